@@ -1,1 +1,21 @@
-//! To be filled.
+//! The decisions of Holdfast: what is wrong, what to do about it, and whether it worked.
+//!
+//! No I/O, no clock, no randomness, no async: time comes in as an argument, effects go out as values.
+//! The flow, and so the table of contents:
+//!
+//! ```text
+//! signal -> evidence -> diagnosis -> plan -> isolate -> recover -> verify
+//! ```
+
+pub mod input;
+pub mod signal;
+
+pub mod evidence;
+
+pub mod incident;
+
+pub mod action;
+pub mod lease;
+pub mod policy;
+pub mod subject;
+pub mod time;

@@ -1,1 +1,5 @@
-//! To be filled.
+//! Adapters to hypervisors, one file or folder each, behind one small trait.
+
+mod driver;
+
+pub use driver::{Driver, DriverError, Glimpse, Injection, Places, Question};

@@ -1,0 +1,1 @@
+//! What signals may mean: one detector per file.

@@ -1,0 +1,36 @@
+//! All that the engine is told. The same inputs give the same actions, byte for byte.
+
+use crate::action::{Command, Outcome};
+use crate::policy::Policies;
+use crate::signal::Signal;
+use crate::subject::HostName;
+use serde::{Deserialize, Serialize};
+
+/// One thing the engine is told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// The program started (again): open intents are resolved by looking (I9).
+    Started(Started),
+    /// A configuration came into force.
+    Configured(Policies),
+    /// Something was seen.
+    Signal(Signal),
+    /// An action ended.
+    Outcome(Outcome),
+    /// A person asked for something.
+    Command(Command),
+    /// Time has passed.
+    Tick,
+}
+
+/// The program started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// On this host.
+    pub host: HostName,
+    /// The boot of the host, from the kernel; another one means that all processes are gone.
+    pub boot: String,
+    /// Wall clock minus engine time, in microseconds: to show times, never to decide (I20).
+    pub wall_offset: i64,
+}

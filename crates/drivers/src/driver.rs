@@ -1,0 +1,185 @@
+//! The one small trait behind which every hypervisor stands.
+//!
+//! A driver sees and does; it never decides. It tells what it saw as core signals without a time (the
+//! program stamps them), and it refuses whatever names an old incarnation or token (I3).
+
+use async_trait::async_trait;
+use holdfast_core::action::{Fact, Found, Order};
+use holdfast_core::lease::{Incarnation, Token};
+use holdfast_core::policy::Ability;
+use holdfast_core::signal::Seen;
+use holdfast_core::subject::{AppName, VmName};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The adapter to one hypervisor.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// What this hypervisor can do for this VM. A plan never asks for more.
+    fn abilities(&self, vm: &VmName) -> BTreeSet<Ability>;
+
+    /// Where people and scripts find the VM.
+    fn places(&self, vm: &VmName) -> Places;
+
+    /// Looks whether the VM runs, from the process table and the run record, never from silence.
+    /// `lease` in the answer stays `None`: the lease store knows it.
+    async fn inspect(&self, vm: &VmName) -> Result<Found, DriverError>;
+
+    /// Carries out one order within `limit`. Repeating it must be harmless. Orders about leases and
+    /// inspections are not for drivers and are refused.
+    ///
+    /// # Errors
+    /// [`DriverError::Unknown`] and [`DriverError::Late`] mean that nobody knows whether it was done;
+    /// every other error means that it was certainly not done.
+    async fn perform(&self, vm: &VmName, order: &Order, limit: Duration) -> Result<Fact, DriverError>;
+
+    /// One look at the process and the hypervisor's own answers, within `limit` each.
+    async fn poll(&self, vm: &VmName, limit: Duration) -> Vec<Glimpse>;
+
+    /// Asks the guest agent. Silence within `limit` is an answer (`AgentSign::NoAnswer`).
+    async fn ask(&self, vm: &VmName, question: &Question, limit: Duration) -> Vec<Glimpse>;
+
+    /// The next thing a hypervisor told unasked, or a process that was seen to exit. Waits.
+    async fn next_event(&self) -> Glimpse;
+
+    /// Injects a real fault, for drills; `undo` takes it back where it can be taken back.
+    ///
+    /// # Errors
+    /// [`DriverError::Unable`] if this driver cannot, others as for [`Driver::perform`].
+    async fn inject(&self, vm: &VmName, fault: &Injection) -> Result<(), DriverError>;
+}
+
+/// Something seen, without a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Glimpse {
+    /// Of this VM.
+    pub vm: VmName,
+    /// Of this incarnation.
+    pub incarnation: Incarnation,
+    /// Of this application, if it is about one.
+    pub app: Option<AppName>,
+    /// What.
+    pub seen: Seen,
+}
+
+/// Where people and scripts find a VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// A control socket free for people and scripts (Holdfast has its own).
+    pub qmp: Option<PathBuf>,
+    /// The file its serial console goes to.
+    pub console: Option<PathBuf>,
+    /// The guest agent's socket.
+    pub agent: Option<PathBuf>,
+    /// Its process, while it runs.
+    pub pid: Option<u32>,
+    /// Where a port of the guest is reached from this host.
+    pub ports: Vec<(u16, SocketAddr)>,
+}
+
+/// A question to the guest agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Are you there?
+    Ping,
+    /// Are your file systems frozen, how full are they, how much memory is left?
+    Health,
+    /// Does something listen on these ports of yours, and do connections wait there? One answer an
+    /// application.
+    Services(Vec<(AppName, u16)>),
+    /// Run this configured check of an application; exit status 0 is a pass.
+    Check(AppName, Vec<String>),
+}
+
+/// A real fault, for drills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Injection {
+    /// SIGKILL to the VM's process.
+    Kill,
+    /// SIGSTOP to the VM's process.
+    Stop,
+    /// SIGCONT to the VM's process.
+    Unstop,
+    /// Every disk write fails, from now on (`true`) or no longer (`false`).
+    DiskError(bool),
+    /// The disk does only so many operations a second; `None` takes it back.
+    DiskSlow(Option<u32>),
+    /// The virtual cables are unplugged (`true`) or plugged in.
+    LinkDown(bool),
+    /// Run this script of ours in the guest through the agent, not waiting for its end.
+    Script(String),
+}
+
+/// Why a driver did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// The VM is not one of this driver's.
+    #[error("vm `{0}` is not known to this driver")]
+    NoSuchVm(VmName),
+    /// The VM does not run.
+    #[error("vm `{0}` does not run")]
+    NotRunning(VmName),
+    /// The order is older than what was already seen (I3).
+    #[error("refused an old order for vm `{vm}`: it names {named:?}, the newest seen is {newest:?}")]
+    Stale {
+        /// The VM.
+        vm: VmName,
+        /// What the order named.
+        named: (Incarnation, Token),
+        /// The newest seen.
+        newest: (Incarnation, Token),
+    },
+    /// This driver cannot do that.
+    #[error("this driver cannot {0}")]
+    Unable(&'static str),
+    /// It was refused, and certainly not done.
+    #[error("cannot {what} vm `{vm}`: {why}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// Of which VM.
+        vm: VmName,
+        /// Why not, for people, with the way out where there is one.
+        why: String,
+    },
+    /// No answer in time: nobody knows whether it was done.
+    #[error("{what} of vm `{vm}` did not end within {limit:?}")]
+    Late {
+        /// What was asked.
+        what: &'static str,
+        /// Of which VM.
+        vm: VmName,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// Nobody knows whether it was done.
+    #[error("cannot tell whether {what} of vm `{vm}` was done: {why}")]
+    Unknown {
+        /// What was asked.
+        what: &'static str,
+        /// Of which VM.
+        vm: VmName,
+        /// What went wrong.
+        why: String,
+    },
+    /// A file or socket failed.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried, with the path.
+        what: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl DriverError {
+    /// Whether the order may have been carried out all the same (I9).
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self, Self::Late { .. } | Self::Unknown { .. })
+    }
+}
