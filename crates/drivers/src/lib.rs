@@ -1,5 +1,6 @@
 //! Adapters to hypervisors, one file or folder each, behind one small trait.
 
 mod driver;
+pub mod qemu;
 
 pub use driver::{Driver, DriverError, Glimpse, Injection, Places, Question};

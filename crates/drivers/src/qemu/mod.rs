@@ -1,0 +1,5 @@
+//! QEMU, launched and adopted by ourselves.
+
+mod spec;
+
+pub use spec::{Accel, Forward, Kernel, Network, QemuVm};

@@ -1,0 +1,79 @@
+//! What the QEMU driver must know to start a VM: checked by the configuration, trusted here.
+
+use holdfast_core::subject::VmName;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// One VM under QEMU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QemuVm {
+    /// Its name.
+    pub name: VmName,
+    /// Its disk image: a regular file, qcow2 or raw (told by its head).
+    pub disk: PathBuf,
+    /// Folders or files that backing files of the disk may come from, besides the disk's own folder.
+    pub images: Vec<PathBuf>,
+    /// Guest memory in bytes, at least 64 MiB.
+    pub memory: u64,
+    /// Virtual processors, 1 to 64.
+    pub cpus: u32,
+    /// How the guest's instructions are run.
+    pub accel: Accel,
+    /// Direct kernel boot; `None` boots from the disk.
+    pub kernel: Option<Kernel>,
+    /// How it is connected.
+    pub network: Network,
+    /// The user that QEMU runs as; `None`: the daemon's own if that is not root, otherwise `holdfast-qemu`,
+    /// made if missing is not our business: then `nobody`.
+    pub user: Option<String>,
+    /// A saved memory state of exactly this disk to start from (tests and, later, restore points).
+    pub memory_state: Option<PathBuf>,
+}
+
+/// How the guest's instructions are run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accel {
+    /// KVM where it truly boots a guest (tried once per boot of the host), otherwise emulation.
+    #[default]
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// Direct kernel boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The kernel: a bzImage or a PVH ELF.
+    pub image: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line; `console=ttyS0` is put in front if it names no console.
+    pub cmdline: String,
+}
+
+/// How the guest is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// User-mode networking (no rights needed): the guest reaches out, and these ports reach in.
+    User(Vec<Forward>),
+    /// An existing tap interface, with the guest's MAC address.
+    Tap {
+        /// The interface.
+        interface: String,
+        /// The MAC address, `52:54:00:..`.
+        mac: String,
+    },
+    /// None.
+    None,
+}
+
+/// A port of the host that leads to a port of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Where the host listens; port 0 lets the driver pick a free one, kept over restarts.
+    pub listen: SocketAddr,
+    /// The guest's port.
+    pub guest: u16,
+}
