@@ -1,5 +1,10 @@
-//! The life of one fault, from the first evidence to closed.
+//! The life of one fault, from the first evidence to closed: through suspicion, plan, isolation,
+//! recovery and verification, or to `Held`.
 
+use crate::diagnosis::{Diagnosis, Fault};
+use crate::plan::{Plan, Remedy};
+use crate::subject::{AppName, Subject, VmName};
+use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// The number of an incident; it only rises.
@@ -10,5 +15,341 @@ pub struct IncidentId(pub u64);
 impl std::fmt::Display for IncidentId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "#{}", self.0)
+    }
+}
+
+/// The record of one fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Its number.
+    pub id: IncidentId,
+    /// What it is about.
+    pub subject: Subject,
+    /// What is believed now, and why.
+    pub diagnosis: Diagnosis,
+    /// The diagnosis that was first sure enough to act upon: its fault names the incident.
+    pub named: Option<Diagnosis>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// A drill was announced when it began: it does not count in the budget.
+    pub drill: bool,
+    /// The moments that matter.
+    pub times: Times,
+    /// What was tried.
+    pub attempts: Vec<Attempt>,
+    /// What will be done or is being done.
+    pub plan: Option<Plan>,
+    /// The story, oldest first, at most [`STORY_MOST`] lines.
+    pub story: Vec<Line>,
+    /// Kept evidence: files relative to the state folder.
+    pub files: Vec<String>,
+}
+
+/// The longest story of one incident, in lines.
+pub const STORY_MOST: usize = 120;
+
+/// The moments of an incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// First evidence.
+    pub opened: Timestamp,
+    /// When users were last served before it; the opening if that is not known.
+    pub down_since: Timestamp,
+    /// When the fault was confirmed.
+    pub diagnosed: Option<Timestamp>,
+    /// When the broken part could do no more harm.
+    pub isolated: Option<Timestamp>,
+    /// When the last remedy was done.
+    pub recovered: Option<Timestamp>,
+    /// When users were served again.
+    pub served: Option<Timestamp>,
+    /// When it had been healthy for long enough.
+    pub verified: Option<Timestamp>,
+    /// When it was closed.
+    pub closed: Option<Timestamp>,
+}
+
+/// Where an incident stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// A fault is likelier than not; more evidence is awaited.
+    Suspected,
+    /// Confirmed and planned, but to be begun later.
+    Waiting {
+        /// Then at the latest it is looked at again.
+        until: Timestamp,
+        /// What for.
+        why: String,
+    },
+    /// The remedy is under way: evidence is kept, the broken part isolated, the service brought back.
+    Recovering,
+    /// The remedy was done; everything must answer for long enough.
+    Verifying {
+        /// When it has failed.
+        deadline: Timestamp,
+    },
+    /// Left alone, with a reason, for a person (or until it heals by itself).
+    Held(HeldReason),
+    /// Over.
+    Closed(Resolution),
+}
+
+impl Phase {
+    /// The word for it on screen and in JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Suspected => "suspected",
+            Self::Waiting { .. } => "waiting",
+            Self::Recovering => "recovering",
+            Self::Verifying { .. } => "verifying",
+            Self::Held(_) => "held",
+            Self::Closed(_) => "closed",
+        }
+    }
+}
+
+/// Why a VM is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldReason {
+    /// No remedy is left that could help without a person.
+    NoRemedy,
+    /// The budget of recoveries is spent (I6).
+    BudgetSpent,
+    /// Too many VMs look failed at once (I11).
+    Brake,
+    /// The VM is in maintenance (I5).
+    Maintenance,
+    /// Holdfast was told only to watch.
+    Observing,
+    /// The intent could not be recorded (I8).
+    NoRecord,
+}
+
+impl HeldReason {
+    /// The sentence for people.
+    #[must_use]
+    pub const fn says(&self) -> &'static str {
+        match self {
+            Self::NoRemedy => "no remedy is left that helps without a person",
+            Self::BudgetSpent => "its recoveries are used up for now",
+            Self::Brake => "too many VMs look failed at once: the watcher may be the one that is ill",
+            Self::Maintenance => "it is in maintenance",
+            Self::Observing => "its mode is observe: Holdfast only tells",
+            Self::NoRecord => "the journal cannot be written",
+        }
+    }
+}
+
+/// How an incident ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// A remedy brought it back, and it stayed.
+    Recovered(Remedy),
+    /// It went away by itself.
+    Healed,
+    /// A wider fault explains it.
+    Absorbed(IncidentId),
+    /// A person decided otherwise.
+    Superseded {
+        /// Who.
+        by: String,
+    },
+}
+
+impl Resolution {
+    /// The word for it on screen and in JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Recovered(_) => "recovered",
+            Self::Healed => "healed",
+            Self::Absorbed(_) => "absorbed",
+            Self::Superseded { .. } => "superseded",
+        }
+    }
+}
+
+/// One remedy that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The remedy.
+    pub remedy: Remedy,
+    /// When it was begun.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// How it ended.
+    pub result: AttemptResult,
+    /// A person said "try again" after it: it no longer stands in the way.
+    pub forgiven: bool,
+}
+
+/// How a remedy ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptResult {
+    /// Not yet.
+    Running,
+    /// Done, and it helped or is being watched.
+    Done,
+    /// It did not help, or could not be done.
+    Failed(String),
+    /// Nobody knows whether it was done (I9).
+    Unknown(String),
+}
+
+impl AttemptResult {
+    /// The word for it on screen and in JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed(_) => "failed",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+}
+
+/// One line of the story.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// When.
+    pub at: Timestamp,
+    /// Which step of the flow: `diagnosis`, `plan`, `isolate`, `recover`, `verify`, `held`, `closed`, `note`.
+    pub step: String,
+    /// What.
+    pub text: String,
+}
+
+impl Incident {
+    /// A new one, suspected.
+    #[must_use]
+    pub fn open(
+        id: IncidentId,
+        now: Timestamp,
+        vm: &VmName,
+        diagnosis: Diagnosis,
+        down_since: Option<Timestamp>,
+    ) -> Self {
+        Self::about(id, now, subject_of(vm, &diagnosis), diagnosis, down_since)
+    }
+
+    /// A new one about the host: it is told, and held at once.
+    #[must_use]
+    pub fn of_host(id: IncidentId, now: Timestamp, host: Subject, diagnosis: Diagnosis) -> Self {
+        let mut incident = Self::about(id, now, host, diagnosis, None);
+        incident.times.diagnosed = Some(now);
+        incident.named = Some(incident.diagnosis.clone());
+        incident.phase = Phase::Held(HeldReason::NoRemedy);
+        incident
+    }
+
+    fn about(
+        id: IncidentId,
+        now: Timestamp,
+        subject: Subject,
+        diagnosis: Diagnosis,
+        down_since: Option<Timestamp>,
+    ) -> Self {
+        let times = Times {
+            opened: now,
+            down_since: down_since.unwrap_or(now),
+            diagnosed: None,
+            isolated: None,
+            recovered: None,
+            served: None,
+            verified: None,
+            closed: None,
+        };
+        Self {
+            id,
+            subject,
+            diagnosis,
+            named: None,
+            phase: Phase::Suspected,
+            drill: false,
+            times,
+            attempts: Vec::new(),
+            plan: None,
+            story: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// The fault it is named by.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match &self.named {
+            Some(named) => named.fault,
+            None => self.diagnosis.fault,
+        }
+    }
+
+    /// The application it is about, if it is about one.
+    #[must_use]
+    pub const fn app(&self) -> Option<&AppName> {
+        match &self.subject {
+            Subject::App(_, app) => Some(app),
+            Subject::Host(_) | Subject::Vm(_) | Subject::Guest(_) => None,
+        }
+    }
+
+    /// Whether the fault was ever sure enough to act upon.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        self.times.diagnosed.is_some()
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed(_))
+    }
+
+    /// How long users were not served: until they were, or until now.
+    #[must_use]
+    pub fn outage(&self, now: Timestamp) -> Duration {
+        self.times.served.or(self.times.closed).unwrap_or(now).since(self.times.down_since)
+    }
+
+    /// Writes a line of its story; a story that is too long keeps its beginning and its end.
+    pub fn tell(&mut self, at: Timestamp, step: &str, text: String) {
+        if self.story.len() >= STORY_MOST {
+            self.story.remove(STORY_MOST / 2);
+        }
+        self.story.push(Line { at, step: step.to_owned(), text });
+    }
+
+    /// Ends the attempt under way.
+    pub fn end_attempt(&mut self, now: Timestamp, result: AttemptResult) {
+        if let Some(attempt) = self.attempts.last_mut().filter(|a| a.result == AttemptResult::Running) {
+            attempt.ended = Some(now);
+            attempt.result = result;
+        }
+    }
+
+    /// The last attempt turned out not to have helped.
+    pub fn fail_attempt(&mut self, now: Timestamp, why: String) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.ended.get_or_insert(now);
+            attempt.result = AttemptResult::Failed(why);
+        }
+    }
+}
+
+/// What a diagnosis is about.
+#[must_use]
+pub fn subject_of(vm: &VmName, diagnosis: &Diagnosis) -> Subject {
+    use crate::diagnosis::Level;
+    let catalogue_level = crate::diagnosis::level(diagnosis.fault);
+    match (&diagnosis.app, catalogue_level) {
+        (Some(app), _) => Subject::App(vm.clone(), app.clone()),
+        (None, Level::Guest) => Subject::Guest(vm.clone()),
+        (None, Level::Application | Level::Vm | Level::Host | Level::Observer) => Subject::Vm(vm.clone()),
     }
 }

@@ -12,6 +12,18 @@ pub mod signal;
 
 pub mod evidence;
 
+pub mod diagnosis;
+
+pub mod plan;
+
+pub mod isolate;
+
+pub mod recover;
+
+pub mod verify;
+
+pub mod engine;
+
 pub mod incident;
 
 pub mod action;

@@ -1,0 +1,209 @@
+//! The fault catalogue as data: names, levels, priors, likelihoods.
+
+use super::{application, guest, host, observer, vm};
+use crate::evidence::Kind;
+use crate::time::Duration;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The cause we believe in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Fault {
+    /// The application is not there: nobody listens.
+    AppDown,
+    /// The application is there and gives no answer.
+    AppHung,
+    /// The application answers, and wrongly.
+    AppWrong,
+    /// The guest kernel has panicked.
+    GuestPanicked,
+    /// The guest is powered and scheduled, but nothing inside moves.
+    GuestHung,
+    /// The guest does not come up.
+    GuestBootFailed,
+    /// The guest resets itself again and again before it is up.
+    GuestBootLoop,
+    /// The guest has no memory left.
+    GuestOutOfMemory,
+    /// A disk of the guest is full.
+    GuestDiskFull,
+    /// The guest's file system has gone read-only.
+    GuestFsReadOnly,
+    /// The guest is cut off from the network.
+    GuestNetLost,
+    /// The VM's process is gone.
+    VmCrashed,
+    /// The VM's process is there, but does not run.
+    VmHung,
+    /// The VM is paused because its storage failed.
+    VmPausedIo,
+    /// The hypervisor refuses to start the VM.
+    VmWontStart,
+    /// The host has more work than it can do.
+    HostOverloaded,
+    /// A disk of the host is full.
+    HostDiskFull,
+    /// The probe is wrong, not the application.
+    ProbeBroken,
+    /// Holdfast itself runs late.
+    ObserverSlow,
+}
+
+/// A layer, from the application down to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// One application.
+    Application,
+    /// The operating system of the guest.
+    Guest,
+    /// The machine as its hypervisor sees it.
+    Vm,
+    /// The host.
+    Host,
+    /// Holdfast itself.
+    Observer,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One row of the catalogue: a fault that a person can read and argue with.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultRow {
+    /// The fault.
+    pub fault: Fault,
+    /// What it means, in a few words, as in "guest orders *is hung*".
+    pub says: &'static str,
+    /// One VM (or host) meets it about once in this time.
+    pub once_in: Duration,
+    /// How likely each kind of evidence is, at full strength, if this is the fault. A kind that is not
+    /// listed is as likely as on a healthy VM.
+    pub seen: &'static [(Kind, f64)],
+}
+
+/// The layer a fault belongs to.
+#[must_use]
+pub const fn level(fault: Fault) -> Level {
+    match fault {
+        Fault::AppDown | Fault::AppHung | Fault::AppWrong => Level::Application,
+        Fault::GuestPanicked
+        | Fault::GuestHung
+        | Fault::GuestBootFailed
+        | Fault::GuestBootLoop
+        | Fault::GuestOutOfMemory
+        | Fault::GuestDiskFull
+        | Fault::GuestFsReadOnly
+        | Fault::GuestNetLost => Level::Guest,
+        Fault::VmCrashed | Fault::VmHung | Fault::VmPausedIo | Fault::VmWontStart => Level::Vm,
+        Fault::HostOverloaded | Fault::HostDiskFull => Level::Host,
+        Fault::ProbeBroken | Fault::ObserverSlow => Level::Observer,
+    }
+}
+
+/// So many days.
+pub(super) const fn days(n: u64) -> Duration {
+    Duration::from_secs(n * 86_400)
+}
+
+/// So many years.
+pub(super) const fn years(n: u64) -> Duration {
+    days(n * 365)
+}
+
+/// The time in which a fault is looked for: prior odds are this over `once_in`.
+const EXPOSURE: Duration = Duration::from_secs(3_600);
+
+/// A thousandth of a deciban: the unit of all sums, so that they are exact and the same everywhere.
+pub(super) const MILLI: f64 = 1_000.0;
+
+/// The rows, ready for the product: prior and likelihood ratios in millidecibans.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) data: &'static FaultRow,
+    pub(super) prior: i32,
+    pub(super) weights: Vec<i32>, // by kind
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self::standard()
+    }
+}
+
+impl Catalogue {
+    /// The catalogue that comes with this version.
+    #[must_use]
+    pub fn standard() -> Self {
+        let levels: [&[&'static FaultRow]; 5] =
+            [application::ROWS, guest::ROWS, vm::ROWS, host::ROWS, observer::ROWS];
+        Self { rows: levels.into_iter().flatten().copied().map(Row::new).collect() }
+    }
+
+    /// The row of a fault.
+    ///
+    /// # Panics
+    /// Never: every fault has a row, which a test holds.
+    #[must_use]
+    pub fn row(&self, fault: Fault) -> &'static FaultRow {
+        self.rows.iter().find(|row| row.data.fault == fault).expect("every fault has a row").data
+    }
+
+    /// All rows, by level.
+    pub fn iter(&self) -> impl Iterator<Item = &'static FaultRow> {
+        self.rows.iter().map(|row| row.data)
+    }
+
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+}
+
+impl Row {
+    fn new(data: &'static FaultRow) -> Self {
+        let decibans = |ratio: f64| (10.0 * ratio.log10() * MILLI).round() as i32;
+        let prior = decibans(EXPOSURE.as_secs_f64() / data.once_in.as_secs_f64());
+        let weight = |kind: &Kind| {
+            let listed = data.seen.iter().find(|(listed, _)| listed == kind);
+            listed.map_or(0, |(kind, likelihood)| decibans(likelihood / kind.if_healthy()))
+        };
+        Self { data, prior, weights: Kind::ALL.iter().map(weight).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_has_exactly_one_row_and_every_number_is_a_probability() {
+        let catalogue = Catalogue::standard();
+        let mut faults: Vec<Fault> = catalogue.iter().map(|row| row.fault).collect();
+        faults.sort_unstable();
+        faults.dedup();
+        assert_eq!(faults.len(), 19);
+        assert_eq!(faults.len(), catalogue.iter().count());
+        for row in catalogue.iter() {
+            for (kind, likelihood) in row.seen {
+                assert!((1e-9..1.0).contains(likelihood), "{:?} {kind:?}", row.fault);
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_of_evidence_speaks_for_or_against_something() {
+        let catalogue = Catalogue::standard();
+        for kind in Kind::ALL {
+            let used = catalogue.iter().any(|row| row.seen.iter().any(|(listed, _)| listed == kind));
+            assert!(used, "{kind:?} is in no row");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Faults of the guest's operating system.
+
+use super::catalogue::{Fault, FaultRow, days, years};
+use crate::evidence::Kind::*;
+
+pub(super) const ROWS: &[&FaultRow] = &[
+    &GUEST_PANICKED,
+    &GUEST_HUNG,
+    &GUEST_BOOT_FAILED,
+    &GUEST_BOOT_LOOP,
+    &GUEST_OUT_OF_MEMORY,
+    &GUEST_DISK_FULL,
+    &GUEST_FS_READ_ONLY,
+    &GUEST_NET_LOST,
+];
+
+/// The kernel stopped itself; it says so through pvpanic or on the console.
+const GUEST_PANICKED: FaultRow = FaultRow {
+    fault: Fault::GuestPanicked,
+    says: "has panicked",
+    once_in: days(365),
+    seen: &[
+        (PanicReported, 0.95),
+        (ConsolePanic, 0.95),
+        (ConsoleRootLost, 0.01),
+        (AgentSilent, 0.99),
+        (AgentAway, 0.5),
+        (AgentAnswers, 1e-4),
+        (AppMute, 0.95),
+        (AppRefused, 0.2),
+        (AppUnreachable, 0.9),
+        (AppAnswers, 1e-4),
+        (NeighbourAnswers, 1e-4),
+        (DiskIdle, 0.99),
+        (DiskBusy, 0.01),
+        (NetworkSilent, 0.99),
+        (NetworkAnswers, 0.001),
+    ],
+};
+
+/// The guest is powered and scheduled, but nothing inside moves. A disk that moves speaks against it.
+const GUEST_HUNG: FaultRow = FaultRow {
+    fault: Fault::GuestHung,
+    says: "is hung",
+    once_in: years(2),
+    seen: &[
+        (AgentSilent, 0.98),
+        (AgentAway, 0.01),
+        (AgentAnswers, 0.001),
+        (AppMute, 0.95),
+        (AppRefused, 0.001),
+        (AppUnreachable, 0.9),
+        (AppAnswers, 1e-4),
+        (NeighbourAnswers, 1e-4),
+        (DiskIdle, 0.95),
+        (DiskBusy, 0.01),
+        (WatchdogFired, 0.5),
+        (ConsoleHungTask, 0.3),
+        (NetworkSilent, 0.6),
+        (NetworkAnswers, 0.4),
+    ],
+};
+
+/// The guest was started or reset and does not arrive.
+const GUEST_BOOT_FAILED: FaultRow = FaultRow {
+    fault: Fault::GuestBootFailed,
+    says: "does not come up",
+    once_in: years(2),
+    seen: &[
+        (BootOverdue, 0.95),
+        (ConsoleRootLost, 0.5),
+        (ConsolePanic, 0.01),
+        (AgentAway, 0.8),
+        (AgentSilent, 0.5),
+        (AgentAnswers, 0.1),
+        (AppAnswers, 1e-5),
+    ],
+};
+
+/// The guest comes half-way up and resets itself, again and again.
+const GUEST_BOOT_LOOP: FaultRow = FaultRow {
+    fault: Fault::GuestBootLoop,
+    says: "resets itself again and again",
+    once_in: years(2),
+    seen: &[
+        (ResetsAgain, 0.95),
+        (BootOverdue, 0.3),
+        (ConsolePanic, 0.3),
+        (PanicReported, 0.0001),
+        (AppAnswers, 0.01),
+        (AgentAnswers, 0.2),
+    ],
+};
+
+/// The kernel had to kill processes for want of memory, or nothing can be allocated any more.
+const GUEST_OUT_OF_MEMORY: FaultRow = FaultRow {
+    fault: Fault::GuestOutOfMemory,
+    says: "is out of memory",
+    once_in: days(90),
+    seen: &[
+        (ConsoleOutOfMemory, 0.95),
+        (MemoryLow, 0.9),
+        (ConsoleHungTask, 0.05),
+        (AgentSilent, 0.5),
+        (AgentAway, 0.3),
+        (AppMute, 0.6),
+        (AppRefused, 0.5),
+        (AppUnreachable, 0.3),
+        (AppWrong, 0.3),
+        (AppExhausted, 0.1),
+        (AppAnswers, 0.2),
+        (NobodyListens, 0.5),
+        (QueueGrows, 0.5),
+        (CheckFailed, 0.6),
+        (NetworkSilent, 0.2),
+    ],
+};
+
+/// A file system of the guest has no room left; what writes there fails or gives up.
+const GUEST_DISK_FULL: FaultRow = FaultRow {
+    fault: Fault::GuestDiskFull,
+    says: "has a full disk",
+    once_in: days(90),
+    seen: &[
+        (FsFull, 0.97),
+        (ConsoleDiskFull, 0.7),
+        (ConsoleAppPanic, 0.5),
+        (AppWrong, 0.5),
+        (AppRefused, 0.5),
+        (AppMute, 0.1),
+        (AppStarting, 0.3),
+        (AppAnswers, 0.3),
+        (NobodyListens, 0.5),
+        (CheckFailed, 0.6),
+    ],
+};
+
+/// The kernel stopped writing to a file system to save what is on it.
+const GUEST_FS_READ_ONLY: FaultRow = FaultRow {
+    fault: Fault::GuestFsReadOnly,
+    says: "has a file system that went read-only",
+    once_in: years(1),
+    seen: &[
+        (FsReadOnly, 0.95),
+        (ConsoleReadOnly, 0.95),
+        (ConsoleIoError, 0.6),
+        (ConsoleAppPanic, 0.6),
+        (AppWrong, 0.6),
+        (AppRefused, 0.5),
+        (AppMute, 0.2),
+        (AppAnswers, 0.3),
+        (NobodyListens, 0.5),
+        (CheckFailed, 0.6),
+        (AgentSilent, 0.1),
+    ],
+};
+
+/// The guest lives, and nobody reaches it.
+const GUEST_NET_LOST: FaultRow = FaultRow {
+    fault: Fault::GuestNetLost,
+    says: "is cut off from the network",
+    once_in: years(1),
+    seen: &[
+        (LinkDown, 0.5),
+        (NetworkSilent, 0.97),
+        (NetworkAnswers, 0.01),
+        (AppUnreachable, 0.95),
+        (AppMute, 0.9),
+        (AppRefused, 0.001),
+        (AppAnswers, 1e-4),
+        (NeighbourAnswers, 1e-4),
+        (NobodyListens, 1e-5),
+        (QueueGrows, 1e-5),
+        (CheckPassed, 0.99),
+        (CheckFailed, 1e-4),
+    ],
+};

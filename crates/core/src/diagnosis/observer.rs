@@ -1,0 +1,21 @@
+//! Faults of Holdfast itself: an explanation for silence that costs nobody their VM.
+
+use super::catalogue::{Fault, FaultRow, days};
+use crate::evidence::Kind::*;
+
+pub(super) const ROWS: &[&FaultRow] = &[&OBSERVER_SLOW];
+
+/// Our own loop runs late, so what we call late may be ours.
+const OBSERVER_SLOW: FaultRow = FaultRow {
+    fault: Fault::ObserverSlow,
+    says: "runs late",
+    once_in: days(7),
+    seen: &[
+        (ObserverLags, 0.95),
+        (HypervisorSilent, 0.05),
+        (AgentSilent, 0.05),
+        (AppMute, 0.05),
+        (AppUnreachable, 0.05),
+        (NetworkSilent, 0.05),
+    ],
+};

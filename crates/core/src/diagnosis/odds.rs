@@ -1,0 +1,213 @@
+//! The matrix product: prior odds plus, channel by channel, the strongest statement.
+
+use super::catalogue::{Catalogue, Fault, Level, MILLI, Row, level};
+use crate::evidence::{Evidence, FULL, Kind};
+use crate::signal::Channel;
+use crate::subject::AppName;
+use serde::{Deserialize, Serialize};
+
+/// A fault, how sure we are, and everything that made us so: kept with the incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// The fault.
+    pub fault: Fault,
+    /// Of this application; `None`: of the VM or its guest.
+    pub app: Option<AppName>,
+    /// Its probability among all hypotheses, in parts of ten thousand.
+    pub probability: u16,
+    /// Its prior odds in millidecibans.
+    pub prior: i32,
+    /// What counted, strongest first.
+    pub evidence: Vec<Weighed>,
+    /// The other hypotheses, likeliest first; the first few.
+    pub rivals: Vec<Rival>,
+    /// Whether it may be acted upon (I10), apart from all probability.
+    pub grounds: Grounds,
+}
+
+/// A statement and its weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Weighed {
+    /// The statement.
+    #[serde(flatten)]
+    pub evidence: Evidence,
+    /// Its weight for (positive) or against the fault, in millidecibans.
+    pub weight: i32,
+    /// Its channel's strongest statement; the others only repeat it.
+    pub counts: bool,
+}
+
+/// Another explanation, and how much less likely it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rival {
+    /// The fault; `None`: nothing is wrong.
+    pub fault: Option<Fault>,
+    /// Its odds against the chosen one, in millidecibans; negative: less likely.
+    pub odds: i32,
+}
+
+/// What a destructive action may stand on (I10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grounds {
+    /// One sign that settles the matter.
+    Conclusive(Kind),
+    /// Independent channels that agree, at least two.
+    Agreeing(Vec<Channel>),
+    /// Not enough: at most one channel speaks for it.
+    Thin,
+}
+
+impl Grounds {
+    /// Whether it is enough to act on.
+    #[must_use]
+    pub const fn suffice(&self) -> bool {
+        !matches!(self, Self::Thin)
+    }
+}
+
+/// A statement weighs for a fault, as far as I10 is concerned, from here on (millidecibans): a likelihood
+/// ratio of ten.
+const VOICE: i32 = 10_000;
+/// How many rivals are kept.
+const RIVALS_KEPT: usize = 5;
+/// Rivals further off than this (millidecibans) are not worth a word.
+const FAR_OFF: i32 = -90_000;
+
+impl Catalogue {
+    /// The likeliest explanation of one panel of evidence (that of one application, or of a VM without any),
+    /// if any fault is likelier than not.
+    #[must_use]
+    pub fn diagnose(&self, app: Option<&AppName>, evidence: &[Evidence]) -> Option<Diagnosis> {
+        let panel: Vec<&Evidence> =
+            evidence.iter().filter(|e| e.app.is_none() || e.app.as_ref() == app).collect();
+        let neighbour =
+            evidence.iter().find(|e| e.kind == Kind::AppAnswers && e.app.is_some() && e.app.as_ref() != app);
+        let neighbour = neighbour.map(|e| Evidence { kind: Kind::NeighbourAnswers, app: None, ..e.clone() });
+        let panel: Vec<&Evidence> = panel.into_iter().chain(neighbour.as_ref()).collect();
+        let hypotheses = || {
+            let fits = |row: &&Row| level(row.data.fault) != Level::Application || app.is_some();
+            self.rows().iter().filter(fits).filter(|row| row.data.fault != Fault::HostDiskFull)
+        };
+        let mut odds: Vec<(Option<&Row>, i32)> =
+            hypotheses().map(|row| (Some(row), sum(row, &panel))).chain([(None, 0)]).collect();
+        odds.sort_by_key(|(row, sum)| (-sum, row.map(|row| row.data.fault)));
+        let (best, top) = odds[0];
+        let best = best?;
+        let probability = share(top, &odds);
+        (probability >= 5_000).then(|| Diagnosis {
+            fault: best.data.fault,
+            app: app.filter(|_| is_of_app(best)).cloned(),
+            probability,
+            prior: best.prior,
+            evidence: weigh(best, &panel),
+            rivals: rivals(top, &odds[1..]),
+            grounds: grounds(best, &panel),
+        })
+    }
+
+    /// The likeliest fault of the host itself, of two kinds of evidence only it can have.
+    #[must_use]
+    pub fn diagnose_host(&self, evidence: &[Evidence]) -> Vec<Diagnosis> {
+        let panel: Vec<&Evidence> = evidence.iter().collect();
+        let of_host = |row: &&Row| {
+            matches!(level(row.data.fault), Level::Host) || row.data.fault == Fault::ObserverSlow
+        };
+        let healthy: (Option<&Row>, i32) = (None, 0);
+        let mut found = Vec::new();
+        for row in self.rows().iter().filter(of_host) {
+            // A host can be overloaded and full at once, so each is weighed against "healthy" alone, and only a
+            // sign of its own can make it likely.
+            let top = sum(row, &panel) - row.prior;
+            let probability = share(top, &[(Some(row), top), healthy]);
+            if probability >= 9_000 {
+                found.push(Diagnosis {
+                    fault: row.data.fault,
+                    app: None,
+                    probability,
+                    prior: row.prior,
+                    evidence: weigh(row, &panel),
+                    rivals: Vec::new(),
+                    grounds: grounds(row, &panel),
+                });
+            }
+        }
+        found
+    }
+}
+
+/// Faults of one application and of its probe are named with it.
+fn is_of_app(row: &Row) -> bool {
+    level(row.data.fault) == Level::Application || row.data.fault == Fault::ProbeBroken
+}
+
+fn weight(row: &Row, evidence: &Evidence) -> i32 {
+    let full = i64::from(row.weights[evidence.kind as usize]);
+    i32::try_from(full * i64::from(evidence.strength) / i64::from(FULL)).unwrap_or(0)
+}
+
+/// For each channel its strongest statement under this fault. A sign of life is never drowned by a louder
+/// complaint of the same channel: both count then, since they are not the same voice.
+fn strongest<'a>(row: &Row, panel: &[&'a Evidence]) -> Vec<(&'a Evidence, i32)> {
+    let mut chosen: Vec<(&Evidence, i32)> = Vec::new();
+    for evidence in panel {
+        let weight = weight(row, evidence);
+        let voice = |other: &Evidence| {
+            (other.kind.channel(), other.kind.is_sign_of_life())
+                == (evidence.kind.channel(), evidence.kind.is_sign_of_life())
+        };
+        match chosen.iter_mut().find(|(other, _)| voice(other)) {
+            Some(old) if weight.abs() > old.1.abs() => *old = (evidence, weight),
+            Some(_) => {}
+            None => chosen.push((evidence, weight)),
+        }
+    }
+    chosen
+}
+
+fn sum(row: &Row, panel: &[&Evidence]) -> i32 {
+    row.prior + strongest(row, panel).iter().map(|(_, weight)| weight).sum::<i32>()
+}
+
+/// The probability of the hypothesis with these odds among all, in parts of ten thousand.
+fn share(top: i32, odds: &[(Option<&Row>, i32)]) -> u16 {
+    let ratio = |sum: i32| 10f64.powf(f64::from(sum - top) / (10.0 * MILLI));
+    let all: f64 = odds.iter().map(|(_, sum)| ratio(*sum)).sum();
+    (10_000.0 / all).floor() as u16
+}
+
+fn weigh(row: &Row, panel: &[&Evidence]) -> Vec<Weighed> {
+    let strongest = strongest(row, panel);
+    let counts = |e: &Evidence| strongest.iter().any(|(chosen, _)| std::ptr::eq(*chosen, e));
+    let mut all: Vec<Weighed> = panel
+        .iter()
+        .map(|e| Weighed { evidence: (*e).clone(), weight: weight(row, e), counts: counts(e) })
+        .filter(|w| w.weight != 0)
+        .collect();
+    all.sort_by_key(|w| (-w.weight.abs(), w.evidence.kind));
+    all
+}
+
+fn rivals(top: i32, others: &[(Option<&Row>, i32)]) -> Vec<Rival> {
+    let rival =
+        |(row, sum): &(Option<&Row>, i32)| Rival { fault: row.map(|row| row.data.fault), odds: sum - top };
+    let healthy = |r: &Rival| r.fault.is_none();
+    let mut kept: Vec<Rival> = others.iter().map(rival).filter(|r| r.odds > FAR_OFF || healthy(r)).collect();
+    let last = kept.iter().position(healthy).map(|at| kept.remove(at));
+    kept.truncate(RIVALS_KEPT);
+    kept.extend(last);
+    kept
+}
+
+fn grounds(row: &Row, panel: &[&Evidence]) -> Grounds {
+    let voices: Vec<(&Evidence, i32)> =
+        panel.iter().map(|e| (*e, weight(row, e))).filter(|(_, weight)| *weight >= VOICE).collect();
+    if let Some((e, _)) = voices.iter().find(|(e, _)| e.kind.is_conclusive()) {
+        return Grounds::Conclusive(e.kind);
+    }
+    let mut channels: Vec<Channel> = voices.iter().map(|(e, _)| e.kind.channel()).collect();
+    channels.sort_unstable();
+    channels.dedup();
+    channels.retain(|channel| !matches!(channel, Channel::Host | Channel::Observer));
+    if channels.len() >= 2 { Grounds::Agreeing(channels) } else { Grounds::Thin }
+}

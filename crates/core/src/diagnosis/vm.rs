@@ -1,0 +1,80 @@
+//! Faults of the machine as its hypervisor sees it.
+
+use super::catalogue::{Fault, FaultRow, days, years};
+use crate::evidence::Kind::*;
+
+pub(super) const ROWS: &[&FaultRow] = &[&VM_CRASHED, &VM_HUNG, &VM_PAUSED_IO, &VM_WONT_START];
+
+/// The process is gone; everything else follows from that. What an agent claims changes nothing (S06).
+const VM_CRASHED: FaultRow = FaultRow {
+    fault: Fault::VmCrashed,
+    says: "has crashed",
+    once_in: years(1),
+    seen: &[
+        (ProcessExited, 0.999),
+        (HypervisorSilent, 0.9),
+        (AgentSilent, 0.9),
+        (AgentAway, 0.9),
+        (AppRefused, 0.9),
+        (AppMute, 0.3),
+        (AppUnreachable, 0.3),
+    ],
+};
+
+/// The process is there and does not run: stopped, stuck, or deaf.
+const VM_HUNG: FaultRow = FaultRow {
+    fault: Fault::VmHung,
+    says: "is hung",
+    once_in: years(2),
+    seen: &[
+        (ProcessStopped, 0.9),
+        (ProcessStuck, 0.3),
+        (ProcessRuns, 0.2),
+        (HypervisorSilent, 0.99),
+        (HypervisorAnswers, 0.001),
+        (InternalError, 0.5),
+        (DiskBusy, 0.01),
+        (AgentSilent, 0.99),
+        (AgentAway, 0.1),
+        (AgentAnswers, 0.001),
+        (AppMute, 0.95),
+        (AppUnreachable, 0.95),
+        (AppRefused, 0.01),
+        (AppAnswers, 1e-4),
+        (NeighbourAnswers, 1e-4),
+    ],
+};
+
+/// A disk request failed and the VM was paused for it: nothing is lost, it goes on when storage is back.
+const VM_PAUSED_IO: FaultRow = FaultRow {
+    fault: Fault::VmPausedIo,
+    says: "is paused because its storage failed",
+    once_in: days(180),
+    seen: &[
+        (PausedIo, 0.999),
+        (DiskIdle, 0.99),
+        (DiskBusy, 0.05),
+        (AgentSilent, 0.99),
+        (AgentAway, 0.1),
+        (AppMute, 0.95),
+        (AppUnreachable, 0.95),
+        (AppRefused, 0.01),
+        (NetworkSilent, 0.99),
+    ],
+};
+
+/// The hypervisor refuses the start, or ends at once.
+const VM_WONT_START: FaultRow = FaultRow {
+    fault: Fault::VmWontStart,
+    says: "does not start",
+    once_in: years(1),
+    seen: &[
+        (StartFailed, 0.999),
+        (ProcessExited, 0.3),
+        (AppRefused, 0.9),
+        (AppMute, 0.3),
+        (AppUnreachable, 0.9),
+        (AgentAway, 0.9),
+        (AgentSilent, 0.9),
+    ],
+};

@@ -1,0 +1,162 @@
+//! What persons ask for. A person always wins over the engine (S12), and is told at once when not.
+
+use super::{Desired, Engine};
+use crate::action::{Command, Operation, Reason, Wish, Work};
+use crate::incident::{HeldReason, Phase, Resolution};
+use crate::recover::{Goal, Job, Power};
+use crate::subject::VmName;
+use crate::time::{Duration, Timestamp};
+
+/// The longest announcement; work that takes longer is announced again.
+const LONGEST_WORK: Duration = Duration::from_secs(24 * 3_600);
+const OPERATION: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Carries out a command, or says why not.
+    pub(super) fn carry_out(&mut self, command: &Command) -> Result<(), String> {
+        let name = &command.vm;
+        if !self.vms.contains_key(name) {
+            let known: Vec<&str> = self.vms.keys().map(VmName::as_str).collect();
+            return Err(format!("no vm is called `{name}`; there are: {}", known.join(", ")));
+        }
+        match &command.wish {
+            Wish::Start => self.wish_start(command),
+            Wish::Stop { grace } => self.wish_stop(command, *grace),
+            Wish::Restart { grace } => self.wish_restart(command, *grace),
+            Wish::Pause => self.wish_operation(command, Operation::Pause),
+            Wish::Resume => self.wish_operation(command, Operation::Continue),
+            Wish::MaintenanceOn { until } => self.maintenance_on(name, until.unwrap_or(Timestamp::NEVER)),
+            Wish::MaintenanceOff => self.maintenance_off(name),
+            Wish::Release => self.release(command),
+            Wish::Announce { work, until } => self.announce(name, *work, *until),
+            Wish::WorkDone(work) => self.work_done(name, *work),
+        }
+    }
+
+    fn is_busy(&self, name: &VmName) -> Result<(), String> {
+        let Some(vm) = self.vms.get(name) else { return Ok(()) };
+        match &vm.job {
+            Some(job) if job.goal == Goal::Look => {
+                Err("its state is being looked at; try again in a moment".into())
+            }
+            Some(job) => Err(format!("{} is under way; wait for it or stop the VM", job.goal.name())),
+            None if vm.power == Power::Unknown => {
+                Err("its state is not known yet; try again in a moment".into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn wish_start(&mut self, command: &Command) -> Result<(), String> {
+        let name = &command.vm;
+        self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
+        let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        vm.desired = Desired::Running;
+        vm.view.settled();
+        if vm.job.is_none() && matches!(vm.power, Power::Off(_)) {
+            self.begin_job(name, Job::new(Goal::Up, Reason::Command(command.id), OPERATION));
+        }
+        Ok(())
+    }
+
+    fn wish_stop(&mut self, command: &Command, grace: Duration) -> Result<(), String> {
+        let name = &command.vm;
+        self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
+        let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        vm.desired = Desired::Stopped { by: command.by.clone(), grace };
+        vm.paused_by = None;
+        let asks_gently = matches!(&vm.job, Some(job) if matches!(job.goal, Goal::Down { .. }));
+        if asks_gently && grace.is_zero() {
+            vm.job = None; // stop now, after having asked gently: do not wait any longer
+        }
+        if vm.job.is_none() && matches!(vm.power, Power::On(_)) {
+            let goal = Goal::Down { grace, then_up: false };
+            self.begin_job(name, Job::new(goal, Reason::Command(command.id), OPERATION));
+        }
+        Ok(())
+    }
+
+    fn wish_restart(&mut self, command: &Command, grace: Duration) -> Result<(), String> {
+        let name = &command.vm;
+        self.is_busy(name)?;
+        self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.desired = Desired::Running;
+            vm.paused_by = None;
+        }
+        let goal = Goal::Down { grace, then_up: true };
+        self.begin_job(name, Job::new(goal, Reason::Command(command.id), OPERATION));
+        Ok(())
+    }
+
+    fn wish_operation(&mut self, command: &Command, operation: Operation) -> Result<(), String> {
+        let name = &command.vm;
+        self.is_busy(name)?;
+        let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        if !matches!(vm.power, Power::On(_)) {
+            return Err("it does not run".into());
+        }
+        vm.paused_by = (operation == Operation::Pause).then(|| command.by.clone());
+        if operation == Operation::Continue {
+            self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
+        }
+        self.begin_job(name, Job::new(Goal::Do(operation), Reason::Command(command.id), OPERATION));
+        Ok(())
+    }
+
+    /// From this very step on no intent is made for it (I5): the engine is the only one that makes them.
+    fn maintenance_on(&mut self, name: &VmName, until: Timestamp) -> Result<(), String> {
+        if until <= self.now {
+            return Err("that moment has passed".into());
+        }
+        let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        vm.maintenance = Some(until);
+        if vm.job.as_ref().is_some_and(|job| job.incident().is_some() || job.reason == Reason::Upkeep) {
+            self.stop_automatic_job(name, HeldReason::Maintenance);
+        }
+        let open: Vec<_> = self.vms.get(name).map(|vm| vm.open_incidents().collect()).unwrap_or_default();
+        for id in open {
+            self.hold(id, HeldReason::Maintenance);
+        }
+        Ok(())
+    }
+
+    fn maintenance_off(&mut self, name: &VmName) -> Result<(), String> {
+        let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        vm.maintenance.take().map(|_| ()).ok_or_else(|| "it is not in maintenance".to_owned())
+    }
+
+    fn release(&mut self, command: &Command) -> Result<(), String> {
+        let name = &command.vm;
+        if self.brake.pulled().is_some() {
+            self.brake.release();
+        }
+        let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        vm.tries.forget();
+        let open: Vec<_> = vm.open_incidents().collect();
+        for id in open {
+            let Some(incident) = self.edit(id) else { continue };
+            if matches!(incident.phase, Phase::Held(_)) {
+                incident.attempts.iter_mut().for_each(|attempt| attempt.forgiven = true);
+                incident.phase = Phase::Suspected;
+                self.tell(id, "note", format!("released by {}: it is looked at afresh", command.by));
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, name: &VmName, work: Work, until: Timestamp) -> Result<(), String> {
+        if until <= self.now || until.since(self.now) > LONGEST_WORK {
+            return Err("announced work must end within the next 24 hours".into());
+        }
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.works.insert(work, until);
+        }
+        Ok(())
+    }
+
+    fn work_done(&mut self, name: &VmName, work: Work) -> Result<(), String> {
+        let removed = self.vms.get_mut(name).and_then(|vm| vm.works.remove(&work));
+        removed.map(|_| ()).ok_or_else(|| "that work was not announced, or has run out".to_owned())
+    }
+}

@@ -1,0 +1,398 @@
+//! One VM, looked at as a whole: judged, its incidents moved on, and what is wanted set against what is.
+
+use super::{Desired, Engine};
+use crate::action::Reason;
+use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
+use crate::evidence::{Evidence, Lens};
+use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
+use crate::plan::Remedy;
+use crate::policy::Mode;
+use crate::recover::{Goal, Job, Power};
+use crate::subject::{AppName, VmName};
+use crate::time::{Duration, Timestamp, show};
+use crate::verify::{Verdict, judge};
+
+/// A suspicion that nothing supports any more is dropped after this.
+const SUSPICION_KEEPS: Duration = Duration::from_secs(60);
+/// A suspicion is gone when everything has answered for so long.
+const HEALED_AFTER: Duration = Duration::from_secs(2);
+/// A held VM is looked at this often at least.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Which of a VM's incidents.
+type Scope = Option<AppName>;
+
+impl Engine {
+    /// Looks at a VM after something about it changed, or its time has come.
+    pub(super) fn consider(&mut self, name: &VmName) {
+        let Some(vm) = self.vms.get(name) else { return };
+        let lens = self.lens(vm);
+        let runs = matches!(vm.power, Power::On(_)) && vm.desired == Desired::Running;
+        let quiet = vm.job.is_none() && vm.open_incidents().next().is_none() && vm.works.is_empty();
+        if runs && quiet && vm.wake == Timestamp::NEVER && vm.view.is_calm(&lens) {
+            return;
+        }
+        if self.may_judge(name) {
+            self.judge_vm(name, &lens);
+        }
+        self.reconcile(name);
+        self.schedule(name);
+    }
+
+    /// A VM is judged while it is meant to run and nobody but an incident works on it.
+    fn may_judge(&self, name: &VmName) -> bool {
+        let Some(vm) = self.vms.get(name) else { return false };
+        let ours = vm.job.as_ref().is_none_or(|job| job.incident().is_some());
+        vm.desired == Desired::Running && vm.power != Power::Unknown && ours && vm.paused_by.is_none()
+    }
+
+    fn judge_vm(&mut self, name: &VmName, lens: &Lens) {
+        let Some(vm) = self.vms.get(name) else { return };
+        let mut evidence = vm.view.evidence(lens, vm.policy.boot_limit);
+        self.view.speak(lens, &mut evidence);
+        let apps: Vec<AppName> = vm.policy.apps.keys().cloned().collect();
+        let mut of_vm: Option<Diagnosis> = None;
+        let mut of_apps: Vec<(AppName, Option<Diagnosis>)> = Vec::new();
+        let panels = if apps.is_empty() { vec![None] } else { apps.iter().map(Some).collect() };
+        for panel in panels {
+            let found = self.catalogue.diagnose(panel, &evidence);
+            let (wide, narrow) = split(found);
+            if let Some(wide) = wide
+                && of_vm.as_ref().is_none_or(|best| wide.probability > best.probability)
+            {
+                of_vm = Some(wide);
+            }
+            of_apps.extend(panel.map(|app| (app.clone(), narrow)));
+        }
+        self.update(name, &None, of_vm, lens, &evidence);
+        for (app, found) in of_apps {
+            if self.app_stands_alone(name) {
+                self.update(name, &Some(app), found, lens, &evidence);
+            }
+        }
+    }
+
+    /// A wider fault that is sure enough explains the applications' trouble.
+    fn app_stands_alone(&self, name: &VmName) -> bool {
+        let wide = self.vms.get(name).and_then(|vm| vm.incident).and_then(|id| self.incidents.get(&id));
+        wide.is_none_or(|incident| !incident.is_confirmed())
+    }
+
+    fn slot(&self, name: &VmName, scope: &Scope) -> Option<IncidentId> {
+        let vm = self.vms.get(name)?;
+        match scope {
+            None => vm.incident,
+            Some(app) => vm.app_incidents.get(app).copied(),
+        }
+    }
+
+    fn update(
+        &mut self,
+        name: &VmName,
+        scope: &Scope,
+        found: Option<Diagnosis>,
+        lens: &Lens,
+        evidence: &[Evidence],
+    ) {
+        let Some(id) = self.slot(name, scope) else {
+            if let Some(diagnosis) = found {
+                self.open_incident(name, scope, diagnosis, evidence);
+            }
+            return;
+        };
+        let Some(phase) = self.incidents.get(&id).map(|incident| incident.phase.clone()) else { return };
+        match phase {
+            Phase::Suspected => self.update_suspected(id, name, found, lens),
+            Phase::Waiting { until, .. } => self.update_waiting(id, name, found, lens, until),
+            Phase::Recovering => {}
+            Phase::Verifying { deadline } => self.update_verifying(id, name, found, lens, deadline),
+            Phase::Held(reason) => self.update_held(id, name, found, lens, &reason),
+            Phase::Closed(_) => {}
+        }
+    }
+
+    fn open_incident(&mut self, name: &VmName, scope: &Scope, diagnosis: Diagnosis, evidence: &[Evidence]) {
+        let now = self.now;
+        let Some(vm) = self.vms.get(name) else { return };
+        let served =
+            vm.view.apps(&self.lens(vm)).filter(|(_, alive, _)| !alive).filter_map(|(_, _, at)| at).min();
+        let drill = vm.in_drill();
+        let id = self.next_incident();
+        let mut incident = Incident::open(id, now, name, diagnosis, served);
+        incident.drill = drill;
+        let text = self.describe(&incident.subject.to_string(), &incident.diagnosis, "suspected");
+        incident.tell(now, "diagnosis", text);
+        self.open(incident);
+        if let Some(vm) = self.vms.get_mut(name) {
+            match scope {
+                None => vm.incident = Some(id),
+                Some(app) => {
+                    vm.app_incidents.insert(app.clone(), id);
+                }
+            }
+        }
+        let outage = evidence.iter().any(|e| e.kind.is_outage() || e.kind.is_conclusive());
+        if outage && !drill && self.brake.mark(now, name, self.vms.len(), &self.policies.brake) {
+            self.tell(id, "note", "the storm brake is pulled: too many VMs look failed at once (I11)".into());
+        }
+        let Some(vm) = self.vms.get(name) else { return };
+        let lens = self.lens(vm);
+        self.try_confirm(id, name, &lens);
+    }
+
+    pub(super) fn describe(&self, subject: &str, diagnosis: &Diagnosis, certainty: &str) -> String {
+        let says = self.catalogue.row(diagnosis.fault).says;
+        let reasons: Vec<&str> = diagnosis
+            .evidence
+            .iter()
+            .filter(|w| w.counts && w.weight > 0)
+            .take(3)
+            .map(|w| w.evidence.text.as_str())
+            .collect();
+        let (whole, part) = (diagnosis.probability / 100, diagnosis.probability / 10 % 10);
+        format!("{} {subject} {says}, {certainty} {whole}.{part} %: {}", diagnosis.fault, reasons.join("; "))
+    }
+
+    fn update_suspected(&mut self, id: IncidentId, name: &VmName, found: Option<Diagnosis>, lens: &Lens) {
+        let now = self.now;
+        match found {
+            Some(diagnosis) => {
+                self.revise(id, name, diagnosis);
+                self.try_confirm(id, name, lens);
+            }
+            None => {
+                let healthy = self.healthy_for(name, lens).is_some_and(|healthy| healthy >= HEALED_AFTER);
+                let Some(incident) = self.incidents.get(&id) else { return };
+                let alone = now.since(incident.times.opened) > SUSPICION_KEEPS;
+                let pending = incident.is_confirmed() && !healthy; // a remedy failed: only health ends it
+                if healthy || (alone && !pending) {
+                    self.close(id, name, Resolution::Healed);
+                }
+            }
+        }
+    }
+
+    /// The diagnosis is kept up to date until something is done about it.
+    fn revise(&mut self, id: IncidentId, name: &VmName, diagnosis: Diagnosis) {
+        let now = self.now;
+        let Some(incident) = self.incidents.get(&id) else { return };
+        let renamed = incident.diagnosis.fault != diagnosis.fault;
+        let subject = crate::incident::subject_of(name, &diagnosis);
+        let text = renamed.then(|| self.describe(&subject.to_string(), &diagnosis, "now suspected"));
+        let Some(incident) = self.incidents.get_mut(&id) else { return };
+        if incident.named.is_none() {
+            incident.subject = subject;
+        }
+        incident.diagnosis = diagnosis;
+        if let Some(text) = text {
+            incident.tell(now, "diagnosis", text);
+            self.reaction.changed.insert(id);
+        }
+    }
+
+    /// How long everything has answered, if it does.
+    fn healthy_for(&self, name: &VmName, lens: &Lens) -> Option<Duration> {
+        let vm = self.vms.get(name)?;
+        if !matches!(vm.power, Power::On(_)) {
+            return None;
+        }
+        vm.view.healthy_since(lens).map(|since| lens.now.since(since))
+    }
+
+    fn update_waiting(
+        &mut self,
+        id: IncidentId,
+        name: &VmName,
+        found: Option<Diagnosis>,
+        lens: &Lens,
+        until: Timestamp,
+    ) {
+        if found.is_none() && self.healthy_for(name, lens).is_some_and(|healthy| healthy >= HEALED_AFTER) {
+            return self.close(id, name, Resolution::Healed);
+        }
+        if let Some(diagnosis) = found {
+            self.revise(id, name, diagnosis);
+        }
+        if self.now >= until {
+            if let Some(incident) = self.edit(id) {
+                incident.phase = Phase::Suspected;
+            }
+            self.try_confirm(id, name, lens);
+        }
+    }
+
+    fn update_held(
+        &mut self,
+        id: IncidentId,
+        name: &VmName,
+        found: Option<Diagnosis>,
+        lens: &Lens,
+        reason: &HeldReason,
+    ) {
+        let Some(vm) = self.vms.get(name) else { return };
+        let enough = vm.policy.verify_for;
+        if found.is_none() && self.healthy_for(name, lens).is_some_and(|healthy| healthy >= enough) {
+            return self.close(id, name, Resolution::Healed);
+        }
+        let lifted = match reason {
+            HeldReason::Maintenance => !vm.in_maintenance(),
+            HeldReason::Observing => vm.policy.mode == Mode::Armed,
+            HeldReason::Brake => self.brake.pulled().is_none(),
+            HeldReason::NoRecord => true,
+            HeldReason::BudgetSpent => false, // a person releases it (I6)
+            HeldReason::NoRemedy => {
+                let before = self.incidents.get(&id).map(|incident| incident.diagnosis.fault);
+                found.as_ref().is_some_and(|d| d.grounds.suffice() && Some(d.fault) != before)
+            }
+        };
+        if lifted {
+            if let Some(incident) = self.edit(id) {
+                incident.phase = Phase::Suspected;
+            }
+            self.tell(id, "note", "what held it back is gone: it is looked at afresh".into());
+            self.update_suspected(id, name, found, lens);
+        }
+    }
+
+    fn update_verifying(
+        &mut self,
+        id: IncidentId,
+        name: &VmName,
+        found: Option<Diagnosis>,
+        lens: &Lens,
+        deadline: Timestamp,
+    ) {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let recovered = incident.times.recovered.unwrap_or(incident.times.opened);
+        if let Some(why) = found.as_ref().and_then(|d| struck_again(d, recovered)) {
+            return self.remedy_failed(id, name, found, format!("it struck again: {why}"), lens);
+        }
+        let healthy = vm.view.healthy_since(lens).filter(|_| matches!(vm.power, Power::On(_)));
+        match judge(self.now, recovered, healthy, vm.policy.verify_for, deadline) {
+            Verdict::Healthy(served) => self.recovered(id, name, served),
+            Verdict::Wait(_) => {}
+            Verdict::Failed => {
+                let waited = show(self.now.since(recovered));
+                self.remedy_failed(id, name, found, format!("still not healthy {waited} later"), lens);
+            }
+        }
+    }
+
+    fn remedy_failed(
+        &mut self,
+        id: IncidentId,
+        name: &VmName,
+        found: Option<Diagnosis>,
+        why: String,
+        lens: &Lens,
+    ) {
+        let now = self.now;
+        if let Some(incident) = self.edit(id) {
+            incident.tell(now, "verify", why.clone());
+            incident.fail_attempt(now, why);
+            incident.phase = Phase::Suspected;
+        }
+        match found {
+            Some(diagnosis) => self.update_suspected(id, name, Some(diagnosis), lens),
+            None => self.try_confirm(id, name, lens),
+        }
+    }
+
+    fn recovered(&mut self, id: IncidentId, name: &VmName, served: Timestamp) {
+        let now = self.now;
+        let Some(incident) = self.edit(id) else { return };
+        incident.times.served = Some(served);
+        incident.times.verified = Some(now);
+        let remedy = incident.plan.as_ref().map_or(Remedy::Hold, |plan| plan.remedy);
+        self.close(id, name, Resolution::Recovered(remedy));
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.view.settled();
+        }
+    }
+
+    /// Sets what is wanted against what is, when nothing else is being done.
+    fn reconcile(&mut self, name: &VmName) {
+        let Some(vm) = self.vms.get(name).filter(|vm| vm.job.is_none()) else { return };
+        let (now, automatic) = (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance());
+        match (&vm.power, &vm.desired) {
+            (Power::Unknown, _) if now >= vm.look.1 => self.upkeep(name, Goal::Look),
+            (Power::Off(_), Desired::Running) if automatic && vm.incident.is_none() => {
+                self.start_if_ready(name)
+            }
+            (Power::On(_), Desired::Stopped { grace, .. }) => {
+                let grace = *grace;
+                self.upkeep(name, Goal::Down { grace, then_up: false });
+            }
+            (Power::Unknown | Power::Off(_) | Power::On(_), _) => {}
+        }
+    }
+
+    fn upkeep(&mut self, name: &VmName, goal: Goal) {
+        self.begin_job(name, Job::new(goal, Reason::Upkeep, Duration::from_secs(10)));
+    }
+
+    fn start_if_ready(&mut self, name: &VmName) {
+        let Some(vm) = self.vms.get(name) else { return };
+        let up = |other: &VmName| {
+            let other = self.vms.get(other);
+            other.is_none_or(|vm| matches!(vm.power, Power::On(_)) && vm.view.boot().is_none())
+        };
+        let waits =
+            vm.policy.needs.iter().find(|other| !up(other)).map(|other| format!("vm {other} to be up"));
+        let ready = waits.is_none();
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.waits_for = waits;
+        }
+        if ready {
+            self.upkeep(name, Goal::Up);
+        }
+    }
+
+    /// Says when to look at it again without a signal.
+    fn schedule(&mut self, name: &VmName) {
+        let Some(vm) = self.vms.get(name) else { return };
+        let now = self.now;
+        let mut at = vm.next_expiry();
+        if let Some(job) = &vm.job {
+            at = at.min(job.deadline);
+        } else if vm.power == Power::Unknown {
+            at = at.min(vm.look.1.max(now + Duration::from_millis(20)));
+        }
+        if vm.waits_for.is_some() {
+            at = at.min(now + LOOK_EVERY);
+        }
+        for id in vm.open_incidents() {
+            let Some(incident) = self.incidents.get(&id) else { continue };
+            at = at.min(match &incident.phase {
+                Phase::Waiting { until, .. } => *until,
+                Phase::Suspected | Phase::Held(_) | Phase::Verifying { .. } => now + LOOK_EVERY,
+                Phase::Recovering | Phase::Closed(_) => Timestamp::NEVER,
+            });
+        }
+        if let Some(due) = vm.view.boot_due(vm.policy.boot_limit, self.view.patience(now)) {
+            at = at.min(due.max(now + LOOK_EVERY));
+        }
+        if at < Timestamp::NEVER {
+            self.wake(name, at);
+        }
+    }
+}
+
+/// Faults of the VM or its guest on the one side, of one application or its probe on the other. What the
+/// host or the observer explains is not the VM's fault.
+fn split(found: Option<Diagnosis>) -> (Option<Diagnosis>, Option<Diagnosis>) {
+    let Some(diagnosis) = found else { return (None, None) };
+    match level(diagnosis.fault) {
+        Level::Guest | Level::Vm => (Some(diagnosis), None),
+        Level::Application => (None, Some(diagnosis)),
+        Level::Observer if diagnosis.fault == Fault::ProbeBroken => (None, Some(diagnosis)),
+        Level::Observer | Level::Host => (None, None),
+    }
+}
+
+/// A conclusive sign that is newer than the remedy.
+fn struck_again(diagnosis: &Diagnosis, recovered: Timestamp) -> Option<String> {
+    let Grounds::Conclusive(kind) = diagnosis.grounds else { return None };
+    let sign = diagnosis.evidence.iter().find(|w| w.evidence.kind == kind && w.evidence.since > recovered)?;
+    Some(sign.evidence.text.clone())
+}

@@ -1,0 +1,315 @@
+//! The one thing that is being done to a VM: begun, settled, given up, ended.
+
+use super::{Desired, Engine, LATE};
+use crate::action::{Ended, Operation, Outcome, Reason};
+use crate::evidence::BootCause;
+use crate::incident::{AttemptResult, HeldReason, IncidentId, Phase};
+use crate::lease::{Death, DeathProof};
+use crate::plan::Remedy;
+use crate::recover::{Goal, Job, Next, Power, Step};
+use crate::signal::{ProcessSign, Seen, Signal};
+use crate::subject::{Subject, VmName};
+use crate::time::{Duration, Timestamp};
+
+/// The wait between looks that fail doubles up to this.
+const LONGEST_LOOK_WAIT: Duration = Duration::from_secs(30);
+/// An application that was restarted answers within this, or the restart has not helped.
+const APP_SETTLES: Duration = Duration::from_secs(30);
+/// The same after storage or network came back.
+const VM_SETTLES: Duration = Duration::from_secs(20);
+
+/// How a job ended.
+enum End {
+    Done,
+    Failed(String),
+    Unknown(String),
+}
+
+impl Engine {
+    /// Begins a job. There is never more than one for a VM.
+    pub(super) fn begin_job(&mut self, name: &VmName, job: Job) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let next = job.begin(&vm.power, job.incident());
+        vm.job = Some(job);
+        self.follow(name, next);
+    }
+
+    /// An outcome came for the action a job waits for.
+    pub(super) fn settle_job(&mut self, name: &VmName, outcome: &Outcome) {
+        let now = self.now;
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let Some(job) = vm.job.clone().filter(|job| job.action == Some(outcome.action)) else { return };
+        self.note_captured(&job, &outcome.ended);
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let next = job.settle(now, &mut vm.power, &outcome.ended);
+        self.follow(name, next);
+    }
+
+    fn note_captured(&mut self, job: &Job, ended: &Ended) {
+        let (Some(id), Ended::Done(crate::action::Fact::Captured { files })) = (job.incident(), ended) else {
+            return;
+        };
+        let files = files.clone();
+        if let Some(incident) = self.edit(id) {
+            incident.files.extend(files);
+        }
+    }
+
+    /// The process is seen to be dead.
+    pub(super) fn process_ended(&mut self, name: &VmName, proof: &DeathProof) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let Some(job) = vm.job.clone() else {
+            vm.power = Power::Off(proof.clone());
+            if vm.desired != Desired::Running {
+                let job =
+                    Job::new(Goal::Down { grace: Duration::ZERO, then_up: false }, Reason::Upkeep, LATE);
+                let next = job.died(&mut vm.power, proof);
+                vm.job = Some(job);
+                self.follow(name, next);
+            }
+            return;
+        };
+        if matches!(job.step, Step::Asking | Step::AwaitingEnd { .. } | Step::CuttingPower | Step::Doing) {
+            let next = job.died(&mut vm.power, proof);
+            self.follow(name, next);
+        } else if vm.power.incarnation() == Some(proof.incarnation()) {
+            vm.power = Power::Off(proof.clone());
+        }
+    }
+
+    /// Goes one step on.
+    fn follow(&mut self, name: &VmName, next: Next) {
+        match next {
+            Next::Ask(step, order, limit) => self.ask_for(name, step, order, limit),
+            Next::Wait(step) => {
+                if let Some(job) = self.vms.get_mut(name).and_then(|vm| vm.job.as_mut()) {
+                    job.deadline =
+                        if let Step::AwaitingEnd { until } = step { until } else { Timestamp::NEVER };
+                    (job.step, job.action) = (step, None);
+                }
+            }
+            Next::Finished => self.end_job(name, End::Done),
+            Next::Failed(why) => self.end_job(name, End::Failed(why)),
+            Next::Unknown(why) => self.end_job(name, End::Unknown(why)),
+        }
+    }
+
+    fn ask_for(&mut self, name: &VmName, step: Step, order: crate::action::Order, limit: Duration) {
+        let now = self.now;
+        let Some(vm) = self.vms.get(name) else { return };
+        let Some(reason) = vm.job.as_ref().map(|job| job.reason.clone()) else { return };
+        // I5, at the very moment the intent is made, whatever was decided before.
+        if vm.in_maintenance() && !matches!(reason, Reason::Command(_)) && order.is_destructive() {
+            self.stop_automatic_job(name, HeldReason::Maintenance);
+            return;
+        }
+        let isolated = step == Step::Claiming;
+        let begins = matches!(step, Step::Starting(_));
+        let incident = if let Reason::Incident(id) = &reason { Some(*id) } else { None };
+        let (id, deadline) = self.ask(name, reason, order, limit);
+        if let Some(vm) = self.vms.get_mut(name) {
+            if begins {
+                vm.view.begin_incarnation(now);
+            }
+            if let Some(job) = &mut vm.job {
+                (job.step, job.action, job.deadline) = (step, Some(id), deadline + LATE);
+            }
+        }
+        if let Some(id) = incident.filter(|_| isolated) {
+            self.note_isolated(id, name);
+        }
+    }
+
+    fn note_isolated(&mut self, id: IncidentId, name: &VmName) {
+        let proof = match self.vms.get(name).map(|vm| &vm.power) {
+            Some(Power::Off(proof)) => proof.to_string(),
+            Some(Power::On(_) | Power::Unknown) | None => return,
+        };
+        let now = self.now;
+        if let Some(incident) = self.edit(id) {
+            incident.times.isolated.get_or_insert(now);
+            incident.tell(now, "isolate", format!("dead for certain: {proof}"));
+        }
+    }
+
+    /// A job whose action nobody settles, or whose wait is over.
+    pub(super) fn expire_job(&mut self, name: &VmName) {
+        let now = self.now;
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let Some(job) = vm.job.clone().filter(|job| job.deadline <= now) else { return };
+        if job.grace_is_over(now) {
+            let next = job.after_grace(&vm.power);
+            self.follow(name, next);
+        } else if let Some(action) = job.action {
+            let why = "no outcome was reported in time".to_owned();
+            self.asked.remove(&action);
+            let next = job.settle(now, &mut vm.power, &Ended::Unknown { why });
+            self.follow(name, next);
+        }
+    }
+
+    /// Stops what the engine does by itself; the outcome of what is under way is then looked for, not awaited.
+    pub(super) fn stop_automatic_job(&mut self, name: &VmName, reason: HeldReason) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let Some(job) = vm.job.take() else { return };
+        if job.action.is_some() && job.goal != Goal::Look {
+            vm.power = Power::Unknown;
+            vm.look = (0, Timestamp::ZERO);
+        }
+        let now = self.now;
+        if let Some(incident) = job.incident().and_then(|id| self.edit(id)) {
+            incident.end_attempt(now, AttemptResult::Unknown(format!("stopped: {}", reason.says())));
+        }
+        if let Some(id) = job.incident() {
+            self.hold(id, reason);
+        }
+    }
+
+    /// The daemon started again: what was under way is looked for (I9).
+    pub(super) fn look_again(&mut self, name: &VmName) {
+        let now = self.now;
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        if let Power::On(lease) = &vm.power {
+            vm.ran = Some(lease.clone());
+        }
+        vm.power = Power::Unknown;
+        vm.look = (0, now);
+        let job = vm.job.take();
+        if let Some(incident) = job.and_then(|job| job.incident()).and_then(|id| self.edit(id)) {
+            let why = "the daemon was restarted meanwhile".to_owned();
+            incident.end_attempt(now, AttemptResult::Unknown(why));
+            incident.phase = Phase::Suspected;
+            incident.tell(now, "note", "the daemon was restarted: what was under way is looked for".into());
+        }
+        self.wake(name, now);
+    }
+
+    fn end_job(&mut self, name: &VmName, end: End) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let Some(job) = vm.job.take() else { return };
+        if let Power::On(lease) = &vm.power {
+            vm.ran = Some(lease.clone());
+        }
+        if let (Step::Starting(_), End::Failed(why)) = (&job.step, &end) {
+            vm.view.start_failed(self.now, why.clone());
+        }
+        if job.goal == Goal::Look {
+            return self.after_look(name, &end);
+        }
+        if matches!(end, End::Unknown(_)) {
+            vm.power = Power::Unknown;
+            vm.look = (0, self.now);
+        }
+        if let End::Done = end {
+            self.after_done(name, &job.goal);
+        }
+        if let Some(id) = job.incident() {
+            self.end_attempt(id, name, end);
+        }
+    }
+
+    fn after_done(&mut self, name: &VmName, goal: &Goal) {
+        let now = self.now;
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        match goal {
+            Goal::Do(Operation::RestartApp(app)) => vm.view.begin_app(app),
+            Goal::Do(Operation::Reset) => vm.view.begin_boot(now, BootCause::Reset),
+            Goal::Do(
+                Operation::Continue
+                | Operation::Pause
+                | Operation::Shutdown
+                | Operation::LinkUp
+                | Operation::LinkDown
+                | Operation::Thaw,
+            )
+            | Goal::Look
+            | Goal::Up
+            | Goal::Cycle => {}
+            Goal::Down { .. } => vm.ran = None,
+        }
+    }
+
+    fn after_look(&mut self, name: &VmName, end: &End) {
+        let now = self.now;
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        if let End::Failed(why) | End::Unknown(why) = end {
+            let wait = Duration::from_secs(1 << vm.look.0.min(5)).min(LONGEST_LOOK_WAIT);
+            vm.look = (vm.look.0 + 1, now + wait);
+            vm.waits_for = Some(format!("its state is not clear: {why}"));
+            return;
+        }
+        vm.look = (0, now);
+        vm.waits_for = None;
+        // It ran when we last knew, and it is dead: that is a crash, unless the host has booted since.
+        let Power::Off(proof) = vm.power.clone() else { return };
+        let crashed = vm.ran.as_ref().is_some_and(|ran| ran.incarnation == proof.incarnation());
+        if crashed && *proof.death() != Death::HostRebooted && vm.desired == Desired::Running {
+            let status = crate::lease::ExitStatus::Unknown;
+            let seen = Seen::Process(ProcessSign::Exited { proof: proof.clone(), status });
+            let incarnation = Some(proof.incarnation());
+            vm.observe(&Signal { subject: Subject::Vm(name.clone()), incarnation, at: now, seen });
+        }
+    }
+
+    fn end_attempt(&mut self, id: IncidentId, name: &VmName, end: End) {
+        let now = self.now;
+        let deadline = now + self.settling_time(id, name);
+        let Some(incident) = self.edit(id) else { return };
+        if !matches!(incident.phase, Phase::Recovering) {
+            return;
+        }
+        let remedy = incident.plan.as_ref().map_or(Remedy::Hold, |plan| plan.remedy);
+        match end {
+            End::Done => {
+                incident.end_attempt(now, AttemptResult::Done);
+                incident.times.isolated.get_or_insert(now);
+                incident.times.recovered = Some(now);
+                incident.phase = Phase::Verifying { deadline };
+                incident.tell(now, "recover", format!("{remedy} done, watching whether it helps"));
+            }
+            End::Failed(why) => {
+                incident.tell(now, "recover", format!("{remedy} failed: {why}"));
+                incident.fail_attempt(now, why);
+                incident.phase = Phase::Suspected;
+            }
+            End::Unknown(why) => {
+                incident.tell(now, "recover", format!("not known whether {remedy} was done: {why}; looking"));
+                incident.end_attempt(now, AttemptResult::Unknown(why));
+                incident.phase = Phase::Suspected;
+            }
+        }
+    }
+
+    /// How long a recovery may take to show.
+    fn settling_time(&self, id: IncidentId, name: &VmName) -> Duration {
+        let (Some(incident), Some(vm)) = (self.incidents.get(&id), self.vms.get(name)) else {
+            return VM_SETTLES;
+        };
+        let verify = vm.policy.verify_for;
+        match incident.plan.as_ref().map(|plan| plan.remedy) {
+            Some(Remedy::RestartApp) => APP_SETTLES.max(verify * 2),
+            Some(Remedy::ResumeIo | Remedy::Reconnect | Remedy::Hold) | None => VM_SETTLES.max(verify * 2),
+            Some(
+                Remedy::ResetGuest | Remedy::RestartVm | Remedy::FailOver | Remedy::Revert | Remedy::Restore,
+            ) => {
+                let patience = self.view.patience(self.now);
+                let due = vm.view.boot_due(vm.policy.boot_limit, patience);
+                due.map_or(vm.policy.boot_limit, |due| due.since(self.now)) + verify
+            }
+        }
+    }
+}
+
+impl Goal {
+    /// The word for it on screen.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Look => "a look",
+            Self::Up => "a start",
+            Self::Down { then_up: false, .. } => "a stop",
+            Self::Down { then_up: true, .. } | Self::Cycle => "a restart",
+            Self::Do(operation) => operation.name(),
+        }
+    }
+}

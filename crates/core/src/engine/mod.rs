@@ -1,0 +1,401 @@
+//! `step(now, input) -> actions`: the whole flow, for one host.
+//!
+//! The engine is the only place where decisions are made. It is a function of its inputs: the same
+//! inputs give the same actions, byte for byte, in production, in simulation and in replay. Its state can
+//! be written down whole (a checkpoint) and read back.
+
+mod commands;
+mod consider;
+mod jobs;
+mod planning;
+mod status;
+mod vm;
+
+pub use status::{AppStatus, ChannelState, ChannelStatus, VmStatus};
+pub use vm::{Desired, VmState};
+
+use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
+use crate::diagnosis::Catalogue;
+use crate::evidence::{HostView, Lens};
+use crate::incident::{Incident, IncidentId, Resolution};
+use crate::input::{Input, Started};
+use crate::lease::Incarnation;
+use crate::plan::Brake;
+use crate::policy::Policies;
+use crate::signal::{ObserverSign, Seen, Signal};
+use crate::subject::{HostName, Subject, VmName};
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Closed incidents that are remembered.
+const INCIDENTS_KEPT: usize = 500;
+/// Anchors between engine time and wall clock that are remembered.
+const ANCHORS_KEPT: usize = 32;
+/// The engine hears of every running VM about once a period; a longer gap is a stall of our own.
+const STALL: Duration = Duration::from_millis(1_800);
+/// An action whose outcome nobody reports is given up this long after its deadline.
+const LATE: Duration = Duration::from_secs(2);
+
+/// What one step asks for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[must_use]
+pub struct Reaction {
+    /// To be done, each with one outcome.
+    pub actions: Vec<Action>,
+    /// To be said to those who asked.
+    pub answers: Vec<Answer>,
+    /// Incidents that changed: for those who watch.
+    pub changed: BTreeSet<IncidentId>,
+}
+
+/// The engine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Engine {
+    host: Option<HostName>,
+    boot: String,
+    anchors: Vec<(Timestamp, i64)>,
+    policies: Policies,
+    vms: BTreeMap<VmName, VmState>,
+    view: HostView,
+    brake: Brake,
+    incidents: BTreeMap<IncidentId, Incident>,
+    host_incidents: BTreeMap<crate::diagnosis::Fault, IncidentId>,
+    last_incident: IncidentId,
+    last_action: ActionId,
+    timers: BTreeSet<(Timestamp, VmName)>,
+    asked: BTreeMap<ActionId, VmName>,
+    now: Timestamp,
+    #[serde(skip)]
+    catalogue: Catalogue,
+    #[serde(skip)]
+    reaction: Reaction,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in one input and says what is to be done. An input costs the same among ten VMs or ten thousand.
+    pub fn step(&mut self, now: Timestamp, input: &Input) -> Reaction {
+        let now = now.max(self.now); // time never goes back (I20)
+        self.notice_stall(now);
+        self.now = now;
+        match input {
+            Input::Started(started) => self.start(started),
+            Input::Configured(policies) => self.configure(policies),
+            Input::Signal(signal) => self.observe(signal),
+            Input::Outcome(outcome) => self.settle(outcome),
+            Input::Command(command) => self.obey(command),
+            Input::Tick => {}
+        }
+        self.run_timers();
+        self.forget_old_incidents();
+        std::mem::take(&mut self.reaction)
+    }
+
+    /// When the next `Tick` is due, if any.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The moment of the last step.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub const fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// Incidents, oldest first.
+    pub fn incidents(&self) -> impl DoubleEndedIterator<Item = &Incident> {
+        self.incidents.values()
+    }
+
+    /// One incident.
+    #[must_use]
+    pub fn incident(&self, id: IncidentId) -> Option<&Incident> {
+        self.incidents.get(&id)
+    }
+
+    /// What is known of the VMs.
+    pub fn vms(&self) -> impl Iterator<Item = (&VmName, &VmState)> {
+        self.vms.iter()
+    }
+
+    /// What is known of one VM.
+    #[must_use]
+    pub fn vm(&self, name: &VmName) -> Option<&VmState> {
+        self.vms.get(name)
+    }
+
+    /// Since when the storm brake is pulled, if it is (I11).
+    #[must_use]
+    pub const fn brake(&self) -> Option<Timestamp> {
+        self.brake.pulled()
+    }
+
+    /// Wall clock minus engine time at that moment, in microseconds: to show, never to decide (I20).
+    #[must_use]
+    pub fn wall_offset(&self, at: Timestamp) -> i64 {
+        let anchor = self.anchors.iter().rev().find(|(from, _)| *from <= at).or(self.anchors.first());
+        anchor.map_or(0, |(_, offset)| *offset)
+    }
+
+    /// An action could not be recorded and so was not done (I8): its outcome without a journal.
+    pub fn not_recorded(&mut self, actions: &[Action], why: &str) {
+        for action in actions {
+            let ended = Ended::Failed { why: format!("not recorded, so not done: {why}") };
+            self.settle(&Outcome { action: action.id, ended });
+        }
+        self.reaction = Reaction::default();
+    }
+
+    fn start(&mut self, started: &Started) {
+        self.host = Some(started.host.clone());
+        self.boot.clone_from(&started.boot);
+        self.anchors.push((self.now, started.wall_offset));
+        if self.anchors.len() > ANCHORS_KEPT {
+            self.anchors.remove(0);
+        }
+        self.asked.clear();
+        let names: Vec<VmName> = self.vms.keys().cloned().collect();
+        for name in names {
+            self.look_again(&name);
+        }
+    }
+
+    fn configure(&mut self, policies: &Policies) {
+        self.policies = policies.clone();
+        let gone: Vec<VmName> =
+            self.vms.keys().filter(|name| !policies.vms.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.abandon(&name);
+        }
+        for (name, policy) in &policies.vms {
+            let known = self.vms.contains_key(name);
+            let vm = self.vms.entry(name.clone()).or_insert_with(|| VmState::new(policy));
+            vm.view.set_apps(policy.apps.keys());
+            vm.policy = Arc::new(policy.clone());
+            if !known {
+                self.wake(name, self.now);
+            }
+        }
+    }
+
+    /// The VM is no longer ours to look after: nothing more is done to it (S20).
+    fn abandon(&mut self, name: &VmName) {
+        self.close_all(name, &Resolution::Superseded { by: "configuration".into() });
+        self.vms.remove(name);
+        self.timers.retain(|(_, vm)| vm != name);
+        self.asked.retain(|_, vm| vm != name);
+        self.brake.clear(name);
+    }
+
+    fn observe(&mut self, signal: &Signal) {
+        match (&signal.subject, &signal.seen) {
+            (_, Seen::Observer(sign)) => self.observe_self(signal.at, sign),
+            (_, Seen::Host(sign)) => {
+                self.view.observe(signal.at.min(self.now), sign);
+                self.consider_host();
+            }
+            (subject, _) => {
+                let Some(name) = subject.vm().cloned() else { return };
+                if self.observe_vm(&name, signal) {
+                    self.consider(&name);
+                }
+            }
+        }
+    }
+
+    fn observe_self(&mut self, at: Timestamp, sign: &ObserverSign) {
+        if let Some(slept) = self.view.observe_self(at.min(self.now), sign) {
+            self.vms.values_mut().for_each(|vm| vm.view.forgive(slept));
+        }
+        self.consider_host();
+    }
+
+    /// The first thing after a stall: what could not be heard meanwhile is no silence (S17, S18).
+    fn notice_stall(&mut self, now: Timestamp) {
+        let gap = now.since(self.now);
+        let expects = || self.vms.values().any(|vm| vm.power.incarnation().is_some());
+        if gap > STALL + self.policies.period.0 && expects() {
+            self.view.doubt(now, gap);
+            self.vms.values_mut().for_each(|vm| vm.view.forgive(gap));
+        }
+    }
+
+    /// Asks for an action.
+    fn ask(&mut self, vm: &VmName, reason: Reason, order: Order, limit: Duration) -> (ActionId, Timestamp) {
+        self.last_action.0 += 1;
+        let (id, deadline) = (self.last_action, self.now + limit);
+        self.asked.insert(id, vm.clone());
+        self.reaction.actions.push(Action { id, vm: vm.clone(), reason, order, deadline });
+        (id, deadline)
+    }
+
+    fn open(&mut self, incident: Incident) -> IncidentId {
+        let id = incident.id;
+        self.incidents.insert(id, incident);
+        self.reaction.changed.insert(id);
+        id
+    }
+
+    fn next_incident(&mut self) -> IncidentId {
+        self.last_incident.0 += 1;
+        self.last_incident
+    }
+
+    fn edit(&mut self, id: IncidentId) -> Option<&mut Incident> {
+        self.reaction.changed.insert(id);
+        self.incidents.get_mut(&id)
+    }
+
+    fn tell(&mut self, id: IncidentId, step: &str, text: String) {
+        let now = self.now;
+        if let Some(incident) = self.edit(id) {
+            incident.tell(now, step, text);
+        }
+    }
+
+    /// Asks to look at a VM again then at the latest.
+    fn wake(&mut self, name: &VmName, at: Timestamp) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        if vm.wake > at {
+            self.timers.remove(&(vm.wake, name.clone()));
+            vm.wake = at;
+            self.timers.insert((at, name.clone()));
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now;
+        while let Some((at, name)) = self.timers.first().cloned().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, name.clone()));
+            if let Some(vm) = self.vms.get_mut(&name) {
+                vm.wake = Timestamp::NEVER;
+                vm.expire(now);
+            }
+            self.expire_job(&name);
+            self.consider(&name);
+            self.wake_not_before(&name, now);
+        }
+    }
+
+    /// Makes sure that a VM whose timer just ran asks for a later one: no loop within one moment.
+    fn wake_not_before(&mut self, name: &VmName, now: Timestamp) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        if vm.wake <= now {
+            self.timers.remove(&(vm.wake, name.clone()));
+            vm.wake = now + Duration::from_millis(20);
+            self.timers.insert((vm.wake, name.clone()));
+        }
+    }
+
+    fn forget_old_incidents(&mut self) {
+        while self.incidents.len() > INCIDENTS_KEPT {
+            let Some(id) = self.incidents.values().find(|i| i.is_closed()).map(|i| i.id) else { return };
+            self.incidents.remove(&id);
+        }
+    }
+
+    fn lens(&self, vm: &VmState) -> Lens {
+        let fresh = self.policies.period.0 * 3 + Duration::from_secs(1);
+        Lens {
+            now: self.now,
+            fresh,
+            hang_after: vm.policy.hang_after,
+            trust_silence: self.view.trusts_silence(self.now),
+            patience: self.view.patience(self.now),
+            booting: vm.view.boot().is_some(),
+            excused: vm.is_excused(self.now),
+        }
+    }
+
+    /// A signal of an old incarnation, or of a VM that is not known to run, says nothing.
+    fn observe_vm(&mut self, name: &VmName, signal: &Signal) -> bool {
+        let now = self.now;
+        let Some(vm) = self.vms.get_mut(name) else { return false };
+        let current: Option<Incarnation> = vm.current_incarnation();
+        if signal.incarnation.is_some() && signal.incarnation != current {
+            return false;
+        }
+        let signal = Signal { at: signal.at.min(now), ..signal.clone() };
+        vm.observe(&signal);
+        if let Seen::Process(crate::signal::ProcessSign::Exited { proof, .. }) = &signal.seen {
+            self.process_ended(name, proof);
+        }
+        true
+    }
+
+    /// Commands are answered at once, whatever they lead to.
+    fn obey(&mut self, command: &Command) {
+        let refused = self.carry_out(command).err();
+        self.reaction.answers.push(Answer { command: command.id, refused });
+        self.consider(&command.vm);
+    }
+
+    fn settle(&mut self, outcome: &Outcome) {
+        let Some(name) = self.asked.remove(&outcome.action) else { return }; // late or unknown: ignored
+        self.settle_job(&name, outcome);
+        self.consider(&name);
+    }
+
+    fn consider_host(&mut self) {
+        let lens = Lens {
+            now: self.now,
+            fresh: Duration::from_secs(10),
+            hang_after: Duration::from_secs(10),
+            trust_silence: true,
+            patience: 1,
+            booting: false,
+            excused: false,
+        };
+        let mut evidence = Vec::new();
+        self.view.speak_of_host(&lens, &mut evidence);
+        if evidence.is_empty() && self.host_incidents.is_empty() {
+            return;
+        }
+        let found = self.catalogue.diagnose_host(&evidence);
+        let Some(host) = self.host.clone() else { return };
+        self.update_host_incidents(&host, found);
+    }
+
+    fn update_host_incidents(&mut self, host: &HostName, found: Vec<crate::diagnosis::Diagnosis>) {
+        let now = self.now;
+        let healed: Vec<_> = self
+            .host_incidents
+            .iter()
+            .filter(|(fault, _)| !found.iter().any(|d| d.fault == **fault))
+            .map(|(fault, id)| (*fault, *id))
+            .collect();
+        for (fault, id) in healed {
+            self.host_incidents.remove(&fault);
+            if let Some(incident) = self.edit(id) {
+                incident.times.closed = Some(now);
+                incident.tell(now, "closed", "went away by itself".into());
+                incident.phase = crate::incident::Phase::Closed(Resolution::Healed);
+            }
+        }
+        for diagnosis in found {
+            if self.host_incidents.contains_key(&diagnosis.fault) {
+                continue;
+            }
+            let (id, fault) = (self.next_incident(), diagnosis.fault);
+            let mut incident = Incident::of_host(id, now, Subject::Host(host.clone()), diagnosis);
+            incident.tell(now, "diagnosis", format!("host {host} {}", self.catalogue.row(fault).says));
+            incident.tell(now, "held", "Holdfast tells, and does nothing to the host".into());
+            self.open(incident);
+            self.host_incidents.insert(fault, id);
+        }
+    }
+}

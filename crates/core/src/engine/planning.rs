@@ -1,0 +1,258 @@
+//! From a diagnosis to a plan: sure enough, allowed, begun; or held, with the reason. And its end.
+
+use super::{Engine, VmState};
+use crate::action::{Operation, Reason};
+use crate::evidence::Lens;
+use crate::incident::{Attempt, AttemptResult, HeldReason, Incident, IncidentId, Phase, Resolution};
+use crate::isolate::Isolation;
+use crate::plan::{Plan, Remedy, choose};
+use crate::policy::Mode;
+use crate::recover::{Goal, Job, Power};
+use crate::subject::{AppName, VmName};
+use crate::time::{Duration, Timestamp, show};
+
+/// Below this no fault is called confirmed, however cheap its remedy, in parts of ten thousand.
+const LEAST_SURE: u16 = 7_500;
+/// Resuming a paused VM is tried this often at first, later rarely: it costs the guest nothing.
+const RESUME_SOON: Duration = Duration::from_secs(1);
+const RESUME_LATER: Duration = Duration::from_secs(10);
+const RESUMES_SOON: usize = 60;
+/// A VM that is being worked on is looked at again after this.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Sure enough for the gentlest remedy that is left? Then plan it, or hold.
+    pub(super) fn try_confirm(&mut self, id: IncidentId, name: &VmName, lens: &Lens) {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let diagnosis = &incident.diagnosis;
+        let tried: Vec<Remedy> = incident.attempts.iter().filter(|a| !a.forgiven).map(|a| a.remedy).collect();
+        let dead = matches!(vm.power, Power::Off(_));
+        let (remedy, passed) = if dead {
+            (Remedy::RestartVm, "the VM does not run".to_owned())
+        } else {
+            choose(diagnosis.fault, diagnosis.app.as_ref(), &vm.policy, &tried, vm.view.is_unplugged())
+        };
+        let sure = diagnosis.probability >= remedy.threshold().max(LEAST_SURE) || dead;
+        let grounded = !remedy.is_destructive() || diagnosis.grounds.suffice() || dead;
+        let serving = vm.view.apps(lens).count() > 0 && vm.view.apps(lens).all(|(_, alive, _)| alive);
+        if !sure || !grounded || (serving && remedy.is_destructive() && !dead) {
+            return;
+        }
+        let drill = vm.in_drill();
+        self.confirm(id, name, drill);
+        self.plan(id, name, remedy, passed);
+    }
+
+    fn confirm(&mut self, id: IncidentId, name: &VmName, drill: bool) {
+        let now = self.now;
+        let Some(incident) = self.incidents.get(&id) else { return };
+        if incident.named.is_some() {
+            return;
+        }
+        let text = self.describe(&incident.subject.to_string(), &incident.diagnosis, "confirmed");
+        let wide = incident.app().is_none();
+        if let Some(incident) = self.edit(id) {
+            incident.named = Some(incident.diagnosis.clone());
+            incident.times.diagnosed = Some(now);
+            incident.drill |= drill;
+            incident.tell(now, "diagnosis", text);
+        }
+        if wide {
+            self.absorb_apps(id, name);
+        }
+    }
+
+    fn absorb_apps(&mut self, id: IncidentId, name: &VmName) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let absorbed: Vec<IncidentId> = vm.app_incidents.values().copied().collect();
+        if vm.job.as_ref().and_then(Job::incident).is_some_and(|worked| absorbed.contains(&worked)) {
+            vm.job = None;
+        }
+        for narrow in absorbed {
+            let since = self.incidents.get(&narrow).map(|incident| incident.times.down_since);
+            if let (Some(since), Some(incident)) = (since, self.incidents.get_mut(&id)) {
+                incident.times.down_since = incident.times.down_since.min(since);
+            }
+            self.close(narrow, name, Resolution::Absorbed(id));
+        }
+    }
+
+    /// The gates, in their order: mode, maintenance (I5), brake (I11), budget and back-off (I6).
+    fn plan(&mut self, id: IncidentId, name: &VmName, remedy: Remedy, passed: String) {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let (policy, now) = (std::sync::Arc::clone(&vm.policy), self.now);
+        let counted = remedy.is_destructive() && !incident.drill;
+        let gate = if policy.mode == Mode::Observe {
+            Some(HeldReason::Observing)
+        } else if vm.in_maintenance() {
+            Some(HeldReason::Maintenance)
+        } else if self.brake.pulled().is_some() && !incident.drill {
+            Some(HeldReason::Brake)
+        } else if remedy == Remedy::Hold {
+            Some(HeldReason::NoRemedy)
+        } else if counted && !vm.tries.has_left(now, &policy.budget) {
+            Some(HeldReason::BudgetSpent)
+        } else {
+            None
+        };
+        if let Some(reason) = gate {
+            return self.hold(id, reason);
+        }
+        if let Some((until, why)) = self.must_wait(vm, incident, remedy, counted) {
+            return self.wait(id, until, why);
+        }
+        let spent = vm.tries.spent(now, &policy.budget);
+        if let Some(vm) = self.vms.get_mut(name).filter(|_| counted) {
+            vm.tries.spend(now, &policy.budget);
+        }
+        let threshold = remedy.threshold().max(LEAST_SURE);
+        let (try_number, tries) = (spent + 1, policy.budget.tries);
+        let plan = Plan { remedy, threshold, try_number, tries, verify_for: policy.verify_for, why: passed };
+        self.carry_out_plan(id, name, plan);
+    }
+
+    fn must_wait(
+        &self,
+        vm: &VmState,
+        incident: &Incident,
+        remedy: Remedy,
+        counted: bool,
+    ) -> Option<(Timestamp, String)> {
+        let now = self.now;
+        if vm.job.is_some() {
+            return Some((now + LOOK_EVERY, "something else is being done to it".into()));
+        }
+        if remedy == Remedy::ResumeIo {
+            if vm.view.wants_space() && self.view.is_full(&vm.policy.disk_path) {
+                return Some((now + RESUME_SOON, "its storage is still full".into()));
+            }
+            let resumes = incident.attempts.iter().rev().take_while(|a| a.remedy == Remedy::ResumeIo).count();
+            let pause = if resumes < RESUMES_SOON { RESUME_SOON } else { RESUME_LATER };
+            let last = incident.attempts.last().filter(|a| a.remedy == Remedy::ResumeIo)?;
+            let next = last.started + pause;
+            return (next > now).then(|| (next, "its storage is not back yet".into()));
+        }
+        let earliest = vm.tries.earliest(now, &vm.policy.budget);
+        let waits = counted && earliest > now;
+        waits.then(|| (earliest, format!("back-off {} before the next try", show(earliest.since(now)))))
+    }
+
+    fn carry_out_plan(&mut self, id: IncidentId, name: &VmName, plan: Plan) {
+        let now = self.now;
+        let remedy = plan.remedy;
+        let isolation = Isolation::before(remedy);
+        let Some(incident) = self.edit(id) else { return };
+        let goal = goal(remedy, incident.diagnosis.app.as_ref());
+        let number = if incident.drill {
+            "drill".to_owned()
+        } else {
+            format!("try {} of {}", plan.try_number, plan.tries)
+        };
+        incident.tell(
+            now,
+            "plan",
+            format!(
+                "{remedy}, {number}; {}",
+                if plan.why.is_empty() { "the gentlest there is" } else { &plan.why }
+            ),
+        );
+        if isolation == Isolation::None {
+            incident.times.isolated.get_or_insert(now);
+            incident.tell(now, "isolate", isolation.says().to_owned());
+        }
+        incident.plan = Some(plan);
+        incident.phase = Phase::Recovering;
+        incident.attempts.push(Attempt {
+            remedy,
+            started: now,
+            ended: None,
+            result: AttemptResult::Running,
+            forgiven: false,
+        });
+        let goal = goal.unwrap_or_else(|| self.goal_for_all(name));
+        self.begin_job(name, Job::new(goal, Reason::Incident(id), remedy.limit()));
+    }
+
+    /// A remedy for an application, when the fault is the guest's: the first one that can be restarted.
+    fn goal_for_all(&self, name: &VmName) -> Goal {
+        let apps = self.vms.get(name).map(|vm| &vm.policy.apps);
+        let app = apps.and_then(|apps| apps.iter().find(|(_, app)| app.can_restart)).map(|(name, _)| name);
+        app.map_or(Goal::Cycle, |app| Goal::Do(Operation::RestartApp(app.clone())))
+    }
+
+    fn wait(&mut self, id: IncidentId, until: Timestamp, why: String) {
+        let now = self.now;
+        let Some(incident) = self.edit(id) else { return };
+        let told = incident
+            .story
+            .iter()
+            .rev()
+            .take(4)
+            .any(|line| line.step == "plan" && line.text.starts_with("waiting"));
+        if !told {
+            incident.tell(now, "plan", format!("waiting: {why}"));
+        }
+        incident.phase = Phase::Waiting { until, why };
+    }
+
+    /// Leaves it alone, with a reason, for a person.
+    pub(super) fn hold(&mut self, id: IncidentId, reason: HeldReason) {
+        let now = self.now;
+        let Some(incident) = self.edit(id).filter(|incident| !incident.is_closed()) else { return };
+        if incident.phase != Phase::Held(reason.clone()) {
+            incident.tell(now, "held", reason.says().to_owned());
+            incident.phase = Phase::Held(reason);
+        }
+    }
+
+    pub(super) fn close(&mut self, id: IncidentId, name: &VmName, how: Resolution) {
+        let now = self.now;
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.incident = vm.incident.filter(|open| *open != id);
+            vm.app_incidents.retain(|_, open| *open != id);
+            let lens_free = vm.open_incidents().next().is_none();
+            if lens_free {
+                self.brake.clear(name);
+            }
+        }
+        if let Some(incident) = self.edit(id) {
+            incident.times.closed = Some(now);
+            if matches!(how, Resolution::Healed) {
+                incident.times.served.get_or_insert(now);
+            }
+            let outage = show(incident.outage(now));
+            incident.tell(now, "closed", format!("{}, outage {outage}", how.name()));
+            incident.phase = Phase::Closed(how);
+        }
+        self.let_go_of_brake();
+    }
+
+    /// When every VM that the brake held has proved healthy, it lets go by itself.
+    fn let_go_of_brake(&mut self) {
+        let held = |incident: &Incident| incident.phase == Phase::Held(HeldReason::Brake);
+        if self.brake.pulled().is_some() && !self.incidents.values().any(held) {
+            self.brake.release();
+        }
+    }
+
+    pub(super) fn close_all(&mut self, name: &VmName, how: &Resolution) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let open: Vec<IncidentId> = vm.open_incidents().collect();
+        if vm.job.as_ref().is_some_and(|job| job.incident().is_some()) {
+            self.stop_automatic_job(name, HeldReason::NoRemedy);
+        }
+        for id in open {
+            self.close(id, name, how.clone());
+        }
+    }
+}
+
+fn goal(remedy: Remedy, app: Option<&AppName>) -> Option<Goal> {
+    Some(match remedy {
+        Remedy::ResumeIo => Goal::Do(Operation::Continue),
+        Remedy::Reconnect => Goal::Do(Operation::LinkUp),
+        Remedy::RestartApp => Goal::Do(Operation::RestartApp(app?.clone())),
+        Remedy::ResetGuest => Goal::Do(Operation::Reset),
+        Remedy::RestartVm | Remedy::FailOver | Remedy::Revert | Remedy::Restore | Remedy::Hold => Goal::Cycle,
+    })
+}

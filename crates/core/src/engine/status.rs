@@ -1,0 +1,183 @@
+//! The view that people and programs get of a VM: one view for CLI, API and dashboard.
+
+use super::{Desired, Engine, VmState};
+use crate::evidence::{Evidence, Kind, Lens};
+use crate::incident::{Incident, IncidentId, Phase};
+use crate::lease::Incarnation;
+use crate::policy::Mode;
+use crate::recover::{Power, Step};
+use crate::signal::{Channel, RunState};
+use crate::subject::{AppName, VmName};
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// How one channel stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelState {
+    /// It speaks, and well.
+    Ok,
+    /// It speaks of something bad.
+    Bad,
+    /// It should speak and does not.
+    Silent,
+    /// Nothing is known.
+    Unknown,
+}
+
+/// One channel of a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Which.
+    pub channel: Channel,
+    /// How it stands.
+    pub state: ChannelState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The sentence for people.
+    pub detail: String,
+}
+
+/// One application of a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppStatus {
+    /// Its name.
+    pub name: AppName,
+    /// `ok`, `failed` or `unknown`.
+    pub state: String,
+    /// When it last answered.
+    pub answered: Option<Timestamp>,
+}
+
+/// One VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// Its name.
+    pub name: VmName,
+    /// `starting running paused stopped failed held`.
+    pub state: String,
+    /// Its incarnation, if it runs.
+    pub incarnation: Option<Incarnation>,
+    /// Its channels.
+    pub channels: Vec<ChannelStatus>,
+    /// Its applications.
+    pub apps: Vec<AppStatus>,
+    /// Its open incident: the widest.
+    pub incident: Option<IncidentId>,
+    /// `armed`, `observe`, `maintenance`, `braked`, `off`.
+    pub protection: String,
+    /// What it waits for, or why it is stopped, for people.
+    pub note: Option<String>,
+    /// Recoveries that still count, and how many there are.
+    pub tries: (u32, u32),
+}
+
+impl Engine {
+    /// How a VM stands at the moment of the last step.
+    #[must_use]
+    pub fn status(&self, name: &VmName, now: Timestamp) -> Option<VmStatus> {
+        let vm = self.vms.get(name)?;
+        let lens = Lens { now: now.max(self.now), ..self.lens(vm) };
+        let mut evidence = vm.view.evidence(&lens, vm.policy.boot_limit);
+        self.view.speak(&lens, &mut evidence);
+        let incident = vm.incident.or(vm.app_incidents.values().next().copied());
+        let phase = incident.and_then(|id| self.incidents.get(&id));
+        Some(VmStatus {
+            name: name.clone(),
+            state: state(vm, phase).to_owned(),
+            incarnation: vm.current_incarnation(),
+            channels: Channel::ALL
+                .iter()
+                .map(|channel| channel_status(*channel, &evidence, &lens, vm))
+                .collect(),
+            apps: vm
+                .view
+                .apps(&lens)
+                .map(|(name, alive, answered)| app(name, alive, answered, &evidence))
+                .collect(),
+            incident,
+            protection: self.protection(vm).to_owned(),
+            note: note(vm),
+            tries: (vm.tries.spent(now, &vm.policy.budget), vm.policy.budget.tries),
+        })
+    }
+
+    fn protection(&self, vm: &VmState) -> &'static str {
+        if vm.in_maintenance() {
+            "maintenance"
+        } else if vm.policy.mode == Mode::Observe {
+            "observe"
+        } else if vm.desired != Desired::Running {
+            "off"
+        } else if self.brake.pulled().is_some() {
+            "braked"
+        } else {
+            "armed"
+        }
+    }
+}
+
+fn state(vm: &VmState, incident: Option<&Incident>) -> &'static str {
+    if let Some(Phase::Held(_)) = incident.map(|incident| &incident.phase) {
+        return "held";
+    }
+    let starting = matches!(vm.job.as_ref().map(|job| &job.step), Some(Step::Claiming | Step::Starting(_)));
+    match &vm.power {
+        _ if starting => "starting",
+        Power::Off(_) if vm.desired == Desired::Running && incident.is_some() => "failed",
+        Power::Off(_) => "stopped",
+        Power::Unknown => "starting",
+        Power::On(_) if vm.view.run_state() == Some(RunState::Paused) => "paused",
+        Power::On(_) if incident.is_some_and(Incident::is_confirmed) && vm.view.boot().is_none() => "failed",
+        Power::On(_) if vm.view.boot().is_some() => "starting",
+        Power::On(_) => "running",
+    }
+}
+
+fn note(vm: &VmState) -> Option<String> {
+    let stopped = match &vm.desired {
+        Desired::Stopped { by, .. } => Some(format!("stopped by {by}")),
+        Desired::Running => None,
+    };
+    let paused = vm.paused_by.as_ref().map(|by| format!("paused by {by}"));
+    let waits = vm.waits_for.as_ref().map(|what| format!("waits for {what}"));
+    stopped.or(paused).or(waits)
+}
+
+fn app(name: &AppName, alive: bool, answered: Option<Timestamp>, evidence: &[Evidence]) -> AppStatus {
+    let failed = evidence.iter().any(|e| e.app.as_ref() == Some(name) && e.kind.is_outage());
+    let state = if alive {
+        "ok"
+    } else if failed {
+        "failed"
+    } else {
+        "unknown"
+    };
+    AppStatus { name: name.clone(), state: state.to_owned(), answered }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "only silence and the quiet channels are special")]
+fn channel_status(channel: Channel, evidence: &[Evidence], lens: &Lens, vm: &VmState) -> ChannelStatus {
+    let mut own: Vec<&Evidence> = evidence.iter().filter(|e| e.kind.channel() == channel).collect();
+    own.sort_by_key(|e| (e.kind.is_sign_of_life(), std::cmp::Reverse(e.strength)));
+    let said = |e: &Evidence| {
+        let state = match e.kind {
+            kind if kind.is_sign_of_life() => ChannelState::Ok,
+            Kind::AgentSilent | Kind::AgentAway | Kind::HypervisorSilent | Kind::NetworkSilent => {
+                ChannelState::Silent
+            }
+            Kind::AppMute | Kind::AppUnreachable => ChannelState::Silent,
+            _ => ChannelState::Bad,
+        };
+        ChannelStatus { channel, state, since: e.since, detail: e.text.clone() }
+    };
+    if let Some(evidence) = own.first() {
+        return said(evidence);
+    }
+    let (state, detail) = match channel {
+        Channel::Console | Channel::Host | Channel::Observer => (ChannelState::Ok, "nothing to complain of"),
+        _ if vm.view.boot().is_some() => (ChannelState::Unknown, "the guest is booting"),
+        _ => (ChannelState::Unknown, "nothing heard"),
+    };
+    ChannelStatus { channel, state, since: lens.now, detail: detail.to_owned() }
+}

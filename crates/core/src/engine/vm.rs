@@ -1,0 +1,159 @@
+//! All that the engine knows of one VM.
+
+use crate::action::Work;
+use crate::evidence::VmView;
+use crate::incident::IncidentId;
+use crate::lease::{Incarnation, Lease};
+use crate::plan::Tries;
+use crate::policy::VmPolicy;
+use crate::recover::{Job, Power, Step};
+use crate::signal::{HypervisorSign, RunState, Seen, Signal};
+use crate::subject::AppName;
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Whether a VM is meant to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// It is.
+    Running,
+    /// It is not; somebody stopped it.
+    Stopped {
+        /// Who: a person, or the guest itself.
+        by: String,
+        /// How long the guest may take to power down, if it runs.
+        grace: Duration,
+    },
+}
+
+impl Desired {
+    /// Stopped by this one, without more ado.
+    #[must_use]
+    pub fn stopped(by: &str) -> Self {
+        Self::Stopped { by: by.to_owned(), grace: Duration::from_secs(60) }
+    }
+}
+
+/// What the engine knows of one VM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmState {
+    /// What is wanted for it.
+    pub policy: Arc<VmPolicy>,
+    /// Whether it is meant to run.
+    pub desired: Desired,
+    /// Whether it does.
+    pub power: Power,
+    /// The last lease it was known to run under, to tell a crash from a clean end after a restart of ours.
+    pub ran: Option<Lease>,
+    /// What was seen of it.
+    pub view: VmView,
+    /// In maintenance until then (I5).
+    pub maintenance: Option<Timestamp>,
+    /// Somebody paused it through us.
+    pub paused_by: Option<String>,
+    /// Announced work, and when it must be over.
+    pub works: BTreeMap<Work, Timestamp>,
+    /// Its recoveries that still count (I6).
+    pub tries: Tries,
+    /// The one thing that is being done to it.
+    pub job: Option<Job>,
+    /// The open incident of the VM or its guest.
+    pub incident: Option<IncidentId>,
+    /// The open incidents of its applications.
+    pub app_incidents: BTreeMap<AppName, IncidentId>,
+    /// Looks that failed in a row, and when to look again.
+    pub look: (u32, Timestamp),
+    /// Why it is not started although it is meant to run, if that is so.
+    pub waits_for: Option<String>,
+    /// When it is looked at again without a signal.
+    pub wake: Timestamp,
+}
+
+impl VmState {
+    /// Nothing is known of it yet.
+    #[must_use]
+    pub fn new(policy: &VmPolicy) -> Self {
+        let stopped = Desired::stopped("configuration");
+        Self {
+            policy: Arc::new(policy.clone()),
+            desired: if policy.autostart { Desired::Running } else { stopped },
+            power: Power::Unknown,
+            ran: None,
+            view: VmView::default(),
+            maintenance: None,
+            paused_by: None,
+            works: BTreeMap::new(),
+            tries: Tries::default(),
+            job: None,
+            incident: None,
+            app_incidents: BTreeMap::new(),
+            look: (0, Timestamp::ZERO),
+            waits_for: None,
+            wake: Timestamp::NEVER,
+        }
+    }
+
+    /// In maintenance: nothing automatic happens (I5).
+    #[must_use]
+    pub const fn in_maintenance(&self) -> bool {
+        self.maintenance.is_some()
+    }
+
+    /// A drill was announced.
+    #[must_use]
+    pub fn in_drill(&self) -> bool {
+        self.works.contains_key(&Work::Drill)
+    }
+
+    /// The incarnation that signals may speak of: the running one, or the one being started.
+    #[must_use]
+    pub fn current_incarnation(&self) -> Option<Incarnation> {
+        match self.job.as_ref().map(|job| &job.step) {
+            Some(Step::Starting(lease)) => Some(lease.incarnation),
+            _ => self.power.incarnation(),
+        }
+    }
+
+    /// Something announced, somebody's pause, or a frozen guest explains slow answers.
+    #[must_use]
+    pub fn is_excused(&self, now: Timestamp) -> bool {
+        let by_hand = matches!(
+            self.view.run_state(),
+            Some(RunState::Paused | RunState::Moving | RunState::Suspended | RunState::Prelaunch)
+        );
+        let announced = self.works.keys().any(|work| *work != Work::Drill);
+        by_hand || announced || self.view.is_frozen(now)
+    }
+
+    /// Takes in a signal of the current incarnation.
+    pub fn observe(&mut self, signal: &Signal) {
+        if let Seen::Hypervisor(HypervisorSign::Shutdown { by_guest: true }) = &signal.seen
+            && self.job.is_none()
+            && self.desired == Desired::Running
+        {
+            self.desired = Desired::stopped("its guest");
+        }
+        self.view.observe(signal);
+    }
+
+    /// Ends what has run out: maintenance, announced work.
+    pub fn expire(&mut self, now: Timestamp) {
+        self.maintenance = self.maintenance.filter(|until| *until > now);
+        self.works.retain(|_, until| *until > now);
+    }
+
+    /// All its open incidents.
+    pub fn open_incidents(&self) -> impl Iterator<Item = IncidentId> {
+        self.incident.iter().chain(self.app_incidents.values()).copied()
+    }
+
+    /// When something of its own runs out next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Timestamp {
+        let works = self.works.values().copied();
+        works.chain(self.maintenance).min().unwrap_or(Timestamp::NEVER)
+    }
+}

@@ -1,0 +1,128 @@
+//! The guest agent: whether it answers, and what it says of the guest as a whole.
+//!
+//! A guest can lie. What its agent says may make Holdfast doubt the guest, never trust it more than the
+//! other channels allow (I17).
+
+use super::pulse::Pulse;
+use super::{Evidence, FULL, Kind, Lens, lasted};
+use crate::signal::{AgentPort, AgentSign};
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// A file system with less than this share left, in parts of a thousand, is full.
+const FULL_BELOW: u64 = 10;
+/// A guest with less than this share of memory left, in parts of a thousand, is short of it.
+const LOW_BELOW: u64 = 40;
+/// Facts are asked for less often than signs of life: this long they stay true.
+const FACT_KEEPS: Duration = Duration::from_secs(30);
+/// A frozen guest is believed for so long after it was last seen frozen.
+const FROZEN_KEEPS: Duration = Duration::from_secs(8);
+
+/// What is remembered of the agent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AgentView {
+    pulse: Pulse,
+    port: Option<AgentPort>,
+    frozen: Option<(bool, Timestamp)>,
+    disk: Option<Disk>,
+    memory: Option<(u64, u64, Timestamp)>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Disk {
+    mount: String,
+    used: u64,
+    total: u64,
+    read_only: bool,
+    since: Timestamp,
+    at: Timestamp,
+}
+
+impl AgentView {
+    pub fn observe(&mut self, at: Timestamp, sign: &AgentSign) {
+        match sign {
+            AgentSign::Answered { .. } => {
+                self.pulse.answer(at);
+                self.port = Some(AgentPort::Open);
+            }
+            AgentSign::NoAnswer { port, .. } => {
+                self.pulse.fail(at);
+                self.port = Some(*port);
+            }
+            AgentSign::Frozen(frozen) => self.frozen = Some((*frozen, at)),
+            AgentSign::FileSystem { mount, used, total, read_only } => {
+                let same =
+                    self.disk.as_ref().is_some_and(|d| is_full(d.used, d.total) == is_full(*used, *total));
+                let since = self.disk.as_ref().filter(|_| same).map_or(at, |d| d.since);
+                let mount = mount.clone();
+                self.disk =
+                    Some(Disk { mount, used: *used, total: *total, read_only: *read_only, since, at });
+            }
+            AgentSign::Memory { available, total } => self.memory = Some((*available, *total, at)),
+            AgentSign::Service { .. } | AgentSign::Check { .. } => {} // of one application
+        }
+    }
+
+    /// The observer slept for so long.
+    pub fn forgive(&mut self, slept: Duration) {
+        self.pulse.forgive(slept);
+    }
+
+    /// File systems are frozen: writes hang on purpose.
+    pub fn is_frozen(&self, now: Timestamp) -> bool {
+        self.frozen.is_some_and(|(frozen, at)| frozen && now.since(at) <= FROZEN_KEEPS)
+    }
+
+    /// It answers.
+    pub fn is_alive(&self, lens: &Lens) -> bool {
+        self.pulse.is_alive(lens)
+    }
+
+    /// It has answered since the VM was started or reset.
+    pub const fn was_heard(&self) -> bool {
+        self.pulse.answered().is_some()
+    }
+
+    pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let mut push = |kind, since, at, strength, text| {
+            say.push(Evidence { kind, app: None, since, at, strength, text });
+        };
+        if self.pulse.is_alive(lens) {
+            let at = self.pulse.answered().unwrap_or(lens.now);
+            push(Kind::AgentAnswers, at, at, FULL, format!("agent answered {} ago", lasted(lens, at)));
+        } else if let Some((since, at, strength)) = self.pulse.silence(lens, lens.hang_after) {
+            let (kind, what) = match self.port {
+                Some(AgentPort::Closed) => (Kind::AgentAway, "agent is away"),
+                _ => (Kind::AgentSilent, "agent silent"),
+            };
+            push(kind, since, at, strength, format!("{what} {}{}", lasted(lens, since), self.pulse.usual()));
+        }
+        self.speak_facts(lens, &mut push);
+    }
+
+    fn speak_facts(&self, lens: &Lens, push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String)) {
+        let keeps = |at: Timestamp| lens.now.since(at) <= FACT_KEEPS;
+        if let Some(disk) = self.disk.as_ref().filter(|d| keeps(d.at)) {
+            if is_full(disk.used, disk.total) {
+                let percent = disk.used.saturating_mul(100) / disk.total.max(1);
+                let text = format!("file system {} is full ({percent} %)", disk.mount);
+                push(Kind::FsFull, disk.since, lens.now, FULL, text);
+            }
+            if disk.read_only {
+                let text = format!("file system {} refuses writes", disk.mount);
+                push(Kind::FsReadOnly, disk.since, lens.now, FULL, text);
+            }
+        }
+        if let Some((available, total, at)) = self.memory.filter(|(_, _, at)| keeps(*at))
+            && available.saturating_mul(1_000) < total.saturating_mul(LOW_BELOW)
+        {
+            let text = format!("{} of {} MiB of guest memory left", available >> 20, total >> 20);
+            push(Kind::MemoryLow, at, lens.now, FULL, text);
+        }
+    }
+}
+
+const fn is_full(used: u64, total: u64) -> bool {
+    let left = total.saturating_sub(used);
+    total > 0 && left.saturating_mul(1_000) < total.saturating_mul(FULL_BELOW)
+}

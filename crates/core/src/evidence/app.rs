@@ -1,0 +1,161 @@
+//! One application: what our probe finds from outside, and what the guest says of it from inside.
+
+use super::pulse::Pulse;
+use super::{Evidence, FULL, Kind, Lens, lasted};
+use crate::signal::{AgentSign, AppSign, ProbeFailure};
+use crate::subject::AppName;
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// A probe that gets no answer for so long has met a hung application.
+const MUTE_FULL: Duration = Duration::from_millis(3_600);
+/// The view from inside is asked for when the probe fails: this long it stays true.
+const INSIDE_KEEPS: Duration = Duration::from_secs(8);
+
+/// What is remembered of one application.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AppView {
+    pulse: Pulse,
+    failure: Option<(ProbeFailure, String, Timestamp, Timestamp, u32)>, // since, at, in a row
+    service: Option<(bool, u32, Timestamp)>,
+    check: Option<(bool, String, Timestamp)>,
+    healthy_since: Option<Timestamp>,
+}
+
+impl AppView {
+    pub fn observe(&mut self, at: Timestamp, sign: &AppSign) {
+        match sign {
+            AppSign::Answered { .. } => {
+                self.pulse.answer(at);
+                self.failure = None;
+                self.healthy_since.get_or_insert(at);
+            }
+            AppSign::Failed { how, text } => {
+                self.pulse.fail(at);
+                self.healthy_since = None;
+                let (since, count) = match &self.failure {
+                    Some((before, _, since, _, count)) if before == how => (*since, count.saturating_add(1)),
+                    _ => (at, 1),
+                };
+                self.failure = Some((*how, text.clone(), since, at, count));
+            }
+        }
+    }
+
+    pub fn observe_inside(&mut self, at: Timestamp, sign: &AgentSign) {
+        match sign {
+            AgentSign::Service { listens, waiting } => self.service = Some((*listens, *waiting, at)),
+            AgentSign::Check { passed, text } => self.check = Some((*passed, text.clone(), at)),
+            AgentSign::Answered { .. }
+            | AgentSign::NoAnswer { .. }
+            | AgentSign::Frozen(_)
+            | AgentSign::FileSystem { .. }
+            | AgentSign::Memory { .. } => {}
+        }
+    }
+
+    /// A new incarnation, or a restarted application, answers for itself.
+    pub fn renew(&mut self) {
+        self.pulse.renew();
+        let pulse = std::mem::take(&mut self.pulse);
+        *self = Self { pulse, ..Self::default() };
+    }
+
+    /// The observer slept for so long.
+    pub fn forgive(&mut self, slept: Duration) {
+        self.pulse.forgive(slept);
+        if let Some((_, _, since, _, count)) = &mut self.failure {
+            *since = *since + slept;
+            *count = 1;
+        }
+    }
+
+    /// It answers.
+    pub fn is_alive(&self, lens: &Lens) -> bool {
+        self.pulse.is_alive(lens)
+    }
+
+    /// Since when it has answered without a failure, if it does.
+    pub const fn healthy_since(&self) -> Option<Timestamp> {
+        self.healthy_since
+    }
+
+    /// When it last answered.
+    pub const fn answered(&self) -> Option<Timestamp> {
+        self.pulse.answered()
+    }
+
+    pub fn speak(&self, name: &AppName, lens: &Lens, say: &mut Vec<Evidence>) {
+        let mut push = |kind, since, at, strength, text| {
+            say.push(Evidence { kind, app: Some(name.clone()), since, at, strength, text });
+        };
+        if self.pulse.is_alive(lens) {
+            let at = self.pulse.answered().unwrap_or(lens.now);
+            push(Kind::AppAnswers, at, at, FULL, format!("{name} answered {} ago", lasted(lens, at)));
+        } else if let Some((how, text, since, at, count)) = &self.failure
+            && lens.is_fresh(*at)
+            && !lens.booting
+        {
+            let failing = (*since, *at, *count);
+            if let Some((kind, strength, what)) = self.weigh(*how, failing, lens) {
+                push(kind, *since, *at, strength, format!("{name} {what}: {text}"));
+            }
+        }
+        self.speak_inside(name, lens, &mut push);
+    }
+
+    fn weigh(
+        &self,
+        how: ProbeFailure,
+        (since, at, count): (Timestamp, Timestamp, u32),
+        lens: &Lens,
+    ) -> Option<(Kind, u16, String)> {
+        let twice = if count >= 2 { FULL } else { FULL * 2 / 5 };
+        let silent = |kind, what: &str| {
+            let from = self.pulse.answered().unwrap_or(since);
+            let strength = lens.ramp(at.since(from), MUTE_FULL);
+            let strength = if count >= 2 { strength } else { strength / 4 };
+            lens.hears_silence().then(|| (kind, strength, format!("{what} for {}", lasted(lens, from))))
+        };
+        let long = lens.ramp(at.since(since), Duration::from_secs(5));
+        match how {
+            ProbeFailure::NoAnswer => silent(Kind::AppMute, "takes connections and gives no answer"),
+            ProbeFailure::Unreachable => silent(Kind::AppUnreachable, "cannot be reached"),
+            ProbeFailure::Refused => Some((Kind::AppRefused, twice, "refuses connections".into())),
+            ProbeFailure::Denied => Some((Kind::AppDenied, twice, "refuses our credentials".into())),
+            ProbeFailure::Internal => Some((Kind::ProbeFailed, twice, "cannot be probed".into())),
+            ProbeFailure::Wrong if lens.excused => None,
+            ProbeFailure::Wrong => Some((Kind::AppWrong, long, "answers wrongly".into())),
+            ProbeFailure::Exhausted => Some((Kind::AppExhausted, long, "has no connection left".into())),
+            ProbeFailure::Starting => Some((Kind::AppStarting, long, "is starting".into())),
+        }
+    }
+
+    fn speak_inside(
+        &self,
+        name: &AppName,
+        lens: &Lens,
+        push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String),
+    ) {
+        let keeps = |at: Timestamp| lens.now.since(at) <= INSIDE_KEEPS && !lens.booting;
+        if let Some((listens, waiting, at)) = self.service.filter(|(_, _, at)| keeps(*at)) {
+            let (kind, text) = match (listens, waiting) {
+                (false, _) => (Kind::NobodyListens, format!("inside the guest nobody listens for {name}")),
+                (true, 0) => (Kind::ServiceListens, format!("inside the guest {name} listens")),
+                (true, n) => (
+                    Kind::QueueGrows,
+                    format!("inside the guest {n} connections wait for {name}, nobody takes them"),
+                ),
+            };
+            push(kind, at, at, FULL, text);
+        }
+        if let Some((passed, said, at)) = self.check.as_ref().filter(|(_, _, at)| keeps(*at)) {
+            let (kind, text) = if *passed {
+                (Kind::CheckPassed, format!("the check of {name} inside the guest passes"))
+            } else {
+                (Kind::CheckFailed, format!("the check of {name} inside the guest fails: {said}"))
+            };
+            push(kind, *at, *at, FULL, text);
+        }
+    }
+}

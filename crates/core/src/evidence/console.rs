@@ -1,0 +1,81 @@
+//! What known lines on the serial console tell.
+
+use super::{Evidence, Kind, Lens, lasted};
+use crate::signal::{ConsoleSign, FindingKind};
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A line on the console loses half its weight in this time.
+const HALF_LIFE: Duration = Duration::from_secs(60);
+
+/// What is remembered of the console: the newest line of each kind, and how often it came.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ConsoleView {
+    lines: Option<Timestamp>,
+    found: BTreeMap<FindingKind, Found>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Found {
+    first: Timestamp,
+    last: Timestamp,
+    count: u32,
+    line: String,
+}
+
+impl ConsoleView {
+    pub fn observe(&mut self, at: Timestamp, sign: &ConsoleSign) {
+        self.lines = Some(at);
+        let ConsoleSign::Finding(finding) = sign else { return };
+        let entry = self.found.entry(finding.kind).or_insert_with(|| Found {
+            first: at,
+            last: at,
+            count: 0,
+            line: String::new(),
+        });
+        entry.last = at;
+        entry.count = entry.count.saturating_add(1);
+        entry.line.clone_from(&finding.line);
+    }
+
+    /// A kernel started booting, or the guest proved healthy: older lines speak of the past.
+    pub fn turn_page(&mut self) {
+        self.found.clear();
+    }
+
+    /// Whether it shows anything that matters.
+    pub fn is_quiet(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        for (kind, found) in &self.found {
+            let Some(kind) = meaning(*kind) else { continue };
+            let strength = lens.aged(found.last, HALF_LIFE);
+            if strength == 0 {
+                continue;
+            }
+            let often = if found.count > 1 { format!("{} times, last ", found.count) } else { String::new() };
+            let text = format!("console, {often}{} ago: {}", lasted(lens, found.last), found.line);
+            say.push(Evidence { kind, app: None, since: found.first, at: lens.now, strength, text });
+        }
+    }
+}
+
+const fn meaning(kind: FindingKind) -> Option<Kind> {
+    Some(match kind {
+        FindingKind::KernelPanic => Kind::ConsolePanic,
+        FindingKind::OutOfMemory => Kind::ConsoleOutOfMemory,
+        FindingKind::FsReadOnly => Kind::ConsoleReadOnly,
+        FindingKind::DiskFull => Kind::ConsoleDiskFull,
+        FindingKind::DiskIoError | FindingKind::FsError => Kind::ConsoleIoError,
+        FindingKind::HungTask | FindingKind::KernelOops => Kind::ConsoleHungTask,
+        FindingKind::RootLost => Kind::ConsoleRootLost,
+        FindingKind::AppPanic => Kind::ConsoleAppPanic,
+        FindingKind::BootStarted
+        | FindingKind::BootFinished
+        | FindingKind::AppStarting
+        | FindingKind::AppReady => return None,
+    })
+}

@@ -1,0 +1,188 @@
+//! The hypervisor's answers and events, and whether the VM's disk moves.
+
+use super::pulse::Pulse;
+use super::{Evidence, FULL, Kind, Lens, lasted};
+use crate::signal::{Counters, HypervisorSign, RunState};
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// A control socket that has been silent for so long is not merely slow.
+const SILENT_FULL: Duration = Duration::from_millis(2_800);
+/// A disk that has not moved for so long is idle.
+const IDLE_AFTER: Duration = Duration::from_secs(5);
+/// The virtual watchdog's word loses half its weight in this time: the guest may have rebooted since.
+const WATCHDOG_HALF_LIFE: Duration = Duration::from_secs(20);
+/// Resets by the guest that still count.
+const RESETS_KEPT: usize = 8;
+/// So many resets without a healthy moment between make a boot loop.
+const LOOP_RESETS: usize = 3;
+
+/// What is remembered of the hypervisor.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HypervisorView {
+    pulse: Pulse,
+    state: Option<(RunState, Timestamp)>, // since
+    panicked: Option<Timestamp>,
+    watchdog: Option<Timestamp>,
+    no_space: bool,
+    counters: Option<(Counters, Timestamp)>,
+    moved: Option<Timestamp>,
+    still_since: Option<Timestamp>,
+    resets: VecDeque<Timestamp>,
+}
+
+impl HypervisorView {
+    pub fn observe(&mut self, at: Timestamp, sign: &HypervisorSign) {
+        match sign {
+            HypervisorSign::Answered { state, .. } => {
+                self.pulse.answer(at);
+                self.enter(at, *state);
+            }
+            HypervisorSign::NoAnswer { .. } => self.pulse.fail(at),
+            HypervisorSign::State(state) => self.enter(at, *state),
+            HypervisorSign::Panicked => self.panicked = Some(at),
+            HypervisorSign::WatchdogFired => self.watchdog = Some(at),
+            HypervisorSign::IoError { no_space, .. } => self.no_space = *no_space,
+            HypervisorSign::Reset { by_guest } => self.reset(at, *by_guest),
+            HypervisorSign::Shutdown { .. } => {}
+            HypervisorSign::Counters(counters) => self.count(at, *counters),
+        }
+    }
+
+    fn enter(&mut self, at: Timestamp, state: RunState) {
+        if self.state.is_none_or(|(before, _)| before != state) {
+            self.state = Some((state, at));
+        }
+        if state == RunState::Running {
+            self.panicked = None;
+        }
+    }
+
+    fn reset(&mut self, at: Timestamp, by_guest: bool) {
+        self.panicked = None;
+        self.watchdog = None;
+        self.moved = Some(at);
+        if by_guest {
+            self.resets.push_back(at);
+            if self.resets.len() > RESETS_KEPT {
+                self.resets.pop_front();
+            }
+        }
+    }
+
+    fn count(&mut self, at: Timestamp, counters: Counters) {
+        let moves = |old: &Counters| (old.reads, old.writes) != (counters.reads, counters.writes);
+        match &self.counters {
+            Some((old, _)) if !moves(old) => {
+                self.still_since.get_or_insert(at);
+            }
+            _ => {
+                self.moved = Some(at);
+                self.still_since = None;
+            }
+        }
+        self.counters = Some((counters, at));
+    }
+
+    /// The observer slept for so long.
+    pub fn forgive(&mut self, slept: Duration) {
+        self.pulse.forgive(slept);
+        self.still_since = self.still_since.map(|at| at + slept);
+    }
+
+    /// The guest was healthy: earlier resets are no loop.
+    pub fn settled(&mut self) {
+        self.resets.clear();
+        self.watchdog = None;
+    }
+
+    /// The run state last heard of.
+    pub fn state(&self) -> Option<RunState> {
+        self.state.map(|(state, _)| state)
+    }
+
+    /// The last failed disk request was for want of space on the host.
+    pub const fn no_space(&self) -> bool {
+        self.no_space
+    }
+
+    /// It answers.
+    pub fn is_alive(&self, lens: &Lens) -> bool {
+        self.pulse.is_alive(lens)
+    }
+
+    pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let mut push = |kind, since, at, strength, text| {
+            say.push(Evidence { kind, app: None, since, at, strength, text });
+        };
+        if let Some((since, at, strength)) = self.pulse.silence(lens, SILENT_FULL) {
+            let text = format!("hypervisor silent {}{}", lasted(lens, since), self.pulse.usual());
+            push(Kind::HypervisorSilent, since, at, strength, text);
+        }
+        if let Some((state, since)) = self.state {
+            self.speak_state(lens, state, since, &mut push);
+        }
+        if let Some(at) = self.panicked {
+            push(Kind::PanicReported, at, lens.now, FULL, "the guest kernel reported its panic".into());
+        }
+        if let Some(at) = self.watchdog.filter(|_| lens.hears_silence()) {
+            let text = format!("the guest's watchdog ran out {} ago", lasted(lens, at));
+            push(Kind::WatchdogFired, at, lens.now, lens.aged(at, WATCHDOG_HALF_LIFE), text);
+        }
+        if self.resets.len() >= LOOP_RESETS {
+            let since = self.resets.front().copied().unwrap_or(lens.now);
+            let text =
+                format!("the guest reset itself {} times in {}", self.resets.len(), lasted(lens, since));
+            push(Kind::ResetsAgain, since, lens.now, FULL, text);
+        }
+        self.speak_disk(lens, &mut push);
+    }
+
+    fn speak_state(
+        &self,
+        lens: &Lens,
+        state: RunState,
+        since: Timestamp,
+        push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String),
+    ) {
+        let at = self.pulse.answered().unwrap_or(since).max(since);
+        match state {
+            RunState::Running if self.pulse.is_alive(lens) => {
+                push(Kind::HypervisorAnswers, since, at, FULL, "hypervisor answers: running".into());
+            }
+            RunState::GuestPanicked => {
+                push(Kind::PanicReported, since, lens.now, FULL, "stopped after a guest panic".into());
+            }
+            RunState::IoError => {
+                let why = if self.no_space { ": no space on the host" } else { "" };
+                let text = format!("paused for a failed disk request for {}{why}", lasted(lens, since));
+                push(Kind::PausedIo, since, lens.now, FULL, text);
+            }
+            RunState::InternalError => {
+                push(Kind::InternalError, since, lens.now, FULL, "hypervisor: internal error".into());
+            }
+            RunState::Watchdog => {
+                push(Kind::WatchdogFired, since, lens.now, FULL, "stopped by the guest's watchdog".into());
+            }
+            RunState::Running
+            | RunState::Prelaunch
+            | RunState::Paused
+            | RunState::Shutdown
+            | RunState::Moving
+            | RunState::Suspended
+            | RunState::Other => {}
+        }
+    }
+
+    fn speak_disk(&self, lens: &Lens, push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String)) {
+        let Some((_, at)) = self.counters.filter(|(_, at)| lens.is_fresh(*at)) else { return };
+        match self.still_since {
+            Some(since) if at.since(since) >= IDLE_AFTER => {
+                push(Kind::DiskIdle, since, at, FULL, format!("disk idle for {}", lasted(lens, since)));
+            }
+            None => push(Kind::DiskBusy, self.moved.unwrap_or(at), at, FULL, "disk moves".into()),
+            Some(_) => {}
+        }
+    }
+}

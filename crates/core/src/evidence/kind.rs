@@ -1,0 +1,182 @@
+//! The kinds of evidence: the columns of the fault catalogue.
+
+use crate::signal::Channel;
+use serde::{Deserialize, Serialize};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident: $channel:ident, $healthy:expr;)*) => {
+        /// What can be stated about a VM. Each kind has its channel and the probability of seeing it, at
+        /// full strength, on a VM that is healthy: estimates from the fault model, refined by `learn` later.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Kind { $($(#[$doc])* $name,)* }
+
+        impl Kind {
+            /// All kinds, in the order of the channels.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The channel it speaks through. Within a channel only the strongest statement counts.
+            #[must_use]
+            pub const fn channel(self) -> Channel {
+                match self { $(Self::$name => Channel::$channel,)* }
+            }
+
+            /// The probability of this statement on a healthy VM.
+            #[must_use]
+            pub const fn if_healthy(self) -> f64 {
+                match self { $(Self::$name => $healthy,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The VM's process exited.
+    ProcessExited: Process, 1e-6;
+    /// A start was refused or ended at once.
+    StartFailed: Process, 1e-6;
+    /// The process is stopped by a signal.
+    ProcessStopped: Process, 1e-4;
+    /// The process waits for storage and cannot be interrupted.
+    ProcessStuck: Process, 0.01;
+    /// The process runs.
+    ProcessRuns: Process, 0.999;
+
+    /// The hypervisor gives no answer.
+    HypervisorSilent: Hypervisor, 1e-4;
+    /// The hypervisor answers and says the VM runs.
+    HypervisorAnswers: Hypervisor, 0.999;
+    /// The guest kernel reported its panic.
+    PanicReported: Hypervisor, 1e-6;
+    /// The guest's virtual watchdog ran out.
+    WatchdogFired: Hypervisor, 1e-4;
+    /// The VM is paused because a disk request failed.
+    PausedIo: Hypervisor, 1e-6;
+    /// The hypervisor itself failed.
+    InternalError: Hypervisor, 1e-6;
+    /// The guest reset itself again and again without ever being healthy.
+    ResetsAgain: Hypervisor, 1e-5;
+    /// The disk moves.
+    DiskBusy: Hypervisor, 0.5;
+    /// The disk does not move.
+    DiskIdle: Hypervisor, 0.5;
+
+    /// The console shows a kernel panic.
+    ConsolePanic: Console, 1e-5;
+    /// The console shows that the kernel killed a process for want of memory.
+    ConsoleOutOfMemory: Console, 1e-3;
+    /// The console shows a file system going read-only.
+    ConsoleReadOnly: Console, 1e-5;
+    /// The console shows a full disk.
+    ConsoleDiskFull: Console, 1e-4;
+    /// The console shows failing disk requests.
+    ConsoleIoError: Console, 1e-3;
+    /// The console shows tasks that do not move.
+    ConsoleHungTask: Console, 1e-3;
+    /// The console says that there is no root file system or no init.
+    ConsoleRootLost: Console, 1e-6;
+    /// The console shows that a database gave up.
+    ConsoleAppPanic: Console, 1e-3;
+
+    /// The guest agent does not answer.
+    AgentSilent: Agent, 1e-4;
+    /// Nothing in the guest has the agent's port open.
+    AgentAway: Agent, 1e-3;
+    /// The guest agent answers.
+    AgentAnswers: Agent, 0.99;
+    /// A file system of the guest is full.
+    FsFull: Agent, 1e-4;
+    /// The guest's root file system refuses writes.
+    FsReadOnly: Agent, 1e-5;
+    /// The guest has next to no memory left.
+    MemoryLow: Agent, 0.01;
+    /// The guest's kernel says that nobody listens on the application's port.
+    NobodyListens: Agent, 1e-4;
+    /// The guest's kernel says that connections wait and nobody takes them.
+    QueueGrows: Agent, 1e-4;
+    /// The guest's kernel says that somebody listens and takes connections.
+    ServiceListens: Agent, 0.99;
+    /// The check inside the guest fails.
+    CheckFailed: Agent, 1e-3;
+    /// The check inside the guest passes.
+    CheckPassed: Agent, 0.99;
+
+    /// Nobody takes the connection.
+    AppRefused: Application, 1e-4;
+    /// The connection is taken, and no answer comes.
+    AppMute: Application, 1e-4;
+    /// Not even a connection in time.
+    AppUnreachable: Application, 1e-4;
+    /// It refuses our credentials.
+    AppDenied: Application, 1e-5;
+    /// It has no room for one more connection.
+    AppExhausted: Application, 1e-3;
+    /// It answers wrongly.
+    AppWrong: Application, 1e-4;
+    /// It says that it is starting.
+    AppStarting: Application, 1e-2;
+    /// The probe itself cannot run.
+    ProbeFailed: Application, 1e-6;
+    /// The guest should have been up long ago.
+    BootOverdue: Application, 1e-5;
+    /// It answers.
+    AppAnswers: Application, 0.999;
+    /// Another application of the same guest answers.
+    NeighbourAnswers: Application, 0.99;
+
+    /// The virtual cable is unplugged.
+    LinkDown: Network, 1e-5;
+    /// The guest's kernel does not answer on the network.
+    NetworkSilent: Network, 1e-3;
+    /// The guest's kernel answers on the network.
+    NetworkAnswers: Network, 0.99;
+
+    /// The host is under pressure.
+    HostPressed: Host, 0.02;
+    /// The host's disk is full.
+    HostDiskFull: Host, 1e-4;
+
+    /// Our own loop runs late.
+    ObserverLags: Observer, 0.02;
+}
+
+impl Kind {
+    /// Whether this sign alone settles the matter (I10): seen with certainty, not inferred from silence.
+    #[must_use]
+    pub const fn is_conclusive(self) -> bool {
+        matches!(
+            self,
+            Self::ProcessExited
+                | Self::StartFailed
+                | Self::PanicReported
+                | Self::PausedIo
+                | Self::InternalError
+                | Self::ConsoleRootLost
+                | Self::LinkDown
+                | Self::ResetsAgain
+        )
+    }
+
+    /// Whether it says that an application does not serve its users.
+    #[must_use]
+    pub const fn is_outage(self) -> bool {
+        matches!(
+            self,
+            Self::AppRefused
+                | Self::AppMute
+                | Self::AppUnreachable
+                | Self::AppDenied
+                | Self::AppExhausted
+                | Self::AppWrong
+                | Self::AppStarting
+                | Self::ProbeFailed
+                | Self::BootOverdue
+        )
+    }
+
+    /// Whether it is good news.
+    #[must_use]
+    pub const fn is_sign_of_life(self) -> bool {
+        self.if_healthy() >= 0.4
+    }
+}

@@ -1,0 +1,230 @@
+//! All that is remembered of one VM, channel by channel.
+
+use super::agent::AgentView;
+use super::app::AppView;
+use super::console::ConsoleView;
+use super::hypervisor::HypervisorView;
+use super::lifecycle::LifecycleView;
+use super::network::NetworkView;
+use super::process::ProcessView;
+use super::{Boot, BootCause, Evidence, FULL, Kind, Lens};
+use crate::signal::{AgentSign, ConsoleSign, FindingKind, HypervisorSign, RunState, Seen, Signal};
+use crate::subject::{AppName, Subject};
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is remembered of one VM.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VmView {
+    process: ProcessView,
+    hypervisor: HypervisorView,
+    console: ConsoleView,
+    agent: AgentView,
+    network: NetworkView,
+    lifecycle: LifecycleView,
+    apps: BTreeMap<AppName, AppView>,
+    start_failed: Option<(Timestamp, String)>,
+}
+
+impl VmView {
+    /// Follows the configured applications.
+    pub fn set_apps<'a>(&mut self, names: impl Iterator<Item = &'a AppName>) {
+        let mut old = std::mem::take(&mut self.apps);
+        self.apps = names.map(|name| (name.clone(), old.remove(name).unwrap_or_default())).collect();
+    }
+
+    /// Takes in a signal about this VM.
+    pub fn observe(&mut self, signal: &Signal) {
+        let at = signal.at;
+        match &signal.seen {
+            Seen::Process(sign) => self.process.observe(at, sign),
+            Seen::Hypervisor(sign) => self.observe_hypervisor(at, sign),
+            Seen::Console(sign) => self.observe_console(at, sign),
+            Seen::Agent(sign @ (AgentSign::Service { .. } | AgentSign::Check { .. })) => {
+                if let Some(app) = self.app_mut(&signal.subject) {
+                    app.observe_inside(at, sign);
+                }
+            }
+            Seen::Agent(sign) => self.agent.observe(at, sign),
+            Seen::Application(sign) => {
+                if let Some(app) = self.app_mut(&signal.subject) {
+                    app.observe(at, sign);
+                }
+            }
+            Seen::Network(sign) => self.network.observe(at, sign),
+            Seen::Host(_) | Seen::Observer(_) => {} // HostView
+        }
+        if self.lifecycle.boot().is_some() && self.has_arrived(at) {
+            self.lifecycle.arrive(at);
+            self.hypervisor.settled();
+        }
+    }
+
+    fn app_mut(&mut self, subject: &Subject) -> Option<&mut AppView> {
+        match subject {
+            Subject::App(_, name) => self.apps.get_mut(name),
+            Subject::Host(_) | Subject::Vm(_) | Subject::Guest(_) => None,
+        }
+    }
+
+    fn observe_hypervisor(&mut self, at: Timestamp, sign: &HypervisorSign) {
+        self.hypervisor.observe(at, sign);
+        if let HypervisorSign::Reset { .. } = sign {
+            self.begin_boot(at, BootCause::Reset);
+        }
+    }
+
+    fn observe_console(&mut self, at: Timestamp, sign: &ConsoleSign) {
+        if let ConsoleSign::Finding(finding) = sign
+            && finding.kind == FindingKind::BootStarted
+        {
+            self.console.turn_page();
+        }
+        self.console.observe(at, sign);
+    }
+
+    /// Every application has answered since the boot began; without applications the agent; without an
+    /// agent the guest counts as up once it runs.
+    fn has_arrived(&self, at: Timestamp) -> bool {
+        let Some(boot) = self.lifecycle.boot() else { return true };
+        if self.apps.is_empty() {
+            return self.agent.was_heard() || at.since(boot.since) >= Duration::from_secs(60);
+        }
+        self.apps.values().all(|app| app.healthy_since().is_some())
+    }
+
+    /// The guest boots: what came before says nothing about it.
+    pub fn begin_boot(&mut self, at: Timestamp, cause: BootCause) {
+        self.lifecycle.begin(at, cause);
+        self.apps.values_mut().for_each(AppView::renew);
+        self.agent = AgentView::default();
+        self.network = NetworkView::default();
+    }
+
+    /// A new incarnation starts: only what was learned stays.
+    pub fn begin_incarnation(&mut self, at: Timestamp) {
+        self.process = ProcessView::default();
+        self.hypervisor = HypervisorView::default();
+        self.console = ConsoleView::default();
+        self.start_failed = None;
+        self.begin_boot(at, BootCause::Started);
+    }
+
+    /// An application was restarted: it answers for itself again.
+    pub fn begin_app(&mut self, name: &AppName) {
+        if let Some(app) = self.apps.get_mut(name) {
+            app.renew();
+        }
+    }
+
+    /// A start was refused, or ended at once.
+    pub fn start_failed(&mut self, at: Timestamp, why: String) {
+        self.start_failed = Some((at, why));
+        self.lifecycle.arrive(at);
+    }
+
+    /// The guest has proved healthy: old lines and resets speak of the past.
+    pub fn settled(&mut self) {
+        self.console.turn_page();
+        self.hypervisor.settled();
+        self.start_failed = None;
+    }
+
+    /// The observer slept for so long: that time is no silence.
+    pub fn forgive(&mut self, slept: Duration) {
+        self.process.forgive(slept);
+        self.hypervisor.forgive(slept);
+        self.agent.forgive(slept);
+        self.network.forgive(slept);
+        self.lifecycle.forgive(slept);
+        self.apps.values_mut().for_each(|app| app.forgive(slept));
+    }
+
+    /// The boot in progress, if any, and when it is overdue.
+    pub fn boot(&self) -> Option<Boot> {
+        self.lifecycle.boot()
+    }
+
+    /// When the boot in progress is overdue.
+    pub fn boot_due(&self, boot_limit: Duration, patience: u32) -> Option<Timestamp> {
+        self.lifecycle.due(boot_limit, patience)
+    }
+
+    /// File systems are frozen: writes hang on purpose.
+    pub fn is_frozen(&self, now: Timestamp) -> bool {
+        self.agent.is_frozen(now)
+    }
+
+    /// The run state last heard of.
+    pub fn run_state(&self) -> Option<RunState> {
+        self.hypervisor.state()
+    }
+
+    /// A failed disk request was for want of space on the host.
+    pub const fn wants_space(&self) -> bool {
+        self.hypervisor.no_space()
+    }
+
+    /// A virtual cable is unplugged.
+    pub const fn is_unplugged(&self) -> bool {
+        self.network.is_unplugged()
+    }
+
+    /// The applications, and for each whether it answers and when it last did.
+    pub fn apps(&self, lens: &Lens) -> impl Iterator<Item = (&AppName, bool, Option<Timestamp>)> {
+        self.apps.iter().map(|(name, app)| (name, app.is_alive(lens), app.answered()))
+    }
+
+    /// Since when everything that is watched has answered, if it does: applications, else the agent, else
+    /// the hypervisor.
+    pub fn healthy_since(&self, lens: &Lens) -> Option<Timestamp> {
+        if self.start_failed.is_some() || !self.process.runs(lens) || self.boot().is_some() {
+            return None;
+        }
+        if !matches!(self.hypervisor.state(), Some(RunState::Running) | None) {
+            return None;
+        }
+        if self.apps.is_empty() {
+            let alive = !self.agent.was_heard() || self.agent.is_alive(lens);
+            return (alive && self.hypervisor.is_alive(lens)).then_some(Timestamp::ZERO);
+        }
+        let since = |app: &AppView| app.healthy_since().filter(|_| app.is_alive(lens));
+        self.apps.values().map(since).try_fold(Timestamp::ZERO, |latest, one| one.map(|at| latest.max(at)))
+    }
+
+    /// Nothing seen here gives reason for a closer look: the path of nearly all signals.
+    pub fn is_calm(&self, lens: &Lens) -> bool {
+        self.console.is_quiet()
+            && !self.is_unplugged()
+            && self.healthy_since(lens).is_some()
+            && (!self.agent.was_heard() || self.agent.is_alive(lens))
+    }
+
+    /// Everything that can be stated now.
+    pub fn evidence(&self, lens: &Lens, boot_limit: Duration) -> Vec<Evidence> {
+        let mut say = Vec::new();
+        self.process.speak(lens, &mut say);
+        if let Some((at, why)) = &self.start_failed {
+            let text = format!("start refused: {why}");
+            let strength = FULL;
+            say.push(Evidence {
+                kind: Kind::StartFailed,
+                app: None,
+                since: *at,
+                at: lens.now,
+                strength,
+                text,
+            });
+        }
+        self.hypervisor.speak(lens, &mut say);
+        self.console.speak(lens, &mut say);
+        self.agent.speak(lens, &mut say);
+        self.network.speak(lens, &mut say);
+        self.lifecycle.speak(lens, boot_limit, &mut say);
+        for (name, app) in &self.apps {
+            app.speak(name, lens, &mut say);
+        }
+        say
+    }
+}

@@ -1,0 +1,142 @@
+//! Which remedies fit which fault, gentlest first, and which one is next.
+
+use super::remedy::Remedy;
+use crate::diagnosis::Fault;
+use crate::policy::VmPolicy;
+use crate::subject::AppName;
+use crate::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// What will be done, and what will be watched afterwards. Never edited, only replaced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The remedy.
+    pub remedy: Remedy,
+    /// How sure we had to be, in parts of ten thousand.
+    pub threshold: u16,
+    /// Which try in the budget's window this is, from 1.
+    pub try_number: u32,
+    /// How many there are.
+    pub tries: u32,
+    /// How long everything must answer before it counts.
+    pub verify_for: Duration,
+    /// Why this one, for people.
+    pub why: String,
+}
+
+/// The remedies that can end a fault, gentlest first. The rungs that rewind a disk come last and are
+/// not there yet (`revert`, `restore`, `fail-over`); `hold` ends every ladder.
+#[must_use]
+pub const fn ladder(fault: Fault) -> &'static [Remedy] {
+    use Remedy::{Hold, Reconnect, ResetGuest, RestartApp, RestartVm, ResumeIo, Revert};
+    match fault {
+        Fault::AppDown | Fault::AppHung => &[RestartApp, ResetGuest, RestartVm, Revert, Hold],
+        Fault::AppWrong => &[RestartApp, Hold],
+        Fault::GuestOutOfMemory => &[RestartApp, ResetGuest, RestartVm, Hold],
+        Fault::GuestPanicked | Fault::GuestHung => &[ResetGuest, RestartVm, Revert, Hold],
+        Fault::GuestFsReadOnly => &[ResetGuest, RestartVm, Revert, Hold],
+        Fault::GuestBootFailed => &[ResetGuest, RestartVm, Revert, Hold],
+        Fault::GuestBootLoop => &[RestartVm, Revert, Hold],
+        Fault::GuestNetLost => &[Reconnect, ResetGuest, RestartVm, Hold],
+        Fault::VmCrashed | Fault::VmHung | Fault::VmWontStart => &[RestartVm, Hold],
+        Fault::VmPausedIo => &[ResumeIo, Hold],
+        Fault::GuestDiskFull
+        | Fault::HostOverloaded
+        | Fault::HostDiskFull
+        | Fault::ProbeBroken
+        | Fault::ObserverSlow => &[Hold],
+    }
+}
+
+/// The gentlest remedy that is left for this fault, and why the gentler ones are not.
+#[must_use]
+pub fn choose(
+    fault: Fault,
+    app: Option<&AppName>,
+    policy: &VmPolicy,
+    tried: &[Remedy],
+    unplugged: bool,
+) -> (Remedy, String) {
+    let mut passed = Vec::new();
+    for &remedy in ladder(fault) {
+        match obstacle(fault, remedy, app, policy, tried, unplugged) {
+            Some(why) => passed.push(format!("{remedy} passed over: {why}")),
+            None => return (remedy, passed.join("; ")),
+        }
+    }
+    (Remedy::Hold, passed.join("; "))
+}
+
+/// A remedy that did not help is not tried again in the same incident, but for starts and resumptions,
+/// which the budget and the back-off bound.
+fn obstacle(
+    fault: Fault,
+    remedy: Remedy,
+    app: Option<&AppName>,
+    policy: &VmPolicy,
+    tried: &[Remedy],
+    unplugged: bool,
+) -> Option<&'static str> {
+    let Some(needed) = remedy.needs() else { return Some("not in this version") };
+    if needed.iter().any(|ability| !policy.abilities.contains(ability)) {
+        return Some("the driver cannot");
+    }
+    let again = matches!(remedy, Remedy::RestartVm | Remedy::ResumeIo | Remedy::Hold);
+    if tried.contains(&remedy) && !again {
+        return Some("tried in this incident");
+    }
+    let restartable = |name: &AppName| policy.apps.get(name).is_some_and(|app| app.can_restart);
+    match remedy {
+        Remedy::RestartApp if fault == Fault::GuestOutOfMemory => {
+            (!policy.apps.keys().any(restartable)).then_some("no restart command is configured")
+        }
+        Remedy::RestartApp => (!app.is_some_and(restartable)).then_some("no restart command is configured"),
+        Remedy::Reconnect => (!unplugged).then_some("the virtual cable is plugged in"),
+        Remedy::ResumeIo
+        | Remedy::ResetGuest
+        | Remedy::RestartVm
+        | Remedy::FailOver
+        | Remedy::Revert
+        | Remedy::Restore
+        | Remedy::Hold => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Ability, AppPolicy};
+
+    fn policy() -> (VmPolicy, AppName) {
+        let app: AppName = "postgres".parse().expect("a name");
+        let mut policy = VmPolicy::default();
+        policy.apps.insert(app.clone(), AppPolicy { can_restart: true });
+        (policy, app)
+    }
+
+    #[test]
+    fn the_gentlest_remedy_that_is_left_is_taken() {
+        let (policy, app) = policy();
+        let next = |tried: &[Remedy]| choose(Fault::AppHung, Some(&app), &policy, tried, false).0;
+        assert_eq!(next(&[]), Remedy::RestartApp);
+        assert_eq!(next(&[Remedy::RestartApp]), Remedy::ResetGuest);
+        assert_eq!(next(&[Remedy::RestartApp, Remedy::ResetGuest]), Remedy::RestartVm);
+    }
+
+    #[test]
+    fn a_plan_never_asks_for_more_than_the_driver_can_do() {
+        let (mut policy, app) = policy();
+        policy.abilities.remove(&Ability::Exec);
+        policy.abilities.remove(&Ability::Reset);
+        assert_eq!(choose(Fault::AppDown, Some(&app), &policy, &[], false).0, Remedy::RestartVm);
+        policy.abilities.remove(&Ability::PowerOff);
+        assert_eq!(choose(Fault::AppDown, Some(&app), &policy, &[], false).0, Remedy::Hold);
+    }
+
+    #[test]
+    fn every_ladder_ends_with_a_person() {
+        for row in crate::diagnosis::Catalogue::standard().iter() {
+            assert_eq!(ladder(row.fault).last(), Some(&Remedy::Hold));
+        }
+    }
+}

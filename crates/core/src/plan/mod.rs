@@ -1,0 +1,11 @@
+//! What to do about a fault: remedies, the ladder, the budget and the brake.
+
+mod brake;
+mod budget;
+mod ladder;
+mod remedy;
+
+pub use brake::Brake;
+pub use budget::Tries;
+pub use ladder::{Plan, choose, ladder};
+pub use remedy::Remedy;

@@ -1,0 +1,361 @@
+//! Bring the service back: the one thing that is being done to a VM, step by step.
+//!
+//! A [`Job`] asks for one action at a time and goes on only when its outcome is known. The order of a
+//! restart is fixed by the types: the process is ended and its death proven, the proof takes the lease of
+//! the next incarnation, the lease allows the start (I1, I2). An unknown outcome ends the job: the VM is
+//! looked at before anything else is done (I9).
+
+use crate::action::{ActionId, Ended, Fact, Found, Operation, Order, Reason};
+use crate::incident::IncidentId;
+use crate::lease::{DeathProof, Incarnation, Lease, Token};
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// What is known of the VM's power.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// Not known (any more): look first.
+    #[default]
+    Unknown,
+    /// Dead, and here is why we are sure.
+    Off(DeathProof),
+    /// Running under this lease.
+    On(Lease),
+}
+
+impl Power {
+    /// The incarnation that runs.
+    #[must_use]
+    pub const fn incarnation(&self) -> Option<Incarnation> {
+        match self {
+            Self::On(lease) => Some(lease.incarnation),
+            Self::Unknown | Self::Off(_) => None,
+        }
+    }
+}
+
+/// What a job is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Find out whether it runs.
+    Look,
+    /// Let it run.
+    Up,
+    /// End it: ask the guest for so long, then cut the power.
+    Down {
+        /// How long the guest may take.
+        grace: Duration,
+        /// And start it again.
+        then_up: bool,
+    },
+    /// Keep evidence, end it without asking, start it again.
+    Cycle,
+    /// One operation on the running machine.
+    Do(Operation),
+}
+
+/// Where it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The VM is being looked at.
+    Looking,
+    /// A running VM without a lease is being adopted.
+    Adopting,
+    /// Evidence is being kept.
+    Capturing,
+    /// The guest is being asked to power down.
+    Asking,
+    /// The guest was asked; its process may end any moment until then.
+    AwaitingEnd {
+        /// Then the power is cut.
+        until: Timestamp,
+    },
+    /// The process is being ended.
+    CuttingPower,
+    /// The lease is being taken.
+    Claiming,
+    /// The new incarnation is being started.
+    Starting(Lease),
+    /// The operation is being done.
+    Doing,
+    /// The lease is being given back.
+    Releasing,
+}
+
+/// One thing being done to a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// What for.
+    pub goal: Goal,
+    /// Why.
+    pub reason: Reason,
+    /// Where it stands.
+    pub step: Step,
+    /// The action whose outcome it waits for.
+    pub action: Option<ActionId>,
+    /// When that action is given up.
+    pub deadline: Timestamp,
+    /// How long one operation may take.
+    pub limit: Duration,
+}
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// Ask for this action.
+    Ask(Step, Order, Duration),
+    /// Wait for the process to end.
+    Wait(Step),
+    /// Done.
+    Finished,
+    /// Certainly not done.
+    Failed(String),
+    /// Nobody knows; look.
+    Unknown(String),
+}
+
+const LOOK: Duration = Duration::from_secs(5);
+/// Evidence first, at most so long (DESIGN 2.4).
+const CAPTURE: Duration = Duration::from_secs(3);
+/// The end of a large process takes seconds: its memory is given back first.
+const POWER_OFF: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(5);
+const START: Duration = Duration::from_secs(30);
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+impl Job {
+    /// A job that has not begun.
+    #[must_use]
+    pub const fn new(goal: Goal, reason: Reason, limit: Duration) -> Self {
+        Self { goal, reason, step: Step::Looking, action: None, deadline: Timestamp::NEVER, limit }
+    }
+
+    /// The incident it works for.
+    #[must_use]
+    pub const fn incident(&self) -> Option<IncidentId> {
+        match self.reason {
+            Reason::Incident(id) => Some(id),
+            Reason::Command(_) | Reason::Upkeep => None,
+        }
+    }
+
+    /// Its first step.
+    #[must_use]
+    pub fn begin(&self, power: &Power, incident: Option<IncidentId>) -> Next {
+        match (&self.goal, power) {
+            (Goal::Look, _) => Next::Ask(Step::Looking, Order::Inspect, LOOK),
+            (_, Power::Unknown) => Next::Unknown("its state is not known".into()),
+            (Goal::Up | Goal::Cycle | Goal::Down { then_up: true, .. }, Power::Off(proof)) => claim(proof),
+            (Goal::Up, Power::On(_)) => Next::Finished,
+            (Goal::Down { then_up: false, .. }, Power::Off(_)) => Next::Finished,
+            (Goal::Down { grace, .. }, Power::On(lease)) if grace.is_zero() => cut(lease),
+            (Goal::Down { .. }, Power::On(lease)) => {
+                Next::Ask(Step::Asking, perform(lease, Operation::Shutdown), SHUTDOWN)
+            }
+            (Goal::Cycle, Power::On(lease)) => match incident {
+                Some(incident) => {
+                    let order = Order::Capture { incarnation: lease.incarnation, incident };
+                    Next::Ask(Step::Capturing, order, CAPTURE)
+                }
+                None => cut(lease),
+            },
+            (Goal::Do(operation), Power::On(lease)) => self.before_doing(operation, lease, incident),
+            (Goal::Do(_), Power::Off(_)) => Next::Failed("it does not run".into()),
+        }
+    }
+
+    fn before_doing(&self, operation: &Operation, lease: &Lease, incident: Option<IncidentId>) -> Next {
+        match (operation, incident) {
+            (Operation::Reset, Some(incident)) => {
+                let order = Order::Capture { incarnation: lease.incarnation, incident };
+                Next::Ask(Step::Capturing, order, CAPTURE)
+            }
+            _ => Next::Ask(Step::Doing, perform(lease, operation.clone()), self.limit),
+        }
+    }
+
+    /// The next step, now that the outcome of the last one is known. `power` is brought up to date.
+    #[must_use]
+    pub fn settle(&self, now: Timestamp, power: &mut Power, ended: &Ended) -> Next {
+        match (&self.step, ended) {
+            (Step::Looking, Ended::Done(Fact::Found(found))) => look(power, found),
+            (Step::Adopting, Ended::Done(Fact::Leased(lease))) => {
+                *power = Power::On(lease.clone());
+                Next::Finished
+            }
+            // Evidence is worth three seconds, not the service: without it we go on.
+            (Step::Capturing, _) => self.after_capture(power),
+            (Step::Asking, Ended::Done(_)) => self.await_end(now),
+            (Step::Asking, Ended::Failed { .. } | Ended::Unknown { .. }) => cut_if_on(power),
+            (Step::CuttingPower, Ended::Done(Fact::Died(proof))) => self.died(power, proof),
+            (Step::Claiming, Ended::Done(Fact::Leased(lease))) => {
+                Next::Ask(Step::Starting(lease.clone()), Order::Start { lease: lease.clone() }, START)
+            }
+            (Step::Starting(lease), Ended::Done(Fact::Started { .. })) => {
+                *power = Power::On(lease.clone());
+                Next::Finished
+            }
+            (Step::Starting(lease), Ended::Failed { why }) => {
+                // The driver says so only when no process is left: that incarnation is used up and dead.
+                let (vm, incarnation) = (lease.vm.clone(), lease.incarnation);
+                let refused = crate::lease::Death::StartRefused;
+                *power = Power::Off(DeathProof::witnessed(vm, incarnation, refused));
+                Next::Failed(why.clone())
+            }
+            (Step::Doing | Step::Releasing, Ended::Done(_)) => Next::Finished,
+            (_, Ended::Failed { why }) => Next::Failed(why.clone()),
+            (_, Ended::Unknown { why }) => {
+                *power = Power::Unknown;
+                Next::Unknown(why.clone())
+            }
+            (_, Ended::Done(fact)) => {
+                *power = Power::Unknown;
+                Next::Unknown(format!("an answer that does not fit: {fact:?}"))
+            }
+        }
+    }
+
+    fn after_capture(&self, power: &Power) -> Next {
+        match (&self.goal, power) {
+            (Goal::Do(operation), Power::On(lease)) => {
+                Next::Ask(Step::Doing, perform(lease, operation.clone()), self.limit)
+            }
+            (_, Power::On(lease)) => cut(lease),
+            (_, Power::Off(proof)) => claim(proof),
+            (_, Power::Unknown) => Next::Unknown("its state is not known any more".into()),
+        }
+    }
+
+    fn await_end(&self, now: Timestamp) -> Next {
+        let grace = if let Goal::Down { grace, .. } = &self.goal { *grace } else { Duration::ZERO };
+        Next::Wait(Step::AwaitingEnd { until: now + grace })
+    }
+
+    /// The process is seen to be dead, by our doing or by itself, while this job is under way.
+    #[must_use]
+    pub fn died(&self, power: &mut Power, proof: &DeathProof) -> Next {
+        *power = Power::Off(proof.clone());
+        match &self.goal {
+            Goal::Up | Goal::Cycle | Goal::Down { then_up: true, .. } => claim(proof),
+            Goal::Down { then_up: false, .. } => {
+                Next::Ask(Step::Releasing, Order::ReleaseLease { proof: proof.clone() }, LEASE)
+            }
+            Goal::Look => Next::Finished,
+            Goal::Do(_) => Next::Failed(format!("it died: {proof}")),
+        }
+    }
+
+    /// The guest had its time to power down.
+    #[must_use]
+    pub fn grace_is_over(&self, now: Timestamp) -> bool {
+        matches!(self.step, Step::AwaitingEnd { until } if now >= until)
+    }
+
+    /// The step after the grace: cut the power.
+    #[must_use]
+    pub fn after_grace(&self, power: &Power) -> Next {
+        cut_if_on(power)
+    }
+}
+
+fn perform(lease: &Lease, operation: Operation) -> Order {
+    let (incarnation, token): (Incarnation, Token) = (lease.incarnation, lease.token);
+    Order::Perform { incarnation, token, operation }
+}
+
+/// Takes the lease for the next incarnation: only a proof of death gets here.
+fn claim(proof: &DeathProof) -> Next {
+    Next::Ask(Step::Claiming, Order::TakeLease { proof: proof.clone() }, LEASE)
+}
+
+fn cut(lease: &Lease) -> Next {
+    let order = Order::PowerOff { incarnation: lease.incarnation, token: lease.token };
+    Next::Ask(Step::CuttingPower, order, POWER_OFF)
+}
+
+fn cut_if_on(power: &Power) -> Next {
+    match power {
+        Power::On(lease) => cut(lease),
+        Power::Off(_) => Next::Finished,
+        Power::Unknown => Next::Unknown("its state is not known".into()),
+    }
+}
+
+fn look(power: &mut Power, found: &Found) -> Next {
+    match found {
+        Found::Dead(proof) => {
+            *power = Power::Off(proof.clone());
+            Next::Finished
+        }
+        Found::Running { incarnation, lease: Some(lease), .. } if lease.incarnation == *incarnation => {
+            *power = Power::On(lease.clone());
+            Next::Finished
+        }
+        Found::Running { incarnation, lease: None, .. } => {
+            Next::Ask(Step::Adopting, Order::Adopt { incarnation: *incarnation }, LEASE)
+        }
+        Found::Running { incarnation, lease: Some(lease), .. } => {
+            *power = Power::Unknown;
+            let leased = lease.incarnation;
+            Next::Failed(format!("incarnation {incarnation} runs, but the lease is for {leased}"))
+        }
+        Found::Unclear { why } => {
+            *power = Power::Unknown;
+            Next::Failed(why.clone())
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::lease::Death;
+
+    fn lease(n: u64) -> Lease {
+        let holder = "atlas".parse().unwrap();
+        Lease { vm: "db".parse().unwrap(), incarnation: Incarnation(n), token: Token(n), holder }
+    }
+
+    fn proof(n: u64) -> DeathProof {
+        DeathProof::witnessed("db".parse().unwrap(), Incarnation(n), Death::NotFound { pid: 7 })
+    }
+
+    fn job(goal: Goal, step: Step) -> Job {
+        Job { step, ..Job::new(goal, Reason::Upkeep, LOOK) }
+    }
+
+    #[test]
+    fn a_restart_proves_death_before_it_claims_and_claims_before_it_starts() {
+        let mut power = Power::On(lease(1));
+        let begun = job(Goal::Cycle, Step::Looking).begin(&power, None);
+        assert!(matches!(begun, Next::Ask(Step::CuttingPower, Order::PowerOff { .. }, _)));
+        let died = Ended::Done(Fact::Died(proof(1)));
+        let next = job(Goal::Cycle, Step::CuttingPower).settle(Timestamp::ZERO, &mut power, &died);
+        assert!(matches!(next, Next::Ask(Step::Claiming, Order::TakeLease { .. }, _)));
+        let leased = Ended::Done(Fact::Leased(lease(2)));
+        let next = job(Goal::Cycle, Step::Claiming).settle(Timestamp::ZERO, &mut power, &leased);
+        assert!(matches!(next, Next::Ask(Step::Starting(_), Order::Start { .. }, _)));
+    }
+
+    #[test]
+    fn an_unknown_end_of_a_power_off_starts_nothing() {
+        let mut power = Power::On(lease(1));
+        let unknown = Ended::Unknown { why: "late".into() };
+        let next = job(Goal::Cycle, Step::CuttingPower).settle(Timestamp::ZERO, &mut power, &unknown);
+        assert!(matches!(next, Next::Unknown(_)));
+        assert_eq!(power, Power::Unknown);
+    }
+
+    #[test]
+    fn a_vm_that_runs_under_another_lease_is_left_alone() {
+        let mut power = Power::Unknown;
+        let found =
+            Found::Running { incarnation: Incarnation(1), pid: 7, state: None, lease: Some(lease(2)) };
+        assert!(matches!(look(&mut power, &found), Next::Failed(_)));
+        assert_eq!(power, Power::Unknown);
+    }
+}
