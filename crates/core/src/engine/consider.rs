@@ -238,7 +238,7 @@ impl Engine {
             HeldReason::Maintenance => !vm.in_maintenance(),
             HeldReason::Observing => vm.policy.mode == Mode::Armed,
             HeldReason::Brake => self.brake.pulled().is_none(),
-            HeldReason::NoRecord => true,
+            HeldReason::NoRecord => !self.muted,
             HeldReason::BudgetSpent => false, // a person releases it (I6)
             HeldReason::NoRemedy => {
                 let before = self.incidents.get(&id).map(|incident| incident.diagnosis.fault);
@@ -313,7 +313,8 @@ impl Engine {
     /// Sets what is wanted against what is, when nothing else is being done.
     fn reconcile(&mut self, name: &VmName) {
         let Some(vm) = self.vms.get(name).filter(|vm| vm.job.is_none()) else { return };
-        let (now, automatic) = (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance());
+        let (now, automatic) =
+            (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance() && !self.muted);
         match (&vm.power, &vm.desired) {
             (Power::Unknown, _) if now >= vm.look.1 => self.upkeep(name, Goal::Look),
             (Power::Off(_), Desired::Running) if automatic && vm.incident.is_none() => {

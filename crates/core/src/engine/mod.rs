@@ -67,6 +67,7 @@ pub struct Engine {
     timers: BTreeSet<(Timestamp, VmName)>,
     asked: BTreeMap<ActionId, VmName>,
     now: Timestamp,
+    muted: bool,
     #[serde(skip)]
     catalogue: Catalogue,
     #[serde(skip)]
@@ -151,13 +152,35 @@ impl Engine {
         anchor.map_or(0, |(_, offset)| *offset)
     }
 
-    /// An action could not be recorded and so was not done (I8): its outcome without a journal.
+    /// These actions could not be recorded, and so were not done (I8). Until [`Engine::recorded`] nothing is
+    /// begun any more; what is under way is settled and watched.
     pub fn not_recorded(&mut self, actions: &[Action], why: &str) {
+        self.muted = true;
         for action in actions {
+            if let Reason::Incident(id) = action.reason {
+                self.take_back(id, &action.vm);
+            }
             let ended = Ended::Failed { why: format!("not recorded, so not done: {why}") };
             self.settle(&Outcome { action: action.id, ended });
         }
         self.reaction = Reaction::default();
+    }
+
+    /// The journal can be written again.
+    pub fn recorded(&mut self) {
+        self.muted = false;
+    }
+
+    /// An attempt that was never made counts neither in the budget nor as tried.
+    fn take_back(&mut self, id: IncidentId, name: &VmName) {
+        let Some(incident) = self.edit(id) else { return };
+        let drill = incident.drill;
+        if let Some(attempt) = incident.attempts.last_mut() {
+            attempt.forgiven = true;
+        }
+        if let Some(vm) = self.vms.get_mut(name).filter(|_| !drill) {
+            vm.tries.take_back();
+        }
     }
 
     fn start(&mut self, started: &Started) {

@@ -82,7 +82,9 @@ impl Engine {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let (policy, now) = (std::sync::Arc::clone(&vm.policy), self.now);
         let counted = remedy.is_destructive() && !incident.drill;
-        let gate = if policy.mode == Mode::Observe {
+        let gate = if self.muted {
+            Some(HeldReason::NoRecord)
+        } else if policy.mode == Mode::Observe {
             Some(HeldReason::Observing)
         } else if vm.in_maintenance() {
             Some(HeldReason::Maintenance)

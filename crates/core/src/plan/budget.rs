@@ -44,6 +44,11 @@ impl Tries {
         self.at.push_back(now);
     }
 
+    /// The last one was not made after all.
+    pub fn take_back(&mut self) {
+        self.at.pop_back();
+    }
+
     /// A person said: try again.
     pub fn forget(&mut self) {
         self.at.clear();
