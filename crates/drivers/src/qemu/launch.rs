@@ -1,0 +1,281 @@
+//! The command line that starts a VM: everything Holdfast relies on is asked for here, nothing is left to
+//! defaults of a distribution (`-nodefaults -no-user-config`).
+
+use super::spec::{Forward, Kernel, Network, QemuVm};
+use holdfast_core::subject::VmName;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The program.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The node of the disk's format; drills put error and throttle nodes on top of it.
+pub const DISK_NODE: &str = "disk0";
+/// The path of the disk device in QEMU's object tree.
+pub const DISK_DEVICE: &str = "/machine/peripheral/vd0";
+/// The network device.
+pub const NIC: &str = "nic0";
+
+/// The folder of one VM while it runs, and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// The folder of this VM under the driver's own.
+    #[must_use]
+    pub fn of(root: &Path, vm: &VmName) -> Self {
+        Self { path: root.join(vm.as_str()) }
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The control socket that is ours alone (one client at a time).
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.path.join("control")
+    }
+
+    /// The control socket for people and scripts.
+    #[must_use]
+    pub fn qmp(&self) -> PathBuf {
+        self.path.join("qmp")
+    }
+
+    /// The guest agent's socket.
+    #[must_use]
+    pub fn agent(&self) -> PathBuf {
+        self.path.join("agent")
+    }
+
+    /// The serial console, of the running incarnation; older ones end in their number.
+    #[must_use]
+    pub fn console(&self) -> PathBuf {
+        self.path.join("console.log")
+    }
+
+    /// What QEMU itself says.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.path.join("qemu.log")
+    }
+
+    /// The run record.
+    #[must_use]
+    pub fn record(&self) -> PathBuf {
+        self.path.join("run")
+    }
+}
+
+/// How a disk image is laid out, told by its head and never guessed by QEMU (a guest that writes a qcow2
+/// head into a raw disk must not become a reader of the host's files).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// QEMU's own.
+    Qcow2,
+    /// Plain bytes.
+    Raw,
+}
+
+impl Format {
+    /// QEMU's name for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// How the guest's instructions are run, once that is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// By the processor.
+    Kvm,
+    /// By software.
+    Tcg,
+}
+
+/// What differs from start to start.
+#[derive(Clone, Debug)]
+pub struct Start<'a> {
+    /// The VM.
+    pub vm: &'a QemuVm,
+    /// Its run folder.
+    pub folder: &'a RunFolder,
+    /// The layout of its disk.
+    pub format: Format,
+    /// How instructions are run.
+    pub engine: Engine,
+    /// Its forwards, with ports chosen.
+    pub forwards: &'a [Forward],
+    /// The number of an inherited file descriptor to read a memory state from.
+    pub incoming: Option<i32>,
+}
+
+/// A value in one of QEMU's comma-separated lists: commas are doubled.
+fn listed(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+/// The command line, without the program.
+#[must_use]
+pub fn arguments(start: &Start<'_>) -> Vec<OsString> {
+    let vm = start.vm;
+    let mut line = Line::default();
+    line.pair("-name", format!("guest={0},process=holdfast-{0}", vm.name));
+    line.words("-nodefaults -no-user-config -display none");
+    line.pair("-M", "pc");
+    match start.engine {
+        Engine::Kvm => line.words("-accel kvm -cpu max"),
+        Engine::Tcg => line.words("-accel tcg,thread=multi -cpu qemu64"),
+    }
+    line.pair("-smp", vm.cpus.to_string());
+    line.pair("-m", format!("{}M", vm.memory >> 20));
+    line.words("-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    line.words("-action panic=pause,watchdog=none,shutdown=poweroff,reboot=reset");
+    monitors(&mut line, start.folder);
+    devices(&mut line, start);
+    network(&mut line, &vm.network, start.forwards);
+    if let Some(kernel) = &vm.kernel {
+        direct_boot(&mut line, kernel);
+    }
+    if let Some(number) = start.incoming {
+        line.pair("-incoming", format!("fd:{number}"));
+    }
+    line.0
+}
+
+#[derive(Default)]
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn words(&mut self, words: &str) {
+        self.0.extend(words.split(' ').map(OsString::from));
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        self.0.push(value.into());
+    }
+}
+
+fn monitors(line: &mut Line, folder: &RunFolder) {
+    for (id, path) in [("control", folder.control()), ("people", folder.qmp())] {
+        line.pair("-chardev", format!("socket,id={id},path={},server=on,wait=off", listed(&path)));
+        line.pair("-mon", format!("chardev={id},mode=control"));
+    }
+    line.pair("-chardev", format!("file,id=console,path={},append=off", listed(&folder.console())));
+    line.pair("-serial", "chardev:console");
+}
+
+fn devices(line: &mut Line, start: &Start<'_>) {
+    let (disk, format) = (listed(&start.vm.disk), start.format.name());
+    let node = format!(
+        "driver={format},node-name={DISK_NODE},discard=unmap,file.driver=file,file.filename={disk},\
+         file.node-name=file0,file.locking=on"
+    );
+    line.pair("-blockdev", node);
+    line.pair("-device", format!("virtio-blk-pci,drive={DISK_NODE},id=vd0,werror=stop,rerror=stop"));
+    line.words("-device virtio-serial-pci,id=vs0");
+    line.pair(
+        "-chardev",
+        format!("socket,id=agent,path={},server=on,wait=off", listed(&start.folder.agent())),
+    );
+    line.words("-device virtserialport,chardev=agent,id=agent0,name=org.qemu.guest_agent.0");
+    line.words("-device virtio-rng-pci -device pvpanic-pci -device i6300esb");
+    line.words("-device virtio-balloon-pci,id=balloon0 -device VGA");
+}
+
+fn network(line: &mut Line, network: &Network, forwards: &[Forward]) {
+    match network {
+        Network::None => line.words("-nic none"),
+        Network::User(_) => {
+            let mut netdev = "user,id=net0".to_owned();
+            for forward in forwards {
+                netdev.push_str(&format!(
+                    ",hostfwd=tcp:{}:{}-:{}",
+                    forward.listen.ip(),
+                    forward.listen.port(),
+                    forward.guest
+                ));
+            }
+            line.pair("-netdev", netdev);
+            line.pair("-device", format!("virtio-net-pci,netdev=net0,id={NIC},romfile="));
+        }
+        Network::Tap { interface, mac } => {
+            line.pair("-netdev", format!("tap,id=net0,ifname={interface},script=no,downscript=no"));
+            line.pair("-device", format!("virtio-net-pci,netdev=net0,id={NIC},mac={mac},romfile="));
+        }
+    }
+}
+
+fn direct_boot(line: &mut Line, kernel: &Kernel) {
+    line.pair("-kernel", kernel.image.as_os_str());
+    if let Some(initrd) = &kernel.initrd {
+        line.pair("-initrd", initrd.as_os_str());
+    }
+    let console = if kernel.cmdline.contains("console=") { "" } else { "console=ttyS0 " };
+    line.pair("-append", format!("{console}{}", kernel.cmdline));
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::spec::Accel;
+    use super::*;
+
+    fn vm(disk: &str) -> QemuVm {
+        QemuVm {
+            name: "orders".parse().unwrap(),
+            disk: disk.into(),
+            images: Vec::new(),
+            memory: 512 << 20,
+            cpus: 1,
+            accel: Accel::Tcg,
+            kernel: None,
+            network: Network::User(Vec::new()),
+            user: None,
+            memory_state: None,
+        }
+    }
+
+    fn written(vm: &QemuVm, forwards: &[Forward]) -> String {
+        let folder = RunFolder::of(Path::new("/run/hf"), &vm.name);
+        let start = Start {
+            vm,
+            folder: &folder,
+            format: Format::Qcow2,
+            engine: Engine::Tcg,
+            forwards,
+            incoming: None,
+        };
+        let words = arguments(&start);
+        words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_failed_write_stops_the_vm_and_the_image_is_locked() {
+        let line = written(&vm("/d/orders.qcow2"), &[]);
+        assert!(line.contains("werror=stop,rerror=stop"));
+        assert!(line.contains("file.locking=on"));
+        assert!(line.contains("-sandbox on"));
+    }
+
+    #[test]
+    fn a_comma_in_a_path_adds_no_option() {
+        let line = written(&vm("/d/a,file.locking=off"), &[]);
+        assert!(line.contains("file.filename=/d/a,,file.locking=off,"));
+    }
+
+    #[test]
+    fn ports_lead_into_the_guest() {
+        let forward = Forward { listen: "127.0.0.1:15432".parse().unwrap(), guest: 5432 };
+        assert!(written(&vm("/d/x"), &[forward]).contains("hostfwd=tcp:127.0.0.1:15432-:5432"));
+    }
+}
