@@ -5,9 +5,10 @@ use super::problem::{Problem, Problems};
 use super::section::{Section, Text, nearest};
 use super::units::{quote, write_duration};
 use super::{Frame, VmConfig};
-use holdfast_core::policy::{BrakePolicy, VmPolicy};
+use holdfast_core::plan::Tries;
+use holdfast_core::policy::{BrakePolicy, Budget, VmPolicy};
 use holdfast_core::subject::{AppName, VmName};
-use holdfast_core::time::Duration;
+use holdfast_core::time::{Duration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -94,38 +95,36 @@ pub fn times(policy: &VmPolicy, recover: &Section<'_>, frame: &Frame<'_>) {
     budget(policy, recover);
 }
 
-/// All tries must fit into their window, or the oldest leaves it before the last is made, and the VM is
-/// tried for ever (I6).
+/// All tries must fit into their window, or the first leaves it before the last is over, and the VM is
+/// tried for ever (I6). Runs a guest that never comes up through the engine's own count.
 fn budget(policy: &VmPolicy, recover: &Section<'_>) {
     let budget = policy.budget;
-    let doubled = 1u32.checked_shl(budget.tries - 1).unwrap_or(u32::MAX) - 1;
-    let waits = budget.backoff.saturating_mul(doubled);
+    let endless = Budget { within: Duration::MAX, ..budget };
     let each = policy.boot_limit.saturating_add(policy.verify_for);
-    let total = each.saturating_mul(budget.tries).saturating_add(waits);
-    if budget.within >= total {
+    let mut tries = Tries::default();
+    let mut now = Timestamp::ZERO;
+    for _ in 0..budget.tries {
+        now = now.max(tries.earliest(now, &endless));
+        tries.spend(now, &endless);
+        now = now + each;
+    }
+    if !tries.has_left(now, &budget) {
         return;
     }
     let cause = format!(
-        "{} tries may take {} x (`boot_limit` {} + `verify` {}) + waits of {} = {}, more than `within` {}: \
-         the first would be forgotten before the last, and the VM never held (I6)",
-        budget.tries,
+        "{} tries, each of `boot_limit` {} + `verify` {} = {} or its `backoff` where that is longer, take {}, not less \
+         than `within` {}: the first would be forgotten before the last is over, and the VM never held (I6)",
         budget.tries,
         write_duration(policy.boot_limit),
         write_duration(policy.verify_for),
-        endless(waits),
-        endless(total),
+        write_duration(each),
+        write_duration(now.since(Timestamp::ZERO)),
         write_duration(budget.within),
     );
     let key = ["within", "tries", "backoff", "boot_limit", "verify"].into_iter().find(|key| recover.has(key));
     let hint = "raise `within`, or lower `tries`, `backoff` or `boot_limit`";
     let place = recover.place(key.unwrap_or("within"));
     recover.refuse(Problem::at(place, "the tries do not fit into their window", cause, hint));
-}
-
-/// A time, or that nobody will see its end.
-fn endless(time: Duration) -> String {
-    let years = time.as_secs() / (365 * 86_400);
-    if years >= 10 { format!("more than {years} years") } else { write_duration(time) }
 }
 
 /// An application must be able to be late before its guest looks hung.

@@ -305,9 +305,9 @@ pub const RECOVER: &[Setting] = &[
     ),
     set(
         "backoff",
-        Kind::Time { least: Duration::ZERO, most: secs(3_600) },
+        Kind::Time { least: Duration::ZERO, most: secs(600) },
         "\"5s\"",
-        "the wait before the second try; it doubles with each further one",
+        "the wait before the second try; it doubles with each further one, up to 10m",
     ),
     set(
         "verify",

@@ -295,6 +295,14 @@ fn everything_that_is_written_is_meant() {
     assert_eq!((&app("cmd").0.probe, app("cmd").1), (&Probe::Command { argv }, false));
 }
 
+#[test]
+fn a10_a_budget_that_could_never_be_used_up_is_refused_to_the_second() {
+    let text = |within: &str| format!("[vm.a]\ndisk = \"a\"\n[vm.a.recover]\nwithin = \"{within}\"\n");
+    // Three tries of 5m 5s: when the third is over, the first began 15m 15s ago.
+    assert!(parse(&text("15m 16s")).is_ok());
+    assert_eq!(errors(&told(&text("15m 15s"))), ["the tries do not fit into their window"]);
+}
+
 fn network_and_targets(text: &str) -> (Network, Vec<Target>) {
     let config = parse(&format!("[vm.a]\ndisk = \"a\"\n{text}")).unwrap();
     let vm = config.vms.into_values().next().unwrap();
