@@ -1,0 +1,591 @@
+//! Follows the serial console of one VM, as its hypervisor writes it to a file.
+//!
+//! Another program owns the file: it may be truncated, replaced, or grow without end and without a
+//! newline. A look reads a bounded piece and never waits; what is not a plain file is refused (A30).
+
+use super::findings::Findings;
+use holdfast_core::signal::ConsoleSign;
+use holdfast_logs::LONGEST_LINE;
+use rustix::fs::{CWD, Mode, OFlags};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Bytes read at one look.
+const MOST_A_LOOK: u64 = 64 * 1024;
+/// Bytes that may be left unread; beyond it, old ones are skipped, so that findings are never of long ago.
+const MOST_BEHIND: u64 = 1 << 20;
+/// How often the count of lines is told, at most.
+const COUNT_PERIOD: Duration = Duration::from_secs(1);
+/// A line without an end is looked at when nothing was added for so long: a prompt has no end.
+const HALF_LINE_RESTS: Duration = Duration::from_millis(500);
+/// Bytes before the place we are at, by which a file is known again.
+const MEMORY: usize = 64;
+
+/// Where to begin in a file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At its end: what is in it has been seen, or is of long ago.
+    End,
+    /// At this byte; a file that is shorter is read from its start.
+    At(u64),
+}
+
+/// Why a console cannot be followed now.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// Something else has taken the place of the file.
+    #[error("console `{}` is not a plain file", .0.display())]
+    NotAFile(PathBuf),
+    /// The system refused.
+    #[error("cannot read console `{}`", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What was read so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Lines, the half ones not counted.
+    pub lines: u64,
+    /// Bytes that were skipped because they came too fast.
+    pub skipped: u64,
+    /// Findings that were one too many.
+    pub untold: u64,
+}
+
+/// One console.
+#[derive(Debug)]
+pub struct Console {
+    path: PathBuf,
+    begin: Begin,
+    open: Option<Open>,
+    lines: Lines,
+    findings: Findings,
+    uncounted: u32,
+    counted_at: Option<Instant>,
+    tally: Tally,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    id: (u64, u64),
+    offset: u64,
+    before: Vec<u8>,
+}
+
+/// Looks every 100 ms and sends what was seen, until nobody wants it any more. Costs one `lstat` a look
+/// while nothing is written, on a thread for what may block.
+pub async fn follow(mut console: Console, out: mpsc::Sender<ConsoleSign>) {
+    let mut clock = tokio::time::interval(PERIOD);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = None;
+    while !out.is_closed() {
+        clock.tick().await;
+        let looked = tokio::task::spawn_blocking(move || {
+            let signs = console.look(Instant::now());
+            (console, signs)
+        });
+        let Ok((same, signs)) = looked.await else { return };
+        console = same;
+        match signs {
+            Ok(signs) => {
+                told = None;
+                for sign in signs {
+                    if out.send(sign).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                let text = super::chain(&error);
+                if told.as_ref() != Some(&text) {
+                    tracing::warn!(error = text, "the console of a vm cannot be followed");
+                    told = Some(text);
+                }
+            }
+        }
+    }
+}
+
+impl Console {
+    pub fn new(path: impl Into<PathBuf>, begin: Begin) -> Self {
+        Self {
+            path: path.into(),
+            begin,
+            open: None,
+            lines: Lines::default(),
+            findings: Findings::new(),
+            uncounted: 0,
+            counted_at: None,
+            tally: Tally::default(),
+        }
+    }
+
+    /// What was read so far.
+    pub fn tally(&self) -> Tally {
+        Tally { untold: self.findings.untold(), ..self.tally }
+    }
+
+    /// Reads what is new, at most 64 KiB. A file that is not there yet is no error.
+    pub fn look(&mut self, now: Instant) -> Result<Vec<ConsoleSign>, ConsoleError> {
+        let mut signs = Vec::new();
+        let looked = self.read(now, &mut signs);
+        self.tell_count(now, &mut signs);
+        looked.map(|()| signs)
+    }
+
+    fn read(&mut self, now: Instant, signs: &mut Vec<ConsoleSign>) -> Result<(), ConsoleError> {
+        let path = self.path.clone();
+        let failed = |source| ConsoleError::Io { path: path.clone(), source };
+        let meta = match std::fs::symlink_metadata(&self.path) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        if !meta.is_file() {
+            self.open = None;
+            return Err(ConsoleError::NotAFile(path));
+        }
+        if self.open.as_ref().is_none_or(|open| open.id != id(&meta)) {
+            self.finish_old(now, signs).map_err(failed)?;
+            self.reopen()?;
+        }
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let size = open.file.metadata().map_err(failed)?.len();
+        if size == open.offset {
+            if let Some(line) = self.lines.rested(now) {
+                signs.extend(self.findings.find(line, now).map(ConsoleSign::Finding));
+            }
+            return Ok(());
+        }
+        if size < open.offset || !open.is_known().map_err(failed)? {
+            open.go_to(0);
+            self.lines = Lines::default();
+        }
+        if size - open.offset > MOST_BEHIND {
+            let to = size - MOST_A_LOOK;
+            self.tally.skipped += to - open.offset;
+            open.go_to(to);
+            self.lines = Lines::default();
+        }
+        self.take(now, signs).map_err(failed)
+    }
+
+    /// The rest of a file that was replaced, as far as one look goes.
+    fn finish_old(&mut self, now: Instant, signs: &mut Vec<ConsoleSign>) -> io::Result<()> {
+        if let Some(open) = &mut self.open {
+            if open.is_known()? {
+                self.take(now, signs)?;
+            }
+            self.begin = Begin::At(0); // the new one is read from its start
+        }
+        self.lines = Lines::default();
+        self.open = None;
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), ConsoleError> {
+        let mut open = Open::new(&self.path)?;
+        let failed = |source| ConsoleError::Io { path: self.path.clone(), source };
+        let size = open.file.metadata().map_err(failed)?.len();
+        let offset = match self.begin {
+            Begin::End => size,
+            Begin::At(offset) if offset <= size => offset,
+            Begin::At(_) => 0,
+        };
+        open.remember(offset).map_err(failed)?;
+        self.begin = Begin::At(0);
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn take(&mut self, now: Instant, signs: &mut Vec<ConsoleSign>) -> io::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let mut piece = [0; 8192];
+        let mut left = MOST_A_LOOK;
+        while left > 0 {
+            let most = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
+            let count = match open.file.read_at(&mut piece[..most], open.offset) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            open.passed(&piece[..count]);
+            left -= count as u64;
+            self.lines.feed(&piece[..count], now, |line| {
+                self.tally.lines += 1;
+                self.uncounted = self.uncounted.saturating_add(1);
+                signs.extend(self.findings.find(line, now).map(ConsoleSign::Finding));
+            });
+        }
+        Ok(())
+    }
+
+    fn tell_count(&mut self, now: Instant, signs: &mut Vec<ConsoleSign>) {
+        let due = self.counted_at.is_none_or(|at| now.saturating_duration_since(at) >= COUNT_PERIOD);
+        if due && self.uncounted > 0 {
+            signs.push(ConsoleSign::Lines(self.uncounted));
+            self.uncounted = 0;
+            self.counted_at = Some(now);
+        }
+    }
+}
+
+impl Open {
+    fn new(path: &Path) -> Result<Self, ConsoleError> {
+        let failed = |source| ConsoleError::Io { path: path.to_owned(), source };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(rustix::io::Errno::LOOP) => return Err(ConsoleError::NotAFile(path.to_owned())),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let meta = file.metadata().map_err(failed)?;
+        if !meta.is_file() {
+            return Err(ConsoleError::NotAFile(path.to_owned()));
+        }
+        Ok(Self { file, id: id(&meta), offset: 0, before: Vec::new() })
+    }
+
+    fn go_to(&mut self, offset: u64) {
+        self.offset = offset;
+        self.before.clear();
+    }
+
+    /// Goes there and learns what stands before it.
+    fn remember(&mut self, offset: u64) -> io::Result<()> {
+        self.go_to(offset);
+        let mut before = [0; MEMORY];
+        let length = usize::try_from(offset).map_or(MEMORY, |offset| offset.min(MEMORY));
+        let read = self.file.read_at(&mut before[..length], offset - length as u64)?;
+        if read == length {
+            self.before.extend_from_slice(&before[..length]);
+        }
+        Ok(())
+    }
+
+    fn passed(&mut self, piece: &[u8]) {
+        self.offset += piece.len() as u64;
+        self.before.extend_from_slice(&piece[piece.len().saturating_sub(MEMORY)..]);
+        self.before.drain(..self.before.len().saturating_sub(MEMORY));
+    }
+
+    /// Whether what we have read still stands before our place. If not, the file was truncated and has
+    /// grown past that place since.
+    fn is_known(&self) -> io::Result<bool> {
+        let mut before = [0; MEMORY];
+        let length = self.before.len();
+        let read = self.file.read_at(&mut before[..length], self.offset - length as u64)?;
+        Ok(before[..read] == self.before)
+    }
+}
+
+fn id(meta: &Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+/// Bytes become lines: half ones are kept for their other half, and none is longer than 4 KiB.
+#[derive(Debug, Default)]
+struct Lines {
+    half: Vec<u8>,
+    /// The line was too long and has been told already; what follows of it is dropped.
+    told: bool,
+    grew: Option<Instant>,
+}
+
+impl Lines {
+    fn feed(&mut self, bytes: &[u8], now: Instant, mut tell: impl FnMut(&[u8])) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let ended = piece.ends_with(b"\n");
+            if ended && self.half.is_empty() && !self.told {
+                tell(&piece[..piece.len().min(LONGEST_LINE)]);
+                continue;
+            }
+            let room = LONGEST_LINE - self.half.len();
+            self.half.extend_from_slice(&piece[..piece.len().min(room)]);
+            if !self.told && (ended || self.half.len() == LONGEST_LINE) {
+                tell(&self.half);
+                self.told = true;
+            }
+            if ended {
+                self.half.clear();
+                self.told = false;
+            }
+        }
+        self.grew = Some(now);
+    }
+
+    /// A half line to which nothing is added, once.
+    fn rested(&mut self, now: Instant) -> Option<&[u8]> {
+        let rests = self.grew.is_some_and(|at| now.saturating_duration_since(at) >= HALF_LINE_RESTS);
+        if self.told || self.half.is_empty() || !rests {
+            return None;
+        }
+        self.grew = None;
+        Some(&self.half)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use holdfast_core::signal::FindingKind;
+    use proptest::prelude::*;
+    use std::io::Write;
+    use tempfile::TempDir;
+
+    const PANIC: &[u8] = b"[   61.0] Kernel panic - not syncing: sysrq\r\n";
+
+    struct Lab {
+        folder: TempDir,
+        now: Instant,
+    }
+
+    impl Lab {
+        fn new() -> Self {
+            Self { folder: TempDir::new().unwrap(), now: Instant::now() }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("console")
+        }
+
+        fn append(&self, bytes: &[u8]) {
+            let file = File::options().append(true).create(true).open(self.path());
+            file.unwrap().write_all(bytes).unwrap();
+        }
+
+        fn console(&self, begin: Begin) -> Console {
+            Console::new(self.path(), begin)
+        }
+
+        /// Lines counted, and the kinds found, by looks that are a second apart until nothing comes.
+        fn look(&mut self, console: &mut Console) -> (u32, Vec<FindingKind>) {
+            let (mut lines, mut kinds) = (0, Vec::new());
+            loop {
+                self.now += COUNT_PERIOD;
+                let place = |console: &Console| console.open.as_ref().map(|open| open.offset);
+                let before = place(console);
+                let signs = console.look(self.now).unwrap();
+                if signs.is_empty() && place(console) == before {
+                    return (lines, kinds);
+                }
+                for sign in signs {
+                    match sign {
+                        ConsoleSign::Lines(count) => lines += count,
+                        ConsoleSign::Finding(finding) => kinds.push(finding.kind),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_there_before_is_not_told_unless_asked_for() {
+        let mut lab = Lab::new();
+        lab.append(PANIC);
+        let mut end = lab.console(Begin::End);
+        let mut start = lab.console(Begin::At(0));
+        assert_eq!(lab.look(&mut end), (0, vec![]));
+        assert_eq!(lab.look(&mut start), (1, vec![FindingKind::KernelPanic]));
+        lab.append(b"one\ntwo\n");
+        assert_eq!(lab.look(&mut end), (2, vec![]));
+        assert_eq!(lab.look(&mut start), (2, vec![]));
+    }
+
+    #[test]
+    fn a_file_that_comes_later_is_read_from_its_start() {
+        let mut lab = Lab::new();
+        let mut console = lab.console(Begin::End);
+        assert_eq!(lab.look(&mut console), (0, vec![]));
+        lab.append(PANIC);
+        assert_eq!(lab.look(&mut console).1, []);
+        std::fs::remove_file(lab.path()).unwrap();
+        assert_eq!(lab.look(&mut console), (0, vec![]));
+        lab.append(PANIC);
+        assert_eq!(lab.look(&mut console), (1, vec![FindingKind::KernelPanic]));
+    }
+
+    #[test]
+    fn lines_are_counted_at_most_once_a_second_and_findings_told_at_once() {
+        let lab = Lab::new();
+        let mut console = lab.console(Begin::At(0));
+        let at = |millis| lab.now + Duration::from_millis(millis);
+        lab.append(b"one\n");
+        assert_eq!(console.look(at(0)).unwrap(), [ConsoleSign::Lines(1)]);
+        lab.append(b"two\n");
+        lab.append(PANIC);
+        let signs = console.look(at(100)).unwrap();
+        assert!(
+            matches!(&signs[..], [ConsoleSign::Finding(found)] if found.kind == FindingKind::KernelPanic)
+        );
+        lab.append(b"three\n");
+        assert_eq!(console.look(at(999)).unwrap(), []);
+        assert_eq!(console.look(at(1_000)).unwrap(), [ConsoleSign::Lines(3)]);
+    }
+
+    #[test]
+    fn a_half_line_waits_for_its_other_half() {
+        let mut lab = Lab::new();
+        let mut console = lab.console(Begin::At(0));
+        lab.append(&PANIC[..30]);
+        assert_eq!(console.look(lab.now).unwrap(), []);
+        lab.append(&PANIC[30..]);
+        assert_eq!(lab.look(&mut console), (1, vec![FindingKind::KernelPanic]));
+    }
+
+    #[test]
+    fn a_prompt_without_an_end_is_seen_once_when_it_rests() {
+        let mut lab = Lab::new();
+        let mut console = lab.console(Begin::At(0));
+        lab.append(b"orders login: ");
+        assert_eq!(console.look(lab.now).unwrap(), []);
+        assert_eq!(lab.look(&mut console), (0, vec![FindingKind::BootFinished]));
+        assert_eq!(lab.look(&mut console), (0, vec![]));
+    }
+
+    #[test]
+    fn a_new_start_that_truncates_the_file_is_read_from_its_start() {
+        let mut lab = Lab::new();
+        let mut console = lab.console(Begin::At(0));
+        lab.append(b"a long line of the last life that leaves no end behind");
+        lab.look(&mut console);
+        std::fs::write(lab.path(), PANIC).unwrap();
+        assert_eq!(lab.look(&mut console), (1, vec![FindingKind::KernelPanic]));
+        // The same when it has grown past the old place before it is looked at.
+        std::fs::write(lab.path(), [PANIC, PANIC].concat().as_slice()).unwrap();
+        lab.look(&mut console);
+        std::fs::write(lab.path(), [b"one\n", &PANIC.repeat(4)[..]].concat()).unwrap();
+        assert_eq!(lab.look(&mut console), (5, vec![FindingKind::KernelPanic; 4]));
+    }
+
+    #[test]
+    fn a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_start() {
+        let mut lab = Lab::new();
+        let mut console = lab.console(Begin::End);
+        lab.append(b"old\n");
+        lab.look(&mut console);
+        lab.append(PANIC);
+        std::fs::rename(lab.path(), lab.folder.path().join("console.1")).unwrap();
+        lab.append(b"new\n");
+        assert_eq!(lab.look(&mut console), (2, vec![FindingKind::KernelPanic]));
+    }
+
+    #[test]
+    fn what_is_not_a_plain_file_is_refused_and_its_return_is_welcome() {
+        let mut lab = Lab::new();
+        let mut console = lab.console(Begin::End);
+        lab.append(b"one\n");
+        lab.look(&mut console);
+        let secret = lab.folder.path().join("secret");
+        std::fs::write(&secret, PANIC).unwrap();
+        let make: [&dyn Fn(); 3] = [
+            &|| rustix::fs::mknodat(CWD, lab.path(), rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap(),
+            &|| std::os::unix::fs::symlink(&secret, lab.path()).unwrap(),
+            &|| std::os::unix::fs::symlink("/dev/zero", lab.path()).unwrap(),
+        ];
+        for make in make {
+            std::fs::remove_file(lab.path()).unwrap();
+            make();
+            assert!(matches!(console.look(lab.now), Err(ConsoleError::NotAFile(_))));
+        }
+        std::fs::remove_file(lab.path()).unwrap();
+        std::fs::create_dir(lab.path()).unwrap();
+        assert!(matches!(console.look(lab.now), Err(ConsoleError::NotAFile(_))));
+        std::fs::remove_dir(lab.path()).unwrap();
+        lab.append(PANIC);
+        assert_eq!(lab.look(&mut console), (1, vec![FindingKind::KernelPanic]));
+    }
+
+    #[test]
+    fn the_open_itself_refuses_what_came_between() {
+        let lab = Lab::new();
+        std::os::unix::fs::symlink("/dev/zero", lab.path()).unwrap();
+        assert!(matches!(Open::new(&lab.path()), Err(ConsoleError::NotAFile(_))));
+        assert!(matches!(Open::new(Path::new("/dev/null")), Err(ConsoleError::NotAFile(_))));
+        assert!(matches!(Open::new(Path::new("/nowhere")), Err(ConsoleError::Io { .. })));
+    }
+
+    #[test]
+    fn a_line_without_an_end_costs_4_kib() {
+        let mut lab = Lab::new();
+        let mut console = lab.console(Begin::At(0));
+        lab.append(&vec![b'x'; 500_000]);
+        assert_eq!(lab.look(&mut console), (1, vec![]));
+        assert!(console.lines.half.capacity() <= 2 * LONGEST_LINE);
+        lab.append(b"\n");
+        lab.append(PANIC);
+        assert_eq!(lab.look(&mut console), (1, vec![FindingKind::KernelPanic]));
+    }
+
+    #[test]
+    fn an_endless_sparse_file_is_skipped_to_its_end() {
+        let mut lab = Lab::new();
+        let mut console = lab.console(Begin::At(0));
+        lab.append(PANIC);
+        lab.look(&mut console);
+        File::options().write(true).open(lab.path()).unwrap().set_len(1 << 40).unwrap();
+        lab.append(b"\n");
+        lab.append(PANIC);
+        assert_eq!(lab.look(&mut console).1, [FindingKind::KernelPanic]);
+        assert!(console.tally().skipped > (1 << 40) - (1 << 20));
+    }
+
+    #[test]
+    fn a_flood_is_read_piece_by_piece() {
+        let lab = Lab::new();
+        let mut console = lab.console(Begin::At(0));
+        lab.append(&b"0123456789abcde\n".repeat(50_000)); // 800 kB
+        assert_eq!(console.look(lab.now).unwrap(), [ConsoleSign::Lines(4_096)]); // 64 KiB
+        assert_eq!(console.tally(), Tally { lines: 4_096, skipped: 0, untold: 0 });
+    }
+
+    #[tokio::test]
+    async fn a_console_is_followed_until_nobody_listens() {
+        let lab = Lab::new();
+        let (out, mut signs) = mpsc::channel(4);
+        let task = tokio::spawn(follow(lab.console(Begin::At(0)), out));
+        lab.append(PANIC);
+        assert!(matches!(signs.recv().await, Some(ConsoleSign::Finding(_))));
+        assert_eq!(signs.recv().await, Some(ConsoleSign::Lines(1)));
+        drop(signs);
+        task.await.unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_the_same_however_they_are_cut(
+            text in proptest::collection::vec(prop_oneof![4 => Just(b'x'), 1 => Just(b'\n'), 1 => any::<u8>()], 0..400),
+            cuts in proptest::collection::vec(1usize..60, 1..40),
+        ) {
+            let mut whole = Vec::new();
+            Lines::default().feed(&text, Instant::now(), |line| whole.push(line.to_vec()));
+            let (mut lines, mut parts, mut rest) = (Lines::default(), Vec::new(), &text[..]);
+            for cut in cuts.iter().cycle() {
+                let (piece, left) = rest.split_at((*cut).min(rest.len()));
+                lines.feed(piece, Instant::now(), |line| parts.push(line.to_vec()));
+                rest = left;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(whole, parts);
+            prop_assert!(lines.half.len() <= LONGEST_LINE);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Findings of `holdfast-logs` as the engine knows them, no more of a kind than a person could read.
+
+use holdfast_core::signal::{Finding, FindingKind};
+use holdfast_logs::{Kind, Rules, clean, escape};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Findings of one kind that are told within [`WINDOW`]; the rest is counted.
+const MOST_OF_A_KIND: u32 = 20;
+const WINDOW: Duration = Duration::from_secs(1);
+/// Characters of a line that are shown.
+const LONGEST_SHOWN: usize = 256;
+
+/// Looks for known lines of one source.
+#[derive(Debug)]
+pub struct Findings {
+    rules: &'static Rules,
+    told: BTreeMap<FindingKind, (Instant, u32)>,
+    untold: u64,
+}
+
+impl Findings {
+    pub fn new() -> Self {
+        Self { rules: Rules::standard(), told: BTreeMap::new(), untold: 0 }
+    }
+
+    /// What this line tells, if it is known and not one too many.
+    pub fn find(&mut self, raw: &[u8], now: Instant) -> Option<Finding> {
+        let line = clean(raw);
+        let found = self.rules.find(&line)?;
+        let kind = kind(found.kind);
+        let (since, count) = self.told.entry(kind).or_insert((now, 0));
+        if now.saturating_duration_since(*since) >= WINDOW {
+            (*since, *count) = (now, 0);
+        }
+        if *count >= MOST_OF_A_KIND {
+            self.untold += 1;
+            return None;
+        }
+        *count += 1;
+        let line = escape(line.trim_end(), LONGEST_SHOWN);
+        Some(Finding { kind, rule: found.rule.name.into(), line })
+    }
+
+    /// Findings that were one too many, so far.
+    pub const fn untold(&self) -> u64 {
+        self.untold
+    }
+}
+
+const fn kind(kind: Kind) -> FindingKind {
+    match kind {
+        Kind::KernelPanic => FindingKind::KernelPanic,
+        Kind::KernelOops => FindingKind::KernelOops,
+        Kind::HungTask => FindingKind::HungTask,
+        Kind::OutOfMemory => FindingKind::OutOfMemory,
+        Kind::FsError => FindingKind::FsError,
+        Kind::FsReadOnly => FindingKind::FsReadOnly,
+        Kind::DiskIoError => FindingKind::DiskIoError,
+        Kind::DiskFull => FindingKind::DiskFull,
+        Kind::RootLost => FindingKind::RootLost,
+        Kind::BootStarted => FindingKind::BootStarted,
+        Kind::BootFinished => FindingKind::BootFinished,
+        Kind::AppPanic => FindingKind::AppPanic,
+        Kind::AppStarting => FindingKind::AppStarting,
+        Kind::AppReady => FindingKind::AppReady,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PANIC: &[u8] = b"[   61.0] Kernel panic - not syncing: \xe2\x80\xaesysrq\r\n";
+
+    #[test]
+    fn a_known_line_is_shown_escaped_and_without_its_end() {
+        let mut findings = Findings::new();
+        let found = findings.find(PANIC, Instant::now());
+        let line = "[   61.0] Kernel panic - not syncing: \\u{202e}sysrq".to_owned();
+        assert_eq!(
+            found,
+            Some(Finding { kind: FindingKind::KernelPanic, rule: "kernel-panic".into(), line })
+        );
+        assert_eq!(findings.find(b"all is well", Instant::now()), None);
+    }
+
+    #[test]
+    fn a_flood_of_one_kind_is_cut_and_does_not_hide_another() {
+        let mut findings = Findings::new();
+        let now = Instant::now();
+        let told = (0..1_000).filter(|_| findings.find(PANIC, now).is_some()).count();
+        assert_eq!((told, findings.untold()), (20, 980));
+        assert!(findings.find(b"[   61.0] Aborting journal on device vda-8.", now).is_some());
+        assert!(findings.find(PANIC, now + WINDOW).is_some());
+    }
+}

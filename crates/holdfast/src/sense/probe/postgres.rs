@@ -1,0 +1,147 @@
+//! PostgreSQL and what speaks its protocol: a login, a query, and a row that is kept.
+
+use super::connection::{Hearing, connect};
+use super::{Password, Target, Trouble, chain, compare};
+use futures_util::future::join;
+use holdfast_core::signal::ProbeFailure;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+/// The query if none is configured.
+pub const QUERY: &str = "select 1";
+/// The table for the row that is written, to be made by the owner of the database.
+pub const TABLE: &str = "create table holdfast_probe (id int primary key, at timestamptz)";
+
+/// A question to PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    /// Where.
+    pub at: Target,
+    /// The role to log in as.
+    pub user: String,
+    /// Its password, if it has one. SCRAM costs us about 4,096 rounds of HMAC each time.
+    pub password: Option<Password>,
+    /// The database.
+    pub database: String,
+    /// What is asked, in one round trip of the simple protocol. Usually [`QUERY`].
+    pub query: String,
+    /// What the first column of the first row must be, as text.
+    pub expect: Option<String>,
+    /// Also write row 1 of `holdfast_probe` and read it back, each in its own transaction.
+    pub write: bool,
+}
+
+impl Postgres {
+    pub(super) async fn ask(&self, hearing: &Arc<Hearing>, limit: Duration) -> Result<(), Trouble> {
+        let stream = connect(&self.at, hearing).await?;
+        let mut config = Config::new();
+        config.user(&self.user).dbname(&self.database).application_name("holdfast");
+        if let Some(password) = &self.password {
+            config.password(&password.0);
+        }
+        let (client, connection) =
+            config.connect_raw(stream, NoTls).await.map_err(|error| judge(&error, hearing))?;
+        let talk = async {
+            let told = self.talk(&client, limit).await.map_err(|trouble| match trouble {
+                Told::Trouble(trouble) => trouble,
+                Told::Error(error) => judge(&error, hearing),
+            });
+            if told.is_ok() {
+                hearing.answered();
+            }
+            drop(client); // so that the connection says goodbye and ends
+            told
+        };
+        join(talk, connection).await.0
+    }
+
+    async fn talk(&self, client: &Client, limit: Duration) -> Result<(), Told> {
+        if self.write {
+            // So that a write which hangs does not stay behind in the server, once a second.
+            let most = limit.as_millis().max(1);
+            client.simple_query(&format!("set statement_timeout = {most}")).await?;
+        }
+        let rows = client.simple_query(&self.query).await?;
+        compare(self.expect.as_deref(), first(&rows))?;
+        if self.write {
+            write_and_read(client).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn write_and_read(client: &Client) -> Result<(), Told> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let now = format!("timestamptz 'epoch' + interval '{now} microseconds'");
+    let write = format!(
+        "insert into holdfast_probe (id, at) values (1, {now}) on conflict (id) do update set at = excluded.at"
+    );
+    client.simple_query(&write).await.map_err(without_table)?;
+    let read = format!("select at >= {now} from holdfast_probe where id = 1");
+    let rows = client.simple_query(&read).await.map_err(without_table)?;
+    match first(&rows) {
+        Some("t") => Ok(()),
+        _ => Err(Trouble::wrong("a row that was written and committed cannot be read back").into()),
+    }
+}
+
+/// A missing table is a missing preparation, not a broken database.
+fn without_table(error: tokio_postgres::Error) -> Told {
+    match error.code().map(tokio_postgres::error::SqlState::code) {
+        Some("42P01") => Told::Trouble(Trouble::internal(format!("holdfast_probe is missing: {TABLE}"))),
+        _ => Told::Error(error),
+    }
+}
+
+/// The first column of the first row.
+fn first(messages: &[SimpleQueryMessage]) -> Option<&str> {
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None, // not our enum, and open: notices, counts
+    })?;
+    row.try_get(0).ok().flatten()
+}
+
+enum Told {
+    Trouble(Trouble),
+    Error(tokio_postgres::Error),
+}
+
+impl From<Trouble> for Told {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<tokio_postgres::Error> for Told {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+fn judge(error: &tokio_postgres::Error, hearing: &Hearing) -> Trouble {
+    if let Some(said) = error.as_db_error() {
+        let code = said.code().code();
+        return Trouble::new(meaning(code), format!("{}: {} ({code})", said.severity(), said.message()));
+    }
+    let text = chain(error);
+    if text.contains("password missing") {
+        return Trouble::new(ProbeFailure::Denied, "asks for a password and none is configured");
+    }
+    if text.contains("unsupported") && !hearing.too_much() {
+        return Trouble::internal(text);
+    }
+    hearing.broken(error)
+}
+
+/// What an error of the server says of it (PostgreSQL manual, appendix A).
+fn meaning(code: &str) -> ProbeFailure {
+    match code {
+        "57P03" => ProbeFailure::Starting,
+        "53300" => ProbeFailure::Exhausted,
+        "3D000" | "42501" => ProbeFailure::Denied,
+        _ if code.starts_with("28") => ProbeFailure::Denied,
+        _ => ProbeFailure::Wrong,
+    }
+}
