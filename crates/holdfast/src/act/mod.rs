@@ -1,0 +1,113 @@
+//! Actions -> the world. Every action ends with exactly one outcome, by its deadline.
+//!
+//! Never decides, and never repeats: what is not known to be done is reported as unknown (I9).
+
+use crate::decide::{Actors, Desk, Inbox};
+use crate::lease::LeaseStore;
+use holdfast_core::action::{Action, Ended, Fact, Found, Order, Outcome};
+use holdfast_core::input::Input;
+use holdfast_core::subject::HostName;
+use holdfast_drivers::{Driver, DriverError};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// Those who carry out, on this host.
+#[derive(Clone)]
+pub struct Hands {
+    /// The hypervisor.
+    pub driver: Arc<dyn Driver>,
+    /// Who may run what.
+    pub leases: Arc<dyn LeaseStore>,
+    /// This host.
+    pub host: HostName,
+    /// Where outcomes go.
+    pub inbox: Inbox,
+}
+
+impl Actors for Hands {
+    fn start(&self, actions: Vec<Action>, desk: &Desk) {
+        let now = desk.engine.now();
+        for action in actions {
+            let (hands, limit) = (self.clone(), action.deadline.since(now));
+            tokio::spawn(async move { hands.carry_out(action, limit).await });
+        }
+    }
+}
+
+impl Hands {
+    async fn carry_out(&self, action: Action, limit: Duration) {
+        let order = action.order.name();
+        let ended = match tokio::time::timeout(limit, self.perform(&action, limit)).await {
+            Ok(ended) => ended,
+            Err(_) => Ended::Unknown { why: format!("{order} did not end within {limit:?}") },
+        };
+        match &ended {
+            Ended::Done(_) => info!(action = action.id.0, vm = %action.vm, order, "done"),
+            Ended::Failed { why } => warn!(action = action.id.0, vm = %action.vm, order, why, "failed"),
+            Ended::Unknown { why } => warn!(action = action.id.0, vm = %action.vm, order, why, "not known"),
+        }
+        let outcome = Input::Outcome(Outcome { action: action.id, ended });
+        if self.inbox.send(outcome).await.is_err() {
+            info!(action = action.id.0, "the daemon is stopping; the next one looks what became of this");
+        }
+    }
+
+    async fn perform(&self, action: &Action, limit: Duration) -> Ended {
+        match &action.order {
+            Order::Inspect => self.inspect(action).await,
+            Order::TakeLease { proof } => match self.leases.take(&action.vm, proof, &self.host).await {
+                Ok(lease) => Ended::Done(Fact::Leased(lease)),
+                Err(cause) => Ended::Failed { why: chain(&cause) },
+            },
+            Order::Adopt { incarnation } => {
+                match self.leases.adopt(&action.vm, *incarnation, &self.host).await {
+                    Ok(lease) => Ended::Done(Fact::Leased(lease)),
+                    Err(cause) => Ended::Failed { why: chain(&cause) },
+                }
+            }
+            Order::ReleaseLease { proof } => match self.leases.release(proof).await {
+                Ok(()) => Ended::Done(Fact::Nothing),
+                Err(cause) => Ended::Failed { why: chain(&cause) },
+            },
+            Order::Capture { .. } | Order::Perform { .. } | Order::PowerOff { .. } | Order::Start { .. } => {
+                ended(self.driver.perform(&action.vm, &action.order, limit).await)
+            }
+        }
+    }
+
+    /// What the driver sees, with what the lease store knows.
+    async fn inspect(&self, action: &Action) -> Ended {
+        let found = match self.driver.inspect(&action.vm).await {
+            Ok(found) => found,
+            Err(cause) => return Ended::Failed { why: chain(&cause) },
+        };
+        let Found::Running { incarnation, pid, state, .. } = found else {
+            return Ended::Done(Fact::Found(found));
+        };
+        match self.leases.read(&action.vm).await {
+            Ok(lease) => Ended::Done(Fact::Found(Found::Running { incarnation, pid, state, lease })),
+            Err(cause) => Ended::Failed { why: chain(&cause) },
+        }
+    }
+}
+
+fn ended(result: Result<Fact, DriverError>) -> Ended {
+    match result {
+        Ok(fact) => Ended::Done(fact),
+        Err(cause) if cause.is_unknown() => Ended::Unknown { why: chain(&cause) },
+        Err(cause) => Ended::Failed { why: chain(&cause) },
+    }
+}
+
+/// An error with its causes, as one sentence.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

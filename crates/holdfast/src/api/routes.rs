@@ -1,0 +1,279 @@
+//! What can be asked and told, under `/api/v1`.
+
+use super::shape::{ExplainDoc, IncidentDoc, StatusDoc, V, Wall};
+use crate::config::{Config, Probe};
+use crate::decide::{Desk, Inbox};
+use crate::drill;
+use crate::events::Event;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{self, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::Stream;
+use holdfast_core::action::{Wish, Work};
+use holdfast_core::incident::IncidentId;
+use holdfast_core::subject::{Subject, VmName};
+use holdfast_core::time::Duration;
+use holdfast_drivers::{Driver, Places};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// The largest body anybody may send (I18).
+const BODY_MOST: usize = 64 * 1024;
+/// The most lines one answer holds.
+const LINES_MOST: usize = 2_000;
+
+/// What the API stands on.
+#[derive(Clone)]
+pub struct Api {
+    /// The loop.
+    pub inbox: Inbox,
+    /// The hypervisor, to say where things are and to inject drills.
+    pub driver: Arc<dyn Driver>,
+    /// The configuration in force.
+    pub config: Arc<Config>,
+}
+
+/// A refusal: what, why, the way out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The version of this shape.
+    pub v: u32,
+    /// What failed.
+    pub error: String,
+    /// Why.
+    pub cause: String,
+    /// The way out.
+    pub hint: String,
+}
+
+/// A refusal with its HTTP status.
+struct Refused(StatusCode, String, String, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self(status, error, cause, hint) = self;
+        (status, Json(Refusal { v: V, error, cause, hint })).into_response()
+    }
+}
+
+impl From<crate::decide::Stopping> for Refused {
+    fn from(stopping: crate::decide::Stopping) -> Self {
+        let hint = "wait for it to start again".to_owned();
+        Self(StatusCode::SERVICE_UNAVAILABLE, "cannot answer".into(), stopping.to_string(), hint)
+    }
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/api/v1/health", get(health))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/incidents", get(incidents))
+        .route("/api/v1/incidents/{id}", get(explain))
+        .route("/api/v1/events", get(events))
+        .route("/api/v1/events/stream", get(stream))
+        .route("/api/v1/vms/{vm}/client", get(client))
+        .route("/api/v1/vms/{vm}/drills/{fault}/{step}", post(inject))
+        .route("/api/v1/vms/{vm}/{wish}", post(command))
+        .layer(DefaultBodyLimit::max(BODY_MOST))
+        .with_state(api)
+}
+
+async fn health(State(api): State<Api>) -> Result<Json<serde_json::Value>, Refused> {
+    let vms = api.inbox.look(|desk| desk.engine.vms().count()).await?;
+    Ok(Json(serde_json::json!({ "v": V, "ok": true, "vms": vms, "version": env!("CARGO_PKG_VERSION") })))
+}
+
+async fn status(State(api): State<Api>) -> Result<Json<StatusDoc>, Refused> {
+    let places: BTreeMap<VmName, Places> =
+        api.config.vms.keys().map(|vm| (vm.clone(), api.driver.places(vm))).collect();
+    let config = Arc::clone(&api.config);
+    Ok(Json(api.inbox.look(move |desk| status_doc(desk, &config, places)).await?))
+}
+
+fn status_doc(desk: &Desk, config: &Config, mut places: BTreeMap<VmName, Places>) -> StatusDoc {
+    let wall = Wall(desk);
+    let now = desk.clock.now();
+    let vms = desk.engine.vms().filter_map(|(name, _)| desk.engine.status(name, now)).map(|vm| {
+        let place = places.remove(&vm.name).unwrap_or_default();
+        let ports = config.vms.get(&vm.name).map(ports).unwrap_or_default();
+        wall.vm(vm, place, &ports)
+    });
+    let of_host = |subject: &Subject| matches!(subject, Subject::Host(_));
+    let open = desk.engine.incidents().filter(|i| !i.is_closed() && of_host(&i.subject));
+    StatusDoc {
+        v: V,
+        host: config.host.to_string(),
+        mode: if desk.mute.is_some() { "observe".into() } else { "armed".into() },
+        note: desk.mute.clone().map(|why| format!("the journal cannot be written: {why}")),
+        vms: vms.collect(),
+        host_incidents: open.map(|incident| wall.incident(incident)).collect(),
+    }
+}
+
+/// The port of the guest that each application is asked on.
+fn ports(vm: &crate::config::VmConfig) -> BTreeMap<String, u16> {
+    let port = |probe: &Probe| probe.target().map(|target| target.port());
+    vm.apps.iter().filter_map(|(name, app)| Some((name.to_string(), port(&app.probe)?))).collect()
+}
+
+async fn incidents(State(api): State<Api>) -> Result<Json<Vec<IncidentDoc>>, Refused> {
+    let list = |desk: &Desk| {
+        let wall = Wall(desk);
+        desk.engine.incidents().rev().map(|incident| wall.incident(incident)).collect()
+    };
+    Ok(Json(api.inbox.look(list).await?))
+}
+
+async fn explain(State(api): State<Api>, Path(id): Path<u64>) -> Result<Json<ExplainDoc>, Refused> {
+    let one = move |desk: &Desk| desk.engine.incident(IncidentId(id)).map(|incident| Wall(desk).explain(incident));
+    api.inbox.look(one).await?.map(Json).ok_or_else(|| {
+        let (error, cause) = (format!("cannot explain incident #{id}"), "there is no such incident (any more)".into());
+        Refused(StatusCode::NOT_FOUND, error, cause, "`holdfast incidents` lists them".into())
+    })
+}
+
+#[derive(Deserialize)]
+struct Since {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+}
+
+async fn events(State(api): State<Api>, Query(since): Query<Since>) -> Result<Json<Vec<Event>>, Refused> {
+    let most = since.limit.unwrap_or(200).min(LINES_MOST);
+    Ok(Json(api.inbox.look(move |desk| desk.events.since(since.after, most)).await?))
+}
+
+/// Live lines. A listener that does not read is cut off, not buffered for (A44).
+async fn stream(State(api): State<Api>) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    let lines = futures_util::stream::unfold(api.inbox.listen(), |mut live| async move {
+        loop {
+            match live.recv().await {
+                Ok(event) => {
+                    let line = sse::Event::default().json_data(&event).unwrap_or_default();
+                    return Some((Ok(line), live));
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    });
+    Sse::new(lines).keep_alive(sse::KeepAlive::default())
+}
+
+/// What a command may say besides its name.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Words {
+    /// How long the guest may take to power down, in seconds.
+    pub grace_s: Option<f64>,
+    /// When announced work or maintenance ends by itself, in seconds from now.
+    pub for_s: Option<f64>,
+    /// The incarnation that the person saw; refused if another one runs by now.
+    pub incarnation: Option<u64>,
+    /// Who asks.
+    pub by: Option<String>,
+}
+
+async fn command(
+    State(api): State<Api>,
+    Path((vm, wish)): Path<(String, String)>,
+    words: Option<Json<Words>>,
+) -> Result<Json<serde_json::Value>, Refused> {
+    let words = words.map(|Json(words)| words).unwrap_or_default();
+    let error = format!("cannot {wish} vm `{}`", vm.escape_debug());
+    let vm: VmName = vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
+        Refused(StatusCode::BAD_REQUEST, error.clone(), cause.to_string(), "see `holdfast vm list`".into())
+    })?;
+    refuse_stale(&api, &vm, &words, &error).await?;
+    let now = api.inbox.look(|desk| desk.clock.now()).await?;
+    let until = words.for_s.map(|seconds| now + seconds_of(seconds));
+    let grace = words.grace_s.map_or(Duration::from_secs(60), seconds_of);
+    let wish = match wish.as_str() {
+        "start" => Wish::Start,
+        "stop" => Wish::Stop { grace },
+        "restart" => Wish::Restart { grace },
+        "pause" => Wish::Pause,
+        "resume" => Wish::Resume,
+        "maintenance-on" => Wish::MaintenanceOn { until },
+        "maintenance-off" => Wish::MaintenanceOff,
+        "release" => Wish::Release,
+        "drill-on" => Wish::Announce { work: Work::Drill, until: until.unwrap_or(now + Duration::from_secs(300)) },
+        "drill-off" => Wish::WorkDone(Work::Drill),
+        _ => {
+            let hint = "start stop restart pause resume maintenance-on maintenance-off release".to_owned();
+            return Err(Refused(StatusCode::NOT_FOUND, error, "there is no such command".into(), hint));
+        }
+    };
+    let by = words.by.unwrap_or_else(|| "api".into()).chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+    match api.inbox.command(&by, vm, wish).await?.refused {
+        None => Ok(Json(serde_json::json!({ "v": V, "ok": true }))),
+        Some(cause) => {
+            let hint = "`holdfast vm show` tells how it stands".to_owned();
+            Err(Refused(StatusCode::CONFLICT, error, cause, hint))
+        }
+    }
+}
+
+async fn refuse_stale(api: &Api, vm: &VmName, words: &Words, error: &str) -> Result<(), Refused> {
+    let Some(seen) = words.incarnation else { return Ok(()) };
+    let name = vm.clone();
+    let running = api.inbox.look(move |desk| desk.engine.vm(&name).and_then(|vm| vm.current_incarnation())).await?;
+    if running.map(|incarnation| incarnation.0) == Some(seen) {
+        return Ok(());
+    }
+    let cause = format!("you saw incarnation #{seen}, but another one runs by now");
+    Err(Refused(StatusCode::CONFLICT, error.to_owned(), cause, "look again, then decide".into()))
+}
+
+fn seconds_of(seconds: f64) -> Duration {
+    if seconds.is_finite() { Duration::from_secs_f64(seconds.clamp(0.0, 1e7)) } else { Duration::ZERO }
+}
+
+/// How a drill's own client reaches the applications of a VM.
+async fn client(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<Vec<drill::Reach>>, Refused> {
+    let found = vm.parse::<VmName>().ok().and_then(|name| api.config.vms.get(&name).map(|vm| (name, vm)));
+    let Some((name, vm)) = found else {
+        let error = format!("cannot reach vm `{}`", vm.escape_debug());
+        let hint = "`holdfast vm list` lists them".to_owned();
+        return Err(Refused(StatusCode::NOT_FOUND, error, "there is no such vm".into(), hint));
+    };
+    Ok(Json(drill::reach(vm, &api.driver.places(&name))))
+}
+
+/// Injects a named fault, or takes it back. Only while a drill is announced, so that it is never a surprise.
+async fn inject(
+    State(api): State<Api>,
+    Path((vm, fault, step)): Path<(String, String, String)>,
+) -> Result<Json<serde_json::Value>, Refused> {
+    let error = format!("cannot drill `{}`", fault.escape_debug());
+    let refuse = |status, cause: String, hint: &str| Refused(status, error.clone(), cause, hint.into());
+    let name: VmName = vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
+        refuse(StatusCode::BAD_REQUEST, cause.to_string(), "see `holdfast vm list`")
+    })?;
+    let Some(drill) = drill::find(&fault) else {
+        return Err(refuse(StatusCode::NOT_FOUND, "there is no such drill".into(), "see `holdfast drill list`"));
+    };
+    let asked = name.clone();
+    let announced =
+        api.inbox.look(move |desk| desk.engine.vm(&asked).is_some_and(|vm| vm.in_drill())).await?;
+    if !announced {
+        let hint = "`holdfast drill run` announces it";
+        return Err(refuse(StatusCode::CONFLICT, "no drill is announced for this vm".into(), hint));
+    }
+    let injections = if step == "undo" { drill.undo() } else { drill.inject() };
+    for injection in injections {
+        if let Err(cause) = api.driver.inject(&name, &injection).await {
+            let hint = "`holdfast doctor` tells what is missing";
+            return Err(refuse(StatusCode::BAD_GATEWAY, crate::act::chain(&cause), hint));
+        }
+    }
+    Ok(Json(serde_json::json!({ "v": V, "ok": true })))
+}

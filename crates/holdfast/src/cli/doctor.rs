@@ -1,0 +1,135 @@
+//! `holdfast doctor`: what this machine lacks, and how to get it.
+
+use super::paint::{Tone, tint};
+use super::{CliError, Exit, Place, print_json};
+use crate::config::default_state;
+use holdfast_drivers::qemu::accel;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Less free space than this is too little for a journal and a guest, in bytes.
+const ROOM: u64 = 2 << 30;
+
+/// How one thing stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Health {
+    Fine,
+    Weak,
+    Missing,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    v: u32,
+    what: &'static str,
+    health: Health,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn new(what: &'static str, health: Health, found: impl Into<String>, hint: Option<&str>) -> Self {
+        Self { v: 1, what, health, found: found.into(), hint: hint.map(str::to_owned) }
+    }
+}
+
+/// Looks at everything Holdfast needs. Exit code 1 if something is missing.
+pub fn doctor(place: &Place, json: bool) -> Result<Exit, CliError> {
+    let findings = vec![qemu(), qemu_img(), acceleration(), user(), room(place), pressure(), systemd()];
+    if json {
+        print_json(&findings)?;
+    } else {
+        findings.iter().for_each(show);
+    }
+    let missing = findings.iter().any(|finding| finding.health == Health::Missing);
+    Ok(if missing { Exit::Failed } else { Exit::Fine })
+}
+
+fn show(finding: &Finding) {
+    let (tone, word) = match finding.health {
+        Health::Fine => (Tone::Good, "fine"),
+        Health::Weak => (Tone::Warm, "weak"),
+        Health::Missing => (Tone::Bad, "missing"),
+    };
+    println!("{}  {:14}{}", tint(tone, &format!("{word:8}")), finding.what, finding.found);
+    if let Some(hint) = &finding.hint {
+        println!("          {:14}{}", "", tint(Tone::Dim, hint));
+    }
+}
+
+fn version(program: &str) -> Option<String> {
+    let said = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+    String::from_utf8_lossy(&said.stdout).lines().next().map(str::to_owned)
+}
+
+fn qemu() -> Finding {
+    let hint = "apt-get install --no-install-recommends qemu-system-x86";
+    match version("qemu-system-x86_64") {
+        Some(version) => Finding::new("QEMU", Health::Fine, version, None),
+        None => Finding::new("QEMU", Health::Missing, "qemu-system-x86_64 is not there", Some(hint)),
+    }
+}
+
+fn qemu_img() -> Finding {
+    let hint = "apt-get install --no-install-recommends qemu-utils";
+    match version("qemu-img") {
+        Some(version) => Finding::new("disk images", Health::Fine, version, None),
+        None => Finding::new("disk images", Health::Missing, "qemu-img is not there", Some(hint)),
+    }
+}
+
+/// KVM counts only when it truly runs a guest.
+fn acceleration() -> Finding {
+    match accel::prove_kvm() {
+        Ok(()) => Finding::new("acceleration", Health::Fine, "KVM runs a guest", None),
+        Err(why) => {
+            let found = format!("software emulation only: {why}");
+            let hint = "guests run, about ten times slower; see whether virtualisation is on in the firmware";
+            Finding::new("acceleration", Health::Weak, found, Some(hint))
+        }
+    }
+}
+
+fn user() -> Finding {
+    if !rustix::process::geteuid().is_root() {
+        let hint = "QEMU runs as you; run the daemon as root to give QEMU a user of its own";
+        return Finding::new("permissions", Health::Weak, "you are not root", Some(hint));
+    }
+    Finding::new("permissions", Health::Fine, "root: QEMU gets a user of its own", None)
+}
+
+fn room(place: &Place) -> Finding {
+    let named = place.state.clone().or_else(default_state).unwrap_or_else(|| PathBuf::from("/"));
+    let folder = named.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::statvfs(folder) {
+        Ok(disk) => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            let found = format!("{} MiB free for {}", free >> 20, named.display());
+            let hint = "make room, or name another state folder";
+            let health = if free < ROOM { Health::Weak } else { Health::Fine };
+            Finding::new("disk space", health, found, (free < ROOM).then_some(hint))
+        }
+        Err(cause) => Finding::new("disk space", Health::Weak, cause.to_string(), None),
+    }
+}
+
+fn pressure() -> Finding {
+    if Path::new("/proc/pressure/cpu").exists() {
+        return Finding::new("host pressure", Health::Fine, "the kernel tells (PSI)", None);
+    }
+    let hint = "boot with psi=1: without it Holdfast sees an overloaded host only by its own lag";
+    Finding::new("host pressure", Health::Weak, "/proc/pressure is not there", Some(hint))
+}
+
+fn systemd() -> Finding {
+    if Path::new("/run/systemd/system").exists() {
+        let found = "systemd runs; packaging/holdfast.service keeps the daemon up";
+        return Finding::new("service", Health::Fine, found, None);
+    }
+    let hint = "let something start `holdfast run` again when it ends";
+    Finding::new("service", Health::Weak, "systemd does not run here", Some(hint))
+}

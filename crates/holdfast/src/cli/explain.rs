@@ -1,0 +1,82 @@
+//! `holdfast explain ID`: what was seen, what was ruled out, what was done, and why.
+
+use super::paint::{self, Tone, tint};
+use super::{CliError, Exit, print_json};
+use crate::api::shape::{EvidenceDoc, ExplainDoc};
+use crate::client::Client;
+
+/// Explains one incident.
+pub async fn explain(client: &Client, id: u64, json: bool) -> Result<Exit, CliError> {
+    let explained: ExplainDoc = client.get(&format!("/api/v1/incidents/{id}")).await?;
+    if json {
+        print_json(&explained)?;
+    } else {
+        print!("{}", render(&explained));
+    }
+    Ok(Exit::Fine)
+}
+
+/// The explanation as text.
+pub fn render(explained: &ExplainDoc) -> String {
+    let incident = &explained.incident;
+    let mut text = format!(
+        "{} {} {} {}, {} {:.1} %\n",
+        tint(Tone::Bold, &format!("#{}", incident.id)),
+        incident.subject,
+        explained.says,
+        tint(Tone::Dim, &format!("({})", incident.fault)),
+        incident.certainty.to_lowercase(),
+        incident.probability * 100.0,
+    );
+    text.push_str(&format!(
+        "   {}, opened {}, outage {}\n",
+        paint::state(incident.resolution.as_deref().unwrap_or(&incident.phase)),
+        paint::date(incident.opened),
+        crate::api::shape::spoken(incident.outage_s),
+    ));
+    if let Some(reason) = &incident.reason {
+        text.push_str(&format!("   {reason}\n"));
+    }
+    let counted = |sign: fn(f64) -> bool| {
+        explained.evidence.iter().filter(move |e| e.counts && sign(e.decibans))
+    };
+    section(&mut text, "for", counted(|db| db > 0.0));
+    section(&mut text, "against", counted(|db| db < 0.0));
+    text.push_str(&format!("  prior     {:+6.1} dB  how often this happens at all\n", explained.prior));
+    text.push_str(&format!("  grounds   {}\n", explained.grounds));
+    for (n, rival) in explained.ruled_out.iter().enumerate() {
+        let head = if n == 0 { "ruled out" } else { "" };
+        text.push_str(&format!("  {head:9} {:+6.1} dB  {}\n", rival.decibans, rival.fault));
+    }
+    if let Some(plan) = &explained.plan {
+        let why = if plan.why.is_empty() { "the gentlest there is" } else { &plan.why };
+        text.push_str(&format!(
+            "  so        {}: needs {:.1} %, try {} of {}; {why}\n",
+            tint(Tone::Bold, &plan.remedy),
+            plan.needs * 100.0,
+            plan.try_number,
+            plan.tries,
+        ));
+    }
+    text.push('\n');
+    for line in &explained.timeline {
+        let at = tint(Tone::Dim, &format!("{:+9.3}s", line.at - incident.opened));
+        text.push_str(&format!("  {at}  {:10}{}\n", line.step, line.text));
+    }
+    for file in &explained.files {
+        text.push_str(&format!("  kept      {file}\n"));
+    }
+    text
+}
+
+fn section<'a>(text: &mut String, head: &str, evidence: impl Iterator<Item = &'a EvidenceDoc>) {
+    for (n, one) in evidence.enumerate() {
+        let head = if n == 0 { head } else { "" };
+        text.push_str(&format!(
+            "  {head:9} {:+6.1} dB  {}{}\n",
+            one.decibans,
+            tint(Tone::Dim, &format!("{}: ", one.channel)),
+            one.text,
+        ));
+    }
+}

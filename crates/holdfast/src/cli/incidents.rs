@@ -1,0 +1,97 @@
+//! `holdfast incidents` and `holdfast events`: what went wrong, and what was done, line by line.
+
+use super::paint::{self, Tone, tint};
+use super::{CliError, Exit, print_json};
+use crate::api::shape::{IncidentDoc, spoken};
+use crate::client::Client;
+use crate::events::Event;
+use http_body_util::BodyExt;
+
+/// Lists incidents, newest first.
+pub async fn incidents(client: &Client, json: bool, open: bool) -> Result<Exit, CliError> {
+    let mut list: Vec<IncidentDoc> = client.get("/api/v1/incidents").await?;
+    list.retain(|incident| !open || incident.closed.is_none());
+    if json {
+        print_json(&list)?;
+        return Ok(Exit::Fine);
+    }
+    if list.is_empty() {
+        println!("no incidents");
+        return Ok(Exit::Fine);
+    }
+    let mut table = paint::table(&["id", "opened", "subject", "fault", "sure", "state", "outage", "remedy"]);
+    for incident in &list {
+        let remedy = incident.remedies.last().map_or("-", |remedy| &remedy.name);
+        table.add_row([
+            format!("#{}", incident.id),
+            paint::date(incident.opened),
+            incident.subject.clone(),
+            incident.fault.clone(),
+            format!("{:.1} %", incident.probability * 100.0),
+            paint::state(incident.resolution.as_deref().unwrap_or(&incident.phase)),
+            spoken(incident.outage_s),
+            remedy.to_owned(),
+        ]);
+    }
+    println!("{table}");
+    Ok(Exit::Fine)
+}
+
+/// Shows what happened lately, and goes on as it happens if asked to.
+pub async fn events(client: &Client, follow: bool, json: bool, lines: usize) -> Result<Exit, CliError> {
+    let live = if follow { Some(client.stream().await?) } else { None };
+    let past: Vec<Event> = client.get(&format!("/api/v1/events?limit={lines}")).await?;
+    let mut last = 0;
+    for event in &past {
+        last = event.n;
+        print_event(event, json)?;
+    }
+    let Some(mut live) = live else { return Ok(Exit::Fine) };
+    let mut pending = Vec::new();
+    while let Some(frame) = live.frame().await {
+        let frame = frame.map_err(crate::client::ClientError::Http)?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        pending.extend_from_slice(&bytes);
+        for event in complete(&mut pending) {
+            if event.n > last {
+                print_event(&event, json)?;
+            }
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+/// Takes the whole `data:` lines out of what has come so far.
+pub fn complete(pending: &mut Vec<u8>) -> Vec<Event> {
+    let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
+    let whole: Vec<u8> = pending.drain(..=end).collect();
+    let text = String::from_utf8_lossy(&whole);
+    text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data:")?).ok()).collect()
+}
+
+fn print_event(event: &Event, json: bool) -> Result<(), CliError> {
+    if json {
+        let line = serde_json::to_string(event).map_err(std::io::Error::from);
+        println!("{}", line.map_err(|source| CliError::Io { what: "print JSON".into(), source })?);
+        return Ok(());
+    }
+    println!("{}", event_line(event));
+    Ok(())
+}
+
+/// One event as a line.
+pub fn event_line(event: &Event) -> String {
+    let tone = match event.step.as_str() {
+        "held" => Tone::Bad,
+        "diagnosis" => Tone::Warm,
+        "closed" => Tone::Good,
+        _ => Tone::Plain,
+    };
+    format!(
+        "{}  {:5} {}{}",
+        tint(Tone::Dim, &paint::clock(event.at)),
+        format!("#{}", event.incident),
+        tint(tone, &format!("{:10}", event.step)),
+        event.text,
+    )
+}

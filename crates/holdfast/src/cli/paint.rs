@@ -1,0 +1,123 @@
+//! Colours, times and tables for people; plain text when piped.
+
+use super::CliError;
+use crate::act::chain;
+use comfy_table::{ContentArrangement, Table, presets};
+use std::io::IsTerminal;
+
+/// A colour, by what it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Well.
+    Good,
+    /// Doubtful, or under way.
+    Warm,
+    /// Bad.
+    Bad,
+    /// In the background.
+    Dim,
+    /// A heading.
+    Bold,
+    /// Nothing special.
+    Plain,
+}
+
+impl Tone {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Good => "32",
+            Self::Warm => "33",
+            Self::Bad => "31",
+            Self::Dim => "2",
+            Self::Bold => "1",
+            Self::Plain => "0",
+        }
+    }
+
+    /// The tone of a state word of VMs, applications, channels or incidents.
+    pub fn of(state: &str) -> Self {
+        match state {
+            "running" | "ok" | "recovered" | "healed" | "done" | "armed" => Self::Good,
+            "failed" | "held" | "bad" | "Confirmed" | "braked" => Self::Bad,
+            "silent" | "starting" | "suspected" | "waiting" | "recovering" | "verifying" | "maintenance"
+            | "observe" | "paused" => Self::Warm,
+            "unknown" | "stopped" | "off" | "closed" | "absorbed" | "superseded" => Self::Dim,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// Whether a person with colours reads this stream.
+pub fn on_terminal(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A text in a tone, if a person reads it on a terminal.
+pub fn tint(tone: Tone, text: &str) -> String {
+    let coloured = on_terminal(&std::io::stdout());
+    if coloured && tone != Tone::Plain {
+        format!("\x1b[{}m{text}\x1b[0m", tone.code())
+    } else {
+        text.to_owned()
+    }
+}
+
+/// A state word in its own tone.
+pub fn state(word: &str) -> String {
+    tint(Tone::of(word), word)
+}
+
+/// A table without lines, as wide as the terminal.
+pub fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(head.iter().map(|word| tint(Tone::Dim, word)));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Seconds since the epoch as local time of day.
+pub fn clock(at: f64) -> String {
+    let zoned = jiff::Timestamp::from_microsecond((at * 1e6) as i64).map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
+    zoned.map_or_else(|_| "?".into(), |at| at.strftime("%H:%M:%S%.3f").to_string())
+}
+
+/// Seconds since the epoch as a date and time.
+pub fn date(at: f64) -> String {
+    let zoned = jiff::Timestamp::from_microsecond((at * 1e6) as i64).map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
+    zoned.map_or_else(|_| "?".into(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// How long ago that was.
+pub fn ago(at: f64) -> String {
+    let now = jiff::Timestamp::now().as_microsecond() as f64 / 1e6;
+    format!("{} ago", crate::api::shape::spoken(now - at))
+}
+
+/// Seconds, or a dash.
+pub fn seconds(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".into(), |value| format!("{value:.2} s"))
+}
+
+/// Prints an error, its cause and the way out.
+pub fn complain(error: &CliError) {
+    match error {
+        CliError::Config(errors) => eprintln!("{errors}"),
+        CliError::Said { error, cause, hint } => eprintln!("error: {error}\ncause: {cause}\nhint:  {hint}"),
+        CliError::Client(client) | CliError::Drill(crate::drill::DrillError::Client(client)) => {
+            let (cause, hint) = client.advice();
+            eprintln!("error: {client}");
+            if let Some(cause) = cause {
+                eprintln!("cause: {cause}");
+            }
+            eprintln!("hint:  {hint}");
+        }
+        CliError::Daemon(daemon) => {
+            eprintln!("error: {}", chain(daemon));
+            eprintln!("hint:  {}", daemon.hint());
+        }
+        CliError::Io { .. } | CliError::Drill(_) => eprintln!("error: {}", chain(error)),
+    }
+}

@@ -1,0 +1,147 @@
+//! The daemon: starts sense, decide and act, and stops them in order.
+//!
+//! It never stops or changes a VM by starting, ending or crashing (I7): VMs are not its children in any way
+//! that ends them with it, and what it left undone the next one looks for (I9).
+
+use crate::act::Hands;
+use crate::api::{self, Api, ListenError};
+use crate::clock::Clock;
+use crate::config::{AppConfig, Config};
+use crate::decide::{Decider, Desk, Inbox};
+use crate::events::Ring;
+use crate::journal::OpenError;
+use crate::recorder::Recorder;
+use crate::lease::FileLeases;
+use crate::sense;
+use crate::state::{StateError, StateFolder};
+use holdfast_core::action::CommandId;
+use holdfast_core::engine::Engine;
+use holdfast_core::input::{Input, Started};
+use holdfast_core::policy::Policies;
+use holdfast_core::subject::AppName;
+use holdfast_drivers::{Driver, DriverError, qemu::Qemu};
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Why the daemon could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The state folder cannot be used.
+    #[error("cannot use the state folder")]
+    State(#[from] StateError),
+    /// The journal cannot be used.
+    #[error("cannot use the journal")]
+    Journal(#[from] OpenError),
+    /// The driver cannot be used.
+    #[error("cannot use QEMU")]
+    Driver(#[from] DriverError),
+    /// The API cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The runtime cannot start.
+    #[error("cannot start")]
+    Runtime(#[source] std::io::Error),
+}
+
+impl DaemonError {
+    /// The way out.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::State(_) => "name another folder with --state DIR, or stop the daemon that uses it",
+            Self::Journal(_) => "the journal's folder must be ours and writable; `holdfast doctor` looks",
+            Self::Driver(_) => "`holdfast doctor` tells what is missing",
+            Self::Listen(_) => "the socket's folder must be ours and writable",
+            Self::Runtime(_) => "the machine is short of threads or file descriptors",
+        }
+    }
+}
+
+/// Runs until it is told to stop (SIGTERM, SIGINT).
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(DaemonError::Runtime)?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), DaemonError> {
+    let folder = StateFolder::open(&config.state)?;
+    let config = Arc::new(config);
+    let (recorder, engine, newest) = Recorder::open(&folder, config.host.clone())?;
+    let clock = Clock::open(&folder, newest)?;
+    let driver: Arc<dyn Driver> = Arc::new(open_qemu(&config, &folder).await?);
+    let leases = Arc::new(FileLeases::open(&folder)?);
+    let (inbox, receiver) = Inbox::new();
+    let hands = Hands { driver: Arc::clone(&driver), leases, host: config.host.clone(), inbox: inbox.clone() };
+    let listener = api::listen(&config.socket)?;
+    let stop = CancellationToken::new();
+    let mut decider = begin(engine, clock, recorder, hands, &inbox, &config, &folder);
+    info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
+    let api = Api { inbox: inbox.clone(), driver: Arc::clone(&driver), config: Arc::clone(&config) };
+    let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
+    let sensing = sense::start(&config, &driver, &inbox, &decider.desk.clock, &stop);
+    tokio::spawn(stop_on_signal(stop.clone()));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]); // nobody listens outside systemd
+    decider.run(receiver, stop.clone()).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(sensing); // ends all watching
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
+    let _ = std::fs::remove_file(&config.socket);
+    info!("Holdfast stops; the VMs run on");
+    Ok(())
+}
+
+/// QEMU, with the VMs of the configuration and the commands that it may run in their guests.
+async fn open_qemu(config: &Config, folder: &StateFolder) -> Result<Qemu, DriverError> {
+    let vms = config.vms.values().map(|vm| vm.spec.clone()).collect();
+    let restarts = config.vms.iter().flat_map(|(name, vm)| {
+        let restart = |(app, config): (&AppName, &AppConfig)| Some(((name.clone(), app.clone()), config.restart.clone()?));
+        vm.apps.iter().filter_map(restart)
+    });
+    Qemu::open(vms, restarts.collect(), folder.path().join("run"), folder.path().join("evidence")).await
+}
+
+/// What is wanted, with what the driver can do.
+fn policies(config: &Config, driver: &Arc<dyn Driver>) -> Policies {
+    let mut policies = config.policies();
+    for (name, policy) in &mut policies.vms {
+        policy.abilities = driver.abilities(name);
+    }
+    policies
+}
+
+/// The loop, with its first inputs: the engine learns that it was started, and what is wanted.
+fn begin(
+    engine: Engine,
+    clock: Clock,
+    recorder: Recorder,
+    hands: Hands,
+    inbox: &Inbox,
+    config: &Config,
+    folder: &StateFolder,
+) -> Decider<Hands> {
+    let last_command = CommandId(clock.now().as_micros()); // rises over restarts
+    let wall_offset = clock.wall_offset();
+    let desk = Desk { engine, clock, events: Ring::default(), mute: None };
+    let mut decider = Decider::new(desk, recorder, hands, inbox.clone(), last_command);
+    let boot = folder.boot_id().to_owned();
+    decider.step(&Input::Started(Started { host: config.host.clone(), boot, wall_offset }));
+    let policies = policies(config, &decider.actors.driver);
+    decider.step(&Input::Configured(policies));
+    decider
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        warn!("cannot listen for signals: only kill -9 ends this daemon, which harms no VM");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    stop.cancel();
+}

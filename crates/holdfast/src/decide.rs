@@ -1,0 +1,247 @@
+//! The one loop that owns the engine. Nothing else decides, so there is no lock to reason about.
+//!
+//! Inputs come through one inbox. What the engine asks for is in the journal, durably, before anybody
+//! starts on it (I8); if it cannot be written, it is not done, and the daemon goes on watching (I7).
+
+use crate::clock::Clock;
+use crate::events::{Event, Ring};
+use crate::journal::Durability;
+use crate::recorder::Recorder;
+use holdfast_core::action::{Action, Answer, Command, CommandId, Order, Wish};
+use holdfast_core::engine::{Engine, Reaction};
+use holdfast_core::incident::IncidentId;
+use holdfast_core::input::Input;
+use holdfast_core::subject::VmName;
+use std::collections::BTreeMap;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+/// Inputs that may wait; a full inbox makes sources wait, and own lag is then seen.
+pub const INBOX: usize = 4_096;
+/// Live events a slow listener may be behind before it loses some (A44).
+const LISTENERS_BEHIND: usize = 512;
+
+/// What the loop is sent.
+pub enum Message {
+    /// An input for the engine.
+    Input(Input),
+    /// A person's command; the answer goes back at once.
+    Command {
+        /// Who asks.
+        by: String,
+        /// For which VM.
+        vm: VmName,
+        /// What.
+        wish: Wish,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Answer>,
+    },
+    /// A question about what is; it is only read.
+    Look(Box<dyn FnOnce(&Desk) + Send>),
+}
+
+/// What can be looked at.
+pub struct Desk {
+    /// The engine.
+    pub engine: Engine,
+    /// The clock.
+    pub clock: Clock,
+    /// What happened lately.
+    pub events: Ring,
+    /// Why nothing is done at present, if that is so: the journal cannot be written.
+    pub mute: Option<String>,
+}
+
+/// Where everybody sends to.
+#[derive(Clone)]
+pub struct Inbox {
+    sender: mpsc::Sender<Message>,
+    live: broadcast::Sender<Event>,
+}
+
+/// The loop is gone: the daemon is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct Stopping;
+
+impl Inbox {
+    /// An inbox and its receiving end.
+    pub fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel(INBOX);
+        let (live, _) = broadcast::channel(LISTENERS_BEHIND);
+        (Self { sender, live }, receiver)
+    }
+
+    /// Sends an input; waits while the inbox is full.
+    pub async fn send(&self, input: Input) -> Result<(), Stopping> {
+        self.sender.send(Message::Input(input)).await.map_err(|_| Stopping)
+    }
+
+    /// Sends a person's command and waits for its answer.
+    pub async fn command(&self, by: &str, vm: VmName, wish: Wish) -> Result<Answer, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Command { by: by.to_owned(), vm, wish, reply };
+        self.sender.send(message).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Looks at what is.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Desk) -> T + Send + 'static,
+    ) -> Result<T, Stopping> {
+        let (reply, answer) = oneshot::channel();
+        let look = Box::new(move |desk: &Desk| {
+            let _ = reply.send(question(desk)); // whoever asked may have gone
+        });
+        self.sender.send(Message::Look(look)).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Listens to what happens from now on.
+    pub fn listen(&self) -> broadcast::Receiver<Event> {
+        self.live.subscribe()
+    }
+}
+
+/// Who carries out what the engine asks for.
+pub trait Actors: Send {
+    /// Starts on these; each reports exactly one outcome through the inbox.
+    fn start(&self, actions: Vec<Action>, desk: &Desk);
+}
+
+/// The loop.
+pub struct Decider<A> {
+    /// What it owns and others may look at.
+    pub desk: Desk,
+    /// The journal.
+    pub recorder: Recorder,
+    /// Who carries out.
+    pub actors: A,
+    /// Where live events go.
+    pub inbox: Inbox,
+    told: BTreeMap<IncidentId, usize>,
+    waiting: BTreeMap<CommandId, oneshot::Sender<Answer>>,
+    last_command: CommandId,
+}
+
+impl<A: Actors> Decider<A> {
+    /// A loop that has not begun.
+    pub fn new(desk: Desk, recorder: Recorder, actors: A, inbox: Inbox, last_command: CommandId) -> Self {
+        let told = desk.engine.incidents().map(|incident| (incident.id, incident.story.len())).collect();
+        Self { desk, recorder, actors, inbox, told, waiting: BTreeMap::new(), last_command }
+    }
+
+    /// Decides until told to stop.
+    pub async fn run(&mut self, mut inbox: mpsc::Receiver<Message>, stop: CancellationToken) {
+        loop {
+            let wake = self.desk.engine.wake_at().into_iter().chain(self.recorder.flush_due()).min();
+            let message = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                message = inbox.recv() => message,
+                () = self.desk.clock.until(wake) => Some(Message::Input(Input::Tick)),
+            };
+            match message {
+                None => break,
+                Some(Message::Input(input)) => {
+                    self.flush();
+                    self.step(&input);
+                }
+                Some(Message::Command { by, vm, wish, reply }) => self.obey(by, vm, wish, reply),
+                Some(Message::Look(look)) => look(&self.desk),
+            }
+        }
+        if let Err(cause) = self.recorder.flush(self.desk.clock.now()) {
+            warn!(%cause, "the last records may be lost at a power cut");
+        }
+    }
+
+    /// Makes lazy records safe when that is due.
+    fn flush(&mut self) {
+        let now = self.desk.clock.now();
+        if self.recorder.flush_due().is_some_and(|due| due <= now)
+            && let Err(cause) = self.recorder.flush(now)
+        {
+            self.cannot_record(&Reaction::default(), &cause.to_string());
+        }
+    }
+
+    /// One input, from the clock to the actors.
+    pub fn step(&mut self, input: &Input) {
+        let now = self.desk.clock.now(); // read after the wait: we may have been stopped (I20)
+        let reaction = self.desk.engine.step(now, input);
+        let quiet = reaction.actions.is_empty() && matches!(input, Input::Signal(_) | Input::Tick);
+        let durability = if quiet { Durability::Lazy } else { Durability::Durable };
+        let Desk { engine, clock, .. } = &self.desk;
+        match self.recorder.write(now, input, &reaction, durability, engine, clock) {
+            Ok(()) => {
+                if self.desk.mute.take().is_some() {
+                    info!("the journal can be written again");
+                    self.desk.engine.recorded();
+                }
+                self.publish(&reaction);
+                if !reaction.actions.is_empty() {
+                    self.actors.start(reaction.actions, &self.desk);
+                }
+            }
+            Err(cause) => self.cannot_record(&reaction, &crate::act::chain(&cause)),
+        }
+        self.answer(reaction.answers);
+    }
+
+    /// No record, no action, and no exit (I7, I8).
+    fn cannot_record(&mut self, reaction: &Reaction, why: &str) {
+        if self.desk.mute.is_none() {
+            error!(why, "the journal cannot be written: Holdfast watches and tells, and does nothing");
+        }
+        self.desk.mute = Some(why.to_owned());
+        self.desk.engine.not_recorded(&reaction.actions, why);
+        self.publish(reaction);
+    }
+
+    fn obey(&mut self, by: String, vm: VmName, wish: Wish, reply: oneshot::Sender<Answer>) {
+        self.last_command.0 += 1;
+        let id = self.last_command;
+        info!(command = id.0, by, %vm, ?wish, "command");
+        self.waiting.insert(id, reply);
+        self.step(&Input::Command(Command { id, by, vm, wish }));
+    }
+
+    fn answer(&mut self, answers: Vec<Answer>) {
+        for answer in answers {
+            if let Some(reply) = self.waiting.remove(&answer.command) {
+                let _ = reply.send(answer); // whoever asked may have gone
+            }
+        }
+    }
+
+    /// Tells those who watch what is new.
+    fn publish(&mut self, reaction: &Reaction) {
+        for action in &reaction.actions {
+            let destructive = action.order.is_destructive();
+            debug!(action = action.id.0, vm = %action.vm, order = action.order.name(), destructive, "asked for");
+            if let Order::PowerOff { .. } | Order::Start { .. } = action.order {
+                info!(action = action.id.0, vm = %action.vm, order = action.order.name(), "asked for");
+            }
+        }
+        for id in &reaction.changed {
+            let Some(incident) = self.desk.engine.incident(*id) else { continue };
+            let told = self.told.entry(*id).or_default();
+            let from = (*told).min(incident.story.len().saturating_sub(1));
+            let fresh = if *told > incident.story.len() { &incident.story[from..] } else { &incident.story[*told..] };
+            for line in fresh {
+                let event = Event::of(incident, line, self.desk.engine.wall_offset(line.at));
+                match line.step.as_str() {
+                    "held" => warn!(incident = id.0, subject = %incident.subject, text = line.text, "held"),
+                    step => info!(incident = id.0, subject = %incident.subject, step, text = line.text, "incident"),
+                }
+                let event = self.desk.events.push(event);
+                let _ = self.inbox.live.send(event); // nobody may be listening
+            }
+            *told = incident.story.len();
+        }
+        self.told.retain(|id, _| self.desk.engine.incident(*id).is_some());
+    }
+}

@@ -1,0 +1,240 @@
+//! One drill from the announcement to the verdict.
+
+use super::{Drill, Reach, Writer};
+use crate::api::shape::{IncidentDoc, StatusDoc, VmDoc};
+use crate::client::{Client, ClientError};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// The longest a VM may take to be well before a drill begins, and to come back in it.
+const WELL_LIMIT: Duration = Duration::from_secs(120);
+const BACK_LIMIT: Duration = Duration::from_secs(180);
+/// A fault that may not be named is watched for so long.
+const WATCH_HARMLESS: Duration = Duration::from_secs(25);
+/// Rows that must have been acknowledged before the fault, and after it.
+const ROWS_BEFORE: u64 = 10;
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The result of one drill, as in `drill run --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The version of this shape.
+    pub v: u32,
+    /// The drill.
+    pub fault: String,
+    /// The VM.
+    pub vm: String,
+    /// The faults it may rightly be named.
+    pub expected: Vec<String>,
+    /// The fault that was named; `none` if nothing was.
+    pub named: String,
+    /// When it was injected, in seconds since the epoch.
+    pub injected: f64,
+    /// Seconds from there to the first evidence.
+    pub detected_s: Option<f64>,
+    /// To the confirmed diagnosis.
+    pub diagnosed_s: Option<f64>,
+    /// To the end of all harm.
+    pub isolated_s: Option<f64>,
+    /// The longest time without an acknowledged row.
+    pub outage_s: f64,
+    /// The remedy that helped, or `none`.
+    pub remedy: String,
+    /// The incident.
+    pub incident: Option<u64>,
+    /// Rows acknowledged in all.
+    pub rows_acked: u64,
+    /// Of those, how many are missing.
+    pub rows_lost: u64,
+    /// Named rightly, back in service, nothing lost.
+    pub ok: bool,
+    /// What was not as it should be.
+    pub why: Option<String>,
+}
+
+/// Why a drill could not be held.
+#[derive(Debug, thiserror::Error)]
+pub enum DrillError {
+    /// The daemon refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The VM is not well to begin with.
+    #[error("vm `{0}` is not well, so a drill would prove nothing: {1}")]
+    NotWell(String, String),
+    /// There is nothing that a client could write to.
+    #[error("vm `{0}` has no PostgreSQL application that a drill's client could write to")]
+    NoClient(String),
+}
+
+/// What a drill tells while it goes on.
+pub enum Progress<'a> {
+    /// The client writes; the fault follows now.
+    Injecting(&'a Drill),
+    /// The fault is in.
+    Injected,
+    /// It was taken back.
+    Undone,
+}
+
+/// Holds one drill. `tell` is called as it goes on.
+pub async fn run(client: &Client, vm: &str, drill: &Drill, tell: &mut dyn FnMut(Progress<'_>)) -> Result<Report, DrillError> {
+    let reach: Vec<Reach> = client.get(&format!("/api/v1/vms/{vm}/client")).await?;
+    let reach = reach.into_iter().find(|reach| reach.kind == "postgres");
+    let reach = reach.ok_or_else(|| DrillError::NoClient(vm.to_owned()))?;
+    wait_until_well(client, vm, WELL_LIMIT).await?;
+    let writer = Writer::start(reach);
+    let written = wait_for_rows(&writer, ROWS_BEFORE, Duration::from_secs(30)).await;
+    if !written {
+        return Err(DrillError::NotWell(vm.to_owned(), "the drill's client gets no row in".into()));
+    }
+    client.command(vm, "drill-on", Some(BACK_LIMIT + WATCH_HARMLESS)).await?;
+    tell(Progress::Injecting(drill));
+    writer.mark();
+    let injected = jiff::Timestamp::now().as_microsecond() as f64 / 1e6;
+    let result = inject_and_watch(client, vm, drill, &writer, injected, tell).await;
+    let _ = client.command(vm, "drill-off", None).await; // it may have run out by itself
+    let (incident, mut why) = result?;
+    let gap = writer.seen().longest_gap.as_secs_f64();
+    let (rows_acked, rows_lost) = match writer.finish().await {
+        Ok(counted) => counted,
+        Err(cause) => {
+            why.get_or_insert(crate::act::chain(&cause));
+            (0, 0)
+        }
+    };
+    Ok(report(drill, vm, injected, incident, gap, (rows_acked, rows_lost), why))
+}
+
+async fn inject_and_watch(
+    client: &Client,
+    vm: &str,
+    drill: &Drill,
+    writer: &Writer,
+    injected: f64,
+    tell: &mut dyn FnMut(Progress<'_>),
+) -> Result<(Option<IncidentDoc>, Option<String>), DrillError> {
+    let path = |step: &str| format!("/api/v1/vms/{vm}/drills/{}/{step}", drill.name);
+    client.post(&path("inject")).await?;
+    tell(Progress::Injected);
+    let began = Instant::now();
+    let mut undo_at = drill.undone_after.filter(|_| drill.is_harmless()).map(|after| began + after);
+    let mut undone = drill.undone_after.is_none();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let incident = newest(client, vm, injected).await?;
+        let named = incident.as_ref().is_some_and(|incident| incident.diagnosed.is_some());
+        if let Some(after) = drill.undone_after.filter(|_| named && undo_at.is_none()) {
+            undo_at = Some(Instant::now() + after);
+        }
+        let overdue = began.elapsed() > BACK_LIMIT / 3;
+        if !undone && (overdue || undo_at.is_some_and(|at| at <= Instant::now())) {
+            client.post(&path("undo")).await?;
+            tell(Progress::Undone);
+            undone = true;
+        }
+        let watched = began.elapsed() >= WATCH_HARMLESS;
+        let over = incident.as_ref().map_or(drill.is_harmless() && watched, |incident| incident.closed.is_some());
+        if over && undone && is_well(client, vm).await?.is_none() && writes_again(writer) {
+            return Ok((incident, None));
+        }
+        if began.elapsed() > BACK_LIMIT {
+            let _ = client.post(&path("undo")).await; // what can be taken back is taken back
+            let state = is_well(client, vm).await?.unwrap_or_else(|| "nothing was named".into());
+            return Ok((incident, Some(format!("not back within {} s: {state}", BACK_LIMIT.as_secs()))));
+        }
+    }
+}
+
+fn writes_again(writer: &Writer) -> bool {
+    writer.seen().last.is_some_and(|last| last.elapsed() < Duration::from_secs(1))
+}
+
+/// The widest confirmed incident since then, else the newest.
+async fn newest(client: &Client, vm: &str, injected: f64) -> Result<Option<IncidentDoc>, ClientError> {
+    let all: Vec<IncidentDoc> = client.get("/api/v1/incidents").await?;
+    let ours = |incident: &&IncidentDoc| {
+        incident.vm.as_deref() == Some(vm) && incident.opened >= injected - 0.05 && incident.resolution.as_deref() != Some("absorbed")
+    };
+    let mut found: Vec<&IncidentDoc> = all.iter().filter(ours).collect();
+    found.sort_by_key(|incident| (incident.diagnosed.is_none(), incident.id));
+    Ok(found.first().map(|incident| (*incident).clone()))
+}
+
+fn report(
+    drill: &Drill,
+    vm: &str,
+    injected: f64,
+    incident: Option<IncidentDoc>,
+    outage_s: f64,
+    (rows_acked, rows_lost): (u64, u64),
+    why: Option<String>,
+) -> Report {
+    let after = |at: Option<f64>| at.map(|at| ((at - injected) * 1_000.0).round() / 1_000.0);
+    let confirmed = incident.as_ref().filter(|incident| incident.diagnosed.is_some());
+    let named = confirmed.map_or("none".to_owned(), |incident| incident.fault.clone());
+    let remedy = incident.as_ref().and_then(|i| i.remedies.last()).map_or("none".into(), |r| r.name.clone());
+    let rightly = drill.expected.contains(&named.as_str());
+    let why = why
+        .or_else(|| (!rightly).then(|| format!("named {named}")))
+        .or_else(|| (rows_lost > 0).then(|| format!("{rows_lost} acknowledged rows are missing")));
+    Report {
+        v: 1,
+        fault: drill.name.into(),
+        vm: vm.into(),
+        expected: drill.expected.iter().map(|fault| (*fault).to_owned()).collect(),
+        named,
+        injected,
+        detected_s: incident.as_ref().and_then(|incident| after(Some(incident.opened))),
+        diagnosed_s: incident.as_ref().and_then(|incident| after(incident.diagnosed)),
+        isolated_s: incident.as_ref().and_then(|incident| after(incident.isolated)),
+        outage_s: (outage_s * 1_000.0).round() / 1_000.0,
+        remedy,
+        incident: incident.map(|incident| incident.id),
+        rows_acked,
+        rows_lost,
+        ok: why.is_none(),
+        why,
+    }
+}
+
+async fn wait_for_rows(writer: &Writer, rows: u64, limit: Duration) -> bool {
+    let began = Instant::now();
+    while writer.seen().acked < rows {
+        if began.elapsed() > limit {
+            return false;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    true
+}
+
+/// Waits until a VM runs, all its applications answer and no incident is open.
+pub async fn wait_until_well(client: &Client, vm: &str, limit: Duration) -> Result<(), DrillError> {
+    let began = Instant::now();
+    loop {
+        let Some(why) = is_well(client, vm).await? else { return Ok(()) };
+        if began.elapsed() > limit {
+            return Err(DrillError::NotWell(vm.to_owned(), why));
+        }
+        tokio::time::sleep(LOOK * 2).await;
+    }
+}
+
+/// What is not well about a VM, if anything.
+async fn is_well(client: &Client, vm: &str) -> Result<Option<String>, ClientError> {
+    let status: StatusDoc = client.get("/api/v1/status").await?;
+    let Some(vm) = status.vms.iter().find(|known| known.name == vm) else {
+        return Ok(Some("there is no such vm".into()));
+    };
+    Ok(unwell(vm))
+}
+
+fn unwell(vm: &VmDoc) -> Option<String> {
+    if vm.state != "running" {
+        return Some(format!("it is {}", vm.state));
+    }
+    if let Some(app) = vm.apps.iter().find(|app| app.state != "ok") {
+        return Some(format!("{} is {}", app.name, app.state));
+    }
+    vm.incident.map(|id| format!("incident #{id} is open"))
+}

@@ -1,0 +1,124 @@
+//! The engine's memory: every input goes to the journal with what the engine made of it, and the engine
+//! itself goes there whole as the checkpoint that each segment begins with.
+
+use crate::clock::Clock;
+use crate::journal::recover::Recovery;
+use crate::journal::{Beginning, Durability, Entry, Journal, JournalError, Limits, OpenError};
+use crate::state::StateFolder;
+use holdfast_core::engine::{Engine, Reaction};
+use holdfast_core::incident::IncidentId;
+use holdfast_core::input::Input;
+use holdfast_core::subject::HostName;
+use holdfast_core::time::Timestamp;
+use std::collections::BTreeMap;
+use tracing::{error, info, warn};
+
+/// The folder of the journal in the state folder.
+pub const FOLDER: &str = "journal";
+
+/// Writes what the engine is told and what it makes of it.
+pub struct Recorder {
+    journal: Journal,
+    host: HostName,
+    boot: String,
+    /// The first record of each open incident: it is kept as long as that is open.
+    open: BTreeMap<IncidentId, u64>,
+}
+
+impl Recorder {
+    /// Opens the journal and brings the engine back to where it was.
+    pub fn open(folder: &StateFolder, host: HostName) -> Result<(Self, Engine, Timestamp), OpenError> {
+        let (journal, recovery) = Journal::open(folder.disk(), FOLDER, Limits::default())?;
+        for trouble in &recovery.troubles {
+            if trouble.is_serious() {
+                error!(%trouble, "the journal is damaged; what is left of it is used, nothing is deleted");
+            } else {
+                info!(%trouble, "journal");
+            }
+        }
+        let engine = restore(&recovery);
+        let newest = recovery.newest.max(engine.now());
+        let boot = folder.boot_id().to_owned();
+        Ok((Self { journal, host, boot, open: BTreeMap::new() }, engine, newest))
+    }
+
+    /// Writes one input and what came of it. Durable before it returns where that is asked for. The engine
+    /// has taken the input in already.
+    pub fn write(
+        &mut self,
+        now: Timestamp,
+        input: &Input,
+        reaction: &Reaction,
+        how: Durability,
+        engine: &Engine,
+        clock: &Clock,
+    ) -> Result<(), JournalError> {
+        if !self.journal.is_writing() {
+            return self.begin(now, engine, clock);
+        }
+        let entry = Entry {
+            input: input.clone(),
+            actions: reaction.actions.clone(),
+            answers: reaction.answers.clone(),
+        };
+        let n = self.journal.append(now, &entry, how)?;
+        for id in &reaction.changed {
+            self.open.entry(*id).or_insert(n);
+        }
+        if self.journal.wants_checkpoint(now) {
+            self.open.retain(|id, _| engine.incident(*id).is_some_and(|incident| !incident.is_closed()));
+            self.journal.keep_from(self.open.values().min().copied());
+            self.begin(now, engine, clock)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a segment with the engine as it is now: all that it was ever told is in it.
+    pub fn begin(&mut self, now: Timestamp, engine: &Engine, clock: &Clock) -> Result<(), JournalError> {
+        if !self.journal.wants_checkpoint(now) {
+            return Err(JournalError::Stopped);
+        }
+        let checkpoint = serde_json::to_vec(engine)?;
+        let who = Beginning {
+            host: self.host.to_string(),
+            boot: self.boot.clone(),
+            wall_offset: clock.wall_offset(),
+            at: now,
+        };
+        self.journal.begin(&who, &checkpoint)
+    }
+
+    /// When lazy records must be made safe.
+    pub fn flush_due(&self) -> Option<Timestamp> {
+        self.journal.flush_due()
+    }
+
+    /// Makes them safe.
+    pub fn flush(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        self.journal.flush(now)
+    }
+}
+
+/// The engine as the checkpoint has it, told again what was recorded after that.
+fn restore(recovery: &Recovery) -> Engine {
+    let Some(checkpoint) = &recovery.checkpoint else { return Engine::new() };
+    let mut engine: Engine = match serde_json::from_slice(&checkpoint.bytes) {
+        Ok(engine) => engine,
+        Err(cause) => {
+            warn!(%cause, "the checkpoint is not understood: the engine begins anew, and looks before it acts");
+            return Engine::new();
+        }
+    };
+    let mut told = 0_u64;
+    for record in recovery.records::<Entry>() {
+        match record {
+            Ok(record) => {
+                let _ = engine.step(record.at, &record.body.input); // it was carried out, or is looked for (I9)
+                told += 1;
+            }
+            Err(trouble) => warn!(%trouble, "the journal ends early"),
+        }
+    }
+    info!(records = told, "the engine is back where it was");
+    engine
+}

@@ -1,0 +1,70 @@
+//! From what the configuration says of an application to the question that is asked.
+
+use super::probe::{self, Probe, Tls};
+use crate::act::chain;
+use crate::config::{self, AppConfig};
+use holdfast_core::signal::{AppSign, ProbeFailure};
+use holdfast_drivers::Places;
+
+/// Where a target is reached from this host: as configured, or as the driver forwards it.
+pub fn resolve(target: &config::Target, places: &Places) -> Option<(String, u16)> {
+    match target {
+        config::Target::Address(host, port) => Some((host.clone(), *port)),
+        config::Target::Guest(port) => {
+            let (_, at) = places.ports.iter().find(|(guest, _)| guest == port)?;
+            Some((at.ip().to_string(), at.port()))
+        }
+    }
+}
+
+/// The question, or the sign that it cannot be asked.
+pub fn probe(app: &AppConfig, places: &Places) -> Result<Probe, AppSign> {
+    let internal = |text: String| AppSign::Failed { how: ProbeFailure::Internal, text };
+    let password = match app.password.as_ref().map(config::Secret::read).transpose() {
+        Ok(password) => password.map(|password| probe::Password(password.reveal().to_owned())),
+        Err(cause) => return Err(internal(chain(&cause))),
+    };
+    let at = match app.probe.target().map(|target| resolve(target, places)) {
+        Some(Some((host, port))) => Some(probe::Target { host, port }),
+        Some(None) => return Err(internal("no port of this host leads to it".into())),
+        None => None,
+    };
+    Ok(match (&app.probe, at) {
+        (config::Probe::Postgres { user, db, query, expect, .. }, Some(at)) => Probe::Postgres(probe::Postgres {
+            at,
+            user: user.clone(),
+            password,
+            database: db.clone(),
+            query: query.clone(),
+            expect: expect.clone(),
+            write: app.write,
+        }),
+        (config::Probe::Mysql { user, db, query, expect, .. }, Some(at)) => Probe::Mysql(probe::Mysql {
+            at,
+            user: user.clone(),
+            password,
+            database: db.clone(),
+            query: query.clone(),
+            expect: expect.clone(),
+        }),
+        (config::Probe::Redis { user, db, .. }, Some(at)) => Probe::Redis(probe::Redis {
+            at,
+            user: user.clone(),
+            password,
+            database: *db,
+            key: None,
+            expect: None,
+        }),
+        (config::Probe::Http { host, path, status, contains, .. }, Some(at)) => Probe::Http(probe::Http {
+            at,
+            tls: None::<Tls>,
+            name: host.clone(),
+            path: path.clone(),
+            status: Some(*status),
+            contains: contains.clone(),
+        }),
+        (config::Probe::Tcp { .. }, Some(at)) => Probe::Tcp(probe::Tcp { at, banner: None }),
+        (config::Probe::Command { argv }, _) => Probe::Command(probe::Command { argv: argv.clone() }),
+        (_, None) => return Err(internal("it has no address".into())),
+    })
+}

@@ -1,0 +1,128 @@
+//! The house rules that a compiler does not check: sizes, borders, words, stories.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES: usize = 500;
+const FUNCTION_LINES: usize = 60;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target" && name != ".git") {
+            files(&path, ending, found);
+        } else if path.to_string_lossy().ends_with(ending) {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    files(&root().join("crates"), ".rs", &mut found);
+    found.sort();
+    let in_src = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "src");
+    found.into_iter().filter(in_src).map(|path| (path.clone(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// The part of a file before its tests.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]\n").next().unwrap()
+}
+
+fn short(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+#[test]
+fn a_file_fits_a_head() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|(path, text)| (short(path), code(text).lines().count()))
+        .filter(|(_, lines)| *lines > FILE_LINES)
+        .map(|(path, lines)| format!("{path}: {lines} lines before its tests"))
+        .collect();
+    assert!(long.is_empty(), "at most {FILE_LINES} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn a_function_fits_a_screen() {
+    let mut long = Vec::new();
+    for (path, text) in sources() {
+        let lines: Vec<&str> = code(&text).lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let head = line.trim_start();
+            let words: Vec<&str> = head.split_whitespace().take(6).collect();
+            if head.starts_with("//") || !words.contains(&"fn") || head.ends_with(';') {
+                continue;
+            }
+            let indent = line.len() - head.len();
+            let closing = format!("{}}}", " ".repeat(indent));
+            let length = lines[start..].iter().position(|line| *line == closing).map_or(1, |end| end + 1);
+            if length > FUNCTION_LINES {
+                long.push(format!("{}:{}: {length} lines", short(&path), start + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "at most {FUNCTION_LINES} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let allowed: [(&str, &[&str]); 4] = [
+        ("core", &[]),
+        ("logs", &[]),
+        ("drivers", &["holdfast-core"]),
+        ("sim", &["holdfast-core", "holdfast-drivers"]),
+    ];
+    for (name, may) in allowed {
+        let text = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).unwrap();
+        let ours = text.lines().filter(|line| line.starts_with("holdfast"));
+        for line in ours {
+            let used = line.split([' ', '=', '.']).next().unwrap();
+            assert!(may.contains(&used), "crates/{name} may not use {used}");
+        }
+    }
+}
+
+#[test]
+fn the_core_reads_no_clock_no_file_and_no_chance() {
+    let forbidden =
+        ["std::fs", "std::net", "std::env", "SystemTime", "Instant::now", "std::thread", "tokio", "HashMap"];
+    for (path, text) in sources() {
+        let path = short(&path);
+        if !path.starts_with("crates/core/src") {
+            continue;
+        }
+        for word in forbidden {
+            let used =
+                code(&text).lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
+            assert!(!used, "{path} uses {word}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let words = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"];
+    for (path, text) in sources() {
+        for word in words {
+            assert!(!text.contains(word), "{} has {word}", short(&path));
+        }
+    }
+}
+
+#[test]
+fn every_module_opens_with_what_it_is_for() {
+    for (path, text) in sources() {
+        assert!(text.starts_with("//!"), "{} does not say what it is for", short(&path));
+    }
+}
+
