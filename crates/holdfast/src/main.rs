@@ -1,8 +1,8 @@
 //! To be filled.
-#[allow(dead_code, reason = "the commands are wired later")]
-mod cli;
-#[allow(dead_code, reason = "the commands that use it are wired later")]
-mod config;
+#[allow(dead_code, reason = "wired by the daemon")]
+mod disk;
+#[allow(dead_code, reason = "wired by the daemon")]
+mod journal;
 #[allow(dead_code, reason = "wired by the daemon")]
 mod sense;
 fn main() {}
