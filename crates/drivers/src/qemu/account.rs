@@ -1,0 +1,110 @@
+//! The user that QEMU runs as: an own one where that can be, so that a guest that breaks out of its
+//! machine is nobody on the host.
+
+use super::process::read_small;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// A local user. Users that only a network directory knows are not found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its first group.
+    pub gid: u32,
+}
+
+/// Whose QEMU it is when the configuration names nobody and the daemon is root.
+pub const DEFAULTS: [&str; 2] = ["holdfast-qemu", "nobody"];
+
+impl Account {
+    /// The user of this name; `None` if there is none.
+    ///
+    /// # Errors
+    /// The list of users cannot be read.
+    pub fn named(name: &str) -> io::Result<Option<Self>> {
+        Ok(find(&read_small("/etc/passwd")?, name))
+    }
+
+    /// The same user, in another group.
+    #[must_use]
+    pub fn in_group(mut self, gid: u32) -> Self {
+        self.gid = gid;
+        self
+    }
+
+    /// Whether it gets to `path` and may read it, as far as owner, group and mode tell.
+    #[must_use]
+    pub fn may_read(&self, path: &Path) -> bool {
+        let allowed = |path: &Path, bit: u32| {
+            let Ok(meta) = path.metadata() else { return false };
+            let shift = match () {
+                () if meta.uid() == self.uid => 6,
+                () if meta.gid() == self.gid => 3,
+                () => 0,
+            };
+            meta.mode() >> shift & bit != 0
+        };
+        self.uid == 0 || (allowed(path, 4) && path.ancestors().skip(1).all(|folder| allowed(folder, 1)))
+    }
+}
+
+/// The number of a group; `None` if there is no such group.
+#[must_use]
+pub fn group(name: &str) -> Option<u32> {
+    find_group(&read_small("/etc/group").ok()?, name)
+}
+
+fn find(passwd: &str, name: &str) -> Option<Account> {
+    let fields = row(passwd, name)?;
+    let number = |at: usize| fields.get(at)?.parse().ok();
+    Some(Account { name: name.to_owned(), uid: number(2)?, gid: number(3)? })
+}
+
+fn find_group(groups: &str, name: &str) -> Option<u32> {
+    row(groups, name)?.get(2)?.parse().ok()
+}
+
+fn row<'a>(table: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    table.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn users_and_groups_are_found_by_their_whole_name() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\nnobody2:x:1:1::/:\nnobody:x:65534:65533::/:\nbad:x:y:z::/:";
+        let nobody = find(passwd, "nobody").unwrap();
+        assert_eq!((nobody.uid, nobody.gid), (65_534, 65_533));
+        assert_eq!((find(passwd, "bad"), find(passwd, "nob"), find(passwd, "")), (None, None, None));
+        assert_eq!(find_group("kvm:x:104:\n", "kvm"), Some(104));
+    }
+
+    #[test]
+    fn a_closed_folder_on_the_way_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("image");
+        std::fs::write(&file, "").unwrap();
+        let stranger = Account { name: "stranger".into(), uid: 3_999_999, gid: 3_999_999 };
+        let open = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        open(&file, 0o644);
+        open(folder.path(), 0o755);
+        assert!(stranger.may_read(&file));
+        open(folder.path(), 0o700);
+        assert!(!stranger.may_read(&file));
+        open(folder.path(), 0o711);
+        open(&file, 0o640);
+        assert!(!stranger.may_read(&file));
+        assert!(!stranger.may_read(&folder.path().join("missing")));
+    }
+}

@@ -1,0 +1,236 @@
+//! A11 to A17 of SAFETY.md: a guest agent that lies, shouts, mumbles, or says nothing.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod fake;
+
+use fake::{Fake, Side};
+use holdfast_drivers::qemu::agent::{Agent, AgentError, Freeze};
+use holdfast_drivers::qemu::wire::{ReadError, WireError};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(20); // no test waits so long; it only keeps one from hanging
+const SHORT: Duration = Duration::from_millis(250);
+
+/// Answers the sync of a new client as a real agent does.
+async fn sync(side: &mut Side) -> Option<()> {
+    let asked = side.hear().await?;
+    assert_eq!(asked["execute"], "guest-sync-delimited");
+    side.say(b"\xff").await;
+    side.say(format!("{{\"return\": {}}}\n", asked["arguments"]["id"])).await;
+    Some(())
+}
+
+/// An agent that syncs well and then gives these answers, one a question.
+fn agent(answers: &[&str]) -> (Fake, Agent) {
+    let answers: Vec<String> = answers.iter().map(|&a| a.to_owned()).collect();
+    let fake = Fake::play(move |mut side| {
+        let mut answers = VecDeque::from(answers.clone());
+        async move {
+            if sync(&mut side).await.is_none() {
+                return;
+            }
+            while let Some(asked) = side.hear().await {
+                let Some(answer) = answers.pop_front() else { continue };
+                side.say(answer.replace("ID", &asked["id"].to_string())).await;
+                side.say("\n").await;
+            }
+        }
+    });
+    let agent = Agent::new(fake.path(), 1_000);
+    (fake, agent)
+}
+
+#[tokio::test]
+async fn an_honest_agent_is_understood() {
+    let (_fake, agent) = agent(&[
+        r#"{"return": {}}"#,
+        r#"{"return": {"id": "debian", "version-id": "12", "pretty-name": "Debian \u001b[1m", "new": [1]}}"#,
+        r#"{"return": [{"name": "vda", "mountpoint": "/", "type": "ext4", "used-bytes": 5, "total-bytes": 9, "disk": []}]}"#,
+        r#"{"return": {"pid": 9}, "id": ID}"#,
+        r#"{"return": {"exited": false}, "id": ID}"#,
+        r#"{"return": {"exited": true, "exitcode": 3, "out-data": "aGVsbG8=", "err-data": "IQ=="}, "id": ID}"#,
+    ]);
+    let mut session = agent.session(LONG).await.unwrap();
+    session.ping().await.unwrap();
+    let os = session.os().await.unwrap();
+    assert_eq!(os.pretty_name.unwrap().as_str(), "Debian \\u{1b}[1m");
+    let fs = session.file_systems().await.unwrap();
+    assert_eq!((fs.kept[0].mountpoint.as_str(), fs.kept[0].used_bytes), ("/", Some(5)));
+    let end = session.exec(&["/bin/true".into()]).await.unwrap();
+    assert_eq!((end.code, end.output.as_slice()), (Some(3), b"hello!".as_slice()));
+}
+
+#[tokio::test]
+async fn what_others_left_in_the_pipe_is_no_answer_to_us() {
+    let fake = Fake::play(|mut side| async move {
+        // A13: the end of a long answer to a client before us, an old sync, a reply to nobody.
+        side.say(vec![b'x'; 100_000]).await;
+        side.say(b"\"}}\n\xff{\"return\": 17}\n{\"return\": \"old\"}\n").await;
+        sync(&mut side).await;
+        let asked = side.hear().await.unwrap();
+        side.say(format!("{{\"return\": \"thawed\", \"id\": {}}}\n", asked["id"].as_u64().unwrap() - 1))
+            .await;
+        side.say(format!("{{\"return\": \"frozen\", \"id\": {}}}\n", asked["id"])).await;
+        side.until_gone().await;
+    });
+    let agent = Agent::new(fake.path(), 1_000);
+    let mut session = agent.session(LONG).await.unwrap();
+    assert_eq!(session.freeze_state().await.unwrap(), Freeze::Frozen);
+}
+
+#[tokio::test]
+async fn an_agent_that_answers_everything_but_us_is_given_up() {
+    let fake = Fake::play(|mut side| async move {
+        side.hear().await;
+        while side.say(b"\xff{\"return\": 3}\n").await {}
+    });
+    let agent = Agent::new(fake.path(), 1_000);
+    let error = agent.session(LONG).await.unwrap_err();
+    assert!(matches!(error, AgentError::Absurd(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_gibibyte_without_an_end_of_line_is_cut_off_at_its_limit() {
+    let shout = |marked: bool| {
+        Fake::play(move |mut side| async move {
+            if marked {
+                sync(&mut side).await;
+                side.hear().await;
+            }
+            for _ in 0..1 << 14 {
+                if !side.say(vec![b'x'; 1 << 16]).await {
+                    return;
+                }
+            }
+        })
+    };
+    let fake = shout(true); // A11
+    let agent = Agent::new(fake.path(), 1_000);
+    let error = agent.session(LONG).await.unwrap().ping().await.unwrap_err();
+    assert!(matches!(error, AgentError::Garbage(ReadError::Refused(WireError::TooLong(_)))), "{error:?}");
+    assert!(fake.taken.load(Ordering::Relaxed) < 3 << 20);
+    let fake = shout(false); // the same before the sync
+    let error = Agent::new(fake.path(), 1_000).session(LONG).await.unwrap_err();
+    assert!(matches!(error, AgentError::Garbage(ReadError::Refused(WireError::TooLong(_)))), "{error:?}");
+    assert!(fake.taken.load(Ordering::Relaxed) < 4 << 20);
+}
+
+#[tokio::test]
+async fn monstrous_json_is_refused() {
+    let deep = format!("{{\"return\": {}", "[".repeat(100_000)); // A12
+    let many = format!("{{\"return\": [{}]}}", "1,".repeat(60_000));
+    for (answer, what) in [(deep.as_str(), WireError::TooDeep(64)), (&many, WireError::TooMany(50_000))] {
+        let (_fake, agent) = agent(&[answer]);
+        let error = agent.session(LONG).await.unwrap().file_systems().await.unwrap_err();
+        assert!(matches!(&error, AgentError::Garbage(ReadError::Refused(e)) if *e == what), "{error:?}");
+    }
+    for answer in [
+        r#"{"return": "thawed", "return": "frozen"}"#,
+        r#"{"return": 1e999}"#,
+        r#"{"return": 7}"#,
+        r#"{"return": {"thawed": "frozen"}}"#,
+        r#"{"return": "half"#,
+        "[]",
+        "\u{0}",
+    ] {
+        let (_fake, agent) = agent(&[answer]);
+        let error = agent.session(LONG).await.unwrap().freeze_state().await.unwrap_err();
+        assert!(matches!(error, AgentError::Odd(_)), "{answer}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_byte_at_a_time_does_not_stretch_the_limit() {
+    let fake = Fake::play(|mut side| async move {
+        sync(&mut side).await; // A14
+        side.hear().await;
+        while side.say(b" ").await {
+            tokio::time::sleep(SHORT / 10).await;
+        }
+    });
+    let agent = Agent::new(fake.path(), 1_000);
+    let mut session = agent.session(SHORT).await.unwrap();
+    assert!(matches!(session.ping().await.unwrap_err(), AgentError::Silent(_)));
+}
+
+#[tokio::test]
+async fn an_agent_that_is_away_is_silent_not_an_error_of_ours() {
+    let fake = Fake::play(|mut side| async move { side.until_gone().await });
+    let error = Agent::new(fake.path(), 1_000).session(SHORT).await.unwrap_err();
+    assert!(matches!(error, AgentError::Silent(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn file_systems_and_interfaces_by_the_thousand_become_a_few_printable_ones() {
+    let fs = r#"{"name": "a", "mountpoint": "/\u001b]0;x\u0007", "type": "ext4"}"#; // A15
+    let nic = r#"{"name": "\u202eeth0", "ip-addresses": [{"ip-address": "169.254.169.254", "prefix": 16}]}"#;
+    let answers = [
+        format!(r#"{{"return": [{}]}}"#, vec![fs; 5_000].join(",")),
+        format!(r#"{{"return": [{}]}}"#, vec![nic; 3_000].join(",")),
+    ];
+    let (_fake, agent) = agent(&[&answers[0], &answers[1]]);
+    let mut session = agent.session(LONG).await.unwrap();
+    let all = session.file_systems().await.unwrap();
+    assert_eq!((all.kept.len(), all.left_out), (256, 4_744));
+    assert_eq!(all.kept[0].mountpoint.as_str(), "/\\u{1b}]0;x\\u{7}");
+    let all = session.interfaces().await.unwrap();
+    assert_eq!((all.kept.len(), all.left_out), (256, 2_744));
+    assert_eq!(all.kept[0].name.as_str(), "\\u{202e}eth0");
+    // A16: an address is a text; there is nothing in this crate that could dial it.
+    assert_eq!(all.kept[0].ip_addresses.kept[0].ip_address.as_str(), "169.254.169.254");
+}
+
+#[tokio::test]
+async fn a_freeze_of_nothing_and_a_thaw_that_never_ends_are_told() {
+    let (_fake, lying) = agent(&[r#"{"return": 0}"#]); // A17
+    let error = lying.session(LONG).await.unwrap().freeze().await.unwrap_err();
+    assert_eq!(error.to_string(), "the guest agent froze nothing");
+    let (_fake, mute) = agent(&[]);
+    let error = mute.session(SHORT).await.unwrap().thaw().await.unwrap_err();
+    assert!(matches!(error, AgentError::Silent(_)) && error.is_unknown(), "{error:?}");
+    let round = [r#"{"return": 1}"#, r#"{"return": "frozen"}"#].repeat(3);
+    let (_fake, stubborn) = agent(&round);
+    let error = stubborn.session(LONG).await.unwrap().thaw().await.unwrap_err();
+    assert_eq!(error.to_string(), "the guest agent thaws and stays frozen");
+}
+
+#[tokio::test]
+async fn endless_command_output_is_cut_or_refused() {
+    let output = "QUFB".repeat(40_000);
+    let end = json!({ "return": { "exited": true, "exitcode": 0, "out-data": output, "err-data": output } });
+    let (_fake, talky) = agent(&[r#"{"return": {"pid": 1}}"#, &end.to_string()]);
+    let end = talky.session(LONG).await.unwrap().exec(&["x".into()]).await.unwrap();
+    assert_eq!(end.output.len(), 65_536);
+    let running = [r#"{"return": {"pid": 1}}"#].into_iter().chain([r#"{"return": {"exited": false}}"#; 99]);
+    let (_fake, endless) = agent(&running.collect::<Vec<_>>());
+    let error = endless.session(SHORT).await.unwrap().exec(&["x".into()]).await.unwrap_err();
+    assert!(matches!(error, AgentError::Silent(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_never_ends_is_read_up_to_its_limit() {
+    let chunk = json!({ "return": { "count": 3, "buf-b64": "QUFB", "eof": false } }).to_string();
+    let answers: Vec<&str> =
+        [r#"{"return": 5}"#].into_iter().chain([chunk.as_str(); 99]).chain([r#"{"return": {}}"#]).collect();
+    let (_fake, agent) = agent(&answers);
+    let content = agent.session(LONG).await.unwrap().read_file("/proc/meminfo", 100).await.unwrap();
+    assert_eq!(content.len(), 100);
+}
+
+#[tokio::test]
+async fn between_two_sessions_the_socket_is_free_for_others() {
+    let (fake, agent) = agent(&[r#"{"return": {}}"#]);
+    for _ in 0..3 {
+        agent.session(LONG).await.unwrap().ping().await.unwrap();
+        let other = Agent::new(fake.path(), 7); // the fake serves one client at a time, as QEMU does
+        other.session(LONG).await.unwrap().ping().await.unwrap();
+    }
+    let mut session = agent.session(LONG).await.unwrap();
+    session.call::<Value>("guest-ping", Value::Null).await.unwrap();
+    let second = Agent::new(fake.path(), 9);
+    assert!(matches!(second.session(SHORT).await.unwrap_err(), AgentError::Silent(_)));
+}
