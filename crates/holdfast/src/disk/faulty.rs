@@ -193,11 +193,11 @@ fn survive(file: &Content, dice: &mut Dice) -> Content {
         }
         let old = bytes.clone();
         put(&mut bytes, at, &more);
+        let missing = |byte: usize| (byte / SECTOR).wrapping_mul(2_654_435_761) >> 3 & 1 == 0;
         if mode == 1 {
-            for byte in start..start + more.len() {
-                // some sectors in the middle are missing
-                if (byte / SECTOR).wrapping_mul(2_654_435_761) >> 3 & 1 == 0 {
-                    bytes[byte] = old.get(byte).copied().unwrap_or(0);
+            for (byte, new) in bytes.iter_mut().enumerate().skip(start).take(more.len()) {
+                if missing(byte) {
+                    *new = old.get(byte).copied().unwrap_or(0); // some sectors in the middle are missing
                 }
             }
         }

@@ -143,10 +143,8 @@ impl Segment {
     /// # Errors
     /// The disk refused.
     pub fn advance(&mut self) -> io::Result<Step> {
-        match self.step()? {
-            Step::Bad(_) if self.first && self.resync()? => self.step(),
-            step => Ok(step),
-        }
+        let step = self.step()?;
+        if self.first && matches!(step, Step::Bad(_)) && self.resync()? { self.step() } else { Ok(step) }
     }
 
     /// Searches for the next good record behind a bad byte; `false` if there is none.
