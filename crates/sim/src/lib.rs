@@ -1,1 +1,35 @@
-//! To be filled.
+//! A world to test in: hosts, guests, faults and a clock that the tests own.
+//!
+//! The real engine runs in it; only the edges are replaced. One seed gives everything that varies, and
+//! the same seed and story run the same again. Table of contents:
+//!
+//! - `faults` what can happen, in words; `story` a whole story; `strike` does it to the world
+//! - `world`, `machine`, `guest`, `lease` the truth
+//! - `sense` what Holdfast sees of it; `driver` what it does to it; `daemon`, `journal` Holdfast itself
+//! - `checker` the invariants; `mutant` ways to break them on purpose
+//! - `run` one run; `scenario` story files; `simulate` random stories
+
+mod checker;
+mod daemon;
+mod driver;
+pub mod faults;
+mod guest;
+mod journal;
+mod lease;
+mod machine;
+mod mutant;
+mod random;
+mod run;
+pub mod scenario;
+mod sense;
+mod story;
+mod strike;
+mod timeline;
+mod world;
+
+pub use checker::Violation;
+pub use faults::Happening;
+pub use mutant::{Mutant, UnknownMutant};
+pub use random::Random;
+pub use run::Options;
+pub use story::{Event, FoundAs, Moment, Story, StoryError, VmSetup, When};

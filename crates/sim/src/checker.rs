@@ -1,0 +1,356 @@
+//! The invariants of SAFETY.md, checked at each step against the truth of the world.
+//!
+//! The checker believes nothing that the engine says of itself where the world can be asked instead.
+
+use crate::journal::{Restored, write};
+use crate::machine::Machine;
+use crate::world::World;
+use holdfast_core::action::{Action, ActionId, Command, Ended, Fact, Found, Operation, Order, Reason, Wish};
+use holdfast_core::engine::{Desired, Engine, Reaction};
+use holdfast_core::incident::Phase;
+use holdfast_core::input::Input;
+use holdfast_core::lease::{Incarnation, Lease};
+use holdfast_core::subject::VmName;
+use holdfast_core::time::{Duration, Timestamp};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which, as in SAFETY.md; `replay` if a replay differed.
+    pub invariant: &'static str,
+    /// When.
+    pub at: Timestamp,
+    /// What happened.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} broken at {}: {}", self.invariant, self.at, self.what)
+    }
+}
+
+/// Three periods, and the second that a failing question takes (T_FRESH).
+const FRESH: Duration = Duration::from_secs(4);
+/// STORM_N, STORM_PCT and STORM_W of I11.
+const STORM: (usize, usize, Duration) = (3, 25, Duration::from_secs(60));
+
+/// What the checker remembers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checker {
+    pub(crate) violations: Vec<Violation>,
+    /// Commands that were asked and not yet answered.
+    pending: Option<Command>,
+    /// In maintenance until then.
+    maintained: BTreeMap<VmName, Timestamp>,
+    /// Recoveries begun, per VM, since a person last interfered.
+    recoveries: BTreeMap<VmName, VecDeque<Timestamp>>,
+    /// The power of this VM was cut as the first half of a recovery.
+    half_way: BTreeSet<VmName>,
+    /// Which VMs were acted on, and when last.
+    acted: BTreeMap<VmName, Timestamp>,
+    /// Destructive orders without an outcome.
+    open: BTreeMap<ActionId, VmName>,
+    /// VMs that something unknown was done to, and nobody has looked since.
+    unclear: BTreeSet<VmName>,
+    /// Orders that have had their effect.
+    done: BTreeSet<(u32, ActionId)>,
+    started: BTreeMap<VmName, Incarnation>,
+}
+
+impl Checker {
+    pub(crate) fn broken(&mut self, invariant: &'static str, at: Timestamp, what: String) {
+        self.violations.push(Violation { invariant, at, what });
+    }
+
+    /// A person asks for something.
+    pub(crate) fn asks(&mut self, command: &Command, heard: bool) {
+        self.pending = heard.then(|| command.clone());
+    }
+
+    /// A person was told that a VM is in maintenance.
+    pub(crate) fn believes_maintained(&mut self, command: &Command) {
+        if let (Wish::MaintenanceOn { until }, Some(_)) = (&command.wish, self.pending.take()) {
+            self.maintained.insert(command.vm.clone(), until.unwrap_or(Timestamp::NEVER));
+        }
+    }
+
+    /// The engine took a step.
+    pub(crate) fn steps(
+        &mut self,
+        now: Timestamp,
+        input: &Input,
+        reaction: &Reaction,
+        engine: &Engine,
+        world: &World,
+    ) {
+        if engine.now() != now {
+            self.broken("I20", now, format!("the engine was told that it is {}", engine.now()));
+        }
+        match input {
+            Input::Started(_) => {
+                let open = std::mem::take(&mut self.open);
+                self.unclear.extend(open.into_values());
+            }
+            Input::Outcome(outcome) => {
+                let vm = self.open.remove(&outcome.action);
+                match (&outcome.ended, vm) {
+                    (Ended::Unknown { .. }, Some(vm)) => {
+                        self.unclear.insert(vm);
+                    }
+                    (Ended::Done(Fact::Found(found)), _) => self.looked(found, outcome.action, world),
+                    (Ended::Unknown { .. } | Ended::Done(_) | Ended::Failed { .. }, _) => {}
+                }
+            }
+            Input::Command(command) => self.answered(command, reaction),
+            Input::Configured(_) | Input::Signal(_) | Input::Tick => {}
+        }
+        for action in &reaction.actions {
+            self.asks_for(now, action, engine, world);
+        }
+    }
+
+    fn looked(&mut self, found: &Found, _action: ActionId, world: &World) {
+        match found {
+            Found::Dead(proof) => {
+                self.unclear.remove(proof.vm());
+            }
+            Found::Running { pid, .. } => {
+                let seen = world.machines.iter().find(|machine| machine.record.pid == *pid);
+                if let Some(machine) = seen {
+                    self.unclear.remove(&machine.setup.name);
+                }
+            }
+            Found::Unclear { .. } => {}
+        }
+    }
+
+    fn answered(&mut self, command: &Command, reaction: &Reaction) {
+        self.pending = None;
+        let refused = reaction.answers.iter().any(|a| a.command == command.id && a.refused.is_some());
+        if refused {
+            return;
+        }
+        let vm = &command.vm;
+        match &command.wish {
+            Wish::MaintenanceOn { until } => {
+                self.maintained.insert(vm.clone(), until.unwrap_or(Timestamp::NEVER));
+            }
+            Wish::MaintenanceOff => {
+                self.maintained.remove(vm);
+            }
+            Wish::Release => {
+                self.recoveries.remove(vm);
+                self.acted.clear();
+            }
+            Wish::Start | Wish::Stop { .. } | Wish::Restart { .. } => {
+                self.recoveries.remove(vm);
+            }
+            Wish::Pause | Wish::Resume | Wish::Announce { .. } | Wish::WorkDone(_) => {}
+        }
+    }
+
+    /// The engine asks for an action.
+    fn asks_for(&mut self, now: Timestamp, action: &Action, engine: &Engine, world: &World) {
+        let vm = &action.vm;
+        let Some(machine) = world.index(vm).map(|at| &world.machines[at]) else { return };
+        let changes = action.order.is_destructive() || matches!(action.order, Order::TakeLease { .. });
+        if !changes {
+            return;
+        }
+        let name = action.order.name();
+        let by_person = matches!(action.reason, Reason::Command(_));
+        self.maintained.retain(|_, until| *until > now);
+        if !by_person && self.maintained.contains_key(vm) {
+            self.broken("I5", now, format!("{name} of {vm} in maintenance"));
+        }
+        if !by_person && self.unclear.contains(vm) {
+            self.broken(
+                "I9",
+                now,
+                format!("{name} of {vm}, and nobody has looked what became of the last order"),
+            );
+        }
+        if !action.order.is_destructive() {
+            return;
+        }
+        self.open.insert(action.id, vm.clone());
+        match &action.reason {
+            Reason::Command(_) => {}
+            Reason::Upkeep => self.check_upkeep(now, action, engine, machine),
+            Reason::Incident(id) => {
+                let incident = engine.incident(*id);
+                let drill = incident.is_some_and(|incident| incident.drill);
+                let grounded = incident.is_some_and(|incident| incident.diagnosis.grounds.suffice());
+                self.check_recovery(now, action, grounded, drill, machine, world.machines.len());
+            }
+        }
+    }
+
+    fn check_upkeep(&mut self, now: Timestamp, action: &Action, engine: &Engine, machine: &Machine) {
+        let vm = &action.vm;
+        let wanted = engine.vm(vm).is_some_and(|state| state.desired == Desired::Running);
+        if wanted && !matches!(action.order, Order::Start { .. }) {
+            self.broken("I7", now, format!("upkeep asks to {} {vm}", action.order.name()));
+        }
+        let rebooted = machine.record.boot == 0;
+        if matches!(action.order, Order::Start { .. }) && !rebooted && machine.process.is_some() {
+            self.broken("I1", now, format!("upkeep starts {vm}, which has a process"));
+        }
+    }
+
+    fn check_recovery(
+        &mut self,
+        now: Timestamp,
+        action: &Action,
+        grounded: bool,
+        drill: bool,
+        machine: &Machine,
+        vms: usize,
+    ) {
+        let (vm, name) = (&action.vm, action.order.name());
+        let gentle = matches!(
+            &action.order,
+            Order::Perform { operation: Operation::Continue | Operation::LinkUp | Operation::Thaw, .. }
+        );
+        if gentle {
+            return;
+        }
+        if !machine.was_ill(now, FRESH) {
+            self.broken("I10", now, format!("{name} of {vm}, which is well"));
+        }
+        if !grounded && machine.process.is_some() {
+            self.broken("I10", now, format!("{name} of {vm} on thin grounds"));
+        }
+        if drill {
+            return;
+        }
+        self.check_storm(now, vm, vms);
+        let second_half = matches!(action.order, Order::Start { .. }) && self.half_way.remove(vm);
+        if matches!(action.order, Order::PowerOff { .. }) {
+            self.half_way.insert(vm.clone());
+        }
+        if second_half {
+            return;
+        }
+        let budget = machine.setup.policy.budget;
+        let begun = self.recoveries.entry(vm.clone()).or_default();
+        begun.retain(|at| now.since(*at) < budget.within);
+        begun.push_back(now);
+        if begun.len() > budget.tries as usize {
+            let count = begun.len();
+            self.broken("I6", now, format!("{name} of {vm} is recovery {count} of {}", budget.tries));
+        }
+    }
+
+    fn check_storm(&mut self, now: Timestamp, vm: &VmName, vms: usize) {
+        self.acted.retain(|_, at| now.since(*at) < STORM.2);
+        self.acted.insert(vm.clone(), now);
+        let acted = self.acted.len();
+        if acted > STORM.0 && acted * 100 > STORM.1 * vms {
+            self.broken("I11", now, format!("{acted} of {vms} VMs were acted on within {:?}", STORM.2));
+        }
+    }
+
+    /// An order reaches the world. `machine` is as it was before.
+    pub(crate) fn takes_effect(
+        &mut self,
+        now: Timestamp,
+        action: &Action,
+        life: u32,
+        machine: &Machine,
+        recorded: bool,
+    ) {
+        let name = action.order.name();
+        if !recorded {
+            self.broken("I8", now, format!("{name} of {} is done and not recorded", action.vm));
+        }
+        if !self.done.insert((life, action.id)) {
+            self.broken("I9", now, format!("{name} of {} is done twice", action.vm));
+        }
+        if action.order.is_destructive() && machine.setup.name != action.vm {
+            self.broken("I7", now, format!("{name} of {} is done to {}", action.vm, machine.setup.name));
+        }
+    }
+
+    /// An order was carried out and not refused. `before` is the incarnation that ran.
+    pub(crate) fn obeyed(&mut self, now: Timestamp, action: &Action, before: Option<Incarnation>) {
+        let named = match &action.order {
+            Order::Perform { incarnation, .. } | Order::PowerOff { incarnation, .. } => *incarnation,
+            Order::Inspect
+            | Order::Capture { .. }
+            | Order::TakeLease { .. }
+            | Order::Adopt { .. }
+            | Order::Start { .. }
+            | Order::ReleaseLease { .. } => return,
+        };
+        if before.is_some_and(|running| running != named) {
+            let name = action.order.name();
+            self.broken("I3", now, format!("{name} of incarnation {named} is done to {before:?}"));
+        }
+    }
+
+    /// A process is about to be started.
+    pub(crate) fn starts(&mut self, now: Timestamp, machine: &Machine, lease: &Lease, held: Option<&Lease>) {
+        let vm = &machine.setup.name;
+        if let Some(process) = &machine.process {
+            let running = process.incarnation;
+            self.broken("I1", now, format!("{vm} is started while incarnation {running} has its disk open"));
+        }
+        if held != Some(lease) {
+            self.broken("I2", now, format!("{vm} is started under {lease:?}, on record is {held:?}"));
+        }
+        let last = self.started.insert(vm.clone(), lease.incarnation);
+        if last.is_some_and(|last| last >= lease.incarnation) {
+            self.broken("I9", now, format!("{vm} is started as {} after {last:?}", lease.incarnation));
+        }
+    }
+
+    /// The daemon crashed, stalled or was read back. No VM may have noticed.
+    pub(crate) fn daemon_struck(&mut self, now: Timestamp, before: &[bool], after: &[bool]) {
+        if before != after {
+            self.broken("I7", now, "what happened to the daemon ended a VM".into());
+        }
+    }
+
+    /// The journal was read back after a restart.
+    pub(crate) fn restored(&mut self, now: Timestamp, restored: &Restored, before: Option<&str>) {
+        if let Some(what) = &restored.differs {
+            self.broken("replay", now, what.clone());
+        }
+        let same = before.is_none_or(|before| before == write(&restored.engine));
+        if restored.complete && !same {
+            self.broken("replay", now, "the restored engine is not the one that crashed".into());
+        }
+    }
+
+    /// All faults are over and the time to converge is, too (I21).
+    pub(crate) fn converged(&mut self, engine: &Engine, world: &World) {
+        let now = world.now;
+        for machine in &world.machines {
+            let vm = &machine.setup.name;
+            let (Some(status), Some(state)) = (engine.status(vm, now), engine.vm(vm)) else { continue };
+            let held = state
+                .open_incidents()
+                .filter_map(|id| engine.incident(id))
+                .any(|incident| matches!(incident.phase, Phase::Held(_)));
+            let settled = match status.state.as_str() {
+                "running" => !machine.is_ill(),
+                "held" => held,
+                "stopped" => state.desired != Desired::Running && machine.process.is_none(),
+                "paused" => state.paused_by.is_some(),
+                _ => false,
+            };
+            if !settled {
+                let ill = if machine.is_ill() { "ill" } else { "well" };
+                self.broken("I21", now, format!("{vm} is called {} and is {ill}: {status:?}", status.state));
+            }
+            let leased = world.leases.of(vm).map(|lease| lease.incarnation);
+            if status.state == "running" && machine.incarnation() != leased {
+                self.broken("I2", now, format!("{vm} runs without its lease"));
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What runs inside a VM: an operating system that boots, an agent, and applications.
+//!
+//! This is the truth; what Holdfast gets to see of it is made in `sense.rs`.
+
+use crate::faults::{AgentFault, AppFault, GuestFault};
+use crate::story::VmSetup;
+use holdfast_core::subject::AppName;
+use std::time::Duration;
+
+/// How far a boot has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Firmware, or a kernel that has not printed yet.
+    Firmware,
+    /// The kernel prints.
+    Kernel,
+    /// Where a boot that fails does so.
+    Middle,
+    /// The network is up; nobody listens.
+    Network,
+    /// The agent is there.
+    Agent,
+    /// The applications are starting.
+    Starting,
+    /// All is up.
+    Up,
+}
+
+impl Stage {
+    /// The stages after power-on, and when they come in parts of a hundred of the whole boot.
+    pub(crate) const PLAN: [(Self, u32); 6] = [
+        (Self::Kernel, 5),
+        (Self::Middle, 40),
+        (Self::Network, 60),
+        (Self::Agent, 75),
+        (Self::Starting, 85),
+        (Self::Up, 100),
+    ];
+}
+
+/// Whether the operating system lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Without power.
+    Off,
+    /// Booting.
+    Booting(Stage),
+    /// Up.
+    Up,
+    /// Nothing inside answers.
+    Hung {
+        /// The disk moves all the same.
+        working: bool,
+    },
+    /// The kernel stopped itself.
+    Panicked,
+}
+
+/// How one application is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AppState {
+    Serving,
+    Starting,
+    Dead,
+    Hung,
+    Wrong,
+    Exhausted,
+}
+
+/// One application.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) name: AppName,
+    pub(crate) state: AppState,
+    /// Counts its changes, so that an old timer does not touch a new state.
+    pub(crate) turn: u64,
+    pub(crate) denies: bool,
+    pub(crate) slow: bool,
+    pub(crate) unprobed: bool,
+    /// No restart of it helps.
+    pub(crate) broken: bool,
+    /// No reboot helps either.
+    pub(crate) ruined: bool,
+}
+
+impl App {
+    pub(crate) fn enter(&mut self, state: AppState) {
+        self.state = state;
+        self.turn += 1;
+    }
+
+    /// How it comes up when something starts it.
+    pub(crate) const fn comes_up(&self) -> AppState {
+        if self.broken || self.ruined { AppState::Dead } else { AppState::Serving }
+    }
+
+    /// What a person would call its state: serving, on the way, or failed.
+    pub(crate) const fn is_ill(&self) -> bool {
+        !matches!(self.state, AppState::Serving | AppState::Starting) || self.broken || self.ruined
+    }
+
+    pub(crate) fn strike(&mut self, fault: AppFault) {
+        match fault {
+            AppFault::Dies => self.enter(AppState::Dead),
+            AppFault::Hangs => self.enter(AppState::Hung),
+            AppFault::Wrong => self.enter(AppState::Wrong),
+            AppFault::Exhausted => self.enter(AppState::Exhausted),
+            AppFault::Starts => self.enter(AppState::Starting),
+            AppFault::Denies => self.denies = true,
+            AppFault::Slow => self.slow = true,
+            AppFault::CannotBeProbed => self.unprobed = true,
+            AppFault::Broken | AppFault::Ruined => {
+                self.broken = true;
+                self.ruined = fault == AppFault::Ruined;
+                self.enter(AppState::Dead);
+            }
+            AppFault::Works => {
+                (self.denies, self.slow, self.unprobed) = (false, false, false);
+                (self.broken, self.ruined) = (false, false);
+                self.enter(AppState::Serving);
+            }
+        }
+    }
+}
+
+/// The inside of a VM.
+#[derive(Clone, Debug)]
+pub(crate) struct Guest {
+    pub(crate) life: Life,
+    /// Counts its boots, so that an old timer does not touch a new boot.
+    pub(crate) boots: u64,
+    pub(crate) boot_fault: Option<GuestFault>,
+    /// Only a new process ends its hang.
+    pub(crate) wedged: bool,
+    pub(crate) agent: AgentFault,
+    pub(crate) busy: bool,
+    pub(crate) writes_nothing: bool,
+    pub(crate) frozen: bool,
+    pub(crate) net_lost: bool,
+    pub(crate) read_only: bool,
+    pub(crate) disk_full: bool,
+    pub(crate) low_memory: bool,
+    pub(crate) apps: Vec<App>,
+}
+
+impl Guest {
+    /// A guest without power.
+    pub(crate) fn new(setup: &VmSetup) -> Self {
+        let app = |name: &AppName| App {
+            name: name.clone(),
+            state: AppState::Dead,
+            turn: 0,
+            denies: false,
+            slow: false,
+            unprobed: false,
+            broken: false,
+            ruined: false,
+        };
+        Self {
+            life: Life::Off,
+            boots: 0,
+            boot_fault: None,
+            wedged: false,
+            agent: AgentFault::Answers,
+            busy: false,
+            writes_nothing: false,
+            frozen: false,
+            net_lost: false,
+            read_only: false,
+            disk_full: false,
+            low_memory: false,
+            apps: setup.policy.apps.keys().map(app).collect(),
+        }
+    }
+
+    /// Power-on or reset: what was only in memory is gone. A wedged machine does not even notice a reset.
+    pub(crate) fn boot(&mut self) {
+        self.boots += 1;
+        if self.wedged {
+            return;
+        }
+        self.life = Life::Booting(Stage::Firmware);
+        self.agent = AgentFault::Answers;
+        (self.busy, self.frozen, self.net_lost) = (false, false, false);
+        (self.read_only, self.low_memory) = (false, false);
+        for app in &mut self.apps {
+            app.broken &= app.ruined;
+            app.enter(AppState::Dead);
+        }
+    }
+
+    /// It is up at once, as a VM that has run for long.
+    pub(crate) fn be_up(&mut self) {
+        self.boot();
+        self.life = Life::Up;
+        self.apps.iter_mut().for_each(|app| app.enter(AppState::Serving));
+    }
+
+    /// The power is gone.
+    pub(crate) fn lose_power(&mut self) {
+        self.life = Life::Off;
+        self.boots += 1;
+        self.wedged = false;
+        self.apps.iter_mut().for_each(|app| app.enter(AppState::Dead));
+    }
+
+    /// How long this boot takes.
+    pub(crate) fn boot_time(&self, setup: &VmSetup) -> Duration {
+        let slowly = self.boot_fault == Some(GuestFault::BootsSlowly);
+        setup.boots_in * if slowly { 4 } else { 1 }
+    }
+
+    /// Its applications come up, as far as they can.
+    pub(crate) fn arrive(&mut self) {
+        self.life = Life::Up;
+        let dead = self.read_only;
+        for app in &mut self.apps {
+            let state = if dead { AppState::Dead } else { app.comes_up() };
+            app.enter(state);
+        }
+    }
+
+    /// Its disk moves.
+    pub(crate) const fn is_writing(&self) -> bool {
+        match self.life {
+            Life::Booting(_) | Life::Hung { working: true } => true,
+            Life::Up => !self.writes_nothing && !self.frozen,
+            Life::Off | Life::Hung { working: false } | Life::Panicked => false,
+        }
+    }
+
+    /// Something is wrong inside that no patience ends. A slow, busy, frozen or booting guest is well.
+    pub(crate) fn is_ill(&self) -> bool {
+        let failing_boot = self.boot_fault.is_some_and(|fault| fault != GuestFault::BootsSlowly);
+        match self.life {
+            Life::Booting(_) => failing_boot || self.apps.iter().any(|app| app.ruined),
+            Life::Up => {
+                let defect = self.net_lost || self.read_only || self.disk_full || self.low_memory;
+                defect || self.apps.iter().any(App::is_ill)
+            }
+            Life::Off | Life::Hung { .. } | Life::Panicked => true,
+        }
+    }
+
+    /// The index of an application.
+    pub(crate) fn app(&self, name: &AppName) -> Option<usize> {
+        self.apps.iter().position(|app| app.name == *name)
+    }
+}

@@ -1,0 +1,64 @@
+//! The lease store of one host: a file that says which incarnation of each VM may run.
+
+use holdfast_core::lease::{DeathProof, Incarnation, Lease, Token};
+use holdfast_core::subject::{HostName, VmName};
+use std::collections::BTreeMap;
+
+/// Leases, and the tokens given out.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseStore {
+    holder: HostName,
+    leases: BTreeMap<VmName, Lease>,
+    last: Token,
+}
+
+impl LeaseStore {
+    pub(crate) const fn new(holder: HostName) -> Self {
+        Self { holder, leases: BTreeMap::new(), last: Token(0) }
+    }
+
+    /// The lease on record.
+    pub(crate) fn of(&self, vm: &VmName) -> Option<&Lease> {
+        self.leases.get(vm)
+    }
+
+    /// The newest incarnation that was ever leased.
+    pub(crate) fn newest(&self, vm: &VmName) -> Incarnation {
+        self.of(vm).map_or(Incarnation::NONE, |lease| lease.incarnation)
+    }
+
+    /// Writes a lease for this incarnation, under a new token.
+    pub(crate) fn grant(&mut self, vm: &VmName, incarnation: Incarnation) -> Lease {
+        self.last.0 += 1;
+        let lease = Lease { vm: vm.clone(), incarnation, token: self.last, holder: self.holder.clone() };
+        self.leases.insert(vm.clone(), lease.clone());
+        lease
+    }
+
+    /// The lease for the incarnation after the dead one; refused if that is not the newest.
+    pub(crate) fn take(&mut self, proof: &DeathProof) -> Result<Lease, String> {
+        let newest = self.newest(proof.vm());
+        if proof.incarnation() < newest {
+            let dead = proof.incarnation();
+            return Err(format!("incarnation {dead} is dead, but the newest is {newest}"));
+        }
+        Ok(self.grant(proof.vm(), proof.incarnation().next()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_core::lease::Death;
+
+    #[test]
+    fn the_death_of_an_old_incarnation_gives_no_lease() {
+        let vm: VmName = "web".parse().expect("a name");
+        let mut store = LeaseStore::new("atlas".parse().expect("a name"));
+        let dead = |n| DeathProof::witnessed(vm.clone(), Incarnation(n), Death::NeverStarted);
+        assert_eq!(store.take(&dead(0)).map(|lease| lease.incarnation), Ok(Incarnation(1)));
+        assert_eq!(store.take(&dead(1)).map(|lease| lease.incarnation), Ok(Incarnation(2)));
+        assert!(store.take(&dead(1)).is_err());
+        assert_eq!(store.of(&vm).map(|lease| lease.token), Some(Token(2)));
+    }
+}

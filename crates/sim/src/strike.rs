@@ -1,0 +1,238 @@
+//! Does to the world what a story says.
+
+use crate::faults::{
+    AgentFault, CableFault, DiskFault, GuestFault, Happening, HostFault, HypervisorFault, ProcessFault, Quirk,
+};
+use crate::guest::{AppState, Life};
+use crate::world::World;
+use holdfast_core::lease::ExitStatus;
+use holdfast_core::signal::{FindingKind, HypervisorSign, NetworkSign, ProcessState, RunState, Seen};
+use holdfast_core::subject::VmName;
+
+const SIGKILL: ExitStatus = ExitStatus::Signal(9);
+
+impl World {
+    /// Something happens. What concerns Holdfast itself is not the world's business and is left alone.
+    pub(crate) fn strike(&mut self, happening: &Happening) {
+        self.note_ill();
+        let at = |name: &VmName| self.index(name);
+        match happening {
+            Happening::Process(vm, fault) => at(vm).map_or((), |vm| self.strike_process(vm, *fault)),
+            Happening::Hypervisor(vm, fault) => at(vm).map_or((), |vm| self.strike_hypervisor(vm, *fault)),
+            Happening::Guest(vm, fault) => at(vm).map_or((), |vm| self.strike_guest(vm, *fault)),
+            Happening::Agent(vm, fault) => at(vm).map_or((), |vm| self.strike_agent(vm, *fault)),
+            Happening::App(vm, app, fault) => {
+                let Some(vm) = at(vm) else { return };
+                let running = self.machines[vm].guest.life == Life::Up;
+                if let Some(app) = self.machines[vm].guest.app(app) {
+                    self.machines[vm].guest.apps[app].strike(*fault);
+                    if !running {
+                        self.machines[vm].guest.apps[app].enter(AppState::Dead);
+                    }
+                }
+            }
+            Happening::Cable(vm, fault) => {
+                let Some(vm) = at(vm) else { return };
+                let up = *fault == CableFault::Plugged;
+                self.machines[vm].cable = up;
+                self.tell(vm, Seen::Network(NetworkSign::Link { up }));
+            }
+            Happening::Disk(vm, fault) => {
+                let Some(vm) = at(vm) else { return };
+                self.machines[vm].storage = *fault == DiskFault::Works;
+                self.use_storage_soon(vm);
+            }
+            Happening::Order(order, vm, quirk) => {
+                let Some(vm) = at(vm) else { return };
+                self.machines[vm].quirks.remove(order);
+                if *quirk != Quirk::Works {
+                    self.machines[vm].quirks.insert(order.clone(), *quirk);
+                }
+            }
+            Happening::Host(fault) => self.strike_host(*fault),
+            Happening::WallClock(by) => self.host.wall = self.host.wall.saturating_add(*by),
+            Happening::Daemon(_) | Happening::Reload(_) | Happening::Person(..) => {}
+        }
+    }
+
+    fn strike_process(&mut self, vm: usize, fault: ProcessFault) {
+        match fault {
+            ProcessFault::Dies => self.kill(vm, SIGKILL),
+            ProcessFault::Stops => self.enter_process_state(vm, ProcessState::Stopped),
+            ProcessFault::GoesOn => self.enter_process_state(vm, ProcessState::Running),
+            ProcessFault::CannotDie => {
+                self.machines[vm].unkillable = true;
+                self.enter_process_state(vm, ProcessState::DiskWait);
+            }
+            ProcessFault::CanDie => {
+                self.machines[vm].unkillable = false;
+                let dying = self.machines[vm].process.as_ref().is_some_and(|process| process.dying);
+                if dying {
+                    if let Some(process) = &mut self.machines[vm].process {
+                        process.dying = false;
+                    }
+                    self.kill(vm, SIGKILL);
+                } else {
+                    self.enter_process_state(vm, ProcessState::Running);
+                }
+            }
+            ProcessFault::DiesSlowly => self.machines[vm].slow_death = true,
+        }
+    }
+
+    fn enter_process_state(&mut self, vm: usize, state: ProcessState) {
+        if let Some(process) = &mut self.machines[vm].process {
+            process.state = state;
+        }
+        self.read_queue(vm);
+    }
+
+    fn strike_hypervisor(&mut self, vm: usize, fault: HypervisorFault) {
+        let hypervisor = &mut self.machines[vm].hypervisor;
+        match fault {
+            HypervisorFault::Mute => hypervisor.mute = true,
+            HypervisorFault::Answers => {
+                hypervisor.mute = false;
+                self.read_queue(vm);
+            }
+            HypervisorFault::SaysRunning => hypervisor.says_running = true,
+            HypervisorFault::Honest => hypervisor.says_running = false,
+            HypervisorFault::RefusesStart => hypervisor.refuses_start = true,
+            HypervisorFault::StartsAgain => hypervisor.refuses_start = false,
+            HypervisorFault::Fails => self.enter_state(vm, RunState::InternalError),
+        }
+    }
+
+    fn strike_guest(&mut self, vm: usize, fault: GuestFault) {
+        let lives = self.machines[vm].guest.life == Life::Up && self.machines[vm].executes();
+        match fault {
+            GuestFault::CannotBoot
+            | GuestFault::LosesRoot
+            | GuestFault::PanicsAtBoot
+            | GuestFault::ResetsAtBoot
+            | GuestFault::BootsSlowly => self.machines[vm].guest.boot_fault = Some(fault),
+            GuestFault::CanBoot => self.machines[vm].guest.boot_fault = None,
+            GuestFault::HasMemory => self.machines[vm].guest.low_memory = false,
+            GuestFault::HasSpace => self.machines[vm].guest.disk_full = false,
+            GuestFault::NetBack => self.machines[vm].guest.net_lost = false,
+            GuestFault::Thaws => self.machines[vm].guest.frozen = false,
+            GuestFault::Idle => self.machines[vm].guest.busy = false,
+            GuestFault::Writes => self.machines[vm].guest.writes_nothing = false,
+            _ if !lives => {}
+            GuestFault::Hangs => self.hang(vm, false),
+            GuestFault::HangsWorking => self.hang(vm, true),
+            GuestFault::HangsForGood => {
+                self.machines[vm].guest.wedged = true;
+                self.hang(vm, false);
+            }
+            GuestFault::Panics => self.panic(vm, true),
+            GuestFault::PanicsUnheard => self.panic(vm, false),
+            GuestFault::Reboots => self.reset(vm, true),
+            GuestFault::PowersDown => self.power_down(vm),
+            GuestFault::TripsWatchdog => {
+                self.tell(vm, Seen::Hypervisor(HypervisorSign::WatchdogFired));
+            }
+            GuestFault::Busy => self.machines[vm].guest.busy = true,
+            GuestFault::WritesNothing => self.machines[vm].guest.writes_nothing = true,
+            GuestFault::NetLost => self.machines[vm].guest.net_lost = true,
+            GuestFault::Freezes => self.machines[vm].guest.frozen = true,
+            GuestFault::OutOfMemory | GuestFault::DiskFull | GuestFault::ReadOnly => self.starve(vm, fault),
+            GuestFault::PrintsPanic
+            | GuestFault::PrintsOutOfMemory
+            | GuestFault::PrintsIoError
+            | GuestFault::PrintsDiskFull
+            | GuestFault::PrintsHungTask => self.print_lie(vm, fault),
+        }
+    }
+
+    /// A guest runs out of something, and its kernel and its databases say so.
+    fn starve(&mut self, vm: usize, fault: GuestFault) {
+        let guest = &mut self.machines[vm].guest;
+        match fault {
+            GuestFault::OutOfMemory => {
+                guest.low_memory = true;
+                if let Some(app) = guest.apps.first_mut() {
+                    app.enter(AppState::Dead);
+                }
+                let line = "Out of memory: Killed process 311 (postgres) total-vm:402004kB";
+                self.print(vm, FindingKind::OutOfMemory, line);
+            }
+            GuestFault::DiskFull => {
+                guest.disk_full = true;
+                self.print(vm, FindingKind::DiskFull, "could not extend file: No space left on device");
+            }
+            _ => {
+                guest.read_only = true;
+                guest.apps.iter_mut().for_each(|app| app.enter(AppState::Dead));
+                self.print(vm, FindingKind::DiskIoError, "blk_update_request: I/O error, dev vda");
+                self.print(vm, FindingKind::FsReadOnly, "EXT4-fs (vda): Remounting filesystem read-only");
+                self.print(vm, FindingKind::AppPanic, "PANIC: could not fsync file: Input/output error");
+            }
+        }
+    }
+
+    fn print_lie(&mut self, vm: usize, fault: GuestFault) {
+        let (kind, line) = match fault {
+            GuestFault::PrintsOutOfMemory => (FindingKind::OutOfMemory, "Out of memory: Killed process 1"),
+            GuestFault::PrintsIoError => (FindingKind::DiskIoError, "I/O error, dev vda, sector 1"),
+            GuestFault::PrintsDiskFull => (FindingKind::DiskFull, "No space left on device"),
+            GuestFault::PrintsHungTask => (FindingKind::HungTask, "INFO: task cp:7 blocked for 120 seconds"),
+            _ => (FindingKind::KernelPanic, "Kernel panic - not syncing: printed by a program"),
+        };
+        self.print(vm, kind, line);
+    }
+
+    fn strike_agent(&mut self, vm: usize, fault: AgentFault) {
+        self.machines[vm].guest.agent = fault;
+    }
+
+    fn strike_host(&mut self, fault: HostFault) {
+        match fault {
+            HostFault::Pressed => self.host.pressed = true,
+            HostFault::Calm => self.host.pressed = false,
+            HostFault::Slow => self.host.slow = true,
+            HostFault::Fast => self.host.slow = false,
+            HostFault::DiskFull => {
+                self.host.disk_full = true;
+                (0..self.machines.len()).for_each(|vm| self.use_storage_soon(vm));
+            }
+            HostFault::HasRoom => self.host.disk_full = false,
+            HostFault::StateFull => self.host.state_full = true,
+            HostFault::StateRoom => self.host.state_full = false,
+            HostFault::LosesPower => {
+                self.host.boot += 1;
+                for machine in &mut self.machines {
+                    machine.process = None;
+                    machine.guest.lose_power();
+                    machine.hypervisor.queued.clear();
+                }
+            }
+        }
+    }
+
+    /// All that was broken on purpose is repaired; what it has led to is left to Holdfast.
+    pub(crate) fn heal(&mut self) {
+        self.note_ill();
+        (self.host.pressed, self.host.slow) = (false, false);
+        (self.host.disk_full, self.host.state_full) = (false, false);
+        for vm in 0..self.machines.len() {
+            if self.machines[vm].unkillable {
+                self.strike_process(vm, ProcessFault::CanDie);
+            }
+            let machine = &mut self.machines[vm];
+            machine.storage = true;
+            machine.quirks.clear();
+            machine.guest.boot_fault = None;
+            (machine.guest.disk_full, machine.guest.busy, machine.guest.frozen) = (false, false, false);
+            machine.guest.net_lost = false;
+            machine.guest.agent = AgentFault::Answers;
+            for app in &mut machine.guest.apps {
+                (app.broken, app.ruined, app.denies) = (false, false, false);
+                (app.unprobed, app.slow) = (false, false);
+            }
+            (machine.hypervisor.says_running, machine.hypervisor.refuses_start) = (false, false);
+            machine.hypervisor.mute = false;
+            self.read_queue(vm);
+        }
+    }
+}
