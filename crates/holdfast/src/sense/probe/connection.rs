@@ -153,18 +153,18 @@ fn refused(address: SocketAddr) -> Trouble {
 
 fn unconnected(address: SocketAddr, error: &io::Error) -> Trouble {
     use io::ErrorKind as E;
-    match error.kind() {
-        E::ConnectionRefused | E::ConnectionReset | E::ConnectionAborted => refused(address),
-        E::HostUnreachable | E::NetworkUnreachable | E::NetworkDown | E::TimedOut => {
-            Trouble::new(ProbeFailure::Unreachable, format!("no way to {address}: {error}"))
-        }
-        // EHOSTDOWN has no kind.
-        _ if error.raw_os_error() == Some(rustix::io::Errno::HOSTDOWN.raw_os_error()) => {
-            Trouble::new(ProbeFailure::Unreachable, format!("no way to {address}: {error}"))
-        }
-        // No descriptor, port, memory or permission left on our side.
-        _ => Trouble::internal(format!("cannot connect to {address}: {error}")),
+    const HOST_DOWN: i32 = rustix::io::Errno::HOSTDOWN.raw_os_error(); // which has no kind
+    let kind = error.kind();
+    if matches!(kind, E::ConnectionRefused | E::ConnectionReset | E::ConnectionAborted) {
+        return refused(address);
     }
+    if matches!(kind, E::HostUnreachable | E::NetworkUnreachable | E::NetworkDown | E::TimedOut)
+        || error.raw_os_error() == Some(HOST_DOWN)
+    {
+        return Trouble::new(ProbeFailure::Unreachable, format!("no way to {address}: {error}"));
+    }
+    // No descriptor, port, memory or permission left on our side.
+    Trouble::internal(format!("cannot connect to {address}: {error}"))
 }
 
 /// A connection that counts what it hears, and hears no more than [`MOST_HEARD`] bytes.

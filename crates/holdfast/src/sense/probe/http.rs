@@ -182,17 +182,19 @@ impl Http {
 
 /// A certificate that clients refuse is the server's fault; an authority or a name that only we do not
 /// know is ours.
-fn distrust(certificate: &CertificateError) -> ProbeFailure {
-    match certificate {
-        CertificateError::Expired
-        | CertificateError::ExpiredContext { .. }
-        | CertificateError::NotValidYet
-        | CertificateError::NotValidYetContext { .. }
-        | CertificateError::Revoked
-        | CertificateError::BadEncoding
-        | CertificateError::BadSignature => ProbeFailure::Wrong,
-        _ => ProbeFailure::Internal, // not our enum, and open
-    }
+const fn distrust(certificate: &CertificateError) -> ProbeFailure {
+    use CertificateError as E;
+    let all_refuse = matches!(
+        certificate,
+        E::Expired
+            | E::ExpiredContext { .. }
+            | E::NotValidYet
+            | E::NotValidYetContext { .. }
+            | E::Revoked
+            | E::BadEncoding
+            | E::BadSignature
+    );
+    if all_refuse { ProbeFailure::Wrong } else { ProbeFailure::Internal }
 }
 
 /// What a status says that was not asked for (RFC 9110 section 15, RFC 6585).

@@ -17,7 +17,9 @@ mod tcp;
 mod tests;
 
 pub use command::Command;
-pub use http::{Http, Tls, TlsError};
+pub use http::Http;
+#[cfg_attr(not(test), expect(unused_imports, reason = "wired by the daemon"))]
+pub use http::{Tls, TlsError};
 pub use mysql::Mysql;
 pub use postgres::Postgres;
 pub use redis::Redis;

@@ -9,7 +9,7 @@ use super::{MOST_HEARD, Password, Target, Trouble, compare};
 use futures_util::future::{Either, select};
 use holdfast_core::signal::ProbeFailure;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, OptsBuilder, Row};
+use mysql_async::{Conn, Error, OptsBuilder, Row, Value};
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -98,11 +98,16 @@ fn no_relay(error: std::io::Error) -> Trouble {
 }
 
 /// A value of the text protocol.
-fn text(value: &mysql_async::Value) -> Option<String> {
+fn text(value: &Value) -> Option<String> {
     match value {
-        mysql_async::Value::NULL => None,
-        mysql_async::Value::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        other => Some(other.as_sql(true)),
+        Value::NULL => None,
+        Value::Bytes(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        Value::Int(_)
+        | Value::UInt(_)
+        | Value::Float(_)
+        | Value::Double(_)
+        | Value::Date(..)
+        | Value::Time(..) => Some(value.as_sql(true)),
     }
 }
 

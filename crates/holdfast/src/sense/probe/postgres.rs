@@ -96,11 +96,10 @@ fn without_table(error: tokio_postgres::Error) -> Told {
 
 /// The first column of the first row.
 fn first(messages: &[SimpleQueryMessage]) -> Option<&str> {
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None, // not our enum, and open: notices, counts
-    })?;
-    row.try_get(0).ok().flatten()
+    let row = messages
+        .iter()
+        .find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None });
+    row?.try_get(0).ok().flatten()
 }
 
 enum Told {
