@@ -52,9 +52,10 @@ impl ClientError {
     /// The cause and the way out, for people.
     pub fn advice(&self) -> (Option<String>, &str) {
         match self {
-            Self::NotThere { source, .. } => {
-                (Some(source.to_string()), "start it with `holdfast run`, or name its state folder with --state DIR")
-            }
+            Self::NotThere { source, .. } => (
+                Some(source.to_string()),
+                "start it with `holdfast run`, or name its state folder with --state DIR",
+            ),
             Self::Refused(refusal) => (Some(refusal.cause.clone()), &refusal.hint),
             Self::Late => (None, "it may be overloaded; its log tells more"),
             Self::Http(_) | Self::Strange(_) => (None, "is it the same version? its log tells more"),
@@ -65,7 +66,8 @@ impl ClientError {
 impl Client {
     /// A way to the daemon on this socket.
     pub fn new(socket: &Path) -> Self {
-        let by = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "root".into());
+        let by =
+            std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "root".into());
         Self { socket: socket.to_owned(), by }
     }
 

@@ -10,15 +10,16 @@ use crate::config::{AppConfig, Config};
 use crate::decide::{Decider, Desk, Inbox};
 use crate::events::Ring;
 use crate::journal::OpenError;
+use crate::lease::file::FileLeases;
 use crate::recorder::Recorder;
-use crate::lease::FileLeases;
 use crate::sense;
-use crate::state::{StateError, StateFolder};
+use crate::state::{JOURNAL, JOURNAL_OBSERVE, LEASES, StateError, StateFolder};
 use holdfast_core::action::CommandId;
 use holdfast_core::engine::Engine;
 use holdfast_core::input::{Input, Started};
-use holdfast_core::policy::Policies;
+use holdfast_core::policy::{Mode, Policies};
 use holdfast_core::subject::AppName;
+use holdfast_core::time::Timestamp;
 use holdfast_drivers::{Driver, DriverError, qemu::Qemu};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,14 +48,15 @@ pub enum DaemonError {
 
 impl DaemonError {
     /// The way out.
-    pub const fn hint(&self) -> &'static str {
-        match self {
-            Self::State(_) => "name another folder with --state DIR, or stop the daemon that uses it",
+    pub fn hint(&self) -> String {
+        let hint = match self {
+            Self::State(cause) => return cause.hint(),
             Self::Journal(_) => "the journal's folder must be ours and writable; `holdfast doctor` looks",
             Self::Driver(_) => "`holdfast doctor` tells what is missing",
             Self::Listen(_) => "the socket's folder must be ours and writable",
-            Self::Runtime(_) => "the machine is short of threads or file descriptors",
-        }
+            Self::Runtime(_) => "the machine is short of threads, file descriptors or disk space",
+        };
+        hint.to_owned()
     }
 }
 
@@ -70,15 +72,20 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
 async fn serve(config: Config) -> Result<(), DaemonError> {
     let folder = StateFolder::open(&config.state)?;
     let config = Arc::new(config);
-    let (recorder, engine, newest) = Recorder::open(&folder, config.host.clone())?;
-    let clock = Clock::open(&folder, newest)?;
+    let (recorder, engine, newest, newer) = open_journal(&folder, &config)?;
+    let (clock, trouble) = Clock::start(folder.disk(), folder.boot(), newest);
+    for trouble in trouble.iter().chain(folder.damage()) {
+        warn!(%trouble, "a file of the state folder");
+    }
     let driver: Arc<dyn Driver> = Arc::new(open_qemu(&config, &folder).await?);
-    let leases = Arc::new(FileLeases::open(&folder)?);
+    let leases = Arc::new(FileLeases::new(folder.disk(), LEASES));
     let (inbox, receiver) = Inbox::new();
-    let hands = Hands { driver: Arc::clone(&driver), leases, host: config.host.clone(), inbox: inbox.clone() };
+    let hands =
+        Hands { driver: Arc::clone(&driver), leases, host: config.host.clone(), inbox: inbox.clone() };
     let listener = api::listen(&config.socket)?;
     let stop = CancellationToken::new();
-    let mut decider = begin(engine, clock, recorder, hands, &inbox, &config, &folder);
+    let mut decider = begin(engine, clock, recorder, hands, &inbox, &config, folder.boot());
+    decider.configure(policies(&config, &driver, newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
     let api = Api { inbox: inbox.clone(), driver: Arc::clone(&driver), config: Arc::clone(&config) };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
@@ -94,21 +101,44 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// The journal, or one beside it if a newer version wrote that (I22); the last value says which.
+fn open_journal(
+    folder: &StateFolder,
+    config: &Config,
+) -> Result<(Recorder, Engine, Timestamp, bool), DaemonError> {
+    let newer = folder.newer().is_some();
+    match Recorder::open(folder, JOURNAL, config.host.clone()) {
+        Ok((recorder, engine, newest)) => Ok((recorder, engine, newest, newer)),
+        Err(cause @ OpenError::Newer { .. }) => {
+            warn!(%cause, "Holdfast only watches; start the newer version to have it act");
+            folder.folder(JOURNAL_OBSERVE).map_err(DaemonError::Runtime)?;
+            let (recorder, engine, newest) = Recorder::open(folder, JOURNAL_OBSERVE, config.host.clone())?;
+            Ok((recorder, engine, newest, true))
+        }
+        Err(cause) => Err(cause.into()),
+    }
+}
+
 /// QEMU, with the VMs of the configuration and the commands that it may run in their guests.
 async fn open_qemu(config: &Config, folder: &StateFolder) -> Result<Qemu, DriverError> {
     let vms = config.vms.values().map(|vm| vm.spec.clone()).collect();
     let restarts = config.vms.iter().flat_map(|(name, vm)| {
-        let restart = |(app, config): (&AppName, &AppConfig)| Some(((name.clone(), app.clone()), config.restart.clone()?));
+        let restart = |(app, config): (&AppName, &AppConfig)| {
+            Some(((name.clone(), app.clone()), config.restart.clone()?))
+        };
         vm.apps.iter().filter_map(restart)
     });
     Qemu::open(vms, restarts.collect(), folder.path().join("run"), folder.path().join("evidence")).await
 }
 
 /// What is wanted, with what the driver can do.
-fn policies(config: &Config, driver: &Arc<dyn Driver>) -> Policies {
+fn policies(config: &Config, driver: &Arc<dyn Driver>, newer: bool) -> Policies {
     let mut policies = config.policies();
     for (name, policy) in &mut policies.vms {
         policy.abilities = driver.abilities(name);
+        if newer {
+            policy.mode = Mode::Observe; // what a newer version left here is not ours to act upon (I22)
+        }
     }
     policies
 }
@@ -121,21 +151,20 @@ fn begin(
     hands: Hands,
     inbox: &Inbox,
     config: &Config,
-    folder: &StateFolder,
+    boot: &str,
 ) -> Decider<Hands> {
     let last_command = CommandId(clock.now().as_micros()); // rises over restarts
     let wall_offset = clock.wall_offset();
     let desk = Desk { engine, clock, events: Ring::default(), mute: None };
     let mut decider = Decider::new(desk, recorder, hands, inbox.clone(), last_command);
-    let boot = folder.boot_id().to_owned();
+    let boot = boot.to_owned();
     decider.step(&Input::Started(Started { host: config.host.clone(), boot, wall_offset }));
-    let policies = policies(config, &decider.actors.driver);
-    decider.step(&Input::Configured(policies));
     decider
 }
 
 async fn stop_on_signal(stop: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         warn!("cannot listen for signals: only kill -9 ends this daemon, which harms no VM");
         return;
     };

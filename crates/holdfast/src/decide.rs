@@ -11,6 +11,7 @@ use holdfast_core::action::{Action, Answer, Command, CommandId, Order, Wish};
 use holdfast_core::engine::{Engine, Reaction};
 use holdfast_core::incident::IncidentId;
 use holdfast_core::input::Input;
+use holdfast_core::policy::Policies;
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -137,6 +138,7 @@ impl<A: Actors> Decider<A> {
     pub async fn run(&mut self, mut inbox: mpsc::Receiver<Message>, stop: CancellationToken) {
         loop {
             let wake = self.desk.engine.wake_at().into_iter().chain(self.recorder.flush_due()).min();
+            let wake = wake.unwrap_or(holdfast_core::time::Timestamp::NEVER);
             let message = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -166,6 +168,11 @@ impl<A: Actors> Decider<A> {
         {
             self.cannot_record(&Reaction::default(), &cause.to_string());
         }
+    }
+
+    /// A configuration comes into force.
+    pub fn configure(&mut self, policies: Policies) {
+        self.step(&Input::Configured(policies));
     }
 
     /// One input, from the clock to the actors.
@@ -230,12 +237,15 @@ impl<A: Actors> Decider<A> {
             let Some(incident) = self.desk.engine.incident(*id) else { continue };
             let told = self.told.entry(*id).or_default();
             let from = (*told).min(incident.story.len().saturating_sub(1));
-            let fresh = if *told > incident.story.len() { &incident.story[from..] } else { &incident.story[*told..] };
+            let fresh =
+                if *told > incident.story.len() { &incident.story[from..] } else { &incident.story[*told..] };
             for line in fresh {
                 let event = Event::of(incident, line, self.desk.engine.wall_offset(line.at));
                 match line.step.as_str() {
                     "held" => warn!(incident = id.0, subject = %incident.subject, text = line.text, "held"),
-                    step => info!(incident = id.0, subject = %incident.subject, step, text = line.text, "incident"),
+                    step => {
+                        info!(incident = id.0, subject = %incident.subject, step, text = line.text, "incident")
+                    }
                 }
                 let event = self.desk.events.push(event);
                 let _ = self.inbox.live.send(event); // nobody may be listening

@@ -1,8 +1,24 @@
-//! To be filled.
-#[allow(dead_code, reason = "wired by the daemon")]
+//! Fault tolerance for virtual machines: parse arguments, run one command, nothing else.
+
+mod act;
+mod api;
+mod cli;
+mod client;
+mod clock;
+mod config;
+mod daemon;
+mod decide;
 mod disk;
-#[allow(dead_code, reason = "wired by the daemon")]
+mod drill;
+mod events;
 mod journal;
-#[allow(dead_code, reason = "wired by the daemon")]
+mod lease;
+mod recorder;
 mod sense;
-fn main() {}
+mod state;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -13,9 +13,6 @@ use holdfast_core::time::Timestamp;
 use std::collections::BTreeMap;
 use tracing::{error, info, warn};
 
-/// The folder of the journal in the state folder.
-pub const FOLDER: &str = "journal";
-
 /// Writes what the engine is told and what it makes of it.
 pub struct Recorder {
     journal: Journal,
@@ -26,9 +23,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the journal and brings the engine back to where it was.
-    pub fn open(folder: &StateFolder, host: HostName) -> Result<(Self, Engine, Timestamp), OpenError> {
-        let (journal, recovery) = Journal::open(folder.disk(), FOLDER, Limits::default())?;
+    /// Opens the journal in this folder of the state folder and brings the engine back to where it was; with
+    /// the newest time that is known.
+    pub fn open(
+        state: &StateFolder,
+        folder: &str,
+        host: HostName,
+    ) -> Result<(Self, Engine, Timestamp), OpenError> {
+        let (journal, recovery) = Journal::open(state.disk(), folder, Limits::default())?;
         for trouble in &recovery.troubles {
             if trouble.is_serious() {
                 error!(%trouble, "the journal is damaged; what is left of it is used, nothing is deleted");
@@ -38,7 +40,7 @@ impl Recorder {
         }
         let engine = restore(&recovery);
         let newest = recovery.newest.max(engine.now());
-        let boot = folder.boot_id().to_owned();
+        let boot = state.boot().to_owned();
         Ok((Self { journal, host, boot, open: BTreeMap::new() }, engine, newest))
     }
 

@@ -3,7 +3,7 @@
 //! Never decides, and never repeats: what is not known to be done is reported as unknown (I9).
 
 use crate::decide::{Actors, Desk, Inbox};
-use crate::lease::LeaseStore;
+use crate::lease::{LeaseError, LeaseStore};
 use holdfast_core::action::{Action, Ended, Fact, Found, Order, Outcome};
 use holdfast_core::input::Input;
 use holdfast_core::subject::HostName;
@@ -56,19 +56,19 @@ impl Hands {
     async fn perform(&self, action: &Action, limit: Duration) -> Ended {
         match &action.order {
             Order::Inspect => self.inspect(action).await,
-            Order::TakeLease { proof } => match self.leases.take(&action.vm, proof, &self.host).await {
+            Order::TakeLease { proof } => match self.leases.take(proof, &self.host).await {
                 Ok(lease) => Ended::Done(Fact::Leased(lease)),
-                Err(cause) => Ended::Failed { why: chain(&cause) },
+                Err(cause) => lease_error(&cause),
             },
             Order::Adopt { incarnation } => {
                 match self.leases.adopt(&action.vm, *incarnation, &self.host).await {
                     Ok(lease) => Ended::Done(Fact::Leased(lease)),
-                    Err(cause) => Ended::Failed { why: chain(&cause) },
+                    Err(cause) => lease_error(&cause),
                 }
             }
             Order::ReleaseLease { proof } => match self.leases.release(proof).await {
                 Ok(()) => Ended::Done(Fact::Nothing),
-                Err(cause) => Ended::Failed { why: chain(&cause) },
+                Err(cause) => lease_error(&cause),
             },
             Order::Capture { .. } | Order::Perform { .. } | Order::PowerOff { .. } | Order::Start { .. } => {
                 ended(self.driver.perform(&action.vm, &action.order, limit).await)
@@ -90,6 +90,11 @@ impl Hands {
             Err(cause) => Ended::Failed { why: chain(&cause) },
         }
     }
+}
+
+fn lease_error(cause: &LeaseError) -> Ended {
+    let why = format!("{}; {}", chain(cause), cause.hint());
+    if matches!(cause, LeaseError::Ended) { Ended::Unknown { why } } else { Ended::Failed { why } }
 }
 
 fn ended(result: Result<Fact, DriverError>) -> Ended {

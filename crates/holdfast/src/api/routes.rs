@@ -132,9 +132,11 @@ async fn incidents(State(api): State<Api>) -> Result<Json<Vec<IncidentDoc>>, Ref
 }
 
 async fn explain(State(api): State<Api>, Path(id): Path<u64>) -> Result<Json<ExplainDoc>, Refused> {
-    let one = move |desk: &Desk| desk.engine.incident(IncidentId(id)).map(|incident| Wall(desk).explain(incident));
+    let one =
+        move |desk: &Desk| desk.engine.incident(IncidentId(id)).map(|incident| Wall(desk).explain(incident));
     api.inbox.look(one).await?.map(Json).ok_or_else(|| {
-        let (error, cause) = (format!("cannot explain incident #{id}"), "there is no such incident (any more)".into());
+        let (error, cause) =
+            (format!("cannot explain incident #{id}"), "there is no such incident (any more)".into());
         Refused(StatusCode::NOT_FOUND, error, cause, "`holdfast incidents` lists them".into())
     })
 }
@@ -205,14 +207,22 @@ async fn command(
         "maintenance-on" => Wish::MaintenanceOn { until },
         "maintenance-off" => Wish::MaintenanceOff,
         "release" => Wish::Release,
-        "drill-on" => Wish::Announce { work: Work::Drill, until: until.unwrap_or(now + Duration::from_secs(300)) },
+        "drill-on" => {
+            Wish::Announce { work: Work::Drill, until: until.unwrap_or(now + Duration::from_secs(300)) }
+        }
         "drill-off" => Wish::WorkDone(Work::Drill),
         _ => {
             let hint = "start stop restart pause resume maintenance-on maintenance-off release".to_owned();
             return Err(Refused(StatusCode::NOT_FOUND, error, "there is no such command".into(), hint));
         }
     };
-    let by = words.by.unwrap_or_else(|| "api".into()).chars().filter(|c| !c.is_control()).take(64).collect::<String>();
+    let by = words
+        .by
+        .unwrap_or_else(|| "api".into())
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(64)
+        .collect::<String>();
     match api.inbox.command(&by, vm, wish).await?.refused {
         None => Ok(Json(serde_json::json!({ "v": V, "ok": true }))),
         Some(cause) => {
@@ -225,7 +235,8 @@ async fn command(
 async fn refuse_stale(api: &Api, vm: &VmName, words: &Words, error: &str) -> Result<(), Refused> {
     let Some(seen) = words.incarnation else { return Ok(()) };
     let name = vm.clone();
-    let running = api.inbox.look(move |desk| desk.engine.vm(&name).and_then(|vm| vm.current_incarnation())).await?;
+    let running =
+        api.inbox.look(move |desk| desk.engine.vm(&name).and_then(|vm| vm.current_incarnation())).await?;
     if running.map(|incarnation| incarnation.0) == Some(seen) {
         return Ok(());
     }
@@ -259,7 +270,11 @@ async fn inject(
         refuse(StatusCode::BAD_REQUEST, cause.to_string(), "see `holdfast vm list`")
     })?;
     let Some(drill) = drill::find(&fault) else {
-        return Err(refuse(StatusCode::NOT_FOUND, "there is no such drill".into(), "see `holdfast drill list`"));
+        return Err(refuse(
+            StatusCode::NOT_FOUND,
+            "there is no such drill".into(),
+            "see `holdfast drill list`",
+        ));
     };
     let asked = name.clone();
     let announced =

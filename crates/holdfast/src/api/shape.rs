@@ -236,7 +236,8 @@ impl Wall<'_> {
     /// One VM.
     pub fn vm(&self, vm: VmStatus, places: Places, ports: &BTreeMap<String, u16>) -> VmDoc {
         let path = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
-        let reached = |port: u16| places.ports.iter().find(|(guest, _)| *guest == port).map(|(_, at)| at.to_string());
+        let reached =
+            |port: u16| places.ports.iter().find(|(guest, _)| *guest == port).map(|(_, at)| at.to_string());
         VmDoc {
             name: vm.name.to_string(),
             driver: "qemu".into(),

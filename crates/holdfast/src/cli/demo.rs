@@ -83,9 +83,10 @@ struct Stage {
 
 impl Stage {
     fn set(image: &Path, args: &DemoArgs) -> Result<Self, CliError> {
-        let folder = args.folder.clone().unwrap_or_else(|| {
-            std::env::temp_dir().join(format!("holdfast-demo-{}", std::process::id()))
-        });
+        let folder = args
+            .folder
+            .clone()
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("holdfast-demo-{}", std::process::id())));
         let folder = std::path::absolute(&folder).unwrap_or(folder);
         let io = |what: &str| {
             let what = format!("{what} in {}", folder.display());
@@ -128,8 +129,13 @@ impl Stage {
         let state = self.folder.join("state");
         println!("\neverything is left running, to play with:");
         println!("  export HOLDFAST_STATE={}", state.display());
-        println!("  holdfast status; holdfast watch; holdfast drill run guest-hang --vm orders; holdfast explain 1");
-        println!("and to end it: holdfast vm stop orders --force, then `holdfast run`'s process in {}", state.join("lock").display());
+        println!(
+            "  holdfast status; holdfast watch; holdfast drill run guest-hang --vm orders; holdfast explain 1"
+        );
+        println!(
+            "and to end it: holdfast vm stop orders --force, then `holdfast run`'s process in {}",
+            state.join("lock").display()
+        );
     }
 
     /// Stops what was started: first the VM, then the daemon, then the folder goes.
@@ -158,7 +164,7 @@ impl Stage {
 }
 
 fn configuration(image: &Path, tcg: bool) -> String {
-    let quoted = |name: &str| crate::config::quote_path(&image.join(name));
+    let quoted = |name: &str| toml::Value::String(image.join(name).display().to_string()).to_string();
     format!(
         r#"# The demo: one VM with PostgreSQL, protected.
 state = "state"
@@ -170,6 +176,7 @@ images = [{images}]
 memory = "512MiB"
 kernel = {kernel}
 initrd = {initrd}
+cmdline = "quiet root=/dev/vda rw panic=-1"
 accel  = "{accel}"
 
 [vm.orders.app.postgres]
@@ -215,7 +222,8 @@ fn sum_up(reports: &[Report], took: Duration) -> Exit {
     let well = reports.iter().filter(|report| report.ok).count();
     let rows: u64 = reports.iter().map(|report| report.rows_acked).sum();
     let lost: u64 = reports.iter().map(|report| report.rows_lost).sum();
-    let verdict = if well == reports.len() { tint(Tone::Good, "all well") } else { tint(Tone::Bad, "not well") };
+    let verdict =
+        if well == reports.len() { tint(Tone::Good, "all well") } else { tint(Tone::Bad, "not well") };
     println!(
         "{verdict}: {well} of {} faults named and healed, {rows} rows acknowledged, {lost} lost, {:.0} s",
         reports.len(),

@@ -3,10 +3,14 @@
 use super::paint::{Tone, tint};
 use super::{CliError, Exit, Place, print_json};
 use crate::config::default_state;
+use crate::disk::Folder;
+use crate::journal;
+use crate::state::JOURNAL;
 use holdfast_drivers::qemu::accel;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 /// Less free space than this is too little for a journal and a guest, in bytes.
 const ROOM: u64 = 2 << 30;
@@ -39,7 +43,8 @@ impl Finding {
 
 /// Looks at everything Holdfast needs. Exit code 1 if something is missing.
 pub fn doctor(place: &Place, json: bool) -> Result<Exit, CliError> {
-    let findings = vec![qemu(), qemu_img(), acceleration(), user(), room(place), pressure(), systemd()];
+    let findings =
+        vec![qemu(), qemu_img(), acceleration(), user(), room(place), journal(place), pressure(), systemd()];
     if json {
         print_json(&findings)?;
     } else {
@@ -114,6 +119,24 @@ fn room(place: &Place) -> Finding {
             Finding::new("disk space", health, found, (free < ROOM).then_some(hint))
         }
         Err(cause) => Finding::new("disk space", Health::Weak, cause.to_string(), None),
+    }
+}
+
+/// Reads the whole journal, if there is one.
+fn journal(place: &Place) -> Finding {
+    let named = place.state.clone().or_else(default_state).unwrap_or_else(|| PathBuf::from("/"));
+    if !named.join(JOURNAL).is_dir() {
+        return Finding::new("journal", Health::Fine, "none yet", None);
+    }
+    match journal::reader::check(Arc::new(Folder::new(&named)), JOURNAL) {
+        Ok(troubles) => match troubles.first() {
+            None => Finding::new("journal", Health::Fine, "every record is whole", None),
+            Some(first) => {
+                let hint = "what is damaged was set aside, nothing is deleted; what is whole is used";
+                Finding::new("journal", Health::Weak, first.to_string(), Some(hint))
+            }
+        },
+        Err(cause) => Finding::new("journal", Health::Weak, cause.to_string(), Some("are you its owner?")),
     }
 }
 

@@ -69,7 +69,9 @@ fn unknown(fault: &str) -> CliError {
 fn agreed(drill: &Drill, vm: &str) -> Result<bool, CliError> {
     eprint!("This disturbs vm {vm} for real: {}. Go on? [y/N] ", drill.does);
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).map_err(|source| CliError::Io { what: "read your answer".into(), source })?;
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|source| CliError::Io { what: "read your answer".into(), source })?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
@@ -108,8 +110,17 @@ pub fn complain_of(report: &Report) {
 
 /// The results as a table.
 pub fn table(reports: &[Report]) -> comfy_table::Table {
-    let mut rows =
-        paint::table(&["fault", "named cause", "detected", "confirmed", "outage", "remedy", "rows acked", "rows lost", ""]);
+    let mut rows = paint::table(&[
+        "fault",
+        "named cause",
+        "detected",
+        "confirmed",
+        "outage",
+        "remedy",
+        "rows acked",
+        "rows lost",
+        "",
+    ]);
     for report in reports {
         let verdict = if report.ok { tint(Tone::Good, "ok") } else { tint(Tone::Bad, "not ok") };
         rows.add_row([

@@ -37,9 +37,8 @@ pub fn render(explained: &ExplainDoc) -> String {
     if let Some(reason) = &incident.reason {
         text.push_str(&format!("   {reason}\n"));
     }
-    let counted = |sign: fn(f64) -> bool| {
-        explained.evidence.iter().filter(move |e| e.counts && sign(e.decibans))
-    };
+    let counted =
+        |sign: fn(f64) -> bool| explained.evidence.iter().filter(move |e| e.counts && sign(e.decibans));
     section(&mut text, "for", counted(|db| db > 0.0));
     section(&mut text, "against", counted(|db| db < 0.0));
     text.push_str(&format!("  prior     {:+6.1} dB  how often this happens at all\n", explained.prior));

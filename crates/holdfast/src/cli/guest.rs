@@ -17,7 +17,7 @@ pub fn image(named: Option<&Path>) -> Result<PathBuf, CliError> {
             hint: "leave --image away to have one built".into(),
         });
     }
-    build(&[])
+    build()
 }
 
 fn whole(folder: &Path) -> bool {
@@ -25,18 +25,23 @@ fn whole(folder: &Path) -> bool {
 }
 
 /// Runs the build script: at once if the image is there already.
-fn build(words: &[&str]) -> Result<PathBuf, CliError> {
+fn build() -> Result<PathBuf, CliError> {
     let io = |source| CliError::Io { what: "build the guest image (bash)".into(), source };
+    let folder = tempdir().map_err(io)?;
+    let script = folder.join("build.sh");
+    std::fs::write(&script, BUILD).map_err(io)?; // it names its result by its own content
     let child = Command::new("bash")
-        .args(["-c", BUILD, "build.sh"])
-        .args(words)
+        .arg(&script)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(io)?;
-    let ended = child.wait_with_output().map_err(io)?;
+    let ended = child.wait_with_output();
+    let _ = std::fs::remove_dir_all(&folder); // a leftover script harms nobody
+    let ended = ended.map_err(io)?;
     let said = String::from_utf8_lossy(&ended.stdout);
-    let folder = said.lines().last().map(PathBuf::from).filter(|folder| ended.status.success() && whole(folder));
+    let folder =
+        said.lines().last().map(PathBuf::from).filter(|folder| ended.status.success() && whole(folder));
     folder.ok_or_else(|| CliError::Said {
         error: "the guest image could not be built".into(),
         cause: format!("its script ended with {}", ended.status),
@@ -44,14 +49,25 @@ fn build(words: &[&str]) -> Result<PathBuf, CliError> {
     })
 }
 
+/// A new folder that nobody else can have made.
+fn tempdir() -> std::io::Result<PathBuf> {
+    let nonce = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    let folder = std::env::temp_dir().join(format!("holdfast-build-{}", nonce.trim()));
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&folder)?;
+    Ok(folder)
+}
+
 /// The demo VM for a first configuration, if its image was built before.
 pub fn found() -> Option<FoundVm> {
     let home = std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from).or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache"))).map(|c| c.join("holdfast"))
+        cache
+            .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))
+            .map(|c| c.join("holdfast"))
     })?;
     let built = std::fs::read_dir(home.join("guest")).ok()?;
-    let mut folders: Vec<PathBuf> = built.flatten().map(|entry| entry.path()).filter(|path| whole(path)).collect();
+    let mut folders: Vec<PathBuf> =
+        built.flatten().map(|entry| entry.path()).filter(|path| whole(path)).collect();
     folders.sort_by_key(|folder| folder.metadata().and_then(|meta| meta.modified()).ok());
     let folder = folders.pop()?;
     let disk = std::env::current_dir().ok()?.join("orders.qcow2");
@@ -64,7 +80,7 @@ pub fn found() -> Option<FoundVm> {
         disk,
         memory: Some(512 << 20),
         cpus: Some(1),
-        kernel: Some((folder.join("vmlinux"), Some(folder.join("initrd.gz")), "root=/dev/vda rw".into())),
+        kernel: Some((folder.join("vmlinux"), Some(folder.join("initrd.gz")), "quiet root=/dev/vda rw panic=-1".into())),
         ..FoundVm::default()
     })
 }

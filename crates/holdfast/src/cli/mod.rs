@@ -1,7 +1,146 @@
-//! The commands, one file each: what they take, what they say.
+//! The command line: one file per command. Parses, calls, prints; never decides.
+//!
+//! Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 3 not healthy.
 
-pub mod check;
-pub mod init;
+mod check;
+mod demo;
+mod doctor;
+mod drill;
+mod explain;
+mod guest;
+mod incidents;
+mod init;
+mod paint;
+mod replay;
+mod simulate;
+mod status;
+mod vm;
+mod watch;
+
+use crate::client::{Client, ClientError};
+use crate::config::{self, Config, ConfigErrors};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Fault tolerance for virtual machines: sees what is wrong and why, makes it harmless, brings the service
+/// back, and checks that it stays back.
+#[derive(Parser)]
+#[command(name = "holdfast", version, max_term_width = 100, propagate_version = true)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, global = true, env = "HOLDFAST_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The state folder: chooses which daemon is meant, so that several can run side by side.
+    #[arg(long, global = true, env = "HOLDFAST_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground.
+    Run,
+    /// Tell what is wrong in a configuration file.
+    Check {
+        /// The file; `holdfast.toml` if none is named.
+        file: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a first configuration file: the VMs that run, disk images in named folders, or the demo VM.
+    Init {
+        /// Look for disk images here.
+        folders: Vec<PathBuf>,
+        /// The file to write.
+        #[arg(long, short, value_name = "FILE", default_value = config::FILE)]
+        output: PathBuf,
+        /// Replace it if it exists.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Tell what this machine lacks, and how to get it.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show hosts, VMs, guests and applications, and how they are.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The same, live.
+    Watch,
+    /// Explain an incident: what was seen, what was ruled out, what was done, and why.
+    Explain {
+        /// Its number.
+        id: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List incidents, newest first.
+    Incidents {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Only the open ones.
+        #[arg(long)]
+        open: bool,
+    },
+    /// Show what happened lately, line by line.
+    Events {
+        /// Go on as it happens.
+        #[arg(long, short)]
+        follow: bool,
+        /// Print one JSON document a line.
+        #[arg(long)]
+        json: bool,
+        /// So many lines.
+        #[arg(long, short = 'n', default_value_t = 50)]
+        lines: usize,
+    },
+    /// Look at VMs, and tell them what to do.
+    Vm {
+        #[command(subcommand)]
+        command: vm::VmCommand,
+    },
+    /// Inject a real fault into a VM on purpose, and measure what happens.
+    Drill {
+        #[command(subcommand)]
+        command: drill::DrillCommand,
+    },
+    /// Run recorded inputs through the engine again, and compare its actions byte for byte.
+    Replay(replay::ReplayArgs),
+    /// Run simulated worlds from random seeds, with every invariant checked at every step.
+    Simulate(simulate::SimulateArgs),
+    /// Watch a database come back from the dead five times.
+    Demo(demo::DemoArgs),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// What a command ended with, for the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0
+    Fine,
+    /// 1
+    Failed,
+    /// 2
+    Usage,
+    /// 3
+    NotHealthy,
+}
 
 /// What a command says, and the exit code it ends with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,4 +151,181 @@ pub struct Answer {
     pub err: String,
     /// 0 fine, 1 failed, 2 wrong usage or configuration, 3 not healthy.
     pub code: u8,
+}
+
+impl Answer {
+    fn say(&self) -> Exit {
+        print!("{}", self.out);
+        eprint!("{}", self.err);
+        match self.code {
+            0 => Exit::Fine,
+            2 => Exit::Usage,
+            3 => Exit::NotHealthy,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// What went wrong, for people.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The daemon did not answer well.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The daemon could not start or ended badly.
+    #[error(transparent)]
+    Daemon(#[from] crate::daemon::DaemonError),
+    /// A drill could not be held.
+    #[error(transparent)]
+    Drill(#[from] crate::drill::DrillError),
+    /// A file or the terminal failed.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something else, said whole.
+    #[error("{error}")]
+    Said {
+        /// What failed.
+        error: String,
+        /// Why.
+        cause: String,
+        /// The way out.
+        hint: String,
+    },
+}
+
+/// Runs one command.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    match dispatch(args) {
+        Ok(Exit::Fine) => ExitCode::SUCCESS,
+        Ok(Exit::Failed) => ExitCode::from(1),
+        Ok(Exit::Usage) => ExitCode::from(2),
+        Ok(Exit::NotHealthy) => ExitCode::from(3),
+        Err(error) => {
+            let code = if matches!(error, CliError::Config(_)) { 2 } else { 1 };
+            paint::complain(&error);
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn dispatch(args: Args) -> Result<Exit, CliError> {
+    let place = Place { config: args.config, state: args.state };
+    match args.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "holdfast", &mut std::io::stdout());
+            Ok(Exit::Fine)
+        }
+        Command::Man => manual(),
+        Command::Check { file, json } => {
+            let file = file.unwrap_or_else(|| place.file());
+            Ok(check::check(&file, json, paint::on_terminal(&std::io::stderr())).say())
+        }
+        Command::Init { folders, output, force } => {
+            let asked =
+                init::Init { path: output, force, folders, demo: guest::found(), ..init::Init::default() };
+            Ok(init::init(&asked).say())
+        }
+        Command::Doctor { json } => doctor::doctor(&place, json),
+        Command::Replay(replay) => replay::replay(&replay, &place),
+        Command::Simulate(simulate) => simulate::simulate(&simulate),
+        Command::Run => crate::daemon::run(place.load()?).map(|()| Exit::Fine).map_err(CliError::from),
+        Command::Status { json } => wait_for(status::status(&place.client()?, json)),
+        Command::Watch => wait_for(watch::watch(&place.client()?)),
+        Command::Explain { id, json } => wait_for(explain::explain(&place.client()?, id, json)),
+        Command::Incidents { json, open } => wait_for(incidents::incidents(&place.client()?, json, open)),
+        Command::Events { follow, json, lines } => {
+            wait_for(incidents::events(&place.client()?, follow, json, lines))
+        }
+        Command::Vm { command } => wait_for(vm::vm(&place.client()?, command)),
+        Command::Drill { command } => wait_for(drill::drill(&place, command)),
+        Command::Demo(demo) => wait_for(demo::demo(&demo)),
+    }
+}
+
+fn wait_for<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| CliError::Io { what: "start".into(), source })?;
+    runtime.block_on(work)
+}
+
+fn manual() -> Result<Exit, CliError> {
+    let mut page = Vec::new();
+    let printed = clap_mangen::Man::new(Args::command()).render(&mut page);
+    printed
+        .and_then(|()| std::io::Write::write_all(&mut std::io::stdout(), &page))
+        .map_err(|source| CliError::Io { what: "print the manual page".into(), source })?;
+    Ok(Exit::Fine)
+}
+
+/// Where configuration and state are, as named on the command line or found.
+struct Place {
+    config: Option<PathBuf>,
+    state: Option<PathBuf>,
+}
+
+impl Place {
+    /// The configuration file: named, in this folder, or the system's.
+    fn file(&self) -> PathBuf {
+        let system = Path::new("/etc/holdfast/holdfast.toml");
+        match &self.config {
+            Some(file) => file.clone(),
+            None if Path::new(config::FILE).exists() || !system.exists() => config::FILE.into(),
+            None => system.into(),
+        }
+    }
+
+    fn load(&self) -> Result<Config, CliError> {
+        let loaded = Config::load(&self.file())?;
+        if !loaded.warnings.is_empty() {
+            eprintln!(
+                "{}",
+                loaded.warnings.render(config::Kind::Warning, paint::on_terminal(&std::io::stderr()))
+            );
+        }
+        Ok(match &self.state {
+            Some(state) => loaded.config.at_state(state),
+            None => loaded.config,
+        })
+    }
+
+    /// The way to the daemon: of the named state folder, of the configuration, or of the default folder.
+    fn client(&self) -> Result<Client, CliError> {
+        if self.state.is_none() && (self.config.is_some() || self.file().exists()) {
+            return Ok(Client::new(&self.load()?.socket));
+        }
+        Ok(Client::new(&config::socket_in(&self.state_folder()?)))
+    }
+
+    /// The state folder, chosen in the same way.
+    fn state_folder(&self) -> Result<PathBuf, CliError> {
+        if let Some(state) = &self.state {
+            return Ok(std::path::absolute(state).unwrap_or_else(|_| state.clone()));
+        }
+        if self.config.is_some() || self.file().exists() {
+            return Ok(self.load()?.state);
+        }
+        config::default_state().ok_or_else(|| CliError::Said {
+            error: "cannot tell which daemon is meant".into(),
+            cause: "there is no configuration file here, and no home folder".into(),
+            hint: "name its state folder with --state DIR".into(),
+        })
+    }
+}
+
+/// Prints a document as JSON.
+fn print_json<T: serde::Serialize>(document: &T) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(document).map_err(std::io::Error::from);
+    let text = text.map_err(|source| CliError::Io { what: "print JSON".into(), source })?;
+    println!("{text}");
+    Ok(())
 }

@@ -70,7 +70,7 @@ pub fn state(word: &str) -> String {
 /// A table without lines, as wide as the terminal.
 pub fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(head.iter().map(|word| tint(Tone::Dim, word)));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -80,13 +80,15 @@ pub fn table(head: &[&str]) -> Table {
 
 /// Seconds since the epoch as local time of day.
 pub fn clock(at: f64) -> String {
-    let zoned = jiff::Timestamp::from_microsecond((at * 1e6) as i64).map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
+    let zoned = jiff::Timestamp::from_microsecond((at * 1e6) as i64)
+        .map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
     zoned.map_or_else(|_| "?".into(), |at| at.strftime("%H:%M:%S%.3f").to_string())
 }
 
 /// Seconds since the epoch as a date and time.
 pub fn date(at: f64) -> String {
-    let zoned = jiff::Timestamp::from_microsecond((at * 1e6) as i64).map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
+    let zoned = jiff::Timestamp::from_microsecond((at * 1e6) as i64)
+        .map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
     zoned.map_or_else(|_| "?".into(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 

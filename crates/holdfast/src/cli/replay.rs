@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::disk::Folder;
 use crate::journal::Entry;
 use crate::journal::reader::{Item, Reader};
-use crate::recorder::FOLDER;
+use crate::state::JOURNAL;
 use clap::Args;
 use holdfast_core::action::Action;
 use holdfast_core::engine::Engine;
@@ -80,8 +80,8 @@ fn reader(path: &Path) -> Result<Reader<Entry>, CliError> {
     if path.is_file() {
         return Reader::file(path).map_err(io);
     }
-    let inside = path.join(FOLDER);
-    let (root, folder) = if inside.is_dir() { (path, FOLDER) } else { (path, ".") };
+    let inside = path.join(JOURNAL);
+    let (root, folder) = if inside.is_dir() { (path, JOURNAL) } else { (path, ".") };
     Reader::folder(Arc::new(Folder::new(root)), folder).map_err(io)
 }
 

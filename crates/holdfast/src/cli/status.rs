@@ -63,7 +63,12 @@ pub fn render_vm(vm: &VmDoc) -> String {
     for app in &vm.apps {
         let address = vm.address.get(&app.name).map(|at| format!("  {at}")).unwrap_or_default();
         let answered = app.answered.map(|at| format!("  answered {}", paint::ago(at))).unwrap_or_default();
-        text.push_str(&format!("  app {}  {}{}\n", app.name, paint::state(&app.state), tint(Tone::Dim, &format!("{address}{answered}"))));
+        text.push_str(&format!(
+            "  app {}  {}{}\n",
+            app.name,
+            paint::state(&app.state),
+            tint(Tone::Dim, &format!("{address}{answered}"))
+        ));
     }
     for channel in Channel::ALL {
         let Some(seen) = vm.channels.get(channel.name()) else { continue };

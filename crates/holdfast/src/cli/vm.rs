@@ -88,7 +88,8 @@ pub enum Switch {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit);
-    let number: u64 = number.parse().map_err(|_| "write a number and a unit, as in `90s`, `5m`, `2h`".to_owned())?;
+    let number: u64 =
+        number.parse().map_err(|_| "write a number and a unit, as in `90s`, `5m`, `2h`".to_owned())?;
     let seconds = match unit.trim() {
         "s" => 1,
         "m" => 60,
@@ -170,7 +171,8 @@ async fn list(client: &Client, json: bool) -> Result<Exit, CliError> {
 }
 
 fn apps(vm: &VmDoc) -> String {
-    let words: Vec<String> = vm.apps.iter().map(|app| format!("{} {}", app.name, paint::state(&app.state))).collect();
+    let words: Vec<String> =
+        vm.apps.iter().map(|app| format!("{} {}", app.name, paint::state(&app.state))).collect();
     if words.is_empty() { "-".into() } else { words.join(", ") }
 }
 

@@ -34,7 +34,9 @@ async fn live(client: &Client, terminal: &mut DefaultTerminal) -> Result<Exit, C
     loop {
         let status: Result<StatusDoc, _> = client.get("/api/v1/status").await;
         let events: Vec<Event> = client.get("/api/v1/events?limit=200").await.unwrap_or_default();
-        terminal.draw(|frame| draw(frame, status.as_ref().map_err(ToString::to_string), &events)).map_err(io)?;
+        terminal
+            .draw(|frame| draw(frame, status.as_ref().map_err(ToString::to_string), &events))
+            .map_err(io)?;
         if pressed_quit(REFRESH).map_err(io)? {
             return Ok(Exit::Fine);
         }
@@ -51,7 +53,8 @@ fn pressed_quit(patience: Duration) -> std::io::Result<bool> {
 
 fn draw(frame: &mut Frame<'_>, status: Result<&StatusDoc, String>, events: &[Event]) {
     let [above, below, foot] =
-        Layout::vertical([Constraint::Fill(3), Constraint::Fill(2), Constraint::Length(1)]).areas(frame.area());
+        Layout::vertical([Constraint::Fill(3), Constraint::Fill(2), Constraint::Length(1)])
+            .areas(frame.area());
     let body = match status {
         Ok(status) => tinted(status),
         Err(why) => Text::styled(format!("{why}: trying again"), Style::new().fg(Color::Red)),
@@ -86,7 +89,10 @@ fn tinted(status: &StatusDoc) -> Text<'static> {
         lines.push(Line::from(vec![
             Span::styled(format!("vm {}  ", vm.name), Style::new().add_modifier(Modifier::BOLD)),
             Span::styled(vm.state.clone(), tone(&vm.state)),
-            Span::raw(format!("  protection {}  recoveries {} of {}", vm.protection, vm.tries, vm.tries_most)),
+            Span::raw(format!(
+                "  protection {}  recoveries {} of {}",
+                vm.protection, vm.tries, vm.tries_most
+            )),
             Span::styled(incident, Style::new().fg(Color::Red)),
         ]));
         for app in &vm.apps {

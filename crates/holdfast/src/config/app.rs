@@ -63,8 +63,10 @@ pub enum Probe {
         /// In this database.
         db: u32,
     },
-    /// A GET by plain HTTP.
+    /// A GET by HTTP, or HTTPS with a certificate that browsers would trust.
     Http {
+        /// HTTPS.
+        tls: bool,
         /// Whom to ask.
         target: Target,
         /// What the `Host` header says.
@@ -102,6 +104,17 @@ impl Probe {
         }
     }
 
+    /// As whom and in which database it asks, where there are such.
+    #[must_use]
+    pub fn login(&self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::Postgres { user, db, .. } => (Some(user.clone()), Some(db.clone())),
+            Self::Mysql { user, db, .. } => (Some(user.clone()), db.clone()),
+            Self::Redis { user, .. } => (user.clone(), None),
+            Self::Http { .. } | Self::Tcp { .. } | Self::Command { .. } => (None, None),
+        }
+    }
+
     /// The kind of probe, as written: `postgres`.
     #[must_use]
     pub const fn scheme(&self) -> &'static str {
@@ -125,6 +138,16 @@ pub enum Target {
     Address(String, u16),
 }
 
+impl Target {
+    /// The port that is asked.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Guest(port) | Self::Address(_, port) => *port,
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -142,6 +165,22 @@ pub enum Expect {
     Text(String),
     /// Something that fits this pattern.
     Pattern(Pattern),
+}
+
+impl From<&str> for Expect {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// As in messages: the text, or the pattern between slashes.
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Pattern(pattern) => write!(f, "/{}/", pattern.0.as_str()),
+        }
+    }
 }
 
 impl Expect {

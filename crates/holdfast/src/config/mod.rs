@@ -1,5 +1,5 @@
 //! The configuration as meant. A [`Config`] cannot be wrong: it only comes from [`Config::load`] and
-//! [`Config::parse`], which refuse what is, all at once, each with its place, its cause and a way out.
+//! [`Config::examine`], which refuse what is, all at once, each with its place, its cause and a way out.
 //!
 //! Never repairs or guesses, and never runs, opens or contacts anything that the file names.
 
@@ -118,13 +118,7 @@ impl Config {
     }
 
     /// Checks a text as if it stood in the file `origin`, without looking at any file.
-    ///
-    /// # Errors
-    /// Everything that is wrong, at once.
-    pub fn parse(text: &str, origin: &Path) -> Result<Self, ConfigErrors> {
-        Self::parse_in(text, origin, &Surroundings::here())
-    }
-
+    #[cfg(test)]
     fn parse_in(text: &str, origin: &Path, here: &Surroundings) -> Result<Self, ConfigErrors> {
         let problems = Problems::default();
         let warnings = Problems::default();
@@ -229,7 +223,6 @@ struct Frame<'d> {
     /// How many patterns were compiled so far.
     patterns: Cell<usize>,
     problems: &'d Problems,
-    warnings: &'d Problems,
 }
 
 /// Makes a configuration of a text, and tells which files it names. Notes everything that is wrong.
@@ -253,7 +246,6 @@ fn understand(
         user: vm::user(&top),
         patterns: Cell::new(0),
         problems,
-        warnings,
     };
     let host = vm::name(&top, "host").unwrap_or_else(|| here.host());
     let brake = brake(&top, &frame);

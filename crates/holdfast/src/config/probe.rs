@@ -16,7 +16,7 @@ use url::{Host, Url};
 /// The guest's own address under QEMU's user networking.
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// Ways to ask that go by an address.
-const SCHEMES: [&str; 5] = ["postgres", "mysql", "redis", "http", "tcp"];
+const SCHEMES: [&str; 6] = ["postgres", "mysql", "redis", "http", "https", "tcp"];
 /// Settings that only some probes honour.
 const PARTIAL: [&str; 7] =
     ["query", "expect", "write", "status", "contains", "password_file", "password_env"];
@@ -137,7 +137,7 @@ fn address(
     let (host, port) = whom(&url, scheme)?;
     let target = target(&host, port, network)?;
     let user = plain(url.username(), "user")?;
-    if scheme == "http" {
+    if matches!(scheme, "http" | "https") {
         return http(&url, &host, target, user, section, frame);
     }
     let db = plain(url.path().trim_start_matches('/'), "database")?;
@@ -166,10 +166,10 @@ fn scheme(text: &str) -> Result<&str, Refusal> {
     match text.split_once("://").map(|(scheme, _)| scheme) {
         None => Err(refusal("`probe` is no address", "it has no `://`", EXAMPLE)),
         Some("postgresql") => Ok("postgres"),
-        Some("https" | "rediss") => {
+        Some("rediss") => {
             let hint =
-                "ask it without TLS, or by a command, as in [\"/usr/bin/curl\", \"-f\", \"https://..\"]";
-            Err(refusal("`probe` needs TLS", "these probes speak plain text", hint))
+                "ask it without TLS, or by a command, as in [\"/usr/bin/redis-cli\", \"--tls\", \"PING\"]";
+            Err(refusal("`probe` needs TLS", "the redis probe speaks plain text", hint))
         }
         Some(scheme) if SCHEMES.contains(&scheme) => Ok(scheme),
         Some(other) => {
@@ -194,6 +194,7 @@ fn http(
     }
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     Ok(Probe::Http {
+        tls: url.scheme() == "https",
         target,
         host: url.port().map_or_else(|| host.clone(), |port| format!("{host}:{port}")),
         path: url[url::Position::BeforePath..].to_owned(),
@@ -219,6 +220,7 @@ fn whom(url: &Url, scheme: &str) -> Result<(String, u16), Refusal> {
         "mysql" => Some(3306),
         "redis" => Some(6379),
         "http" => Some(80),
+        "https" => Some(443),
         _ => None,
     };
     match url.port().or(usual) {

@@ -345,6 +345,7 @@ fn every_probe_reads_as_it_is_written() {
         Probe::Redis { target, user: Some("me".into()), db: 3 }
     );
     let http = Probe::Http {
+        tls: false,
         target: Target::Guest(8080),
         host: "guest:8080".into(),
         path: "/a?b=c".into(),

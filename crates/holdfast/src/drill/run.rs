@@ -77,7 +77,12 @@ pub enum Progress<'a> {
 }
 
 /// Holds one drill. `tell` is called as it goes on.
-pub async fn run(client: &Client, vm: &str, drill: &Drill, tell: &mut dyn FnMut(Progress<'_>)) -> Result<Report, DrillError> {
+pub async fn run(
+    client: &Client,
+    vm: &str,
+    drill: &Drill,
+    tell: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, DrillError> {
     let reach: Vec<Reach> = client.get(&format!("/api/v1/vms/{vm}/client")).await?;
     let reach = reach.into_iter().find(|reach| reach.kind == "postgres");
     let reach = reach.ok_or_else(|| DrillError::NoClient(vm.to_owned()))?;
@@ -133,7 +138,8 @@ async fn inject_and_watch(
             undone = true;
         }
         let watched = began.elapsed() >= WATCH_HARMLESS;
-        let over = incident.as_ref().map_or(drill.is_harmless() && watched, |incident| incident.closed.is_some());
+        let over =
+            incident.as_ref().map_or(drill.is_harmless() && watched, |incident| incident.closed.is_some());
         if over && undone && is_well(client, vm).await?.is_none() && writes_again(writer) {
             return Ok((incident, None));
         }
@@ -153,7 +159,9 @@ fn writes_again(writer: &Writer) -> bool {
 async fn newest(client: &Client, vm: &str, injected: f64) -> Result<Option<IncidentDoc>, ClientError> {
     let all: Vec<IncidentDoc> = client.get("/api/v1/incidents").await?;
     let ours = |incident: &&IncidentDoc| {
-        incident.vm.as_deref() == Some(vm) && incident.opened >= injected - 0.05 && incident.resolution.as_deref() != Some("absorbed")
+        incident.vm.as_deref() == Some(vm)
+            && incident.opened >= injected - 0.05
+            && incident.resolution.as_deref() != Some("absorbed")
     };
     let mut found: Vec<&IncidentDoc> = all.iter().filter(ours).collect();
     found.sort_by_key(|incident| (incident.diagnosed.is_none(), incident.id));

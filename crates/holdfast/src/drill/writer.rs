@@ -136,7 +136,8 @@ async fn write(
                     seen.longest_gap = Duration::ZERO;
                 }
                 let gap = seen.last.map_or(Duration::ZERO, |last| now - last);
-                seen = Seen { acked: seen.acked + 1, last: Some(now), longest_gap: seen.longest_gap.max(gap) };
+                seen =
+                    Seen { acked: seen.acked + 1, last: Some(now), longest_gap: seen.longest_gap.max(gap) };
                 acked.push(id);
                 let _ = seen_to.send(seen.clone()); // nobody may be looking
             }

@@ -135,6 +135,7 @@ impl Console {
     }
 
     /// What was read so far.
+    #[cfg(test)]
     pub fn tally(&self) -> Tally {
         Tally { untold: self.findings.untold(), ..self.tally }
     }

@@ -30,15 +30,17 @@ pub fn probe(app: &AppConfig, places: &Places) -> Result<Probe, AppSign> {
         None => None,
     };
     Ok(match (&app.probe, at) {
-        (config::Probe::Postgres { user, db, query, expect, .. }, Some(at)) => Probe::Postgres(probe::Postgres {
-            at,
-            user: user.clone(),
-            password,
-            database: db.clone(),
-            query: query.clone(),
-            expect: expect.clone(),
-            write: app.write,
-        }),
+        (config::Probe::Postgres { user, db, query, expect, .. }, Some(at)) => {
+            Probe::Postgres(probe::Postgres {
+                at,
+                user: user.clone(),
+                password,
+                database: db.clone(),
+                query: query.clone(),
+                expect: expect.clone(),
+                write: app.write,
+            })
+        }
         (config::Probe::Mysql { user, db, query, expect, .. }, Some(at)) => Probe::Mysql(probe::Mysql {
             at,
             user: user.clone(),
@@ -55,16 +57,26 @@ pub fn probe(app: &AppConfig, places: &Places) -> Result<Probe, AppSign> {
             key: None,
             expect: None,
         }),
-        (config::Probe::Http { host, path, status, contains, .. }, Some(at)) => Probe::Http(probe::Http {
-            at,
-            tls: None::<Tls>,
-            name: host.clone(),
-            path: path.clone(),
-            status: Some(*status),
-            contains: contains.clone(),
-        }),
+        (config::Probe::Http { tls, host, path, status, contains, .. }, Some(at)) => {
+            Probe::Http(probe::Http {
+                at,
+                tls: if *tls { Some(Tls::public().map_err(|cause| internal(chain(&cause)))?) } else { None },
+                name: if *tls { without_port(host).to_owned() } else { host.clone() },
+                path: path.clone(),
+                status: Some(*status),
+                contains: contains.clone(),
+            })
+        }
         (config::Probe::Tcp { .. }, Some(at)) => Probe::Tcp(probe::Tcp { at, banner: None }),
         (config::Probe::Command { argv }, _) => Probe::Command(probe::Command { argv: argv.clone() }),
         (_, None) => return Err(internal("it has no address".into())),
     })
+}
+
+/// The name that a certificate must be for.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    }
 }

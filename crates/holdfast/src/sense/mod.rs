@@ -5,11 +5,16 @@
 //! a wrong setting) is never told as the trouble of what we watch (I10).
 
 pub mod console;
+mod convert;
 mod findings;
 pub mod host;
 pub mod lag;
 pub mod network;
 pub mod probe;
+mod watch;
+
+pub use convert::resolve;
+pub use watch::start;
 
 use std::os::fd::OwnedFd;
 use tokio::io::Interest;

@@ -3,18 +3,22 @@
 //! A task that is late says nothing about its VM: silence is only ever a question of ours that was
 //! asked in time and not answered (I10).
 
-use super::{console, host, lag, network, probe};
-use crate::config::{Config, VmConfig};
+use super::console::{self, Begin, Console};
+use super::network::{self, Way};
+use super::{host, lag, probe};
+use crate::config::{AppConfig, Config, Target, VmConfig};
 use crate::decide::Inbox;
 use holdfast_core::input::Input;
 use holdfast_core::lease::Incarnation;
-use holdfast_core::signal::{AgentSign, AppSign, ProcessSign, Seen, Signal};
+use holdfast_core::signal::{AgentSign, AppSign, NetworkSign, ProcessSign, Seen, Signal};
 use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Timestamp;
+use holdfast_drivers::qemu::Network;
 use holdfast_drivers::{Driver, Glimpse, Question};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -23,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 const QUESTION: Duration = Duration::from_secs(1);
 /// How full the guest's disks are, and how much memory is left, is asked this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
-/// The console is looked at this often.
-const CONSOLE_EVERY: Duration = Duration::from_millis(100);
+/// Signs of the host that may wait; it is asked about once a second.
+const QUEUE: usize = 64;
 
 /// What the tasks of one VM share.
 #[derive(Clone)]
@@ -66,7 +70,7 @@ pub fn start(
         eyes.push(eye);
     }
     tasks.spawn(events(eyes, Arc::clone(driver), stop.clone()));
-    watch_host(&mut tasks, config, inbox, clock, stop);
+    watch_host(&mut tasks, config, inbox, clock);
     tasks
 }
 
@@ -77,7 +81,7 @@ fn watch_vm(tasks: &mut JoinSet<()>, eye: &Eye, vm: &VmConfig) {
     for (name, app) in &vm.apps {
         tasks.spawn(eye.clone().application(name.clone(), app.clone()));
     }
-    if let Some(address) = network::address_of(&vm.spec) {
+    if let Some(address) = address(vm) {
         tasks.spawn(eye.clone().network(address));
     }
 }
@@ -100,7 +104,9 @@ impl Eye {
     async fn tell(&self, glimpse: Glimpse) {
         let subject = match (&glimpse.app, &glimpse.seen) {
             (Some(app), _) => Subject::App(glimpse.vm.clone(), app.clone()),
-            (None, Seen::Agent(_) | Seen::Console(_) | Seen::Network(_)) => Subject::Guest(glimpse.vm.clone()),
+            (None, Seen::Agent(_) | Seen::Console(_) | Seen::Network(_)) => {
+                Subject::Guest(glimpse.vm.clone())
+            }
             (None, _) => Subject::Vm(glimpse.vm.clone()),
         };
         let at: Timestamp = self.clock.now();
@@ -131,7 +137,7 @@ impl Eye {
     }
 
     /// The agent, once a period, and at once when an application fails.
-    async fn agent(self, apps: Vec<(AppName, crate::config::AppConfig)>) {
+    async fn agent(self, apps: Vec<(AppName, AppConfig)>) {
         let mut ticker = self.ticker(self.period);
         let mut health = tokio::time::Instant::now();
         loop {
@@ -164,11 +170,8 @@ impl Eye {
         answered
     }
 
-    async fn look_inside(&self, apps: &[(AppName, crate::config::AppConfig)]) {
-        let port = |app: &crate::config::AppConfig| match app.probe.target()? {
-            crate::config::Target::Guest(port) => Some(*port),
-            crate::config::Target::Address(_, port) => Some(*port),
-        };
+    async fn look_inside(&self, apps: &[(AppName, AppConfig)]) {
+        let port = |app: &AppConfig| app.probe.target().map(Target::port);
         let ports: Vec<(AppName, u16)> =
             apps.iter().filter_map(|(name, app)| Some((name.clone(), port(app)?))).collect();
         if !ports.is_empty() {
@@ -182,7 +185,7 @@ impl Eye {
     }
 
     /// One application, once a period, each time anew.
-    async fn application(self, name: AppName, app: crate::config::AppConfig) {
+    async fn application(self, name: AppName, app: AppConfig) {
         let mut ticker = self.ticker(self.period);
         while self.next(&mut ticker).await {
             let Some(incarnation) = self.incarnation() else { continue };
@@ -197,29 +200,55 @@ impl Eye {
         }
     }
 
-    /// The serial console, line by line.
+    /// The serial console, line by line; each incarnation writes a new one.
     async fn console(self) {
-        let mut ticker = self.ticker(CONSOLE_EVERY);
-        let mut follower: Option<(Incarnation, console::Follower)> = None;
-        while self.next(&mut ticker).await {
-            let Some(incarnation) = self.incarnation() else { continue };
-            if follower.as_ref().is_none_or(|(seen, _)| *seen != incarnation) {
-                let Some(path) = self.driver.places(&self.vm).console else { continue };
-                follower = Some((incarnation, console::Follower::new(&path)));
-            }
-            let Some((_, follower)) = &mut follower else { continue };
-            for sign in follower.look() {
-                self.tell_of(incarnation, None, Seen::Console(sign)).await;
+        let mut running = self.running.subscribe();
+        let mut known = false;
+        loop {
+            let incarnation = *running.borrow_and_update();
+            let path = self.driver.places(&self.vm).console;
+            let (Some(incarnation), Some(path)) = (incarnation, path) else {
+                if !self.changed(&mut running).await {
+                    return;
+                }
+                continue;
+            };
+            // What was written before we came has been seen, or is of long ago.
+            let begin = if std::mem::replace(&mut known, true) { Begin::At(0) } else { Begin::End };
+            let (signs, mut seen) = mpsc::channel(QUEUE);
+            let following = tokio::spawn(console::follow(Console::new(path, begin), signs));
+            loop {
+                tokio::select! {
+                    changed = self.changed(&mut running) => {
+                        following.abort();
+                        if !changed {
+                            return;
+                        }
+                        break;
+                    }
+                    sign = seen.recv() => match sign {
+                        Some(sign) => self.tell_of(incarnation, None, Seen::Console(sign)).await,
+                        None => break,
+                    },
+                }
             }
         }
     }
 
+    /// Waits for another incarnation; `false` when it is time to stop.
+    async fn changed(&self, running: &mut watch::Receiver<Option<Incarnation>>) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            changed = running.changed() => changed.is_ok(),
+        }
+    }
+
     /// The guest's kernel, over the network.
-    async fn network(self, address: std::net::IpAddr) {
+    async fn network(self, (address, port): (IpAddr, u16)) {
         let mut ticker = self.ticker(self.period);
         while self.next(&mut ticker).await {
             let Some(incarnation) = self.incarnation() else { continue };
-            if let Some(sign) = network::ask(address, QUESTION).await {
+            if let Some(sign) = ask_kernel(address, port).await {
                 self.tell_of(incarnation, None, Seen::Network(sign)).await;
             }
         }
@@ -241,13 +270,7 @@ async fn events(eyes: Vec<Eye>, driver: Arc<dyn Driver>, stop: CancellationToken
     }
 }
 
-fn watch_host(
-    tasks: &mut JoinSet<()>,
-    config: &Arc<Config>,
-    inbox: &Inbox,
-    clock: &crate::clock::Clock,
-    stop: &CancellationToken,
-) {
+fn watch_host(tasks: &mut JoinSet<()>, config: &Arc<Config>, inbox: &Inbox, clock: &crate::clock::Clock) {
     let subject = Subject::Host(config.host.clone());
     let told = {
         let (inbox, clock) = (inbox.clone(), clock.clone());
@@ -259,31 +282,46 @@ fn watch_host(
             }
         }
     };
-    let folders = folders(config);
-    let (host_told, host_stop) = (told.clone(), stop.clone());
+    let (signs, mut seen) = mpsc::channel(QUEUE);
+    tasks.spawn(host::watch(folders(config), signs));
+    let host_told = told.clone();
     tasks.spawn(async move {
-        let mut watcher = host::Watcher::new(folders);
-        loop {
-            let signs = tokio::select! {
-                () = host_stop.cancelled() => return,
-                signs = watcher.next() => signs,
-            };
-            for sign in signs {
-                host_told(Seen::Host(sign)).await;
-            }
+        while let Some(sign) = seen.recv().await {
+            host_told(Seen::Host(sign)).await;
         }
     });
-    let lag_stop = stop.clone();
+    let (signs, mut seen) = mpsc::channel(QUEUE);
+    tasks.spawn(lag::watch(signs));
     tasks.spawn(async move {
-        let mut watcher = lag::Watcher::new();
-        loop {
-            let sign = tokio::select! {
-                () = lag_stop.cancelled() => return,
-                sign = watcher.next() => sign,
-            };
+        while let Some(sign) = seen.recv().await {
             told(Seen::Observer(sign)).await;
         }
     });
+}
+
+/// Where the guest's own kernel is reached: on a tap network, at the address its applications are asked at.
+/// Behind user networking the host itself would answer, so nobody is asked.
+fn address(vm: &VmConfig) -> Option<(IpAddr, u16)> {
+    if !matches!(vm.spec.network, Network::Tap { .. }) {
+        return None;
+    }
+    vm.apps.values().find_map(|app| match app.probe.target()? {
+        Target::Address(host, port) => Some((host.parse().ok()?, *port)),
+        Target::Guest(_) => None,
+    })
+}
+
+/// A kernel that answers an echo or a connection lives; a neighbour entry can only say that it does not.
+async fn ask_kernel(address: IpAddr, port: u16) -> Option<NetworkSign> {
+    let half = QUESTION / 2;
+    let mut sign = network::look(Way::Ping(address), half).await;
+    if !matches!(sign, Some(NetworkSign::Answered { .. })) {
+        sign = network::look(Way::Tcp(SocketAddr::new(address, port)), half).await.or(sign);
+    }
+    match (sign, address) {
+        (None, IpAddr::V4(address)) => network::look(Way::Arp(address), half).await,
+        (sign, _) => sign,
+    }
 }
 
 /// The folders whose disks matter: ours, and those of the VMs.
@@ -294,4 +332,3 @@ fn folders(config: &Config) -> Vec<std::path::PathBuf> {
     folders.dedup();
     folders
 }
-

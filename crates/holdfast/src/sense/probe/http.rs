@@ -3,6 +3,7 @@
 use super::connection::{Heard, Hearing, connect};
 use super::tcp::holds;
 use super::{MOST_HEARD, Target, Trouble};
+use crate::config::Expect;
 use futures_util::future::{Either, select};
 use holdfast_core::signal::ProbeFailure;
 use http_body_util::{BodyExt, Empty};
@@ -14,8 +15,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::ServerName;
+#[cfg(test)]
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio_rustls::rustls::{
     CertificateError, ClientConfig, Error, RootCertStore, client::Resumption, crypto,
 };
@@ -34,7 +36,7 @@ pub struct Http {
     /// The status it must answer; without one, any from 200 to 399.
     pub status: Option<u16>,
     /// What the first 64 KiB must hold.
-    pub contains: Option<String>,
+    pub contains: Option<Expect>,
 }
 
 /// Whom a server's certificate must come from.
@@ -45,9 +47,11 @@ pub struct Tls(Arc<ClientConfig>);
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file is not PEM.
+    #[cfg(test)]
     #[error("cannot read the certificates")]
     Pem(#[source] tokio_rustls::rustls::pki_types::pem::Error),
     /// No certificate is in it, or one that cannot be trusted.
+    #[cfg(test)]
     #[error("no certificate in it can be trusted")]
     Untrusted,
     /// The cryptography does not fit.
@@ -64,10 +68,11 @@ impl Tls {
         Self::trusting(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
     }
 
-    /// Only the authorities (or the one self-made authority) in this PEM file.
+    /// Only the authorities (or the one self-made authority) in this PEM file. For tests: no setting names one yet.
     ///
     /// # Errors
     /// [`TlsError`] if the file holds nothing to trust.
+    #[cfg(test)]
     pub fn authority(pem: &[u8]) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -167,16 +172,19 @@ impl Http {
             };
             let Ok(data) = frame.into_data() else { continue };
             // What was searched before need not be searched again, but for a text across the border.
-            let from = (heard.len() + 1).saturating_sub(needle.len());
+            let border = if let Expect::Text(text) = needle { text.len() } else { 0 };
+            let from = (heard.len() + 1).saturating_sub(border);
             heard.extend_from_slice(&data);
-            if holds(&heard[from..], needle.as_bytes()) {
+            if let Expect::Text(text) = needle
+                && holds(&heard[from..], text.as_bytes())
+            {
                 return Ok(());
             }
             if heard.len() as u64 >= MOST_HEARD {
                 break;
             }
         }
-        Err(missing())
+        if needle.is_in(&String::from_utf8_lossy(&heard)) { Ok(()) } else { Err(missing()) }
     }
 }
 

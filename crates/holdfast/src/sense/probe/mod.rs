@@ -17,15 +17,14 @@ mod tcp;
 mod tests;
 
 pub use command::Command;
-pub use http::Http;
-#[cfg_attr(not(test), expect(unused_imports, reason = "wired by the daemon"))]
-pub use http::{Tls, TlsError};
+pub use http::{Http, Tls};
 pub use mysql::Mysql;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use tcp::Tcp;
 
 use super::chain;
+use crate::config::Expect;
 use connection::Hearing;
 use futures_util::FutureExt;
 use holdfast_core::signal::{AppSign, ProbeFailure};
@@ -140,10 +139,10 @@ impl From<Trouble> for AppSign {
 }
 
 /// An answer against the expected one, if one is expected.
-fn compare(expected: Option<&str>, answer: Option<&str>) -> Result<(), Trouble> {
+fn compare(expected: Option<&Expect>, answer: Option<&str>) -> Result<(), Trouble> {
     match (expected, answer) {
         (None, _) => Ok(()),
-        (Some(expected), Some(answer)) if expected == answer => Ok(()),
+        (Some(expected), Some(answer)) if expected.is(answer) => Ok(()),
         (Some(expected), Some(answer)) => {
             let answer: String = answer.chars().take(100).collect();
             Err(Trouble::wrong(format!("answered `{answer}` instead of `{expected}`")))

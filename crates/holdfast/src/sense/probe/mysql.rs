@@ -6,6 +6,7 @@
 
 use super::connection::{Heard, Hearing, connect};
 use super::{MOST_HEARD, Password, Target, Trouble, compare};
+use crate::config::Expect;
 use futures_util::future::{Either, select};
 use holdfast_core::signal::ProbeFailure;
 use mysql_async::prelude::Queryable;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// The query if none is configured.
+#[cfg(test)]
 pub const QUERY: &str = "select 1";
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_millis(200);
@@ -32,10 +34,10 @@ pub struct Mysql {
     pub password: Option<Password>,
     /// The database; none is an answer too.
     pub database: Option<String>,
-    /// What is asked. Usually [`QUERY`].
+    /// What is asked.
     pub query: String,
     /// What the first column of the first row must be, as text.
-    pub expect: Option<String>,
+    pub expect: Option<Expect>,
 }
 
 impl Mysql {
@@ -71,7 +73,7 @@ impl Mysql {
         let told = match connection.query_first::<Row, _>(&self.query).await {
             Ok(row) => {
                 let answer = row.as_ref().and_then(|row| row.as_ref(0)).and_then(text);
-                compare(self.expect.as_deref(), answer.as_deref())
+                compare(self.expect.as_ref(), answer.as_deref())
             }
             Err(error) => Err(judged(error)),
         };

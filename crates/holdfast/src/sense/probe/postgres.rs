@@ -2,6 +2,7 @@
 
 use super::connection::{Hearing, connect};
 use super::{Password, Target, Trouble, chain, compare};
+use crate::config::Expect;
 use futures_util::future::join;
 use holdfast_core::signal::ProbeFailure;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 /// The query if none is configured.
+#[cfg(test)]
 pub const QUERY: &str = "select 1";
 /// The table for the row that is written, to be made by the owner of the database.
 pub const TABLE: &str = "create table holdfast_probe (id int primary key, at timestamptz)";
@@ -24,10 +26,10 @@ pub struct Postgres {
     pub password: Option<Password>,
     /// The database.
     pub database: String,
-    /// What is asked, in one round trip of the simple protocol. Usually [`QUERY`].
+    /// What is asked, in one round trip of the simple protocol.
     pub query: String,
     /// What the first column of the first row must be, as text.
-    pub expect: Option<String>,
+    pub expect: Option<Expect>,
     /// Also write row 1 of `holdfast_probe` and read it back, each in its own transaction.
     pub write: bool,
 }
@@ -63,7 +65,7 @@ impl Postgres {
             client.simple_query(&format!("set statement_timeout = {most}")).await?;
         }
         let rows = client.simple_query(&self.query).await?;
-        compare(self.expect.as_deref(), first(&rows))?;
+        compare(self.expect.as_ref(), first(&rows))?;
         if self.write {
             write_and_read(client).await?;
         }

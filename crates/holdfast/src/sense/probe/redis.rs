@@ -4,6 +4,7 @@
 
 use super::connection::{Hearing, connect};
 use super::{Password, Target, Trouble, compare};
+use crate::config::Expect;
 use holdfast_core::signal::ProbeFailure;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +26,7 @@ pub struct Redis {
     /// The key to get; without one, PING.
     pub key: Option<String>,
     /// What the key must hold, or PING must answer (`PONG` if nothing is said).
-    pub expect: Option<String>,
+    pub expect: Option<Expect>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +57,8 @@ impl Redis {
                 return Err(Trouble::new(meaning(&text), text));
             }
         }
-        let expected = self.expect.as_deref().or(if self.key.is_none() { Some("PONG") } else { None });
+        let pong = Expect::from("PONG");
+        let expected = self.expect.as_ref().or(self.key.is_none().then_some(&pong));
         match &answer {
             Reply::Text(text) => compare(expected, Some(text))?,
             Reply::Nothing => compare(expected, None)?,

@@ -2,6 +2,7 @@
 
 use super::super::fake::{Fake, Manner, closed_port, target};
 use super::*;
+use crate::sense::probe::http::TlsError;
 
 #[tokio::test]
 async fn nobody_listens_is_refused_however_it_shows() {

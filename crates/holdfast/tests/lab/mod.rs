@@ -1,0 +1,264 @@
+//! A laboratory: a real daemon, a real QEMU, a real guest with PostgreSQL, in a folder of its own.
+//!
+//! Everything that is started here is ended here, by process id, also when a test fails.
+
+#![allow(dead_code, reason = "each test file uses its own part of the laboratory")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::Value;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A guest boots in about 8 s here; on a busy machine it takes far longer.
+pub const BOOT: Duration = Duration::from_secs(150);
+/// The time in which something that is seen at once must be seen, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// The folder of the guest's image, built once and cached.
+pub fn image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guest/build.sh");
+        let built = Command::new("bash").arg(script).arg("--quiet").output().expect("bash");
+        assert!(built.status.success(), "the guest image: {}", String::from_utf8_lossy(&built.stderr));
+        PathBuf::from(String::from_utf8_lossy(&built.stdout).lines().last().unwrap())
+    })
+}
+
+/// One daemon and what it looks after.
+pub struct Lab {
+    folder: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Lab {
+    /// A laboratory with one VM `orders`, its daemon not started yet. `more` is added to its configuration.
+    pub fn new(more: &str) -> Self {
+        let lab = Self { folder: tempfile::Builder::new().prefix("hf-").tempdir().unwrap(), daemon: None };
+        lab.overlay("orders");
+        fs::write(lab.config(), format!("state = \"state\"\n{}{more}", vm_section("orders"))).unwrap();
+        lab
+    }
+
+    /// The same, with the daemon started and PostgreSQL answering.
+    pub fn running(more: &str) -> Self {
+        let mut lab = Self::new(more);
+        lab.start();
+        lab.wait_well(BOOT);
+        lab
+    }
+
+    /// Makes a fresh disk for a VM.
+    pub fn overlay(&self, name: &str) {
+        let disk = self.folder.path().join(format!("{name}.qcow2"));
+        let base = image().join("base.raw");
+        let mut command = Command::new("qemu-img");
+        command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(base).arg(disk);
+        assert!(command.status().expect("qemu-img, package qemu-utils").success());
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("holdfast.toml")
+    }
+
+    /// Starts the daemon; it is ready when it answers.
+    pub fn start(&mut self) {
+        assert!(self.daemon.is_none(), "it runs already");
+        let log =
+            fs::OpenOptions::new().create(true).append(true).open(self.path().join("daemon.log")).unwrap();
+        let mut command = holdfast();
+        command.arg("run").arg("--config").arg(self.config());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.daemon = Some(command.spawn().unwrap());
+        self.until(SOON, "the daemon answers", |lab| lab.cli(&["vm", "list"]).status.success());
+    }
+
+    pub fn daemon_pid(&self) -> i32 {
+        i32::try_from(self.daemon.as_ref().expect("it runs").id()).unwrap()
+    }
+
+    /// kill -9: the daemon gets no chance to say good-bye.
+    pub fn kill_daemon(&mut self) {
+        let mut daemon = self.daemon.take().expect("it runs");
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    /// Runs a command of the command line against this daemon.
+    pub fn cli(&self, words: &[&str]) -> Output {
+        holdfast().arg("--state").arg(self.state()).args(words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The same, with JSON for an answer.
+    pub fn json(&self, words: &[&str]) -> Value {
+        let output = self.cli(&[words, &["--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str(&said)
+            .unwrap_or_else(|e| panic!("{words:?}: {e}: {said}{}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// One VM of the status.
+    pub fn vm(&self, name: &str) -> Value {
+        let status = self.json(&["status"]);
+        let vms = status["vms"].as_array().unwrap();
+        vms.iter().find(|vm| vm["name"] == name).cloned().unwrap_or(Value::Null)
+    }
+
+    /// The process of a VM.
+    pub fn pid(&self, name: &str) -> i32 {
+        i32::try_from(self.vm(name)["pid"].as_i64().unwrap_or_else(|| panic!("{name} has no process")))
+            .unwrap()
+    }
+
+    pub fn incarnation(&self, name: &str) -> u64 {
+        self.vm(name)["incarnation"].as_u64().unwrap_or(0)
+    }
+
+    /// The incidents, newest first.
+    pub fn incidents(&self) -> Vec<Value> {
+        self.json(&["incidents"]).as_array().unwrap().clone()
+    }
+
+    /// The remedies that were ever tried.
+    pub fn remedies(&self) -> Vec<String> {
+        let all = self.incidents();
+        let names = all.iter().flat_map(|incident| incident["remedies"].as_array().unwrap().clone());
+        names.map(|remedy| remedy["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until something holds; fails with everything that helps to see why it does not.
+    pub fn until(&self, limit: Duration, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let began = Instant::now();
+        while !holds(self) {
+            assert!(began.elapsed() < limit, "not within {limit:?}: {what}\n{}", self.story());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until every VM runs, answers, and has no open incident.
+    pub fn wait_well(&self, limit: Duration) {
+        self.until(limit, "everything is well", |lab| lab.cli(&["status"]).status.code() == Some(0));
+    }
+
+    /// Waits for a closed incident with this fault, and returns it.
+    pub fn wait_closed(&self, fault: &str, limit: Duration) -> Value {
+        let closed = |lab: &Self| {
+            lab.incidents()
+                .into_iter()
+                .find(|incident| incident["fault"] == fault && !incident["closed"].is_null())
+        };
+        self.until(limit, &format!("{fault} is closed"), |lab| closed(lab).is_some());
+        closed(self).unwrap()
+    }
+
+    /// Runs a script in the guest, through the agent's socket, as any other program might.
+    pub fn in_guest(&self, vm: &str, script: &str) {
+        let path = self.vm(vm)["agent"].as_str().unwrap().to_owned();
+        let request = serde_json::json!({ "execute": "guest-exec",
+            "arguments": { "path": "/bin/sh", "arg": ["-c", script] } });
+        let began = Instant::now();
+        while began.elapsed() < SOON {
+            let mut agent = UnixStream::connect(&path).unwrap();
+            agent.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            agent
+                .write_all(
+                    format!("{{\"execute\":\"guest-sync\",\"arguments\":{{\"id\":7}}}}\n{request}\n")
+                        .as_bytes(),
+                )
+                .unwrap();
+            let mut said = Vec::new();
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = agent.read(&mut piece) {
+                said.extend_from_slice(&piece[..n]);
+                if String::from_utf8_lossy(&said).contains("\"pid\"") {
+                    return;
+                }
+            }
+        }
+        panic!("the agent took no script\n{}", self.story());
+    }
+
+    /// What happened, for a person who reads a failed test.
+    pub fn story(&self) -> String {
+        let events = self.cli(&["events", "-n", "60"]);
+        let status = self.cli(&["status"]);
+        let log = fs::read_to_string(self.path().join("daemon.log")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(40).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        format!(
+            "{}\n{}\nlog:\n{}",
+            String::from_utf8_lossy(&events.stdout),
+            String::from_utf8_lossy(&status.stdout),
+            tail.join("\n")
+        )
+    }
+}
+
+/// Ends what was started, whatever happened: the VMs by their processes, then the daemon.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            signal(i32::try_from(daemon.id()).unwrap(), "CONT");
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        for pid in vms_of(&self.state()) {
+            signal(pid, "KILL");
+            let began = Instant::now();
+            while Path::new(&format!("/proc/{pid}")).exists() && began.elapsed() < Duration::from_secs(20) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// The QEMU processes whose command line names this state folder.
+pub fn vms_of(state: &Path) -> Vec<i32> {
+    let mark = state.to_string_lossy().into_owned();
+    let pids =
+        fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let ours = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.starts_with("qemu-system") && line.contains(&mark)
+    };
+    pids.filter(ours).collect()
+}
+
+/// Sends a signal, by number of the process only.
+pub fn signal(pid: i32, name: &str) {
+    let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+}
+
+/// The program.
+pub fn holdfast() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.env_remove("HOLDFAST_STATE").env_remove("HOLDFAST_CONFIG").env("NO_COLOR", "1");
+    command
+}
+
+/// The section of a VM with PostgreSQL, under software emulation.
+pub fn vm_section(name: &str) -> String {
+    let at = |file: &str| image().join(file).display().to_string();
+    format!(
+        "[vm.{name}]\ndriver = \"qemu\"\ndisk = \"{name}.qcow2\"\nimages = [\"{}\"]\nmemory = \"512MiB\"\n\
+         accel = \"tcg\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"quiet root=/dev/vda rw panic=-1\"\n\n[vm.{name}.app.postgres]\n\
+         probe = \"postgres://orders@guest/orders\"\nrestart = \"service postgresql restart\"\n\n",
+        image().display(),
+        at("vmlinux"),
+        at("initrd.gz"),
+    )
+}
