@@ -101,7 +101,7 @@ impl Bench {
     async fn state(&self, qemu: &Qemu) -> Option<RunState> {
         match qemu.inspect(&self.name).await.unwrap() {
             Found::Running { state, .. } => state,
-            other => panic!("{other:?}"),
+            found @ (Found::Dead(_) | Found::Unclear { .. }) => panic!("{found:?}"),
         }
     }
 
@@ -120,9 +120,12 @@ impl Bench {
 
     async fn counters(&self, qemu: &Qemu) -> Counters {
         let seen = qemu.poll(&self.name, LONG).await.into_iter().map(|glimpse| glimpse.seen);
-        let counters = seen.filter_map(|seen| match seen {
-            Seen::Hypervisor(HypervisorSign::Counters(counters)) => Some(counters),
-            _ => None,
+        let counters = seen.filter_map(|seen| {
+            if let Seen::Hypervisor(HypervisorSign::Counters(counters)) = seen {
+                Some(counters)
+            } else {
+                None
+            }
         });
         counters.last().unwrap()
     }
@@ -149,6 +152,12 @@ impl Drop for Bench {
                 let pid = entry.file_name();
                 let _gone = std::process::Command::new("kill").arg("-9").arg(pid).status();
             }
+        }
+        let root = self.path("run");
+        let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let family = hierarchy.path().join(&family);
+            let _gone = std::fs::remove_dir(family.join("orders")).and_then(|()| std::fs::remove_dir(family));
         }
     }
 }

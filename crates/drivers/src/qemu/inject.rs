@@ -13,9 +13,12 @@ use tokio::time::Instant;
 
 const INJECT: &str = "inject a fault into";
 const LIMIT: Duration = Duration::from_secs(5);
-/// The node that fails every write, and the one that holds the device's place while nodes are changed.
+/// The node that fails every write.
 const ERROR_NODE: &str = "hf-errors";
-const PLACEHOLDER: &str = "hf-nothing";
+/// The node that holds the device's place while nodes are changed, and what it stands on. It fails all
+/// requests: should it ever stay, nothing is lost in it.
+const PLACEHOLDER: &str = "hf-place";
+const NOTHING: &str = "hf-nothing";
 
 impl Machine {
     /// Injects a fault, or takes it back.
@@ -30,7 +33,7 @@ impl Machine {
             Injection::DiskError(fails) => self.fail_disk(&live, *fails, deadline).await,
             Injection::DiskSlow(rate) => {
                 let rate = rate.unwrap_or(0);
-                let slow = json!({ "id": "vd0", "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": rate, "iops_rd": 0, "iops_wr": 0 });
+                let slow = json!({ "id": format!("{DISK_DEVICE}/virtio-backend"), "bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": rate, "iops_rd": 0, "iops_wr": 0 });
                 self.tell_qemu(&live, "block_set_io_throttle", slow, deadline).await
             }
             Injection::LinkDown(down) => {
@@ -74,21 +77,18 @@ impl Machine {
         let size = size.ok_or_else(|| self.refused(INJECT, "its disk node was not found"))?;
         let before = live.state(deadline).await.map_err(|e| self.unconfirmed(INJECT, LIMIT, &e))?;
         tell("stop", Value::Null).await?;
-        let nothing =
-            json!({ "driver": "null-co", "node-name": PLACEHOLDER, "size": size, "read-zeroes": true });
-        tell("blockdev-add", nothing).await?;
+        tell("blockdev-add", json!({ "driver": "null-co", "node-name": NOTHING, "size": size })).await?;
+        tell("blockdev-add", failing(PLACEHOLDER, NOTHING, &["read", "write", "flush"])).await?;
         tell("qom-set", connect(PLACEHOLDER)).await?;
         if fails {
-            let error = |iotype: &str| json!({ "event": "none", "iotype": iotype, "errno": 5 });
-            let node = json!({ "driver": "blkdebug", "node-name": ERROR_NODE, "image": DISK_NODE,
-                "inject-error": [error("write"), error("flush")] });
-            tell("blockdev-add", node).await?;
+            tell("blockdev-add", failing(ERROR_NODE, DISK_NODE, &["write", "flush"])).await?;
             tell("qom-set", connect(ERROR_NODE)).await?;
         } else {
             tell("blockdev-del", json!({ "node-name": ERROR_NODE })).await?;
             tell("qom-set", connect(DISK_NODE)).await?;
         }
         tell("blockdev-del", json!({ "node-name": PLACEHOLDER })).await?;
+        tell("blockdev-del", json!({ "node-name": NOTHING })).await?;
         if before == RunState::Running {
             tell("cont", Value::Null).await?;
         }
@@ -99,6 +99,13 @@ impl Machine {
         let nodes = live.call("query-named-block-nodes", json!({ "flat": true }), deadline).await;
         nodes.map_err(|error| self.unconfirmed(INJECT, LIMIT, &error))
     }
+}
+
+/// A node that fails these kinds of requests to `below` with an I/O error.
+fn failing(name: &str, below: &str, kinds: &[&str]) -> Value {
+    let errors: Vec<Value> =
+        kinds.iter().map(|kind| json!({ "event": "none", "iotype": kind, "errno": 5 })).collect();
+    json!({ "driver": "blkdebug", "node-name": name, "image": below, "inject-error": errors })
 }
 
 #[derive(Debug, Deserialize)]

@@ -131,6 +131,7 @@ impl Machine {
             record.incarnation = incarnation.max(record.incarnation);
             record.token = token.max(record.token);
             record.process = Some(process.id().clone());
+            record.cgroup = self.group().filter(|group| group.add(pid).is_ok()).map(|g| g.path().to_owned());
             tracing::warn!(vm = %self.spec.name, pid, "a VM without a record of its start was found and adopted");
             let written = record.write(&self.folder.record());
             self.keep(record);

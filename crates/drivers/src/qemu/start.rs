@@ -82,7 +82,8 @@ impl Machine {
         proof
     }
 
-    fn group(&self) -> Option<Cgroup> {
+    /// Its control group, where there can be one.
+    pub(super) fn group(&self) -> Option<Cgroup> {
         let root = self.folder.path().parent().unwrap_or(Path::new("/"));
         let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
         Cgroup::make(&family, self.spec.name.as_str())
