@@ -39,16 +39,25 @@ impl Account {
     /// Whether it gets to `path` and may read it, as far as owner, group and mode tell.
     #[must_use]
     pub fn may_read(&self, path: &Path) -> bool {
-        let allowed = |path: &Path, bit: u32| {
-            let Ok(meta) = path.metadata() else { return false };
-            let shift = match () {
-                () if meta.uid() == self.uid => 6,
-                () if meta.gid() == self.gid => 3,
-                () => 0,
-            };
-            meta.mode() >> shift & bit != 0
+        self.is_allowed(path, 4) && path.parent().is_none_or(|folder| self.may_enter(folder))
+    }
+
+    /// Whether it gets to what is in `folder`, as far as owner, group and mode tell.
+    #[must_use]
+    pub fn may_enter(&self, folder: &Path) -> bool {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let Ok(folder) = folder.canonicalize() else { return false };
+        folder.ancestors().all(|folder| self.is_allowed(folder, 1))
+    }
+
+    fn is_allowed(&self, path: &Path, bit: u32) -> bool {
+        let Ok(meta) = path.metadata() else { return false };
+        let shift = match () {
+            () if meta.uid() == self.uid => 6,
+            () if meta.gid() == self.gid => 3,
+            () => 0,
         };
-        self.uid == 0 || (allowed(path, 4) && path.ancestors().skip(1).all(|folder| allowed(folder, 1)))
+        self.uid == 0 || meta.mode() >> shift & bit != 0
     }
 }
 

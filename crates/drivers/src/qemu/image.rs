@@ -163,6 +163,18 @@ async fn look(path: &Path) -> Result<Info, ImageError> {
     serde_json::from_slice(&output.stdout).map_err(|cause| strange(cause.to_string()))
 }
 
+/// Whether this process has this file open.
+#[must_use]
+pub fn has_open(pid: u32, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|image| opens(Path::new("/proc").join(pid.to_string()), &image))
+}
+
+fn opens(process: PathBuf, image: &fs::Metadata) -> bool {
+    let same = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (image.dev(), image.ino());
+    let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    open.map(|file| fs::metadata(file.path())).any(|meta| meta.is_ok_and(same))
+}
+
 /// Who has an image open, from the process table: to name the holder when QEMU finds it locked (R15).
 #[must_use]
 pub fn holder(path: &Path) -> Option<ImageError> {
@@ -175,9 +187,7 @@ pub fn holder(path: &Path) -> Option<ImageError> {
         if pid == us {
             continue;
         }
-        let Ok(open) = fs::read_dir(entry.path().join("fd")) else { continue };
-        let ours = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (image.dev(), image.ino());
-        if open.flatten().any(|file| fs::metadata(file.path()).is_ok_and(ours)) {
+        if opens(entry.path(), &image) {
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             let name = name.trim().chars().filter(|c| !c.is_control()).collect();
             return Some(ImageError::Held { path: path.to_owned(), pid, name });

@@ -2,8 +2,9 @@
 //! defaults of a distribution (`-nodefaults -no-user-config`).
 
 use super::spec::{Forward, Kernel, Network, QemuVm};
+use holdfast_core::lease::{Incarnation, Token};
 use holdfast_core::subject::VmName;
-use std::ffi::OsString;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The program.
@@ -12,10 +13,13 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 pub const DISK_NODE: &str = "disk0";
 /// The path of the disk device in QEMU's object tree.
 pub const DISK_DEVICE: &str = "/machine/peripheral/vd0";
+/// What marks our command lines; the guest sees it too, as it may.
+const MARK: &str = "name=opt/holdfast/start,string=";
 /// The network device.
 pub const NIC: &str = "nic0";
 
-/// The folder of one VM while it runs, and what is in it.
+/// The folder of one VM while it runs, and what is in it. What QEMU must make itself is in `vm`, a folder
+/// that belongs to QEMU's user; the rest it cannot touch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFolder {
     path: PathBuf,
@@ -34,28 +38,34 @@ impl RunFolder {
         &self.path
     }
 
+    /// The folder that QEMU may write to. Nothing in it is trusted: names may be links by now.
+    #[must_use]
+    pub fn inner(&self) -> PathBuf {
+        self.path.join("vm")
+    }
+
     /// The control socket that is ours alone (one client at a time).
     #[must_use]
     pub fn control(&self) -> PathBuf {
-        self.path.join("control")
+        self.inner().join("control")
     }
 
     /// The control socket for people and scripts.
     #[must_use]
     pub fn qmp(&self) -> PathBuf {
-        self.path.join("qmp")
+        self.inner().join("qmp")
     }
 
     /// The guest agent's socket.
     #[must_use]
     pub fn agent(&self) -> PathBuf {
-        self.path.join("agent")
+        self.inner().join("agent")
     }
 
-    /// The serial console, of the running incarnation; older ones end in their number.
+    /// The serial console of the running incarnation; that of the one before ends in `.1`.
     #[must_use]
     pub fn console(&self) -> PathBuf {
-        self.path.join("console.log")
+        self.inner().join("console.log")
     }
 
     /// What QEMU itself says.
@@ -73,7 +83,8 @@ impl RunFolder {
 
 /// How a disk image is laid out, told by its head and never guessed by QEMU (a guest that writes a qcow2
 /// head into a raw disk must not become a reader of the host's files).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// QEMU's own.
     Qcow2,
@@ -114,8 +125,12 @@ pub struct Start<'a> {
     pub engine: Engine,
     /// Its forwards, with ports chosen.
     pub forwards: &'a [Forward],
-    /// The number of an inherited file descriptor to read a memory state from.
-    pub incoming: Option<i32>,
+    /// Which start it is. Written into the command line, so that a VM whose record is lost is known again.
+    pub incarnation: Incarnation,
+    /// Under which lease.
+    pub token: Token,
+    /// Wait for a memory state instead of booting.
+    pub incoming: bool,
 }
 
 /// A value in one of QEMU's comma-separated lists: commas are doubled.
@@ -125,10 +140,11 @@ fn listed(path: &Path) -> String {
 
 /// The command line, without the program.
 #[must_use]
-pub fn arguments(start: &Start<'_>) -> Vec<OsString> {
+pub fn arguments(start: &Start<'_>) -> Vec<String> {
     let vm = start.vm;
     let mut line = Line::default();
-    line.pair("-name", format!("guest={0},process=holdfast-{0}", vm.name));
+    line.pair("-name", format!("guest={0},process=holdfast-{0},debug-threads=on", vm.name));
+    line.pair("-fw_cfg", mark(start.incarnation, start.token));
     line.words("-nodefaults -no-user-config -display none");
     line.pair("-M", "pc");
     match start.engine {
@@ -145,32 +161,50 @@ pub fn arguments(start: &Start<'_>) -> Vec<OsString> {
     if let Some(kernel) = &vm.kernel {
         direct_boot(&mut line, kernel);
     }
-    if let Some(number) = start.incoming {
-        line.pair("-incoming", format!("fd:{number}"));
+    if start.incoming {
+        line.words("-incoming defer");
     }
     line.0
 }
 
 #[derive(Default)]
-struct Line(Vec<OsString>);
+struct Line(Vec<String>);
 
 impl Line {
     fn words(&mut self, words: &str) {
-        self.0.extend(words.split(' ').map(OsString::from));
+        self.0.extend(words.split(' ').map(String::from));
     }
 
-    fn pair(&mut self, option: &str, value: impl Into<OsString>) {
+    fn pair(&mut self, option: &str, value: impl Into<String>) {
         self.0.push(option.into());
         self.0.push(value.into());
     }
 }
 
+fn socket(id: &str, path: &Path) -> String {
+    format!("socket,id={id},path={},server=on,wait=off", listed(path))
+}
+
+fn mark(incarnation: Incarnation, token: Token) -> String {
+    format!("{MARK}{}.{}", incarnation.0, token.0)
+}
+
+/// Which start of the VM with this run folder a command line is: `None` if it is no start of it.
+#[must_use]
+pub fn recognize(folder: &RunFolder, words: &[String]) -> Option<(Incarnation, Token)> {
+    let control = socket("control", &folder.control());
+    words.contains(&control).then_some(())?;
+    let (incarnation, token) = words.iter().find_map(|word| word.strip_prefix(MARK))?.split_once('.')?;
+    Some((Incarnation(incarnation.parse().ok()?), Token(token.parse().ok()?)))
+}
+
 fn monitors(line: &mut Line, folder: &RunFolder) {
     for (id, path) in [("control", folder.control()), ("people", folder.qmp())] {
-        line.pair("-chardev", format!("socket,id={id},path={},server=on,wait=off", listed(&path)));
+        line.pair("-chardev", socket(id, &path));
         line.pair("-mon", format!("chardev={id},mode=control"));
     }
-    line.pair("-chardev", format!("file,id=console,path={},append=off", listed(&folder.console())));
+    // Appending, so that it can be cut while QEMU writes.
+    line.pair("-chardev", format!("file,id=console,path={},append=on", listed(&folder.console())));
     line.pair("-serial", "chardev:console");
 }
 
@@ -183,10 +217,7 @@ fn devices(line: &mut Line, start: &Start<'_>) {
     line.pair("-blockdev", node);
     line.pair("-device", format!("virtio-blk-pci,drive={DISK_NODE},id=vd0,werror=stop,rerror=stop"));
     line.words("-device virtio-serial-pci,id=vs0");
-    line.pair(
-        "-chardev",
-        format!("socket,id=agent,path={},server=on,wait=off", listed(&start.folder.agent())),
-    );
+    line.pair("-chardev", socket("agent", &start.folder.agent()));
     line.words("-device virtserialport,chardev=agent,id=agent0,name=org.qemu.guest_agent.0");
     line.words("-device virtio-rng-pci -device pvpanic-pci -device i6300esb");
     line.words("-device virtio-balloon-pci,id=balloon0 -device VGA");
@@ -216,9 +247,9 @@ fn network(line: &mut Line, network: &Network, forwards: &[Forward]) {
 }
 
 fn direct_boot(line: &mut Line, kernel: &Kernel) {
-    line.pair("-kernel", kernel.image.as_os_str());
+    line.pair("-kernel", kernel.image.to_string_lossy());
     if let Some(initrd) = &kernel.initrd {
-        line.pair("-initrd", initrd.as_os_str());
+        line.pair("-initrd", initrd.to_string_lossy());
     }
     let console = if kernel.cmdline.contains("console=") { "" } else { "console=ttyS0 " };
     line.pair("-append", format!("{console}{}", kernel.cmdline));
@@ -253,10 +284,21 @@ mod tests {
             format: Format::Qcow2,
             engine: Engine::Tcg,
             forwards,
-            incoming: None,
+            incarnation: Incarnation(7),
+            token: Token(12),
+            incoming: false,
         };
-        let words = arguments(&start);
-        words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        arguments(&start).join(" ")
+    }
+
+    #[test]
+    fn a_command_line_is_known_again_by_its_folder_and_mark() {
+        let vm = vm("/d/x");
+        let words: Vec<String> = written(&vm, &[]).split(' ').map(ToOwned::to_owned).collect();
+        let known = |root: &str| recognize(&RunFolder::of(Path::new(root), &vm.name), &words);
+        assert_eq!(known("/run/hf"), Some((Incarnation(7), Token(12))));
+        assert_eq!(known("/run/other"), None);
+        assert_eq!(recognize(&RunFolder::of(Path::new("/run/hf"), &vm.name), &[]), None);
     }
 
     #[test]

@@ -1,18 +1,191 @@
 //! QEMU, launched and adopted by ourselves.
+//!
+//! VMs outlive the daemon (I7): a process in its own session is started under a lease, written down, and
+//! found again by its id, start time and boot. It is dead when the kernel says so, never because it is
+//! silent. Orders older than what was durably seen are refused (I3). This driver sees and does; it never
+//! decides.
 
 pub mod accel;
-pub mod account;
+mod account;
 pub mod agent;
+mod ask;
+mod capture;
 pub mod cgroup;
 pub mod event;
 pub mod image;
+mod inject;
 pub mod launch;
+mod live;
+mod look;
+mod machine;
+mod memory;
+mod operate;
 pub mod process;
 pub mod qmp;
 pub mod record;
-pub mod spawn;
+mod sign;
+mod spawn;
 mod spec;
+mod start;
 pub mod untrusted;
 pub mod wire;
 
 pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
+
+use crate::{Driver, DriverError, Glimpse, Injection, Places, Question};
+use async_trait::async_trait;
+use holdfast_core::action::{Fact, Found, Operation, Order};
+use holdfast_core::policy::Ability;
+use holdfast_core::subject::{AppName, VmName};
+use launch::RunFolder;
+use machine::Machine;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
+
+/// So many things seen wait to be taken; more wait in the connections they came through.
+const SEEN: usize = 256;
+/// How long a look at one VM takes at most.
+const INSPECT: Duration = Duration::from_secs(3);
+/// A Unix socket's path has so many bytes at most (`man 7 unix`).
+const SOCKET_PATH: usize = 107;
+
+/// The driver for VMs under QEMU on this host.
+#[derive(Debug)]
+pub struct Qemu {
+    machines: BTreeMap<VmName, Machine>,
+    restarts: BTreeMap<(VmName, AppName), Vec<String>>,
+    evidence: PathBuf,
+    /// One reader; a second one waits for it.
+    seen: Mutex<mpsc::Receiver<Glimpse>>,
+}
+
+impl Qemu {
+    /// Takes these VMs under its wing and adopts those that run. `restarts` are the commands that restart
+    /// applications inside their guests; `run_folder` holds records and sockets, `evidence_folder` what
+    /// captures keep.
+    ///
+    /// # Errors
+    /// A path is too long for a socket, or a folder cannot be made.
+    pub async fn open(
+        vms: Vec<QemuVm>,
+        restarts: BTreeMap<(VmName, AppName), Vec<String>>,
+        run_folder: PathBuf,
+        evidence_folder: PathBuf,
+    ) -> Result<Self, DriverError> {
+        let (out, seen) = mpsc::channel(SEEN);
+        let mut machines = BTreeMap::new();
+        for vm in vms {
+            let (name, folder) = (vm.name.clone(), RunFolder::of(&run_folder, &vm.name));
+            make_folder(folder.path())?;
+            if folder.control().as_os_str().len() > SOCKET_PATH {
+                let why = format!("its sockets would have too long a path: {}", folder.control().display());
+                return Err(DriverError::Refused { what: "watch over", vm: name, why });
+            }
+            machines.insert(name, Machine::open(vm, folder, out.clone()).await);
+        }
+        make_folder(&evidence_folder)?;
+        Ok(Self { machines, restarts, evidence: evidence_folder, seen: Mutex::new(seen) })
+    }
+
+    /// Pauses a VM and saves its memory to a file, for [`QemuVm::memory_state`]. The VM stays paused;
+    /// power it off and keep its disk with the file, for they only belong together (I23).
+    ///
+    /// # Errors
+    /// As for [`Driver::perform`].
+    pub async fn save_memory(&self, vm: &VmName, to: &Path, limit: Duration) -> Result<(), DriverError> {
+        let machine = self.machine(vm)?;
+        let deadline = Instant::now() + limit;
+        let _turn = machine.turn(deadline).await?;
+        let live = machine.running()?;
+        let saved = memory::save(machine, &live, to, deadline).await;
+        saved.map_err(|why| machine.unknown("save the memory of", why))
+    }
+
+    fn machine(&self, vm: &VmName) -> Result<&Machine, DriverError> {
+        self.machines.get(vm).ok_or_else(|| DriverError::NoSuchVm(vm.clone()))
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), DriverError> {
+    let told = |source| DriverError::Io { what: format!("make the folder {}", folder.display()), source };
+    std::fs::create_dir_all(folder).map_err(told)
+}
+
+#[async_trait]
+impl Driver for Qemu {
+    fn abilities(&self, vm: &VmName) -> BTreeSet<Ability> {
+        let Ok(machine) = self.machine(vm) else { return BTreeSet::new() };
+        let wired = machine.spec.network != Network::None;
+        Ability::ALL.into_iter().filter(|&ability| wired || ability != Ability::Link).collect()
+    }
+
+    fn places(&self, vm: &VmName) -> Places {
+        let Ok(machine) = self.machine(vm) else { return Places::default() };
+        let folder = &machine.folder;
+        Places {
+            qmp: Some(folder.qmp()),
+            console: Some(folder.console()),
+            agent: Some(folder.agent()),
+            pid: machine.running().ok().map(|live| live.process.pid()),
+            ports: machine.record().ports.iter().map(|port| (port.guest, port.listen)).collect(),
+        }
+    }
+
+    async fn inspect(&self, vm: &VmName) -> Result<Found, DriverError> {
+        Ok(self.machine(vm)?.inspect(Instant::now() + INSPECT).await)
+    }
+
+    async fn perform(&self, vm: &VmName, order: &Order, limit: Duration) -> Result<Fact, DriverError> {
+        let machine = self.machine(vm)?;
+        match order {
+            Order::Start { lease } if lease.vm == *vm => machine.start(lease, limit).await,
+            Order::Start { lease } => {
+                Err(machine.refused("start", format!("the lease is for `{}`", lease.vm)))
+            }
+            Order::PowerOff { incarnation, token } => machine.power_off(*incarnation, *token, limit).await,
+            Order::Perform { incarnation, token, operation } => {
+                let restart = if let Operation::RestartApp(app) = operation {
+                    self.restarts.get(&(vm.clone(), app.clone())).map(Vec::as_slice)
+                } else {
+                    None
+                };
+                machine.operate(*incarnation, *token, operation, restart, limit).await
+            }
+            Order::Capture { incarnation, incident } => {
+                machine.capture(*incarnation, *incident, &self.evidence, limit).await
+            }
+            Order::Inspect | Order::TakeLease { .. } | Order::Adopt { .. } | Order::ReleaseLease { .. } => {
+                Err(DriverError::Unable("take orders about leases and inspections"))
+            }
+        }
+    }
+
+    async fn poll(&self, vm: &VmName, limit: Duration) -> Vec<Glimpse> {
+        match self.machine(vm) {
+            Ok(machine) => machine.poll(limit).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    async fn ask(&self, vm: &VmName, question: &Question, limit: Duration) -> Vec<Glimpse> {
+        match self.machine(vm) {
+            Ok(machine) => machine.ask(question, limit).await,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    async fn next_event(&self) -> Glimpse {
+        match self.seen.lock().await.recv().await {
+            Some(glimpse) => glimpse,
+            // Every machine holds a sender, so this is a driver without VMs: it has nothing to tell.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn inject(&self, vm: &VmName, fault: &Injection) -> Result<(), DriverError> {
+        self.machine(vm)?.inject(fault).await
+    }
+}

@@ -1,6 +1,8 @@
 //! The run record: what a restarted daemon must know to adopt a VM that runs, and the highest incarnation
 //! and token ever seen (I3). Small, checksummed, versioned, written whole or not at all.
 
+use super::launch::Format;
+use super::process::ProcessId;
 use super::spec::Forward;
 use holdfast_core::lease::{Incarnation, Token};
 use serde::{Deserialize, Serialize};
@@ -22,21 +24,18 @@ pub struct Record {
     pub incarnation: Incarnation,
     /// The highest token seen.
     pub token: Token,
-    /// The process of that incarnation; `None`: not started yet, or known to be dead.
-    pub process: Option<Process>,
+    /// The process of that incarnation; `None`: it was about to be started, and nobody wrote down whether
+    /// it was.
+    pub process: Option<ProcessId>,
+    /// The control group of that process.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
     /// The ports that were chosen for it, kept from start to start.
     pub ports: Vec<Port>,
-}
-
-/// A process, so that no other one with its number is ever taken for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
-    /// Its number.
-    pub pid: u32,
-    /// When it started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
-    pub started: u64,
-    /// The boot of the host it belongs to.
-    pub boot: String,
+    /// The layout of the disk at its first start. A guest that writes a qcow2 head into a raw disk changes
+    /// nothing (A31).
+    #[serde(default)]
+    pub format: Option<Format>,
 }
 
 /// A port of the host that leads to a port of the guest.
@@ -170,9 +169,10 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        let process = Some(Process { pid: 7, started: 99, boot: "b".into() });
+        let process = Some(ProcessId { pid: 7, start: 99, boot: "b".into() });
         let ports = vec![Port { listen: "127.0.0.1:5".parse().unwrap(), guest: 5432 }];
-        Record { incarnation: Incarnation(3), token: Token(9), process, ports }
+        let (cgroup, format) = (Some("/sys/fs/cgroup/x".into()), Some(Format::Qcow2));
+        Record { incarnation: Incarnation(3), token: Token(9), process, cgroup, ports, format }
     }
 
     #[test]

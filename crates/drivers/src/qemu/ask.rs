@@ -1,0 +1,231 @@
+//! Questions to the guest agent, and its answers as signals. A guest can only make itself look worse.
+
+use super::agent::{AgentError, Freeze, GuestFs, Session};
+use super::live::Live;
+use super::machine::Machine;
+use super::untrusted::tame;
+use crate::{Glimpse, Question};
+use holdfast_core::signal::{AgentSign, Seen};
+use holdfast_core::subject::AppName;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long QEMU may take to say whether the guest has the agent's port open.
+const PORT: Duration = Duration::from_millis(300);
+/// So much of a file of the guest's kernel is read.
+const FILE_MOST: usize = 512 * 1024;
+/// Those that are full or read-only by nature.
+const IMAGES: [&str; 6] = ["iso9660", "udf", "squashfs", "erofs", "cramfs", "romfs"];
+
+impl Machine {
+    /// Asks, and tells what was answered. An empty answer: we did not get to ask.
+    pub async fn ask(&self, question: &Question, limit: Duration) -> Vec<Glimpse> {
+        let Ok(live) = self.running() else { return Vec::new() };
+        let began = Instant::now();
+        let Some(turn) = self.session(began + limit).await else { return Vec::new() };
+        let asked = Instant::now();
+        let left = limit.saturating_sub(began.elapsed());
+        let mut signs = Vec::new();
+        let failed = match self.agent.session(left).await {
+            Ok(mut session) => {
+                signs.push((None, AgentSign::Answered { latency: asked.elapsed() }));
+                answer(&mut session, question, &mut signs).await.err()
+            }
+            Err(error) => Some(error),
+        };
+        drop(turn);
+        match failed {
+            None => {}
+            // It is there, it understood, and it would or could not: no news.
+            Some(error) if error.is_answer() => {
+                tracing::debug!(vm = %self.spec.name, %error, "a question to the guest agent was refused");
+            }
+            Some(error) => {
+                tracing::debug!(vm = %self.spec.name, %error, "no answer from the guest agent");
+                let waited = asked.elapsed();
+                let port = self.agent_port(&live, Instant::now() + PORT).await;
+                signs.push((None, AgentSign::NoAnswer { waited, port }));
+            }
+        }
+        signs.into_iter().map(|(app, sign)| self.heard(&live, app, sign)).collect()
+    }
+
+    fn heard(&self, live: &Live, app: Option<AppName>, sign: AgentSign) -> Glimpse {
+        Glimpse { app, ..self.glimpse(live, Seen::Agent(sign)) }
+    }
+}
+
+type Signs = Vec<(Option<AppName>, AgentSign)>;
+
+async fn answer(session: &mut Session<'_>, question: &Question, signs: &mut Signs) -> Result<(), AgentError> {
+    match question {
+        Question::Ping => Ok(()), // that the session began is the answer
+        Question::Health => health(session, signs).await,
+        Question::Services(apps) => services(session, apps, signs).await,
+        Question::Check(app, argv) => {
+            let end = session.exec(argv).await?;
+            let text = tame(String::from_utf8_lossy(&end.output).trim(), 255);
+            signs.push((Some(app.clone()), AgentSign::Check { passed: end.code == Some(0), text }));
+            Ok(())
+        }
+    }
+}
+
+async fn health(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), AgentError> {
+    let frozen = session.freeze_state().await.map(|state| state == Freeze::Frozen);
+    if let Ok(frozen) = frozen {
+        signs.push((None, AgentSign::Frozen(frozen)));
+    }
+    if frozen.or_else(|error| if error.is_answer() { Ok(false) } else { Err(error) })? {
+        return Ok(()); // a frozen guest refuses the rest
+    }
+    let memory = optional(session.read_file("/proc/meminfo", FILE_MOST).await)?;
+    if let Some((available, total)) = memory.and_then(|text| read_memory(&String::from_utf8_lossy(&text))) {
+        signs.push((None, AgentSign::Memory { available, total }));
+    }
+    let systems = optional(session.file_systems().await)?;
+    let mounts = optional(session.read_file("/proc/mounts", FILE_MOST).await)?.unwrap_or_default();
+    let mounts = String::from_utf8_lossy(&mounts);
+    if let Some(worst) = systems.and_then(|systems| worst(&systems.kept, &mounts)) {
+        signs.push((None, worst));
+    }
+    Ok(())
+}
+
+/// An agent may know fewer questions than we do.
+fn optional<T>(answer: Result<T, AgentError>) -> Result<Option<T>, AgentError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_answer() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `MemAvailable` and `MemTotal` of `/proc/meminfo`, in bytes.
+fn read_memory(text: &str) -> Option<(u64, u64)> {
+    let kib = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    };
+    Some((kib("MemAvailable:")?, kib("MemTotal:")?))
+}
+
+/// The file system that matters most: one that refuses writes before the fullest; the root where all are
+/// alike.
+fn worst(systems: &[GuestFs], mounts: &str) -> Option<AgentSign> {
+    let read_only = |mount: &str| {
+        let mut options = None; // the last mount on a place is the one that counts
+        for line in mounts.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            if fields.get(1) == Some(&mount) {
+                options = fields.get(3).copied();
+            }
+        }
+        options.is_some_and(|options| options.split(',').any(|option| option == "ro"))
+    };
+    let real = systems.iter().filter(|fs| !IMAGES.contains(&fs.kind.as_str()));
+    let rated = real.filter_map(|fs| {
+        let (used, total) = (fs.used_bytes?, fs.total_bytes.filter(|&total| total > 0)?);
+        let mount = fs.mountpoint.as_str();
+        let permille = u64::try_from(u128::from(used.min(total)) * 1_000 / u128::from(total)).ok()?;
+        Some((read_only(mount), permille, mount == "/", mount, used, total))
+    });
+    let (read_only, _, _, mount, used, total) = rated.max()?;
+    Some(AgentSign::FileSystem { mount: tame(mount, 63), used, total, read_only })
+}
+
+async fn services(
+    session: &mut Session<'_>,
+    apps: &[(AppName, u16)],
+    signs: &mut Signs,
+) -> Result<(), AgentError> {
+    let mut tables = String::new();
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        if let Some(table) = optional(session.read_file(path, FILE_MOST).await)? {
+            tables.push_str(&String::from_utf8_lossy(&table));
+        }
+    }
+    if tables.is_empty() {
+        return Ok(());
+    }
+    for (app, port) in apps {
+        let (listens, waiting) = listener(&tables, *port);
+        signs.push((Some(app.clone()), AgentSign::Service { listens, waiting }));
+    }
+    Ok(())
+}
+
+/// Whether something listens on this port, and how many connections nobody has accepted: for a
+/// listening socket (state 0A) the kernel shows them as its receive queue (`net/ipv4/tcp_ipv4.c`).
+fn listener(tables: &str, port: u16) -> (bool, u32) {
+    let local = format!(":{port:04X}");
+    let mut waiting = None::<u32>;
+    for line in tables.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, address, _, "0A", queues, ..] = fields[..] else { continue };
+        if address.ends_with(&local) {
+            let queue = queues.split_once(':').and_then(|(_, rx)| u32::from_str_radix(rx, 16).ok());
+            waiting = Some(waiting.unwrap_or(0).saturating_add(queue.unwrap_or(0)));
+        }
+    }
+    (waiting.is_some(), waiting.unwrap_or(0))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_stopped_server_shows_the_connections_that_wait() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n   \
+                     0: 00000000:1538 00000000:0000 0A 00000000:00000003 00:00000000 00000000 999 0 1 1\n   \
+                     1: 0100007F:1539 00000000:0000 01 00000000:00000009 00:00000000 00000000 999 0 1 1\n   \
+                     2: 00000000000000000000000000000000:1538 00:0000 0A 00000000:00000002 00:0 0 999\n   \
+                     3: garbage\n";
+        assert_eq!(listener(table, 5432), (true, 5));
+        assert_eq!(listener(table, 5433), (false, 0));
+        assert_eq!(listener("", 5432), (false, 0));
+    }
+
+    #[test]
+    fn memory_is_read_in_bytes_or_not_at_all() {
+        let text = "MemTotal:  494060 kB\nMemFree: 1 kB\nMemAvailable:  50000 kB\n";
+        assert_eq!(read_memory(text), Some((51_200_000, 505_917_440)));
+        assert_eq!(read_memory("MemTotal: 7 kB\n"), None);
+        assert_eq!(read_memory("MemTotal: 99999999999999999999 kB\nMemAvailable: x kB\n"), None);
+    }
+
+    fn systems(rows: serde_json::Value) -> Vec<GuestFs> {
+        serde_json::from_value(rows).unwrap()
+    }
+
+    #[test]
+    fn the_fullest_file_system_is_told_and_a_read_only_one_before_it() {
+        let rows = systems(json!([
+            {"mountpoint": "/", "type": "ext4", "used-bytes": 50, "total-bytes": 100},
+            {"mountpoint": "/data", "type": "xfs", "used-bytes": 99, "total-bytes": 100},
+            {"mountpoint": "/snap", "type": "squashfs", "used-bytes": 100, "total-bytes": 100},
+            {"mountpoint": "/old", "type": "ext4"},
+        ]));
+        let told = |mounts: &str| match worst(&rows, mounts) {
+            Some(AgentSign::FileSystem { mount, read_only, .. }) => (mount, read_only),
+            other => panic!("{other:?}"),
+        };
+        let healthy = "/dev/vda / ext4 rw,relatime 0 0\n/dev/loop0 /snap squashfs ro 0 0\n";
+        assert_eq!(told(healthy), ("/data".into(), false));
+        assert_eq!(told("rootfs / rootfs rw 0 0\n/dev/vda / ext4 ro,relatime 0 0\n"), ("/".into(), true));
+        assert_eq!(told("garbage\n\n / \n"), ("/data".into(), false));
+        assert!(worst(&[], healthy).is_none());
+    }
+
+    #[test]
+    fn sizes_that_lie_do_not_overflow() {
+        let rows = systems(json!([
+            {"mountpoint": "/", "type": "ext4", "used-bytes": u64::MAX, "total-bytes": 1},
+            {"mountpoint": "/z", "type": "ext4", "used-bytes": 1, "total-bytes": 0},
+        ]));
+        assert!(worst(&rows, "").is_some());
+    }
+}

@@ -1,0 +1,99 @@
+//! Looks at a VM from outside: its process and its QEMU.
+
+use super::live::{Life, Live};
+use super::machine::Machine;
+use super::sign::{self, BalloonStats, BlockStats};
+use super::spawn;
+use super::untrusted::{Few, Text};
+use crate::Glimpse;
+use holdfast_core::action::Found;
+use holdfast_core::signal::{AgentPort, HypervisorSign, ProcessSign, Seen};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long an inspection waits for the run state; without it the VM is found running all the same.
+const RUN_STATE: Duration = Duration::from_millis(700);
+/// A console or a log larger than this is cut (I18).
+const LOG_MOST: u64 = 16 << 20;
+
+impl Machine {
+    /// Whether it lives. What could not be told before is looked for again.
+    pub async fn inspect(&self, deadline: Instant) -> Found {
+        if matches!(*self.life.borrow(), Life::Unclear(_))
+            && let Ok(_turn) = self.turn(deadline).await
+        {
+            self.look().await;
+        }
+        let life = self.life.borrow().clone();
+        match life {
+            Life::Dead(proof) => Found::Dead(proof),
+            Life::Unclear(why) => Found::Unclear { why },
+            Life::Running(live) => {
+                let state = live.state(deadline.min(Instant::now() + RUN_STATE)).await.ok();
+                let (incarnation, pid) = (live.incarnation, live.process.pid());
+                Found::Running { incarnation, pid, state, lease: None }
+            }
+        }
+    }
+
+    /// One look at the process, at QEMU's main loop, and at what the devices have done.
+    pub async fn poll(&self, limit: Duration) -> Vec<Glimpse> {
+        let Ok(live) = self.running() else { return Vec::new() };
+        let mut glimpses = Vec::new();
+        let mut see = |seen| glimpses.push(self.glimpse(&live, seen));
+        if let Ok(sample) = live.process.sample() {
+            let (state, cpu, rss) = (sample.state, sample.cpu, sample.rss);
+            see(Seen::Process(ProcessSign::Alive { state, cpu, rss }));
+        }
+        let began = Instant::now();
+        match live.state(began + limit).await {
+            Ok(state) => {
+                see(Seen::Hypervisor(HypervisorSign::Answered { state, latency: began.elapsed() }));
+                if let Some(counters) = self.counters(&live, Instant::now() + limit).await {
+                    see(Seen::Hypervisor(HypervisorSign::Counters(counters)));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(vm = %self.spec.name, %error, "no run state");
+                see(Seen::Hypervisor(HypervisorSign::NoAnswer { waited: began.elapsed() }));
+            }
+        }
+        for log in [self.folder.console(), self.folder.log()] {
+            let _not_there = spawn::bound(&log, LOG_MOST);
+        }
+        glimpses
+    }
+
+    pub(super) fn glimpse(&self, live: &Live, seen: Seen) -> Glimpse {
+        Glimpse { vm: self.spec.name.clone(), incarnation: live.incarnation, app: None, seen }
+    }
+
+    async fn counters(&self, live: &Arc<Live>, deadline: Instant) -> Option<holdfast_core::signal::Counters> {
+        let disks: Few<BlockStats, 64> = live.call("query-blockstats", Value::Null, deadline).await.ok()?;
+        let place = json!({ "path": "/machine/peripheral/balloon0", "property": "guest-stats" });
+        let balloon: Option<BalloonStats> = live.call("qom-get", place, deadline).await.ok();
+        Some(sign::counters(&disks.kept, balloon.as_ref()))
+    }
+
+    /// Whether the guest has the agent's port open, from QEMU, for an agent that gave no answer.
+    pub(super) async fn agent_port(&self, live: &Live, deadline: Instant) -> AgentPort {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Chardev {
+            label: Text,
+            filename: Text,
+            frontend_open: bool,
+        }
+        let all: Result<Few<Chardev, 64>, _> = live.call("query-chardev", Value::Null, deadline).await;
+        let Ok(all) = all else { return AgentPort::Unknown };
+        match all.kept.iter().find(|chardev| chardev.label.as_str() == "agent") {
+            Some(chardev) if !chardev.frontend_open => AgentPort::Closed,
+            // We have let go of it, so whoever is still connected is somebody else.
+            Some(chardev) if chardev.filename.as_str().starts_with("disconnected:") => AgentPort::Open,
+            Some(_) | None => AgentPort::Unknown,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! One VM of this driver: what is known of it, and who may give it orders.
+
+use super::QemuVm;
+use super::agent::Agent;
+use super::cgroup::Cgroup;
+use super::image;
+use super::launch::{self, RunFolder};
+use super::live::{Life, Live, Watch};
+use super::process::{Presence, Process, read_small};
+use super::qmp::QmpError;
+use super::record::{Record, RecordError};
+use crate::{DriverError, Glimpse};
+use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
+
+/// One VM.
+#[derive(Debug)]
+pub struct Machine {
+    /// What it is.
+    pub spec: QemuVm,
+    /// Where its sockets and files are.
+    pub folder: RunFolder,
+    /// Its guest agent.
+    pub agent: Agent,
+    pub(super) life: watch::Sender<Life>,
+    pub(super) out: mpsc::Sender<Glimpse>,
+    /// The highest incarnation and token durably seen, and what belongs to them (I3).
+    record: Mutex<Record>,
+    /// One order at a time.
+    orders: Semaphore,
+    /// One session with the agent at a time: its socket takes one client.
+    sessions: Semaphore,
+}
+
+/// Our eyes close; the VM runs on (I7).
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.life.send_replace(Life::Unclear("not looked at any more".into()));
+    }
+}
+
+impl Machine {
+    /// Reads what is on record and adopts the VM if it runs.
+    pub async fn open(spec: QemuVm, folder: RunFolder, out: mpsc::Sender<Glimpse>) -> Self {
+        let agent = Agent::new(folder.agent(), std::process::id() << 8);
+        let (life, _) = watch::channel(Life::Unclear("not looked at yet".into()));
+        let (record, orders, sessions) = (Mutex::default(), Semaphore::new(1), Semaphore::new(1));
+        let machine = Self { spec, folder, agent, life, out, record, orders, sessions };
+        machine.look().await;
+        machine
+    }
+
+    /// Finds out whether it lives, from its record and the process table. Only for a VM that nobody
+    /// watches yet.
+    pub async fn look(&self) {
+        let found = match Record::read(&self.folder.record()) {
+            Ok(record) => self.find(record),
+            Err(error) => self.find_without(&error),
+        };
+        match found {
+            Ok(Some(process)) => drop(self.watch(process)),
+            Ok(None) => {}
+            Err(why) => {
+                tracing::warn!(vm = %self.spec.name, why, "a VM is neither known to run nor to be dead");
+                self.life.send_replace(Life::Unclear(why));
+            }
+        }
+    }
+
+    fn find(&self, record: Record) -> Result<Option<Process>, String> {
+        let incarnation = record.incarnation;
+        let id = record.process.clone();
+        self.keep(record);
+        let death = match id {
+            None => match self.find_by_command_line()? {
+                Some(process) => return Ok(Some(process)),
+                None if incarnation != Incarnation::NONE => Death::StartRefused,
+                None => self.never_started()?,
+            },
+            Some(id) => {
+                match Process::find(&id).map_err(|e| format!("cannot look for process {}: {e}", id.pid))? {
+                    Presence::Here(process) => return Ok(Some(process)),
+                    Presence::Gone(death) => death,
+                }
+            }
+        };
+        self.life.send_replace(Life::Dead(DeathProof::witnessed(self.spec.name.clone(), incarnation, death)));
+        Ok(None)
+    }
+
+    /// The record is of no use: only a process that says itself which start it is can be adopted.
+    fn find_without(&self, error: &RecordError) -> Result<Option<Process>, String> {
+        let why = error_chain(error);
+        if matches!(error, RecordError::Newer { .. }) {
+            return Err(why); // I22: left untouched
+        }
+        self.find_by_command_line()?.map(Some).ok_or(why)
+    }
+
+    /// Nothing on record: it never ran, unless a damaged record was set aside and a person has not looked.
+    fn never_started(&self) -> Result<Death, String> {
+        let files = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let damaged =
+            |file: &std::fs::DirEntry| file.file_name().to_string_lossy().starts_with("run.damaged");
+        match files.into_iter().find(damaged) {
+            Some(file) => Err(format!(
+                "its run record was damaged; nothing of it runs now: to go on, move {} away",
+                file.path().display()
+            )),
+            None => Ok(Death::NeverStarted),
+        }
+    }
+
+    /// Looks for a process that was started for this run folder, and keeps what it says of itself.
+    fn find_by_command_line(&self) -> Result<Option<Process>, String> {
+        let odd = |e: io::Error| format!("cannot search the process table: {e}");
+        for entry in std::fs::read_dir("/proc").map_err(odd)?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Ok(line) = read_small(&format!("/proc/{pid}/cmdline")) else { continue };
+            let words: Vec<String> = line.split('\0').map(ToOwned::to_owned).collect();
+            let Some((incarnation, token)) = launch::recognize(&self.folder, &words) else { continue };
+            let Ok(process) = Process::hold(pid) else { continue };
+            if !image::has_open(pid, &self.spec.disk) {
+                return Err(format!("process {pid} says that it is this VM but does not have its disk open"));
+            }
+            let mut record = self.record();
+            record.incarnation = incarnation.max(record.incarnation);
+            record.token = token.max(record.token);
+            record.process = Some(process.id().clone());
+            record.cgroup = self.group().filter(|group| group.add(pid).is_ok()).map(|g| g.path().to_owned());
+            tracing::warn!(vm = %self.spec.name, pid, "a VM without a record of its start was found and adopted");
+            let written = record.write(&self.folder.record());
+            self.keep(record);
+            return written.map(|()| Some(process)).map_err(|e| error_chain(&e));
+        }
+        Ok(None)
+    }
+
+    /// Watches a process as the running VM.
+    pub fn watch(&self, process: Process) -> Arc<Live> {
+        let record = self.record();
+        Watch {
+            vm: self.spec.name.clone(),
+            incarnation: record.incarnation,
+            process: Arc::new(process),
+            cgroup: record.cgroup.map(Cgroup::at),
+            control: self.folder.control(),
+            out: self.out.clone(),
+            life: self.life.clone(),
+        }
+        .begin()
+    }
+
+    /// What is on record.
+    pub fn record(&self) -> Record {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, record: Record) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    /// Writes a new record, durably, then takes it as known.
+    ///
+    /// # Errors
+    /// It was not written, and nothing has changed.
+    pub async fn write(&self, record: Record) -> Result<(), DriverError> {
+        let (path, copy) = (self.folder.record(), record.clone());
+        let written = tokio::task::spawn_blocking(move || copy.write(&path)).await;
+        let why = match written {
+            Ok(Ok(())) => {
+                self.keep(record);
+                return Ok(());
+            }
+            Ok(Err(error)) => error_chain(&error),
+            Err(error) => error.to_string(),
+        };
+        Err(DriverError::Refused { what: "give an order to", vm: self.spec.name.clone(), why })
+    }
+
+    /// Waits for the turn to give an order.
+    ///
+    /// # Errors
+    /// Another order is not done by `deadline`; certainly nothing was done.
+    pub async fn turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, DriverError> {
+        let turn = tokio::time::timeout_at(deadline, self.orders.acquire()).await;
+        turn.ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| self.refused("give an order to", "another order is not done"))
+    }
+
+    /// Waits for the turn to talk to the agent; `None` if it does not come by `deadline`.
+    pub async fn session(&self, deadline: Instant) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout_at(deadline, self.sessions.acquire()).await.ok()?.ok()
+    }
+
+    /// The running VM.
+    ///
+    /// # Errors
+    /// [`DriverError::NotRunning`], or refused if nobody knows.
+    pub fn running(&self) -> Result<Arc<Live>, DriverError> {
+        match &*self.life.borrow() {
+            Life::Running(live) => Ok(Arc::clone(live)),
+            Life::Dead(_) => Err(DriverError::NotRunning(self.spec.name.clone())),
+            Life::Unclear(why) => Err(self.refused("give an order to", why.clone())),
+        }
+    }
+
+    /// The running VM, if the order is for it and not older than what was seen (I3). A newer token is
+    /// written down first.
+    ///
+    /// # Errors
+    /// [`DriverError::Stale`], or as for [`Machine::running`] and [`Machine::write`].
+    pub async fn authorize(&self, incarnation: Incarnation, token: Token) -> Result<Arc<Live>, DriverError> {
+        let record = self.record();
+        if incarnation < record.incarnation || token < record.token {
+            return Err(self.stale(incarnation, token));
+        }
+        let live = self.running()?;
+        if incarnation != live.incarnation {
+            return Err(
+                self.refused("give an order to", format!("{} runs, not {incarnation}", live.incarnation))
+            );
+        }
+        if token > record.token {
+            self.write(Record { token, ..record }).await?;
+        }
+        Ok(live)
+    }
+
+    /// An order that is older than what was seen.
+    pub fn stale(&self, incarnation: Incarnation, token: Token) -> DriverError {
+        let Record { incarnation: newest, token: highest, .. } = self.record();
+        DriverError::Stale {
+            vm: self.spec.name.clone(),
+            named: (incarnation, token),
+            newest: (newest, highest),
+        }
+    }
+
+    /// Certainly not done.
+    pub fn refused(&self, what: &'static str, why: impl Into<String>) -> DriverError {
+        DriverError::Refused { what, vm: self.spec.name.clone(), why: why.into() }
+    }
+
+    /// Nobody knows whether it was done.
+    pub fn unknown(&self, what: &'static str, why: impl Into<String>) -> DriverError {
+        DriverError::Unknown { what, vm: self.spec.name.clone(), why: why.into() }
+    }
+
+    /// What became of an order that QEMU did not confirm.
+    pub fn unconfirmed(&self, what: &'static str, limit: Duration, error: &QmpError) -> DriverError {
+        if matches!(error, QmpError::Silent { asked: true, .. }) {
+            self.late(what, limit)
+        } else if error.is_unknown() {
+            self.unknown(what, error_chain(error))
+        } else {
+            self.refused(what, error_chain(error))
+        }
+    }
+
+    /// No answer in time.
+    pub fn late(&self, what: &'static str, limit: Duration) -> DriverError {
+        DriverError::Late { what, vm: self.spec.name.clone(), limit }
+    }
+}
+
+/// An error with its causes, for people.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}

@@ -1,0 +1,90 @@
+//! A VM's memory as a file: saved with a disk, and loaded with exactly that disk, once (I23).
+//!
+//! The state goes through a Unix socket between QEMU and us, so QEMU needs no right to the file and its
+//! sandbox stays closed; and it works the same with every version.
+
+use super::live::Live;
+use super::machine::{Machine, error_chain};
+use super::qmp::QmpError;
+use super::untrusted::Text;
+use holdfast_core::signal::RunState;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+use tokio::fs::File;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
+
+const POLL: Duration = Duration::from_millis(5);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct Progress {
+    status: Text,
+    error_desc: Text,
+}
+
+/// Loads the saved memory of a VM that was started to wait for it, and lets it run.
+pub async fn load(machine: &Machine, live: &Live, deadline: Instant) -> Result<(), String> {
+    let Some(file) = &machine.spec.memory_state else { return Err("no memory state is configured".into()) };
+    let mut file = File::open(file).await.map_err(|e| format!("cannot open {}: {e}", file.display()))?;
+    let socket = machine.folder.inner().join("memory");
+    let _nothing_there = std::fs::remove_file(&socket);
+    let told = |e: QmpError| error_chain(&e);
+    let place = json!({ "uri": format!("unix:{}", socket.display()) });
+    live.run("migrate-incoming", place, deadline).await.map_err(told)?;
+    let mut stream = UnixStream::connect(&socket).await.map_err(|e| format!("cannot reach the VM: {e}"))?;
+    let copied = tokio::time::timeout_at(deadline, tokio::io::copy(&mut file, &mut stream)).await;
+    copied.map_err(|_| "loading took too long")?.map_err(|e| format!("loading broke off: {e}"))?;
+    drop(stream);
+    let _gone = std::fs::remove_file(&socket);
+    loop {
+        let state = live.state(deadline).await.map_err(told)?;
+        if state == RunState::Running {
+            return Ok(());
+        }
+        if state != RunState::Moving || !is_loading(live, deadline).await? {
+            live.run("cont", Value::Null, deadline).await.map_err(told)?;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn is_loading(live: &Live, deadline: Instant) -> Result<bool, String> {
+    let progress: Progress =
+        live.call("query-migrate", Value::Null, deadline).await.map_err(|e| error_chain(&e))?;
+    match progress.status.as_str() {
+        "failed" | "cancelled" => Err(format!("the memory state was refused: {}", progress.error_desc)),
+        status => Ok(status != "completed"),
+    }
+}
+
+/// Pauses a VM and saves its memory. The VM stays paused: end it, and keep its disk with the file.
+pub async fn save(machine: &Machine, live: &Live, to: &Path, deadline: Instant) -> Result<(), String> {
+    let told = |e: QmpError| error_chain(&e);
+    let socket = machine.folder.inner().join("memory");
+    let _nothing_there = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).map_err(|e| format!("cannot listen: {e}"))?;
+    // Only QEMU's user gets into the folder.
+    let open = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(&socket, open).map_err(|e| format!("cannot open the socket to QEMU: {e}"))?;
+    live.run("stop", Value::Null, deadline).await.map_err(told)?;
+    let fast = json!({ "max-bandwidth": 8_u64 << 30 });
+    live.run("migrate-set-parameters", fast, deadline).await.map_err(told)?;
+    let place = json!({ "uri": format!("unix:{}", socket.display()) });
+    live.run("migrate", place, deadline).await.map_err(told)?;
+    let copied = tokio::time::timeout_at(deadline, async {
+        let (mut stream, _) = listener.accept().await?;
+        let mut file = File::create(to).await?;
+        tokio::io::copy(&mut stream, &mut file).await?;
+        file.sync_all().await
+    });
+    copied.await.map_err(|_| "saving took too long")?.map_err(|e| format!("saving broke off: {e}"))?;
+    let _gone = std::fs::remove_file(&socket);
+    while is_loading(live, deadline).await? {
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! The beginning and the end of a VM: a start under a lease, and a death that is proven.
+
+use super::account::{self, Account};
+use super::cgroup::Cgroup;
+use super::image::{self, ImageError};
+use super::launch::{self, Engine, Format, RunFolder};
+use super::live::{Life, Live};
+use super::machine::{Machine, error_chain};
+use super::record::{Port, Record};
+use super::spawn::{self, Launch};
+use super::spec::{Accel, Forward, Network, QemuVm};
+use super::{accel, memory, process};
+use crate::DriverError;
+use holdfast_core::action::Fact;
+use holdfast_core::lease::{Death, DeathProof, Incarnation, Lease, Token};
+use rustix::process::Signal;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const START: &str = "start";
+const POWER_OFF: &str = "power off";
+
+/// What a start needs, found out before anything is changed.
+struct Ready {
+    format: Format,
+    engine: Engine,
+    account: Option<Account>,
+    ports: Vec<Port>,
+    resumes: bool,
+}
+
+impl Machine {
+    /// Starts the VM under this lease; harmless if that start runs already.
+    pub async fn start(&self, lease: &Lease, limit: Duration) -> Result<Fact, DriverError> {
+        let deadline = Instant::now() + limit;
+        let _turn = self.turn(deadline).await?;
+        let record = self.record();
+        let life = self.life.borrow().clone();
+        match life {
+            Life::Running(live) if live.incarnation == lease.incarnation => {
+                return self.confirm(&live, false, limit, deadline).await;
+            }
+            Life::Running(live) if lease.incarnation > live.incarnation => {
+                return Err(self.refused(START, format!("{} still runs", live.incarnation)));
+            }
+            Life::Unclear(why) => return Err(self.refused(START, why)),
+            Life::Running(_) | Life::Dead(_) => {}
+        }
+        if lease.incarnation <= record.incarnation || lease.token <= record.token {
+            return Err(self.stale(lease.incarnation, lease.token));
+        }
+        let ready = self.prepare(&record).await?;
+        let Lease { incarnation, token, .. } = *lease;
+        let cgroup = self.group();
+        let path = cgroup.as_ref().map(|group| group.path().to_owned());
+        let (ports, format) = (ready.ports.clone(), Some(ready.format));
+        let next = Record { incarnation, token, process: None, cgroup: path, ports, format };
+        self.write(next.clone()).await?;
+        let live = match self.launch(&ready, &next, cgroup).await {
+            Ok(live) => live,
+            Err(error) => {
+                self.note_refused_start(incarnation);
+                return Err(self.refused(START, error_chain(&error)));
+            }
+        };
+        let known = Record { process: Some(live.process.id().clone()), ..next };
+        if let Err(error) = self.write(known).await {
+            // It runs and is found by its command line after a restart of ours.
+            tracing::warn!(vm = %self.spec.name, error = error_chain(&error), "the start is not on record");
+        }
+        self.confirm(&live, ready.resumes, limit, deadline).await
+    }
+
+    fn note_refused_start(&self, incarnation: Incarnation) -> DeathProof {
+        let proof = DeathProof::witnessed(self.spec.name.clone(), incarnation, Death::StartRefused);
+        self.life.send_replace(Life::Dead(proof.clone()));
+        proof
+    }
+
+    /// Its control group, where there can be one.
+    pub(super) fn group(&self) -> Option<Cgroup> {
+        let root = self.folder.path().parent().unwrap_or(Path::new("/"));
+        let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
+        Cgroup::make(&family, self.spec.name.as_str())
+    }
+
+    /// Checks all that can be checked without changing anything for the guest.
+    async fn prepare(&self, record: &Record) -> Result<Ready, DriverError> {
+        let refused = |error: ImageError| self.refused(START, error_chain(&error));
+        let format = image::check(&self.spec).await.map_err(refused)?;
+        if let (Some(Format::Raw), Format::Qcow2) = (record.format, format) {
+            return Err(self.refused(
+                START,
+                "its disk was raw and now claims to be qcow2: a guest may have written that (A31)",
+            ));
+        }
+        let (spec, folder, ports) = (self.spec.clone(), self.folder.clone(), record.ports.clone());
+        let first = record.incarnation == Incarnation::NONE;
+        let ready = tokio::task::spawn_blocking(move || {
+            if let Some(held) = image::holder(&spec.disk) {
+                return Err(error_chain(&held));
+            }
+            let root = folder.path().parent().unwrap_or(Path::new("/"));
+            let engine = settle(spec.accel, root)?;
+            let told = |what: &'static str| move |e: io::Error| format!("cannot {what}: {e}");
+            std::fs::create_dir_all(folder.inner()).map_err(told("make its run folder"))?;
+            let account = account_for(&spec, &folder, engine)?;
+            make_ready(&folder, account.as_ref()).map_err(told("make its run folder"))?;
+            hand_over(&spec.disk, account.as_ref())?;
+            let ports = choose_ports(&spec.network, &ports).map_err(told("find a free port"))?;
+            spawn::rotate(&folder.console()).map_err(told("put its old console aside"))?;
+            Ok(Ready { format, engine, account, ports, resumes: first && spec.memory_state.is_some() })
+        });
+        let ready = ready.await.map_err(|e| self.refused(START, e.to_string()))?;
+        ready.map_err(|why| self.refused(START, why))
+    }
+
+    async fn launch(&self, ready: &Ready, record: &Record, cgroup: Option<Cgroup>) -> io::Result<Arc<Live>> {
+        let forwards: Vec<Forward> = ready.ports.iter().copied().map(Forward::from).collect();
+        let args = launch::arguments(&launch::Start {
+            vm: &self.spec,
+            folder: &self.folder,
+            format: ready.format,
+            engine: ready.engine,
+            forwards: &forwards,
+            incarnation: record.incarnation,
+            token: record.token,
+            incoming: ready.resumes,
+        });
+        let (folder, log, account) = (self.folder.inner(), self.folder.log(), ready.account.clone());
+        let process = tokio::task::spawn_blocking(move || {
+            let program = spawn::find_program(launch::PROGRAM).ok_or_else(|| {
+                let why = format!("{} is missing (package qemu-system-x86)", launch::PROGRAM);
+                io::Error::new(io::ErrorKind::NotFound, why)
+            })?;
+            let (program, args) = (program.as_path(), args.as_slice());
+            let (account, cgroup) = (account.as_ref(), cgroup.as_ref());
+            Launch { program, args, account, folder: &folder, log: &log, cgroup }.start()
+        });
+        Ok(self.watch(process.await.map_err(io::Error::other)??))
+    }
+
+    /// Waits until QEMU answers, or has ended by itself.
+    async fn confirm(
+        &self,
+        live: &Live,
+        resumes: bool,
+        limit: Duration,
+        deadline: Instant,
+    ) -> Result<Fact, DriverError> {
+        let mut life = self.life.subscribe();
+        let ended = life.wait_for(|life| !matches!(life, Life::Running(_)));
+        tokio::select! {
+            biased;
+            _ended = ended => return Err(self.refused(START, self.last_words())),
+            answer = live.qmp(deadline) => match answer {
+                Ok(_) => {}
+                Err(_) => return Err(self.late(START, limit)),
+            },
+        }
+        if resumes {
+            memory::load(self, live, deadline).await.map_err(|why| self.unknown(START, why))?;
+        }
+        Ok(Fact::Started { pid: live.process.pid() })
+    }
+
+    /// Why QEMU ended by itself, for people.
+    fn last_words(&self) -> String {
+        let said = process::read_small(&self.folder.log().to_string_lossy()).unwrap_or_default();
+        let said = said.lines().rev().find(|line| !line.contains("warning:")).unwrap_or("it said nothing");
+        let said = super::untrusted::tame(said, 300);
+        match image::holder(&self.spec.disk) {
+            Some(holder) if said.contains("lock") => format!("{}; QEMU said: {said}", error_chain(&holder)),
+            _ => format!("QEMU ended at once and said: {said}"),
+        }
+    }
+
+    /// Ends the process and proves its death; harmless if it is dead.
+    pub async fn power_off(
+        &self,
+        incarnation: Incarnation,
+        token: Token,
+        limit: Duration,
+    ) -> Result<Fact, DriverError> {
+        let deadline = Instant::now() + limit;
+        let _turn = self.turn(deadline).await?;
+        let life = self.life.borrow().clone();
+        if let Life::Dead(proof) = life {
+            let record = self.record();
+            if incarnation < record.incarnation || token < record.token {
+                return Err(self.stale(incarnation, token));
+            }
+            if incarnation == proof.incarnation() {
+                return Ok(Fact::Died(proof));
+            }
+            // Never started here, and from now on it never can be: the record says so first.
+            self.write(Record { incarnation, token, process: None, cgroup: None, ..record }).await?;
+            return Ok(Fact::Died(self.note_refused_start(incarnation)));
+        }
+        let live = self.authorize(incarnation, token).await?;
+        let mut life = self.life.subscribe();
+        live.process.signal(Signal::KILL).map_err(|e| self.unknown(POWER_OFF, e.to_string()))?;
+        drop(live);
+        let ended = life.wait_for(|life| !matches!(life, Life::Running(_)));
+        let ended = tokio::time::timeout_at(deadline, ended).await;
+        match ended.ok().and_then(Result::ok).as_deref() {
+            Some(Life::Dead(proof)) => Ok(Fact::Died(proof.clone())),
+            Some(Life::Unclear(why)) => Err(self.unknown(POWER_OFF, why.clone())),
+            Some(Life::Running(_)) | None => Err(self.late(POWER_OFF, limit)),
+        }
+    }
+}
+
+fn settle(wanted: Accel, root: &Path) -> Result<Engine, String> {
+    let boot = process::boot_id().map_err(|e| format!("cannot tell the boot of this host: {e}"))?;
+    let (engine, warning) = accel::settle(wanted, &root.join("accel"), &boot)?;
+    if let Some(warning) = warning {
+        tracing::warn!(warning, "a VM is slower than it could be");
+    }
+    Ok(engine)
+}
+
+/// Whom QEMU runs as. A configured user must exist; a default one is left out, with a warning, where it
+/// cannot read what the VM needs.
+fn account_for(vm: &QemuVm, folder: &RunFolder, engine: Engine) -> Result<Option<Account>, String> {
+    if !rustix::process::geteuid().is_root() {
+        return match &vm.user {
+            Some(user) => Err(format!("only root can run QEMU as `{user}`: leave `user` out")),
+            None => Ok(None),
+        };
+    }
+    let find = |name: &str| Account::named(name).map_err(|e| format!("cannot read the list of users: {e}"));
+    // The group opens /dev/kvm, where one does.
+    let kvm = account::group("kvm").filter(|_| engine == Engine::Kvm);
+    let grouped = |account: Account| kvm.map_or(account.clone(), |gid| account.in_group(gid));
+    if let Some(user) = &vm.user {
+        let account = find(user)?.ok_or_else(|| format!("there is no user `{user}` on this host"))?;
+        return Ok((account.uid != 0).then(|| grouped(account)));
+    }
+    for name in account::DEFAULTS {
+        let Some(account) = find(name)?.map(grouped) else { continue };
+        let kernel = vm.kernel.iter().flat_map(|k| std::iter::once(&k.image).chain(&k.initrd));
+        let device = (engine == Engine::Kvm).then(|| Path::new("/dev/kvm"));
+        let mut needed = kernel.chain(&vm.images).map(AsRef::as_ref).chain(device);
+        let beyond = needed.find(|path| !account.may_read(path));
+        let folders = [vm.disk.parent(), Some(folder.path())];
+        let beyond = beyond.or_else(|| folders.into_iter().flatten().find(|path| !account.may_enter(path)));
+        let Some(beyond) = beyond else { return Ok(Some(account)) };
+        tracing::warn!(vm = %vm.name, user = name, path = %beyond.display(), "QEMU runs as root: that user cannot read what it needs");
+        return Ok(None);
+    }
+    Ok(None)
+}
+
+/// The outer folder stays ours; the inner one belongs to QEMU's user, and nothing old is in its way.
+fn make_ready(folder: &RunFolder, account: Option<&Account>) -> io::Result<()> {
+    let inner = folder.inner();
+    std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o700))?;
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = account.map_or((0, 0), |account| (account.uid, account.gid));
+        chown(&inner, Some(uid), Some(gid))?;
+    }
+    for socket in [folder.control(), folder.qmp(), folder.agent()] {
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives the disk to QEMU's user: only a regular file with one name, and never through a link (A07).
+fn hand_over(disk: &Path, account: Option<&Account>) -> Result<(), String> {
+    let Some(account) = account else { return Ok(()) };
+    let told = |e: io::Error| format!("cannot give {} to user `{}`: {e}", disk.display(), account.name);
+    let nofollow = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(nofollow).open(disk).map_err(told)?;
+    let meta = file.metadata().map_err(told)?;
+    if !meta.is_file() || meta.nlink() != 1 {
+        return Err(format!("{} is no regular file with one name only", disk.display()));
+    }
+    if meta.uid() == account.uid && meta.mode() & 0o600 == 0o600 {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(&file, Some(account.uid), None).map_err(told)?;
+    file.set_permissions(std::fs::Permissions::from_mode(meta.mode() | 0o600)).map_err(told)
+}
+
+/// The ports of the forwards: the fixed ones, and for each port 0 the one chosen before if it is still
+/// free, otherwise a new one.
+fn choose_ports(network: &Network, before: &[Port]) -> io::Result<Vec<Port>> {
+    let Network::User(forwards) = network else { return Ok(Vec::new()) };
+    let choose = |forward: &Forward| {
+        let Forward { listen, guest } = *forward;
+        if listen.port() != 0 {
+            return Ok(Port { listen, guest });
+        }
+        let known = before.iter().find(|port| port.guest == guest && port.listen.ip() == listen.ip());
+        if let Some(known) = known.filter(|known| TcpListener::bind(known.listen).is_ok()) {
+            return Ok(*known);
+        }
+        let free: SocketAddr = TcpListener::bind(listen)?.local_addr()?;
+        Ok(Port { listen: free, guest })
+    };
+    forwards.iter().map(choose).collect()
+}

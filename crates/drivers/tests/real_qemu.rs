@@ -1,0 +1,444 @@
+//! The driver with a real QEMU and a guest of 46 bytes: it writes a dot to the serial line and a sector to
+//! the disk twenty times a second, for ever.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use holdfast_core::action::{Fact, Found, Operation, Order};
+use holdfast_core::incident::IncidentId;
+use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Lease, Token};
+use holdfast_core::signal::{AgentPort, AgentSign, Counters, HypervisorSign, NetworkSign};
+use holdfast_core::signal::{ProcessSign, ProcessState, RunState, Seen};
+use holdfast_core::subject::VmName;
+use holdfast_drivers::qemu::{Accel, Forward, Network, Qemu, QemuVm};
+use holdfast_drivers::{Driver, DriverError, Glimpse, Injection, Question};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60); // no test waits so long; it only keeps one from hanging
+const SHORT: Duration = Duration::from_millis(400);
+
+/// ```text
+///        xor ax,ax; mov ds,ax; mov es,ax; mov ss,ax; mov sp,0x7c00; sti
+/// again: mov dx,0x3f8; mov al,'.'; out dx,al; mov al,10; out dx,al
+///        mov ax,0x0301; mov bx,0x7c00; mov cx,2; mov dx,0x80; int 0x13
+///        mov ah,0x86; xor cx,cx; mov dx,50000; int 0x15; jmp again
+/// ```
+const GUEST: [u8; 46] = [
+    0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xfb, 0xba, 0xf8, 0x03, 0xb0, 0x2e,
+    0xee, 0xb0, 0x0a, 0xee, 0xb8, 0x01, 0x03, 0xbb, 0x00, 0x7c, 0xb9, 0x02, 0x00, 0xba, 0x80, 0x00, 0xcd,
+    0x13, 0xb4, 0x86, 0x31, 0xc9, 0xba, 0x50, 0xc3, 0xcd, 0x15, 0xeb, 0xde,
+];
+
+struct Bench {
+    folder: tempfile::TempDir,
+    name: VmName,
+    next: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("hf").tempdir().unwrap();
+        let mut disk = vec![0; 1 << 20];
+        disk[..GUEST.len()].copy_from_slice(&GUEST);
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        std::fs::write(folder.path().join("disk"), disk).unwrap();
+        Self { folder, name: "orders".parse().unwrap(), next: 0 }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn vm(&self) -> QemuVm {
+        QemuVm {
+            name: self.name.clone(),
+            disk: self.path("disk"),
+            images: Vec::new(),
+            memory: 64 << 20,
+            cpus: 1,
+            accel: Accel::Tcg,
+            kernel: None,
+            network: Network::User(vec![Forward { listen: "127.0.0.1:0".parse().unwrap(), guest: 5432 }]),
+            user: None,
+            memory_state: None,
+        }
+    }
+
+    async fn open(&self) -> Qemu {
+        self.open_as(self.vm()).await
+    }
+
+    async fn open_as(&self, vm: QemuVm) -> Qemu {
+        Qemu::open(vec![vm], BTreeMap::new(), self.path("run"), self.path("evidence")).await.unwrap()
+    }
+
+    fn lease(&mut self) -> Lease {
+        self.next += 1;
+        let (incarnation, token) = (Incarnation(self.next), Token(self.next * 10));
+        Lease { vm: self.name.clone(), incarnation, token, holder: "here".parse().unwrap() }
+    }
+
+    async fn start(&mut self, qemu: &Qemu) -> Lease {
+        let lease = self.lease();
+        let started = qemu.perform(&self.name, &Order::Start { lease: lease.clone() }, LONG).await;
+        assert!(matches!(started, Ok(Fact::Started { .. })), "{started:?}");
+        lease
+    }
+
+    async fn try_do(&self, qemu: &Qemu, lease: &Lease, operation: Operation) -> Result<Fact, DriverError> {
+        let Lease { incarnation, token, .. } = *lease;
+        qemu.perform(&self.name, &Order::Perform { incarnation, token, operation }, LONG).await
+    }
+
+    async fn power_off(&self, qemu: &Qemu, lease: &Lease) -> DeathProof {
+        let Lease { incarnation, token, .. } = *lease;
+        let died = qemu.perform(&self.name, &Order::PowerOff { incarnation, token }, LONG).await;
+        let Ok(Fact::Died(proof)) = died else { panic!("{died:?}") };
+        proof
+    }
+
+    async fn state(&self, qemu: &Qemu) -> Option<RunState> {
+        match qemu.inspect(&self.name).await.unwrap() {
+            Found::Running { state, .. } => state,
+            found @ (Found::Dead(_) | Found::Unclear { .. }) => panic!("{found:?}"),
+        }
+    }
+
+    /// Waits until something is seen that fits.
+    async fn until(&self, qemu: &Qemu, what: &str, fits: impl Fn(&Seen) -> bool) -> Glimpse {
+        let wait = async {
+            loop {
+                let glimpse = qemu.next_event().await;
+                if fits(&glimpse.seen) {
+                    return glimpse;
+                }
+            }
+        };
+        tokio::time::timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{what} was not seen"))
+    }
+
+    async fn counters(&self, qemu: &Qemu) -> Counters {
+        let seen = qemu.poll(&self.name, LONG).await.into_iter().map(|glimpse| glimpse.seen);
+        let counters = seen.filter_map(|seen| {
+            if let Seen::Hypervisor(HypervisorSign::Counters(counters)) = seen {
+                Some(counters)
+            } else {
+                None
+            }
+        });
+        counters.last().unwrap()
+    }
+
+    /// Waits until the guest has written to its disk once more.
+    async fn until_it_writes(&self, qemu: &Qemu) {
+        let before = self.counters(qemu).await.writes;
+        let wait = async {
+            while self.counters(qemu).await.writes <= before {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LONG, wait).await.expect("the guest writes");
+    }
+}
+
+/// A test that fails half-way leaves no VM behind.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let ours = format!("path={}/", self.path("run").display());
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if line.contains(&ours) {
+                let pid = entry.file_name();
+                let _gone = std::process::Command::new("kill").arg("-9").arg(pid).status();
+            }
+        }
+        let root = self.path("run");
+        let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let family = hierarchy.path().join(&family);
+            let _gone = std::fs::remove_dir(family.join("orders")).and_then(|()| std::fs::remove_dir(family));
+        }
+    }
+}
+
+fn is_state(state: RunState) -> impl Fn(&Seen) -> bool {
+    move |seen| *seen == Seen::Hypervisor(HypervisorSign::State(state))
+}
+
+#[tokio::test]
+async fn a_vm_is_started_looked_at_paused_reset_and_ended_with_proof() {
+    let mut bench = Bench::new();
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it never ran") };
+    assert_eq!(proof.death(), &Death::NeverStarted);
+    let lease = bench.start(&qemu).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.until_it_writes(&qemu).await;
+    let console = qemu.places(&name).console.unwrap();
+    assert!(std::fs::read_to_string(console).unwrap().contains('.'));
+
+    bench.try_do(&qemu, &lease, Operation::Pause).await.unwrap();
+    bench.until(&qemu, "the pause", is_state(RunState::Paused)).await;
+    bench.try_do(&qemu, &lease, Operation::Pause).await.unwrap();
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Paused));
+    bench.try_do(&qemu, &lease, Operation::Continue).await.unwrap();
+    bench.until(&qemu, "the end of the pause", is_state(RunState::Running)).await;
+    bench.try_do(&qemu, &lease, Operation::Pause).await.unwrap();
+    bench.try_do(&qemu, &lease, Operation::Reset).await.unwrap();
+    let reset = Seen::Hypervisor(HypervisorSign::Reset { by_guest: false });
+    bench.until(&qemu, "the reset", |seen| *seen == reset).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.until_it_writes(&qemu).await;
+
+    let pid = qemu.places(&name).pid.unwrap();
+    let proof = bench.power_off(&qemu, &lease).await;
+    assert_eq!(proof.death(), &Death::Exited { pid, status: ExitStatus::Signal(9) });
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    let is_exit = |seen: &Seen| matches!(seen, Seen::Process(ProcessSign::Exited { .. }));
+    assert_eq!(bench.until(&qemu, "the exit", is_exit).await.incarnation, lease.incarnation);
+    assert_eq!(bench.power_off(&qemu, &lease).await, proof);
+    assert!(matches!(qemu.inspect(&name).await.unwrap(), Found::Dead(found) if found == proof));
+    assert_eq!(qemu.poll(&name, SHORT).await, []);
+}
+
+#[tokio::test]
+async fn old_orders_are_refused_also_after_a_restart_of_ours() {
+    let mut bench = Bench::new(); // I3
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let old = bench.start(&qemu).await;
+    let again = qemu.perform(&name, &Order::Start { lease: old.clone() }, LONG).await;
+    assert!(matches!(again, Ok(Fact::Started { .. })), "repeating a start is harmless: {again:?}");
+    bench.power_off(&qemu, &old).await;
+    let reused = qemu.perform(&name, &Order::Start { lease: old.clone() }, LONG).await;
+    assert!(matches!(reused, Err(DriverError::Stale { .. })), "{reused:?}");
+    let lease = bench.start(&qemu).await;
+    for qemu in [qemu, bench.open().await] {
+        let stale = |done: Result<Fact, DriverError>| matches!(done, Err(DriverError::Stale { .. }));
+        assert!(stale(bench.try_do(&qemu, &old, Operation::Pause).await));
+        let lower = Lease { token: Token(lease.token.0 - 1), ..lease.clone() };
+        assert!(stale(bench.try_do(&qemu, &lower, Operation::Pause).await));
+        let (incarnation, token) = (old.incarnation, lease.token);
+        assert!(stale(qemu.perform(&name, &Order::PowerOff { incarnation, token }, LONG).await));
+        assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    }
+    let qemu = bench.open().await;
+    let higher = Lease { token: Token(lease.token.0 + 5), ..lease.clone() };
+    bench.try_do(&qemu, &higher, Operation::Continue).await.unwrap();
+    drop(qemu);
+    let qemu = bench.open().await;
+    let stale = bench.try_do(&qemu, &lease, Operation::Pause).await;
+    assert!(matches!(stale, Err(DriverError::Stale { .. })), "a raised token is remembered: {stale:?}");
+    bench.power_off(&qemu, &higher).await;
+}
+
+#[tokio::test]
+async fn a_running_vm_is_adopted_and_keeps_its_ports() {
+    let mut bench = Bench::new(); // I7
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    let places = qemu.places(&name);
+    drop(qemu);
+    let qemu = bench.open().await;
+    assert_eq!(qemu.places(&name), places);
+    bench.until_it_writes(&qemu).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    qemu.inject(&name, &Injection::Kill).await.unwrap();
+    let is_exit = |seen: &Seen| matches!(seen, Seen::Process(ProcessSign::Exited { .. }));
+    bench.until(&qemu, "the exit", is_exit).await;
+    bench.start(&qemu).await;
+    assert_eq!(qemu.places(&name).ports, places.ports);
+    let Found::Running { incarnation, .. } = qemu.inspect(&name).await.unwrap() else { panic!() };
+    assert_eq!(incarnation, lease.incarnation.next());
+    let lease = Lease { incarnation, token: Token(20), ..lease };
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_vm_whose_record_is_lost_is_found_by_what_it_says_of_itself() {
+    let mut bench = Bench::new();
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    drop(qemu);
+    let record = bench.path("run/orders/run");
+    std::fs::write(&record, "no record").unwrap(); // R28
+    let qemu = bench.open().await;
+    let Found::Running { incarnation, .. } = qemu.inspect(&name).await.unwrap() else { panic!() };
+    assert_eq!(incarnation, lease.incarnation);
+    bench.power_off(&qemu, &lease).await;
+    drop(qemu);
+    std::fs::write(&record, "no record").unwrap();
+    for _ in 0..2 {
+        let qemu = bench.open().await;
+        assert!(matches!(qemu.inspect(&name).await.unwrap(), Found::Unclear { .. }));
+        let lease = bench.lease();
+        let start = qemu.perform(&name, &Order::Start { lease }, LONG).await;
+        assert!(matches!(start, Err(DriverError::Refused { .. })), "{start:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_process_is_silent_not_dead_and_can_be_ended() {
+    let mut bench = Bench::new(); // R10
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    qemu.inject(&name, &Injection::Stop).await.unwrap();
+    for _ in 0..3 {
+        let glimpses = qemu.poll(&name, SHORT).await;
+        assert!(glimpses.iter().any(|g| matches!(g.seen, Seen::Hypervisor(HypervisorSign::NoAnswer { .. }))));
+    }
+    let seen = qemu.poll(&name, SHORT).await.remove(0).seen;
+    assert!(
+        matches!(seen, Seen::Process(ProcessSign::Alive { state: ProcessState::Stopped, .. })),
+        "{seen:?}"
+    );
+    assert_eq!(bench.state(&qemu).await, None);
+    let Lease { incarnation, token, .. } = lease;
+    let pause = Order::Perform { incarnation, token, operation: Operation::Pause };
+    let error = qemu.perform(&name, &pause, SHORT).await.unwrap_err();
+    let _either = error.is_unknown(); // asked or not, it came back in time
+    qemu.inject(&name, &Injection::Unstop).await.unwrap();
+    assert!(bench.state(&qemu).await.is_some());
+    qemu.inject(&name, &Injection::Stop).await.unwrap();
+    let proof = bench.power_off(&qemu, &lease).await;
+    assert!(matches!(proof.death(), Death::Exited { status: ExitStatus::Signal(9), .. }));
+}
+
+#[tokio::test]
+async fn a_failing_disk_pauses_the_vm_and_it_goes_on_when_the_disk_is_back() {
+    let mut bench = Bench::new();
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    qemu.inject(&name, &Injection::DiskError(true)).await.unwrap();
+    let is_error = |seen: &Seen| matches!(seen, Seen::Hypervisor(HypervisorSign::IoError { .. }));
+    bench.until(&qemu, "the I/O error", is_error).await;
+    bench.until(&qemu, "the pause for it", is_state(RunState::IoError)).await;
+    bench.try_do(&qemu, &lease, Operation::Continue).await.unwrap();
+    bench.until(&qemu, "the next pause", is_state(RunState::IoError)).await;
+    qemu.inject(&name, &Injection::DiskError(false)).await.unwrap();
+    assert_eq!(bench.state(&qemu).await, Some(RunState::IoError)); // to let it run on is a remedy
+    bench.try_do(&qemu, &lease, Operation::Continue).await.unwrap();
+    bench.until_it_writes(&qemu).await;
+    qemu.inject(&name, &Injection::DiskSlow(Some(1))).await.unwrap();
+    qemu.inject(&name, &Injection::DiskSlow(None)).await.unwrap();
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn the_cable_is_pulled_and_the_silence_of_an_absent_agent_is_told() {
+    let mut bench = Bench::new();
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    bench.try_do(&qemu, &lease, Operation::LinkDown).await.unwrap();
+    let down = Seen::Network(NetworkSign::Link { up: false });
+    bench.until(&qemu, "the pulled cable", |seen| *seen == down).await;
+    bench.try_do(&qemu, &lease, Operation::LinkUp).await.unwrap();
+    qemu.inject(&name, &Injection::LinkDown(true)).await.unwrap();
+    let heard = qemu.ask(&name, &Question::Ping, SHORT).await;
+    let expected =
+        |sign: &Seen| matches!(sign, Seen::Agent(AgentSign::NoAnswer { port: AgentPort::Closed, .. }));
+    assert!(heard.iter().all(|g| expected(&g.seen)) && heard.len() == 1, "{heard:?}");
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn evidence_is_kept_of_a_silent_vm_too() {
+    let mut bench = Bench::new();
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let capture = |id| Order::Capture { incarnation: lease.incarnation, incident: IncidentId(id) };
+    let Ok(Fact::Captured { files }) = qemu.perform(&name, &capture(7), LONG).await else { panic!() };
+    let kept = ["process.txt", "console.txt", "screen.png", "registers.txt"].map(|n| format!("7/orders-{n}"));
+    assert_eq!(files, kept);
+    let read = |name: &str| std::fs::read(bench.path("evidence").join(name)).unwrap();
+    assert!(read("7/orders-screen.png").starts_with(b"\x89PNG"));
+    assert!(String::from_utf8(read("7/orders-registers.txt")).unwrap().contains("EIP="));
+    assert!(String::from_utf8(read("7/orders-process.txt")).unwrap().contains("CPU 0/TCG"));
+    qemu.inject(&name, &Injection::Stop).await.unwrap();
+    let Ok(Fact::Captured { files }) = qemu.perform(&name, &capture(8), SHORT).await else { panic!() };
+    assert_eq!(files, ["process.txt", "console.txt"].map(|n| format!("8/orders-{n}")));
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn an_image_that_a_foreign_process_writes_is_not_opened_and_the_process_is_named() {
+    let mut bench = Bench::new(); // R15
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let mut foreign = std::process::Command::new("qemu-system-x86_64")
+        .args(["-M", "none", "-nodefaults", "-display", "none", "-S", "-blockdev"])
+        .arg(format!(
+            "driver=raw,node-name=d,file.driver=file,file.filename={}",
+            bench.path("disk").display()
+        ))
+        .stdin(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = foreign.id();
+    let opened = || {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|to| to == bench.path("disk"))
+    };
+    while !opened() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let lease = bench.lease();
+    let error = qemu.perform(&name, &Order::Start { lease }, LONG).await.unwrap_err();
+    foreign.kill().unwrap();
+    foreign.wait().unwrap();
+    assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
+    assert!(!error.is_unknown());
+    let lease = bench.start(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_start_that_qemu_refuses_is_certainly_not_done_and_says_why() {
+    let mut bench = Bench::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let network = Network::User(vec![Forward { listen, guest: 5432 }]);
+    let qemu = bench.open_as(QemuVm { network, ..bench.vm() }).await;
+    let (name, lease) = (bench.name.clone(), bench.lease());
+    let incarnation = lease.incarnation;
+    let error = qemu.perform(&name, &Order::Start { lease }, LONG).await.unwrap_err();
+    assert!(!error.is_unknown() && error.to_string().contains("hostfwd"), "{error}");
+    let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it is dead") };
+    assert_eq!(proof.incarnation(), incarnation);
+    drop(taken);
+    let lease = bench.start(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_saved_memory_goes_on_where_it_was_and_is_not_lived_twice() {
+    let mut bench = Bench::new(); // I23
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    qemu.save_memory(&name, &bench.path("memory"), LONG).await.unwrap();
+    bench.power_off(&qemu, &lease).await;
+    drop(qemu);
+    std::fs::remove_dir_all(bench.path("run")).unwrap();
+    let vm = QemuVm { memory_state: Some(bench.path("memory")), ..bench.vm() };
+    let qemu = bench.open_as(vm).await;
+    let lease = bench.start(&qemu).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    let lease = bench.start(&qemu).await; // boots
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
