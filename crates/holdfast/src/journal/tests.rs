@@ -262,6 +262,24 @@ fn a_damaged_checkpoint_is_passed_over_and_the_state_built_from_the_one_before()
 }
 
 #[test]
+fn past_a_gap_in_the_numbers_nothing_is_replayed() {
+    let disk = FaultyDisk::default();
+    let (mut life, _) = Life::start(Arc::new(disk.clone()), LIMITS);
+    life.work(3);
+    disk.plan(Plan::Full { from: 0, count: 1, share: 0 });
+    life.work(4); // the first is not recorded; the checkpoint of the next segment covers it
+    let newest = files_of(&disk).pop().unwrap();
+    disk.spoil(&newest, |bytes| {
+        let at = bytes.windows(9).position(|nine| nine == b"[1,2,3,4]").unwrap();
+        bytes[at] ^= 1;
+    });
+    let (life, recovery) = Life::start(Arc::new(disk), LIMITS);
+    assert_eq!(life.list, [1, 2, 3]);
+    assert_eq!(recovery.troubles[1..], [Trouble::Missing { first: 4, last: 4 }], "{:?}", recovery.troubles);
+    assert_eq!(recovery.next, 8);
+}
+
+#[test]
 fn damage_to_what_was_safe_is_serious_and_its_numbers_are_not_used_again() {
     let disk = FaultyDisk::default();
     let (mut life, _) = Life::start(Arc::new(disk.clone()), LIMITS);

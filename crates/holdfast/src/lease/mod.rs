@@ -1,7 +1,8 @@
 //! Who may run what: the store of leases (I1, I2, I3). One interface, for one host and for many.
 //!
-//! A store must never give two different leases for one incarnation, never a token that is not higher
-//! than every one before, and never a lease before it is durable.
+//! A store must never give two different leases for one incarnation, never put one on record with a token
+//! that is not higher than every one before, and never return a lease before it is durable. A call that
+//! failed may have put a lease on record; it is returned when the call is repeated, with its old token.
 
 pub mod file;
 

@@ -174,6 +174,16 @@ fn each_flipped_bit_is_refused_or_harmless_and_never_another_lease_r28() {
     }
 }
 
+#[test]
+fn the_example_in_the_manual_is_what_is_written() {
+    let disk = FaultyDisk::default();
+    let (vm, holder) = (vm("orders"), host("atlas"));
+    let lease = Lease { vm, incarnation: Incarnation(3), token: Token(7), holder };
+    records(&disk).store(&OnRecord { lease, held: true }).unwrap();
+    let written = String::from_utf8(disk.read("l/orders.lease", 0, 999).unwrap()).unwrap();
+    assert!(include_str!("../../../../../docs/journal.md").contains(&written), "{written}");
+}
+
 /// What is done to the store in the random runs.
 #[derive(Clone, Debug)]
 enum Deed {
