@@ -2,7 +2,8 @@
 # Builds the demo guest of Holdfast: a small Linux with PostgreSQL and the QEMU guest agent, from the
 # packages of this machine's own Debian or Ubuntu. Nothing is installed here, nothing is mounted, and
 # no service of this machine is touched: packages are unpacked into a folder that becomes an ext4 file.
-# It is one file without siblings because it is also carried inside the holdfast program.
+# It is one file without siblings because it is also carried inside the holdfast program, which runs it
+# as `bash -c TEXT`.
 
 set -euo pipefail -E
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
@@ -66,7 +67,7 @@ apt() { # COMMAND ..: apt-get as if nothing were installed, writing to the cache
   if [[ $own_lists ]]; then options+=(-o "Dir::State::lists=$own_lists"); fi
   apt-get "${options[@]}" "$@" 2>"$cache/apt/log" && return
   # The first failure is the one to tell: what is tried after it often fails only because of it.
-  trouble=${trouble:-"apt-get $*: $(grep -m1 '^E:' "$cache/apt/log" || tail -1 "$cache/apt/log")"}
+  trouble=${trouble:-"apt-get $1: $(grep -m1 '^E:' "$cache/apt/log" || tail -1 "$cache/apt/log")"}
   return 1
 }
 
@@ -99,7 +100,7 @@ refresh() {
 resolve() {
   local kernel
   for kernel in "${kernels[@]}"; do
-    apt --print-uris -y install "${packages[@]}" "$kernel" >"$cache/apt/uris" || continue
+    apt install --print-uris -y "${packages[@]}" "$kernel" >"$cache/apt/uris" || continue
     files=$(awk '{print $2, $3}' "$cache/apt/uris" | grep -E "$wanted" | grep -Ev "$unwanted" | sort)
     trouble=
     return
@@ -112,11 +113,16 @@ name_it() { id=$(printf '%s\n' "$script_hash" "$files" | sha256sum | head -c 12)
 # Sets $id: the hash of this script and of the packages it would use. As long as neither this script nor
 # the lists change, it is remembered, so that a second call does not ask apt.
 identify() {
-  local key
+  local key remembered
   choose_lists
-  key=$(printf '%s\n' "$script_hash" "${APT_CONFIG-}" "$(stat -c '%n %s %Y' "$lists"/* /etc/apt/sources.list* /etc/apt/sources.list.d/* 2>/dev/null)" | sha256sum)
-  key=${key%% *}
-  if [[ -f $cache/guest/.remembered ]] && read -r remembered id <"$cache/guest/.remembered" && [[ $remembered == "$key" ]]; then return; fi
+  key=$({
+    echo "$script_hash ${APT_CONFIG-}"
+    stat -c '%n %s %Y' "$lists"/* /etc/apt/sources.list* /etc/apt/sources.list.d/* 2>/dev/null || true
+  } | sha256sum | head -c 64)
+  if [[ -f $cache/guest/.remembered ]]; then
+    read -r remembered id <"$cache/guest/.remembered"
+    [[ $remembered != "$key" ]] || return 0
+  fi
 
   say 'asking apt for the newest PostgreSQL, guest agent and kernel'
   if ! resolve && ! { refresh && resolve; }; then
@@ -150,7 +156,8 @@ download() {
   [[ $files ]] || return 1
   [[ ${missing[*]} ]] || return 0
   say "downloading ${#missing[@]} packages, $((total / 1000000)) MB"
-  (cd "$work/debs" && apt download "${missing[@]}" >/dev/null) || return 1
+  cd "$work/debs" # where apt-get puts them
+  apt download "${missing[@]}" >/dev/null || return 1
   mv "$work"/debs/*.deb "$cache/debs/" # apt has checked them: what is in debs/ is whole
 }
 
@@ -202,7 +209,7 @@ add_module() { # NAME
 }
 
 build_boot() {
-  local name added= initramfs=$boot/initramfs
+  local name added='' initramfs=$boot/initramfs
   mkdir -p "$boot/kernel" "$initramfs"/{bin,dev,proc,root,modules}
   while read -r name _; do
     # Most modules of a kernel are for hardware that no virtual machine has: not worth writing to disk.
@@ -374,7 +381,7 @@ FILE
 #!/bin/sh
 # Before a power-off or a reboot: the database in order, at most five seconds, then the disk.
 echo "holdfast-guest: stopping" >/dev/console
-/etc/init.d/postgresql stop
+timeout 10 /etc/init.d/postgresql stop
 sync
 mount -o remount,ro /
 FILE
@@ -424,10 +431,10 @@ agent_files() {
 #!/bin/sh
 # The QEMU guest agent, on the virtio port of its name.
 for port in /sys/class/virtio-ports/*; do
-  read -r name <"$port/name" || continue
+  read -r name <"$port/name" 2>/dev/null || continue
   [ "$name" = org.qemu.guest_agent.0 ] || continue
   exec qemu-ga -m virtio-serial -p "/dev/${port##*/}" -t /run/qemu -f /run/qemu/agent.pid
-done 2>/dev/null
+done
 exec sleep 5
 FILE
 }
@@ -443,48 +450,59 @@ postgresql_files() {
 #   /etc/init.d/postgresql start|stop|restart|status
 # A restart always gets through: what does not end by itself in a second is killed, whether it is
 # busy, hung, stopped by a signal, or left over from a postmaster that was killed.
+# Functions answer in the variable of their name: a subshell costs, and a restart is to be quick.
 
 for data in /var/lib/postgresql/*/main; do :; done
 lock=/run/postgresql.lock
 
-state() { read -r _ _ state _ 2>/dev/null <"/proc/$1/stat" && echo "$state"; } # PROCESS
+fail() {
+  echo "postgresql: $1" >&2
+  return 1
+}
 
-living() { # prints its processes; those that are dead and not yet collected by init do not count
-  for pid in $(pidof postgres); do
-    case $(state "$pid") in '' | Z | X) ;; *) echo "$pid" ;; esac
+now() { # hundredths of a second since boot
+  read -r now _ </proc/uptime
+  now=${now%.*}${now#*.}
+}
+
+state() { # PROCESS: one letter of proc(5), Z where there is none any more
+  read -r _ _ state _ 2>/dev/null <"/proc/$1/stat" || state=Z
+}
+
+living() { # its processes, without those that are dead and not yet collected by init
+  living=
+  for process in $(pidof postgres); do
+    state "$process"
+    [ $state = Z ] || living="$living $process"
   done
+  [ "$living" ]
 }
 
-postmaster() { # prints its process if it lives
-  read -r pid 2>/dev/null <$data/postmaster.pid && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = postgres ] &&
-    [ "$(state "$pid")" != Z ] && echo "$pid"
+postmaster() { # its process, and the state of it, if it lives
+  read -r postmaster 2>/dev/null <$data/postmaster.pid || return
+  read -r name 2>/dev/null <"/proc/$postmaster/comm" && [ "$name" = postgres ] || return
+  state "$postmaster"
+  [ $state != Z ]
 }
 
-hung() { [ "$(state "$1")" = T ]; } # PROCESS: stopped by a signal
-
-gone() { # TRIES: waits so many twentieths of a second, or a little longer, for the last process to end
-  left=$1
-  while [ "$(living)" ]; do
-    [ $((left -= 1)) -ge 0 ] || return 1
-    usleep 30000
-  done
-}
-
-stop() { # TRIES that it gets to end by itself
-  if pid=$(postmaster) && ! hung "$pid"; then
-    kill -INT "$pid"
-    gone "$1" && return
+stop() { # HUNDREDTHS of a second that it gets to end by itself
+  now
+  patience=$((now + $1))
+  # The state T is: stopped by a signal.
+  if postmaster && [ $state != T ] && kill -INT "$postmaster"; then
+    while living && now && [ $now -lt $patience ]; do usleep 30000; done
   fi
-  left=50
-  while pids=$(living) && [ "$pids" ]; do
-    [ $((left -= 1)) -ge 0 ] || { echo "postgresql: cannot be killed" >&2; return 1; }
-    kill -9 $pids 2>/dev/null
+  patience=$((now + 300))
+  while living; do
+    now
+    [ $now -lt $patience ] || fail "cannot be killed" || return
+    kill -9 $living 2>/dev/null
     usleep 10000
   done
 }
 
 start() {
-  pid=$(postmaster) && ! hung "$pid" && return
+  postmaster && [ $state != T ] && return
   stop 0 || return
   rm -f $data/postmaster.pid /run/postgresql/.s.* /dev/shm/PostgreSQL.* # nobody alive uses them
   (
@@ -492,29 +510,35 @@ start() {
     export PG_OOM_ADJUST_FILE=/proc/self/oom_score_adj PG_OOM_ADJUST_VALUE=0
     exec setsid su -s /bin/sh postgres -c "exec postgres -D $data"
   ) </dev/null >/dev/console 2>&1 &
-  left=150
+  now
+  patience=$((now + 1000))
   until grep -q '^ready' $data/postmaster.pid 2>/dev/null; do
-    kill -0 $! 2>/dev/null || { echo "postgresql: did not start, see the console" >&2; return 1; }
-    [ $((left -= 1)) -ge 0 ] || { echo "postgresql: not ready after ten seconds" >&2; return 1; }
-    usleep 50000
+    now
+    kill -0 $! 2>/dev/null || fail "did not start, see the console" || return
+    [ $now -lt $patience ] || fail "not ready after ten seconds" || return
+    usleep 30000
   done
 }
 
 status() {
-  if ! pid=$(postmaster); then
+  if ! postmaster; then
     echo "postgresql: not running"
     return 3
-  elif hung "$pid"; then
-    echo "postgresql: stopped by a signal (process $pid)"
+  elif [ $state = T ]; then
+    echo "postgresql: stopped by a signal (process $postmaster)"
     return 4
   fi
-  echo "postgresql: running (process $pid)"
+  echo "postgresql: running (process $postmaster)"
 }
 
 one_at_a_time() { # the lock is a link to the process id of its holder
+  now
+  patience=$((now + 1500))
   until ln -s $$ $lock 2>/dev/null; do
+    now
+    [ $now -lt $patience ] || fail "another start or stop does not come to its end" || exit
     kill -0 "$(readlink $lock)" 2>/dev/null || rm -f $lock
-    usleep 100000
+    usleep 50000
   done
   trap 'rm -f $lock' EXIT
   trap 'exit 1' HUP INT TERM
@@ -522,8 +546,8 @@ one_at_a_time() { # the lock is a link to the process id of its holder
 
 case $1 in
   start) one_at_a_time; start ;;
-  stop) one_at_a_time; stop 100 ;;
-  restart) one_at_a_time; stop 18 && start ;;
+  stop) one_at_a_time; stop 500 ;;
+  restart) one_at_a_time; stop 100 && start ;;
   status) status ;;
   *) echo "usage: $0 start|stop|restart|status" >&2; exit 2 ;;
 esac
@@ -626,6 +650,7 @@ build() {
       'check the network and the proxy of apt, then run this again: what is already downloaded is kept'
   name_it # newer lists may have named newer packages
   result=$cache/guest/postgres-$id
+  [[ ! -f $result/manifest ]] || return 0
   build_boot &
   build_root
   wait $!
@@ -637,17 +662,29 @@ build() {
   say "done: $(du -h "$result/base.raw" | cut -f1) on disk"
 }
 
+read_itself() { # sets $script and its hash
+  if [[ -v BASH_EXECUTION_STRING ]]; then
+    script=${BASH_EXECUTION_STRING%$'\n'}
+  elif [[ -f $0 ]]; then
+    script=$(<"$0")
+  else
+    die 'cannot build the demo guest' 'this script cannot read its own text' 'run it as: bash build.sh'
+  fi
+  script_hash=$(sha256sum <<<"$script" | head -c 12)
+}
+
 # Without root, a user namespace with one user is enough: it lets chroot work, and root own the files.
 without_root() {
   ((EUID != 0)) || return 0
   unshare --user --map-root-user chroot / true 2>/dev/null ||
     die 'cannot build the demo guest without root' 'this system does not let users make user namespaces (needed for chroot)' \
-      "sudo bash $0 --cache $cache"
-  exec unshare --user --map-root-user env HOLDFAST_GUEST_UNSHARED=1 bash "$0" --cache "$cache" ${quiet:+--quiet}
+      "build it once as root, for this cache: sudo guest/build.sh --cache $cache"
+  exec unshare --user --map-root-user env HOLDFAST_GUEST_UNSHARED=1 \
+    bash -c "$script" "$0" --cache "$cache" ${quiet:+--quiet}
 }
 
 check_machine() {
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+  { command -v apt-get && command -v dpkg-deb; } >/dev/null ||
     die 'cannot build the demo guest' 'it is made of Debian packages, and this machine has no apt-get and dpkg-deb' \
       'build it on Debian or Ubuntu and copy the folder here, or use an image of your own (see guest/README.md)'
   [[ $(dpkg --print-architecture) == amd64 ]] ||
@@ -681,8 +718,7 @@ main() {
     esac
     shift
   done
-  [[ -f $0 ]] || die 'cannot build the demo guest' 'this script does not know its own file' 'run it as: bash build.sh'
-  script_hash=$(sha256sum <"$0" | head -c 12)
+  read_itself
   check_machine
   mkdir -p "$cache/apt/archives/partial" "$cache/guest" ||
     die 'cannot build the demo guest' "$cache cannot be written" 'give another folder with --cache DIR'
