@@ -2,7 +2,8 @@
 # Builds the demo guest of Holdfast: a small Linux with PostgreSQL and the QEMU guest agent, from the
 # packages of this machine's own Debian or Ubuntu. Nothing is installed here, nothing is mounted, and
 # no service of this machine is touched: packages are unpacked into a folder that becomes an ext4 file.
-# It is one file without siblings because it is also carried inside the holdfast program.
+# It is one file without siblings because it is also carried inside the holdfast program, which runs it
+# as `bash -c TEXT`.
 
 set -euo pipefail -E
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
@@ -661,17 +662,29 @@ build() {
   say "done: $(du -h "$result/base.raw" | cut -f1) on disk"
 }
 
+read_itself() { # sets $script and its hash
+  if [[ -v BASH_EXECUTION_STRING ]]; then
+    script=${BASH_EXECUTION_STRING%$'\n'}
+  elif [[ -f $0 ]]; then
+    script=$(<"$0")
+  else
+    die 'cannot build the demo guest' 'this script cannot read its own text' 'run it as: bash build.sh'
+  fi
+  script_hash=$(sha256sum <<<"$script" | head -c 12)
+}
+
 # Without root, a user namespace with one user is enough: it lets chroot work, and root own the files.
 without_root() {
   ((EUID != 0)) || return 0
   unshare --user --map-root-user chroot / true 2>/dev/null ||
     die 'cannot build the demo guest without root' 'this system does not let users make user namespaces (needed for chroot)' \
-      "sudo bash $0 --cache $cache"
-  exec unshare --user --map-root-user env HOLDFAST_GUEST_UNSHARED=1 bash "$0" --cache "$cache" ${quiet:+--quiet}
+      "build it once as root, for this cache: sudo guest/build.sh --cache $cache"
+  exec unshare --user --map-root-user env HOLDFAST_GUEST_UNSHARED=1 \
+    bash -c "$script" "$0" --cache "$cache" ${quiet:+--quiet}
 }
 
 check_machine() {
-  command -v apt-get dpkg-deb >/dev/null ||
+  { command -v apt-get && command -v dpkg-deb; } >/dev/null ||
     die 'cannot build the demo guest' 'it is made of Debian packages, and this machine has no apt-get and dpkg-deb' \
       'build it on Debian or Ubuntu and copy the folder here, or use an image of your own (see guest/README.md)'
   [[ $(dpkg --print-architecture) == amd64 ]] ||
@@ -705,8 +718,7 @@ main() {
     esac
     shift
   done
-  [[ -f $0 ]] || die 'cannot build the demo guest' 'this script does not know its own file' 'run it as: bash build.sh'
-  script_hash=$(sha256sum <"$0" | head -c 12)
+  read_itself
   check_machine
   mkdir -p "$cache/apt/archives/partial" "$cache/guest" ||
     die 'cannot build the demo guest' "$cache cannot be written" 'give another folder with --cache DIR'
