@@ -44,6 +44,11 @@ impl Tries {
         self.at.push_back(now);
     }
 
+    /// What was begun just now was not begun after all.
+    pub fn give_back(&mut self, now: Timestamp) {
+        self.at.pop_back_if(|at| *at == now);
+    }
+
     /// A person said: try again.
     pub fn forget(&mut self) {
         self.at.clear();
