@@ -186,7 +186,6 @@ impl<A: Actors> Decider<A> {
             Ok(()) => {
                 if self.desk.mute.take().is_some() {
                     info!("the journal can be written again");
-                    self.desk.engine.recorded();
                 }
                 self.publish(&reaction);
                 if !reaction.actions.is_empty() {

@@ -102,6 +102,18 @@ impl Timeline {
         self.line(now, "act", &format!("{} {} {incarnation}", action.order.name(), action.vm));
     }
 
+    /// How those VMs stand at the end that do not simply run.
+    pub(crate) fn end(&mut self, now: Timestamp, engine: &Engine) {
+        for (name, _) in engine.vms() {
+            let Some(status) = engine.status(name, now).filter(|status| status.state != "running") else {
+                continue;
+            };
+            let note = status.note.map(|note| format!(", {note}")).unwrap_or_default();
+            let incident = status.incident.map(|id| format!(" ({id})")).unwrap_or_default();
+            self.line(now, "end", &format!("{name} {}{incident}{note}", status.state));
+        }
+    }
+
     /// A restarted daemon knows these incidents already.
     pub(crate) fn restarted(&mut self, engine: &Engine) {
         self.told = engine.incidents().map(|incident| (incident.id, incident.story.len())).collect();

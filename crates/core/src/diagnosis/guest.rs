@@ -1,4 +1,7 @@
 //! Faults of the guest's operating system.
+//!
+//! A fault that has a sign of its own (a full file system, a line on the console) lists what follows from
+//! it low: where that sign is missing, the silence or the refusal speaks for another fault.
 
 use super::catalogue::{Fault, FaultRow, days, years};
 use crate::evidence::Kind::*;
@@ -22,6 +25,8 @@ const GUEST_PANICKED: FaultRow = FaultRow {
     seen: &[
         (PanicReported, 0.95),
         (ConsolePanic, 0.95),
+        (BootOverdue, 0.5),
+        (HypervisorAnswers, 0.005),
         (ConsoleRootLost, 0.01),
         (AgentSilent, 0.99),
         (AgentAway, 0.5),
@@ -55,6 +60,7 @@ const GUEST_HUNG: FaultRow = FaultRow {
         (DiskIdle, 0.95),
         (DiskBusy, 0.01),
         (WatchdogFired, 0.5),
+        (BootOverdue, 0.1),
         (ConsoleHungTask, 0.3),
         (NetworkSilent, 0.6),
         (NetworkAnswers, 0.4),
@@ -71,9 +77,14 @@ const GUEST_BOOT_FAILED: FaultRow = FaultRow {
         (ConsoleRootLost, 0.5),
         (ConsolePanic, 0.01),
         (AgentAway, 0.8),
-        (AgentSilent, 0.5),
+        (AgentSilent, 0.2),
         (AgentAnswers, 0.1),
+        (AppMute, 0.3),
+        (AppUnreachable, 0.3),
+        (AppRefused, 0.3),
         (AppAnswers, 1e-5),
+        (DiskIdle, 0.7),
+        (NetworkSilent, 0.5),
     ],
 };
 
@@ -84,8 +95,8 @@ const GUEST_BOOT_LOOP: FaultRow = FaultRow {
     once_in: years(2),
     seen: &[
         (ResetsAgain, 0.95),
-        (BootOverdue, 0.3),
-        (ConsolePanic, 0.3),
+        (BootOverdue, 0.01),
+        (ConsolePanic, 0.01),
         (PanicReported, 0.0001),
         (AppAnswers, 0.01),
         (AgentAnswers, 0.2),
@@ -101,18 +112,18 @@ const GUEST_OUT_OF_MEMORY: FaultRow = FaultRow {
         (ConsoleOutOfMemory, 0.95),
         (MemoryLow, 0.9),
         (ConsoleHungTask, 0.05),
-        (AgentSilent, 0.5),
-        (AgentAway, 0.3),
-        (AppMute, 0.6),
-        (AppRefused, 0.5),
-        (AppUnreachable, 0.3),
-        (AppWrong, 0.3),
-        (AppExhausted, 0.1),
+        (AgentSilent, 0.02),
+        (AgentAway, 0.05),
+        (AppMute, 0.1),
+        (AppRefused, 0.1),
+        (AppUnreachable, 0.05),
+        (AppWrong, 0.05),
+        (AppExhausted, 0.05),
         (AppAnswers, 0.2),
-        (NobodyListens, 0.5),
-        (QueueGrows, 0.5),
-        (CheckFailed, 0.6),
-        (NetworkSilent, 0.2),
+        (NobodyListens, 0.1),
+        (QueueGrows, 0.1),
+        (CheckFailed, 0.3),
+        (NetworkSilent, 0.02),
     ],
 };
 
@@ -123,15 +134,16 @@ const GUEST_DISK_FULL: FaultRow = FaultRow {
     once_in: days(90),
     seen: &[
         (FsFull, 0.97),
+        (FsFine, 0.05),
         (ConsoleDiskFull, 0.7),
         (ConsoleAppPanic, 0.5),
-        (AppWrong, 0.5),
-        (AppRefused, 0.5),
-        (AppMute, 0.1),
-        (AppStarting, 0.3),
+        (AppWrong, 0.3),
+        (AppRefused, 0.1),
+        (AppMute, 0.02),
+        (AppStarting, 0.1),
         (AppAnswers, 0.3),
-        (NobodyListens, 0.5),
-        (CheckFailed, 0.6),
+        (NobodyListens, 0.1),
+        (CheckFailed, 0.3),
     ],
 };
 
@@ -142,16 +154,17 @@ const GUEST_FS_READ_ONLY: FaultRow = FaultRow {
     once_in: years(1),
     seen: &[
         (FsReadOnly, 0.95),
+        (FsFine, 0.05),
         (ConsoleReadOnly, 0.95),
         (ConsoleIoError, 0.6),
         (ConsoleAppPanic, 0.6),
-        (AppWrong, 0.6),
-        (AppRefused, 0.5),
-        (AppMute, 0.2),
+        (AppWrong, 0.3),
+        (AppRefused, 0.1),
+        (AppMute, 0.02),
         (AppAnswers, 0.3),
-        (NobodyListens, 0.5),
-        (CheckFailed, 0.6),
-        (AgentSilent, 0.1),
+        (NobodyListens, 0.1),
+        (CheckFailed, 0.3),
+        (AgentSilent, 0.02),
     ],
 };
 
@@ -161,7 +174,8 @@ const GUEST_NET_LOST: FaultRow = FaultRow {
     says: "is cut off from the network",
     once_in: years(1),
     seen: &[
-        (LinkDown, 0.5),
+        (LinkDown, 0.9),
+        (BootOverdue, 0.5),
         (NetworkSilent, 0.97),
         (NetworkAnswers, 0.01),
         (AppUnreachable, 0.95),

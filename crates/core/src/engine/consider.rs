@@ -1,6 +1,6 @@
 //! One VM, looked at as a whole: judged, its incidents moved on, and what is wanted set against what is.
 
-use super::{Desired, Engine};
+use super::{Desired, Engine, VmState};
 use crate::action::Reason;
 use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
 use crate::evidence::{Evidence, Lens};
@@ -12,8 +12,12 @@ use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp, show};
 use crate::verify::{Verdict, judge};
 
+/// So many VMs, or one in twenty, are started at the same time where nothing is known to have failed.
+const STARTS_AT_ONCE: usize = 8;
 /// A suspicion that nothing supports any more is dropped after this.
 const SUSPICION_KEEPS: Duration = Duration::from_secs(60);
+/// Users that are not served for so long while nobody is sure why: a person is told.
+const UNSURE_AFTER: Duration = Duration::from_secs(60);
 /// A suspicion is gone when everything has answered for so long.
 const HEALED_AFTER: Duration = Duration::from_secs(2);
 /// A held VM is looked at this often at least.
@@ -120,8 +124,6 @@ impl Engine {
         let id = self.next_incident();
         let mut incident = Incident::open(id, now, name, diagnosis, served);
         incident.drill = drill;
-        let text = self.describe(&incident.subject.to_string(), &incident.diagnosis, "suspected");
-        incident.tell(now, "diagnosis", text);
         self.open(incident);
         if let Some(vm) = self.vms.get_mut(name) {
             match scope {
@@ -138,6 +140,10 @@ impl Engine {
         let Some(vm) = self.vms.get(name) else { return };
         let lens = self.lens(vm);
         self.try_confirm(id, name, &lens);
+        if let Some(incident) = self.incidents.get(&id).filter(|incident| incident.named.is_none()) {
+            let text = self.describe(&incident.subject.to_string(), &incident.diagnosis, "suspected");
+            self.tell(id, "diagnosis", text);
+        }
     }
 
     pub(super) fn describe(&self, subject: &str, diagnosis: &Diagnosis, certainty: &str) -> String {
@@ -157,8 +163,17 @@ impl Engine {
         let now = self.now;
         match found {
             Some(diagnosis) => {
+                let outage = diagnosis.evidence.iter().any(|w| w.evidence.kind.is_outage());
                 self.revise(id, name, diagnosis);
                 self.try_confirm(id, name, lens);
+                let Some(incident) = self.incidents.get(&id) else { return };
+                let long = now.since(incident.times.opened) >= UNSURE_AFTER;
+                if outage && long && incident.phase == Phase::Suspected {
+                    self.hold(id, HeldReason::Unsure);
+                }
+            }
+            None if self.vms.get(name).is_some_and(|vm| matches!(vm.power, Power::Off(_))) => {
+                self.try_confirm(id, name, lens); // whatever it was, it does not run
             }
             None => {
                 let healthy = self.healthy_for(name, lens).is_some_and(|healthy| healthy >= HEALED_AFTER);
@@ -234,11 +249,16 @@ impl Engine {
         if found.is_none() && self.healthy_for(name, lens).is_some_and(|healthy| healthy >= enough) {
             return self.close(id, name, Resolution::Healed);
         }
+        if let (HeldReason::Unsure, Some(diagnosis)) = (reason, &found) {
+            self.revise(id, name, diagnosis.clone());
+        }
+        let Some(vm) = self.vms.get(name) else { return };
         let lifted = match reason {
+            HeldReason::Unsure => self.remedy_for(id, name, lens).is_some(),
             HeldReason::Maintenance => !vm.in_maintenance(),
             HeldReason::Observing => vm.policy.mode == Mode::Armed,
             HeldReason::Brake => self.brake.pulled().is_none(),
-            HeldReason::NoRecord => !self.muted,
+            HeldReason::NoRecord => self.now >= self.records_again,
             HeldReason::BudgetSpent => false, // a person releases it (I6)
             HeldReason::NoRemedy => {
                 let before = self.incidents.get(&id).map(|incident| incident.diagnosis.fault);
@@ -249,7 +269,9 @@ impl Engine {
             if let Some(incident) = self.edit(id) {
                 incident.phase = Phase::Suspected;
             }
-            self.tell(id, "note", "what held it back is gone: it is looked at afresh".into());
+            if *reason != HeldReason::NoRecord {
+                self.tell(id, "note", "what held it back is gone: it is looked at afresh".into());
+            }
             self.update_suspected(id, name, found, lens);
         }
     }
@@ -288,7 +310,10 @@ impl Engine {
     ) {
         let now = self.now;
         if let Some(incident) = self.edit(id) {
-            incident.tell(now, "verify", why.clone());
+            let again = incident.plan.as_ref().is_some_and(|plan| incident.tried_before(plan.remedy));
+            if !again {
+                incident.tell(now, "verify", why.clone());
+            }
             incident.fail_attempt(now, why);
             incident.phase = Phase::Suspected;
         }
@@ -303,6 +328,7 @@ impl Engine {
         let Some(incident) = self.edit(id) else { return };
         incident.times.served = Some(served);
         incident.times.verified = Some(now);
+        incident.tell(now, "verify", format!("healthy for {}", show(now.since(served))));
         let remedy = incident.plan.as_ref().map_or(Remedy::Hold, |plan| plan.remedy);
         self.close(id, name, Resolution::Recovered(remedy));
         if let Some(vm) = self.vms.get_mut(name) {
@@ -313,9 +339,9 @@ impl Engine {
     /// Sets what is wanted against what is, when nothing else is being done.
     fn reconcile(&mut self, name: &VmName) {
         let Some(vm) = self.vms.get(name).filter(|vm| vm.job.is_none()) else { return };
-        let (now, automatic) =
-            (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance() && !self.muted);
+        let (now, automatic) = (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance());
         match (&vm.power, &vm.desired) {
+            _ if now < self.records_again => {}
             (Power::Unknown, _) if now >= vm.look.1 => self.upkeep(name, Goal::Look),
             (Power::Off(_), Desired::Running) if automatic && vm.incident.is_none() => {
                 self.start_if_ready(name)
@@ -332,6 +358,13 @@ impl Engine {
         self.begin_job(name, Job::new(goal, Reason::Upkeep, Duration::from_secs(10)));
     }
 
+    /// As many VMs are booting as may at once: the host is not to be stormed (S55).
+    fn is_crowded(&self) -> bool {
+        let most = STARTS_AT_ONCE.max(self.vms.len() / 20);
+        let boots = |vm: &&VmState| vm.job.as_ref().is_some_and(Job::starts) || vm.view.boot().is_some();
+        self.vms.values().filter(boots).take(most).count() == most
+    }
+
     fn start_if_ready(&mut self, name: &VmName) {
         let Some(vm) = self.vms.get(name) else { return };
         let up = |other: &VmName| {
@@ -340,6 +373,7 @@ impl Engine {
         };
         let waits =
             vm.policy.needs.iter().find(|other| !up(other)).map(|other| format!("vm {other} to be up"));
+        let waits = waits.or_else(|| self.is_crowded().then(|| "others to boot first".to_owned()));
         let ready = waits.is_none();
         if let Some(vm) = self.vms.get_mut(name) {
             vm.waits_for = waits;

@@ -14,7 +14,7 @@ mod vm;
 pub use status::{AppStatus, ChannelState, ChannelStatus, VmStatus};
 pub use vm::{Desired, VmState};
 
-use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
+use crate::action::{Action, ActionId, Answer, Command, Order, Outcome, Reason};
 use crate::diagnosis::Catalogue;
 use crate::evidence::{HostView, Lens};
 use crate::incident::{Incident, IncidentId, Resolution};
@@ -67,8 +67,8 @@ pub struct Engine {
     last_action: ActionId,
     timers: BTreeSet<(Timestamp, VmName)>,
     asked: BTreeMap<ActionId, VmName>,
+    records_again: Timestamp, // until then no intent is made: one could not be recorded (I8)
     now: Timestamp,
-    muted: bool,
     #[serde(skip)]
     catalogue: Catalogue,
     #[serde(skip)]
@@ -85,7 +85,7 @@ impl Engine {
     /// Takes in one input and says what is to be done. An input costs the same among ten VMs or ten thousand.
     pub fn step(&mut self, now: Timestamp, input: &Input) -> Reaction {
         let now = now.max(self.now); // time never goes back (I20)
-        self.notice_stall(now);
+        self.notice_gap(now, matches!(input, Input::Started(_)));
         self.now = now;
         match input {
             Input::Started(started) => self.start(started),
@@ -173,37 +173,6 @@ impl Engine {
         anchor.map_or(0, |(_, offset)| *offset)
     }
 
-    /// These actions could not be recorded, and so were not done (I8). Until [`Engine::recorded`] nothing is
-    /// begun any more; what is under way is settled and watched.
-    pub fn not_recorded(&mut self, actions: &[Action], why: &str) {
-        self.muted = true;
-        for action in actions {
-            if let Reason::Incident(id) = action.reason {
-                self.take_back(id, &action.vm);
-            }
-            let ended = Ended::Failed { why: format!("not recorded, so not done: {why}") };
-            self.settle(&Outcome { action: action.id, ended });
-        }
-        self.reaction = Reaction::default();
-    }
-
-    /// The journal can be written again.
-    pub fn recorded(&mut self) {
-        self.muted = false;
-    }
-
-    /// An attempt that was never made counts neither in the budget nor as tried.
-    fn take_back(&mut self, id: IncidentId, name: &VmName) {
-        let Some(incident) = self.edit(id) else { return };
-        let drill = incident.drill;
-        if let Some(attempt) = incident.attempts.last_mut() {
-            attempt.forgiven = true;
-        }
-        if let Some(vm) = self.vms.get_mut(name).filter(|_| !drill) {
-            vm.tries.take_back();
-        }
-    }
-
     fn start(&mut self, started: &Started) {
         self.host = Some(started.host.clone());
         self.boot.clone_from(&started.boot);
@@ -268,14 +237,18 @@ impl Engine {
         self.consider_host();
     }
 
-    /// The first thing after a stall: what could not be heard meanwhile is no silence (S17, S18).
-    fn notice_stall(&mut self, now: Timestamp) {
+    /// The first thing after a stall, or a restart: what could not be heard meanwhile is no silence (S17, S18).
+    fn notice_gap(&mut self, now: Timestamp, restarted: bool) {
         let gap = now.since(self.now);
         let expects = || self.vms.values().any(|vm| vm.power.incarnation().is_some());
-        if gap > STALL + self.policies.period.0 && expects() {
+        if restarted {
+            self.view.distrust(now, gap);
+        } else if gap > STALL + self.policies.period.0 && expects() {
             self.view.doubt(now, gap);
-            self.vms.values_mut().for_each(|vm| vm.view.forgive(gap));
+        } else {
+            return;
         }
+        self.vms.values_mut().for_each(|vm| vm.view.forgive(gap));
     }
 
     /// Asks for an action.
@@ -354,13 +327,14 @@ impl Engine {
 
     fn lens(&self, vm: &VmState) -> Lens {
         let fresh = self.policies.period.0 * 3 + Duration::from_secs(1);
+        let patience = self.view.patience(self.now);
         Lens {
             now: self.now,
             fresh,
             hang_after: vm.policy.hang_after,
             trust_silence: self.view.trusts_silence(self.now),
-            patience: self.view.patience(self.now),
-            booting: vm.view.boot().is_some(),
+            patience,
+            booting: vm.view.boot_due(vm.policy.boot_limit, patience).is_some_and(|due| self.now < due),
             excused: vm.is_excused(self.now),
         }
     }

@@ -3,7 +3,7 @@
 use super::{Engine, VmState};
 use crate::action::{Operation, Reason};
 use crate::evidence::Lens;
-use crate::incident::{Attempt, AttemptResult, HeldReason, Incident, IncidentId, Phase, Resolution};
+use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
 use crate::isolate::Isolation;
 use crate::plan::{Plan, Remedy, choose};
 use crate::policy::Mode;
@@ -15,15 +15,23 @@ use crate::time::{Duration, Timestamp, show};
 const LEAST_SURE: u16 = 7_500;
 /// Resuming a paused VM is tried this often at first, later rarely: it costs the guest nothing.
 const RESUME_SOON: Duration = Duration::from_secs(1);
-const RESUME_LATER: Duration = Duration::from_secs(10);
-const RESUMES_SOON: usize = 60;
+const RESUME_LATER: Duration = Duration::from_secs(5);
+const RESUMES_SOON: Duration = Duration::from_secs(600);
 /// A VM that is being worked on is looked at again after this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Sure enough for the gentlest remedy that is left? Then plan it, or hold.
     pub(super) fn try_confirm(&mut self, id: IncidentId, name: &VmName, lens: &Lens) {
-        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let Some((remedy, passed)) = self.remedy_for(id, name, lens) else { return };
+        let drill = self.vms.get(name).is_some_and(VmState::in_drill);
+        self.confirm(id, name, drill);
+        self.plan(id, name, remedy, passed);
+    }
+
+    /// The gentlest remedy that is left, if we are sure enough for it, and why the gentler ones are not.
+    pub(super) fn remedy_for(&self, id: IncidentId, name: &VmName, lens: &Lens) -> Option<(Remedy, String)> {
+        let (vm, incident) = (self.vms.get(name)?, self.incidents.get(&id)?);
         let diagnosis = &incident.diagnosis;
         let tried: Vec<Remedy> = incident.attempts.iter().filter(|a| !a.forgiven).map(|a| a.remedy).collect();
         let dead = matches!(vm.power, Power::Off(_));
@@ -34,13 +42,9 @@ impl Engine {
         };
         let sure = diagnosis.probability >= remedy.threshold().max(LEAST_SURE) || dead;
         let grounded = !remedy.is_destructive() || diagnosis.grounds.suffice() || dead;
-        let serving = vm.view.apps(lens).count() > 0 && vm.view.apps(lens).all(|(_, alive, _)| alive);
-        if !sure || !grounded || (serving && remedy.is_destructive() && !dead) {
-            return;
-        }
-        let drill = vm.in_drill();
-        self.confirm(id, name, drill);
-        self.plan(id, name, remedy, passed);
+        let serving = vm.serves(lens, diagnosis.settled_at());
+        let harmless = !remedy.is_destructive() || dead || !serving;
+        (sure && grounded && harmless).then_some((remedy, passed))
     }
 
     fn confirm(&mut self, id: IncidentId, name: &VmName, drill: bool) {
@@ -82,14 +86,14 @@ impl Engine {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let (policy, now) = (std::sync::Arc::clone(&vm.policy), self.now);
         let counted = remedy.is_destructive() && !incident.drill;
-        let gate = if self.muted {
-            Some(HeldReason::NoRecord)
-        } else if policy.mode == Mode::Observe {
+        let gate = if policy.mode == Mode::Observe {
             Some(HeldReason::Observing)
         } else if vm.in_maintenance() {
             Some(HeldReason::Maintenance)
         } else if self.brake.pulled().is_some() && !incident.drill {
             Some(HeldReason::Brake)
+        } else if now < self.records_again {
+            Some(HeldReason::NoRecord)
         } else if remedy == Remedy::Hold {
             Some(HeldReason::NoRemedy)
         } else if counted && !vm.tries.has_left(now, &policy.budget) {
@@ -125,13 +129,9 @@ impl Engine {
             return Some((now + LOOK_EVERY, "something else is being done to it".into()));
         }
         if remedy == Remedy::ResumeIo {
-            if vm.view.wants_space() && self.view.is_full(&vm.policy.disk_path) {
-                return Some((now + RESUME_SOON, "its storage is still full".into()));
-            }
-            let resumes = incident.attempts.iter().rev().take_while(|a| a.remedy == Remedy::ResumeIo).count();
-            let pause = if resumes < RESUMES_SOON { RESUME_SOON } else { RESUME_LATER };
+            let soon = now.since(incident.times.opened) < RESUMES_SOON;
             let last = incident.attempts.last().filter(|a| a.remedy == Remedy::ResumeIo)?;
-            let next = last.started + pause;
+            let next = last.started + if soon { RESUME_SOON } else { RESUME_LATER };
             return (next > now).then(|| (next, "its storage is not back yet".into()));
         }
         let earliest = vm.tries.earliest(now, &vm.policy.budget);
@@ -150,27 +150,17 @@ impl Engine {
         } else {
             format!("try {} of {}", plan.try_number, plan.tries)
         };
-        incident.tell(
-            now,
-            "plan",
-            format!(
-                "{remedy}, {number}; {}",
-                if plan.why.is_empty() { "the gentlest there is" } else { &plan.why }
-            ),
-        );
-        if isolation == Isolation::None {
-            incident.times.isolated.get_or_insert(now);
-            incident.tell(now, "isolate", isolation.says().to_owned());
+        if !incident.tries_again(remedy) {
+            let why = if plan.why.is_empty() { "the gentlest there is" } else { &plan.why };
+            incident.tell(now, "plan", format!("{remedy}, {number}; {why}"));
+            if isolation == Isolation::None {
+                incident.times.isolated.get_or_insert(now);
+                incident.tell(now, "isolate", isolation.says().to_owned());
+            }
         }
         incident.plan = Some(plan);
         incident.phase = Phase::Recovering;
-        incident.attempts.push(Attempt {
-            remedy,
-            started: now,
-            ended: None,
-            result: AttemptResult::Running,
-            forgiven: false,
-        });
+        incident.begin_attempt(now, remedy);
         let goal = goal.unwrap_or_else(|| self.goal_for_all(name));
         self.begin_job(name, Job::new(goal, Reason::Incident(id), remedy.limit()));
     }
@@ -202,7 +192,9 @@ impl Engine {
         let now = self.now;
         let Some(incident) = self.edit(id).filter(|incident| !incident.is_closed()) else { return };
         if incident.phase != Phase::Held(reason.clone()) {
-            incident.tell(now, "held", reason.says().to_owned());
+            if incident.story.last().is_none_or(|line| line.text != reason.says()) {
+                incident.tell(now, "held", reason.says().to_owned());
+            }
             incident.phase = Phase::Held(reason);
         }
     }
@@ -241,7 +233,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return };
         let open: Vec<IncidentId> = vm.open_incidents().collect();
         if vm.job.as_ref().is_some_and(|job| job.incident().is_some()) {
-            self.stop_automatic_job(name, HeldReason::NoRemedy);
+            self.stop_automatic_job(name, None);
         }
         for id in open {
             self.close(id, name, how.clone());

@@ -29,6 +29,7 @@ const DOUBT_MOST: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct HostView {
     pressed: Option<(Timestamp, Timestamp, String)>, // since, at
+    calm: Option<Timestamp>,
     disks: BTreeMap<String, DiskView>,
     lag: Option<(Timestamp, Timestamp, Duration)>, // since, at, worst
     doubt_until: Timestamp,
@@ -52,7 +53,10 @@ impl HostView {
                 let since = self.pressed.as_ref().map_or(at, |(since, _, _)| *since);
                 if let Some(text) = text {
                     self.pressed = Some((since, at, text));
-                } else if self.pressed.as_ref().is_some_and(|(_, seen, _)| at.since(*seen) > PRESSURE_KEEPS) {
+                    return;
+                }
+                self.calm = Some(at);
+                if self.pressed.as_ref().is_some_and(|(_, seen, _)| at.since(*seen) > PRESSURE_KEEPS) {
                     self.pressed = None;
                 }
             }
@@ -83,9 +87,14 @@ impl HostView {
         }
     }
 
-    /// From now on, for about twice the lag, silence says nothing.
+    /// From now on, for about twice that long, silence says nothing.
+    pub fn distrust(&mut self, at: Timestamp, unheard: Duration) {
+        self.doubt_until = self.doubt_until.max(at + unheard.saturating_mul(2).min(DOUBT_MOST));
+    }
+
+    /// Our loop ran late: silence says nothing for a while, and the lateness is told.
     pub fn doubt(&mut self, at: Timestamp, lag: Duration) {
-        self.doubt_until = self.doubt_until.max(at + (lag * 2).min(DOUBT_MOST));
+        self.distrust(at, lag);
         let since =
             self.lag.filter(|(_, last, _)| at.since(*last) < PRESSURE_KEEPS).map_or(at, |(s, _, _)| s);
         let worst = self.lag.filter(|(s, _, _)| *s == since).map_or(lag, |(_, _, worst)| worst.max(lag));
@@ -130,17 +139,17 @@ impl HostView {
             say.push(Evidence { kind, app: None, since, at, strength: FULL, text });
         };
         if let Some((since, at, text)) = self.pressed.as_ref().filter(|_| self.is_pressed(lens.now)) {
-            push(
-                Kind::HostPressed,
-                *since,
-                *at,
-                format!("host under pressure for {}: {text}", lasted(lens, *since)),
-            );
+            let text = format!("host under pressure for {}: {text}", lasted(lens, *since));
+            push(Kind::HostPressed, *since, *at, text);
+        } else if let Some(at) = self.calm.filter(|at| lens.now.since(*at) <= PRESSURE_KEEPS) {
+            push(Kind::HostCalm, at, at, "host under no pressure".into());
         }
         if let Some((since, at, worst)) = self.lag.filter(|(_, at, _)| lens.now.since(*at) <= PRESSURE_KEEPS)
         {
             let text = format!("our own loop ran up to {} late", crate::time::show(worst));
             push(Kind::ObserverLags, since, at, text);
+        } else {
+            push(Kind::ObserverOnTime, lens.now, lens.now, "our own loop is on time".into());
         }
     }
 

@@ -55,7 +55,7 @@ kinds! {
     /// The hypervisor itself failed.
     InternalError: Hypervisor, 1e-6;
     /// The guest reset itself again and again without ever being healthy.
-    ResetsAgain: Hypervisor, 1e-5;
+    ResetsAgain: Hypervisor, 1e-7;
     /// The disk moves.
     DiskBusy: Hypervisor, 0.5;
     /// The disk does not move.
@@ -84,6 +84,8 @@ kinds! {
     AgentAway: Agent, 1e-3;
     /// The guest agent answers.
     AgentAnswers: Agent, 0.99;
+    /// The guest's file systems have room and take writes.
+    FsFine: Agent, 0.97;
     /// A file system of the guest is full.
     FsFull: Agent, 1e-4;
     /// The guest's root file system refuses writes.
@@ -133,11 +135,15 @@ kinds! {
 
     /// The host is under pressure.
     HostPressed: Host, 0.02;
+    /// The host is under no pressure.
+    HostCalm: Host, 0.98;
     /// The host's disk is full.
     HostDiskFull: Host, 1e-4;
 
     /// Our own loop runs late.
     ObserverLags: Observer, 0.02;
+    /// Our own loop is on time.
+    ObserverOnTime: Observer, 0.98;
 }
 
 impl Kind {
