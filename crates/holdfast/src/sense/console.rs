@@ -3,6 +3,8 @@
 //! Another program owns the file: it may be truncated, replaced, or grow without end and without a
 //! newline. A look reads a bounded piece and never waits; what is not a plain file is refused (A30).
 
+mod wake;
+
 use super::findings::Findings;
 use holdfast_core::signal::ConsoleSign;
 use holdfast_logs::LONGEST_LINE;
@@ -13,9 +15,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use wake::Wake;
 
-/// Between two looks.
+/// Between two looks, at least.
 const PERIOD: Duration = Duration::from_millis(100);
 /// Bytes read at one look.
 const MOST_A_LOOK: u64 = 64 * 1024;
@@ -86,36 +88,50 @@ struct Open {
     before: Vec<u8>,
 }
 
-/// Looks every 100 ms and sends what was seen, until nobody wants it any more. Costs one `lstat` a look
-/// while nothing is written, on a thread for what may block.
+/// Looks when the file changes, at most every 100 ms, and each second in any case, and sends what was
+/// seen, until nobody wants it any more. Reading is done on a thread of its own, for it may block.
 pub async fn follow(mut console: Console, out: mpsc::Sender<ConsoleSign>) {
-    let mut clock = tokio::time::interval(PERIOD);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let wake = Wake::new().ok(); // without it, there is a look every 100 ms
     let mut told = None;
     while !out.is_closed() {
-        clock.tick().await;
+        if let Some(wake) = &wake {
+            wake.watch(&console.path); // before the look, so that no change falls between
+        }
         let looked = tokio::task::spawn_blocking(move || {
             let signs = console.look(Instant::now());
             (console, signs)
         });
         let Ok((same, signs)) = looked.await else { return };
         console = same;
-        match signs {
-            Ok(signs) => {
-                told = None;
-                for sign in signs {
-                    if out.send(sign).await.is_err() {
-                        return;
-                    }
-                }
+        for sign in report(signs, &mut told) {
+            if out.send(sign).await.is_err() {
+                return;
             }
-            Err(error) => {
-                let text = super::chain(&error);
-                if told.as_ref() != Some(&text) {
-                    tracing::warn!(error = text, "the console of a vm cannot be followed");
-                    told = Some(text);
-                }
+        }
+        tokio::time::sleep(PERIOD).await;
+        if let Some(wake) = &wake {
+            tokio::select! {
+                () = wake.changed() => {}
+                () = out.closed() => {}
             }
+        }
+    }
+}
+
+/// The signs of a look; a trouble is logged when it is a new one.
+fn report(looked: Result<Vec<ConsoleSign>, ConsoleError>, told: &mut Option<String>) -> Vec<ConsoleSign> {
+    match looked {
+        Ok(signs) => {
+            *told = None;
+            signs
+        }
+        Err(error) => {
+            let error = super::chain(&error);
+            if told.as_ref() != Some(&error) {
+                tracing::warn!(error, "the console of a vm cannot be followed");
+                *told = Some(error);
+            }
+            Vec::new()
         }
     }
 }
