@@ -1,7 +1,7 @@
 //! One VM, looked at as a whole: judged, its incidents moved on, and what is wanted set against what is.
 
 use super::{Desired, Engine, VmState};
-use crate::action::Reason;
+use crate::action::{Operation, Reason};
 use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
 use crate::evidence::{Evidence, Lens};
 use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
@@ -99,7 +99,7 @@ impl Engine {
         evidence: &[Evidence],
     ) {
         let Some(id) = self.slot(name, scope) else {
-            if let Some(diagnosis) = found {
+            if let Some(diagnosis) = found.filter(|d| self.may_open(name, d)) {
                 self.open_incident(name, scope, diagnosis, evidence);
             }
             return;
@@ -113,6 +113,13 @@ impl Engine {
             Phase::Held(reason) => self.update_held(id, name, found, lens, &reason),
             Phase::Closed(_) => {}
         }
+    }
+
+    /// What an application does while it is being restarted says nothing about its guest.
+    fn may_open(&self, name: &VmName, diagnosis: &Diagnosis) -> bool {
+        let job = self.vms.get(name).and_then(|vm| vm.job.as_ref());
+        let restarting = job.is_some_and(|job| matches!(job.goal, Goal::Do(Operation::RestartApp(_))));
+        !restarting || matches!(diagnosis.grounds, Grounds::Conclusive(_))
     }
 
     fn open_incident(&mut self, name: &VmName, scope: &Scope, diagnosis: Diagnosis, evidence: &[Evidence]) {

@@ -30,12 +30,8 @@ fn build() -> Result<PathBuf, CliError> {
     let folder = tempdir().map_err(io)?;
     let script = folder.join("build.sh");
     std::fs::write(&script, BUILD).map_err(io)?; // it names its result by its own content
-    let child = Command::new("bash")
-        .arg(&script)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(io)?;
+    let child =
+        Command::new("bash").arg(&script).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(io)?;
     let ended = child.wait_with_output();
     let _ = std::fs::remove_dir_all(&folder); // a leftover script harms nobody
     let ended = ended.map_err(io)?;
@@ -80,7 +76,11 @@ pub fn found() -> Option<FoundVm> {
         disk,
         memory: Some(512 << 20),
         cpus: Some(1),
-        kernel: Some((folder.join("vmlinux"), Some(folder.join("initrd.gz")), "quiet root=/dev/vda rw panic=-1".into())),
+        kernel: Some((
+            folder.join("vmlinux"),
+            Some(folder.join("initrd.gz")),
+            "quiet root=/dev/vda rw panic=-1".into(),
+        )),
         ..FoundVm::default()
     })
 }
