@@ -12,6 +12,7 @@ use holdfast_core::subject::VmName;
 use holdfast_drivers::qemu::{Accel, Forward, Network, Qemu, QemuVm};
 use holdfast_drivers::{Driver, DriverError, Glimpse, Injection, Question};
 use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("hf").tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut disk = vec![0; 1 << 20];
         disk[..GUEST.len()].copy_from_slice(&GUEST);
         disk[510..512].copy_from_slice(&[0x55, 0xaa]);
@@ -201,6 +203,44 @@ async fn a_vm_is_started_looked_at_paused_reset_and_ended_with_proof() {
     assert_eq!(bench.power_off(&qemu, &lease).await, proof);
     assert!(matches!(qemu.inspect(&name).await.unwrap(), Found::Dead(found) if found == proof));
     assert_eq!(qemu.poll(&name, SHORT).await, []);
+}
+
+#[tokio::test]
+async fn qemu_is_nobody_on_the_host_and_gets_nothing_that_is_not_its_own() {
+    let mut bench = Bench::new();
+    let uid = std::fs::metadata(bench.path("disk")).unwrap().uid();
+    let status = |pid| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |text: &str, name: &str| {
+        text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim).map(ToOwned::to_owned)
+    };
+    if uid != 0 {
+        return; // only root can become another
+    }
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    let status = status(qemu.places(&bench.name).pid.unwrap());
+    let qemus = field(&status, "Uid:").unwrap();
+    assert!(!qemus.split_whitespace().any(|uid| uid == "0"), "{qemus}");
+    assert_eq!(field(&status, "Groups:").unwrap_or_default(), "");
+    assert_eq!(field(&status, "CapEff:").unwrap().trim_start_matches('0'), "");
+    assert_eq!(field(&status, "Seccomp:").unwrap(), "2");
+    let owner = |name: &str| std::fs::metadata(bench.path(name)).unwrap().uid();
+    assert_eq!((owner("run/orders/run"), owner("run/orders/qemu.log"), owner("run/orders")), (0, 0, 0));
+    assert_ne!(owner("disk"), 0);
+    bench.power_off(&qemu, &lease).await;
+    drop(qemu);
+    // Where that user cannot get, QEMU runs as we do, rather than not at all.
+    std::fs::set_permissions(bench.path(""), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    // A disk with a second name is not handed over: the other name may be anything.
+    std::fs::set_permissions(bench.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::hard_link(bench.path("disk"), bench.path("other")).unwrap();
+    let lease = bench.lease();
+    let refused = qemu.perform(&bench.name, &Order::Start { lease }, LONG).await.unwrap_err();
+    assert!(refused.to_string().contains("one name only"), "{refused}");
 }
 
 #[tokio::test]

@@ -1,22 +1,31 @@
 //! Disk images before they are opened: their layout, what they stand on, and who has them open.
 //!
-//! An image may name other files to read from. Those are followed only into folders that the configuration
-//! allows (A31): otherwise a guest's image could read the host's files, or another VM's disk.
+//! An image may name other files to read from, and a guest may have written that name. Only heads are read
+//! here, nothing is followed into a place that the configuration does not allow (A31), and QEMU is then
+//! told the whole chain file by file, so that it follows no name either.
 
 use super::launch::Format;
 use super::spec::QemuVm;
-use serde::Deserialize;
-use std::fs::{self, File};
+use super::untrusted::tame;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
 
 /// The longest chain of images.
 const CHAIN_MOST: usize = 64;
-/// `qemu-img info` reads heads only.
-const LOOK: Duration = Duration::from_secs(10);
+/// So much of an image is read: its head, the extensions of it, and the name of its backing file.
+const HEAD: u64 = 64 * 1024;
+
+/// One file of a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The file.
+    pub path: PathBuf,
+    /// How it is laid out.
+    pub format: Format,
+}
 
 /// Why an image is not opened.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +46,9 @@ pub enum ImageError {
         path: PathBuf,
     },
     /// It stands on a file that the configuration does not allow.
-    #[error("the image {path} reads from {backing}, which is neither beside it nor among its `images` (A31)")]
+    #[error(
+        "the image {path} reads from `{backing}`, which is neither beside it nor among its `images` (A31)"
+    )]
     Outside {
         /// The image.
         path: PathBuf,
@@ -45,12 +56,12 @@ pub enum ImageError {
         backing: String,
     },
     /// It is damaged, or of a kind that is not supported.
-    #[error("qemu-img does not understand the image {path}: {said}")]
+    #[error("the image {path} is of no use: {why}")]
     Strange {
         /// The image.
         path: PathBuf,
-        /// What was said.
-        said: String,
+        /// What is wrong.
+        why: &'static str,
     },
     /// Another process has it open for writing.
     #[error("the image {path} is in use by process {pid} ({name})")]
@@ -64,136 +75,169 @@ pub enum ImageError {
     },
 }
 
-#[derive(Deserialize)]
-struct Info {
-    format: String,
-    #[serde(rename = "full-backing-filename")]
-    backing: Option<String>,
-    #[serde(rename = "format-specific")]
-    specific: Option<Specific>,
-}
-
-#[derive(Deserialize)]
-struct Specific {
-    data: Option<Data>,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    #[serde(rename = "data-file")]
-    data_file: Option<String>,
-}
-
-/// The layout of an image, told by its first bytes.
-///
-/// # Errors
-/// If it cannot be read, or is no regular file.
-pub fn format(path: &Path) -> Result<Format, ImageError> {
-    let io = |source| ImageError::Io { path: path.to_owned(), source };
-    let kind = fs::symlink_metadata(path).map_err(io)?.file_type();
-    if !kind.is_file() || kind.is_fifo() {
-        return Err(ImageError::NotRegular { path: path.to_owned() });
-    }
-    let mut head = [0; 4];
-    match File::open(path).and_then(|mut file| file.read_exact(&mut head)) {
-        Ok(()) if head == *b"QFI\xfb" => Ok(Format::Qcow2),
-        Ok(()) => Ok(Format::Raw),
-        Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(Format::Raw),
-        Err(cause) => Err(io(cause)),
-    }
-}
-
-/// Checks an image and everything it stands on.
+/// Checks an image and everything it stands on; the image itself comes first. `others` are the disks of
+/// other VMs, which it may not stand on.
 ///
 /// # Errors
 /// If any part lies where it may not, is no image, or cannot be read.
-pub async fn check(vm: &QemuVm) -> Result<Format, ImageError> {
-    let layout = format(&vm.disk)?;
-    if layout == Format::Raw {
-        return Ok(layout);
+pub fn check(vm: &QemuVm, others: &[PathBuf]) -> Result<Vec<Layer>, ImageError> {
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut next = Some((vm.disk.clone(), None));
+    while let Some((path, format)) = next.take() {
+        if layers.len() == CHAIN_MOST {
+            return Err(ImageError::Strange { path, why: "it stands on too many others" });
+        }
+        let head = read_head(&path)?;
+        let format = format.unwrap_or(if head.starts_with(MAGIC) { Format::Qcow2 } else { Format::Raw });
+        if format == Format::Qcow2 {
+            let strange = |why| ImageError::Strange { path: path.clone(), why };
+            let names = Names::parse(&head).map_err(strange)?;
+            if let Some(backing) = names.backing {
+                let file = allowed(vm, others, &path, &backing);
+                let outside = || ImageError::Outside { path: path.clone(), backing: tame(&backing, 200) };
+                next = Some((file.ok_or_else(outside)?, names.format));
+            }
+        }
+        layers.push(Layer { path, format });
     }
-    let mut next = Some((vm.disk.clone(), layout));
-    for _ in 0..CHAIN_MOST {
-        let Some((path, layout)) = next.take() else { return Ok(Format::Qcow2) };
-        if layout == Format::Raw {
-            continue;
-        }
-        let info = look(&path).await?;
-        let outside = |backing: &str| ImageError::Outside { path: path.clone(), backing: backing.to_owned() };
-        if let Some(data) = info.specific.and_then(|specific| specific.data).and_then(|data| data.data_file) {
-            return Err(outside(&data)); // an external data file is never ours
-        }
-        if info.format != "qcow2" {
-            return Err(ImageError::Strange { path, said: format!("it is {}", info.format) });
-        }
-        if let Some(backing) = info.backing {
-            let file = allowed(vm, Path::new(&backing)).ok_or_else(|| outside(&backing))?;
-            let layout = format(&file)?;
-            next = Some((file, layout));
-        }
-    }
-    Err(ImageError::Strange {
-        path: vm.disk.clone(),
-        said: format!("more than {CHAIN_MOST} images in its chain"),
-    })
+    Ok(layers)
 }
 
-/// The real path of a backing file, if it lies where it may.
-fn allowed(vm: &QemuVm, backing: &Path) -> Option<PathBuf> {
-    let real = fs::canonicalize(backing).ok()?;
-    let beside = vm.disk.parent().and_then(|folder| fs::canonicalize(folder).ok());
-    let named = vm.images.iter().filter_map(|path| fs::canonicalize(path).ok());
-    named.chain(beside).any(|place| real.starts_with(&place)).then_some(real)
+fn read_head(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let io = |source| ImageError::Io { path: path.to_owned(), source };
+    let safe = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(safe.bits().cast_signed()).open(path);
+    let file = match file {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            return Err(ImageError::NotRegular { path: path.to_owned() });
+        }
+        other => other.map_err(io)?,
+    };
+    if !file.metadata().map_err(io)?.is_file() {
+        return Err(ImageError::NotRegular { path: path.to_owned() });
+    }
+    let mut head = Vec::new();
+    file.take(HEAD).read_to_end(&mut head).map_err(io)?;
+    Ok(head)
 }
 
-async fn look(path: &Path) -> Result<Info, ImageError> {
-    let strange = |said: String| ImageError::Strange { path: path.to_owned(), said };
-    let mut command = tokio::process::Command::new("qemu-img");
-    // -U: only look, also while a guest runs; the layout is named, so that nothing is guessed.
-    command.args(["info", "-U", "-f", "qcow2", "--output=json"]).arg(path);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let ended = tokio::time::timeout(LOOK, command.output()).await;
-    let output = ended
-        .map_err(|_| strange(format!("no answer within {LOOK:?}")))?
-        .map_err(|source| ImageError::Io { path: path.to_owned(), source })?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(strange(said.trim().chars().take(200).collect()));
+/// The real path of a backing file, if it lies where it may. Names with a protocol (`json:`, `nbd:`) are
+/// no paths.
+fn allowed(vm: &QemuVm, others: &[PathBuf], image: &Path, backing: &str) -> Option<PathBuf> {
+    let beside = image.parent()?;
+    let has_protocol = backing.split_once(':').is_some_and(|(before, _)| !before.contains('/'));
+    let real = (!has_protocol).then(|| fs::canonicalize(beside.join(backing)).ok()).flatten()?;
+    let foreign = others.iter().filter_map(|other| fs::canonicalize(other).ok()).any(|other| other == real);
+    let own = vm.disk.parent().and_then(|folder| fs::canonicalize(folder).ok());
+    let mut places = vm.images.iter().filter_map(|path| fs::canonicalize(path).ok()).chain(own);
+    (!foreign && places.any(|place| real.starts_with(&place))).then_some(real)
+}
+
+const MAGIC: &[u8] = b"QFI\xfb";
+/// The extension that holds the layout of the backing file.
+const BACKING_FORMAT: u32 = 0xe279_2aca;
+/// The incompatible feature "data is in another file".
+const EXTERNAL_DATA: u64 = 1 << 2;
+
+/// The names in the head of a qcow2 image (QEMU document "Qcow2 Image File Format").
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Names {
+    backing: Option<String>,
+    format: Option<Format>,
+}
+
+impl Names {
+    fn parse(head: &[u8]) -> Result<Self, &'static str> {
+        let cut = "its head is cut short";
+        let (version, at) = (number(head, 4, 4).ok_or(cut)?, number(head, 8, 8).ok_or(cut)?);
+        let length = number(head, 16, 4).ok_or(cut)?;
+        let begin = match version {
+            2 => 72,
+            3 if number(head, 72, 8).ok_or(cut)? & EXTERNAL_DATA != 0 => {
+                return Err("its data is in another file (A31); convert it with `qemu-img convert`");
+            }
+            3 => number(head, 100, 4).ok_or(cut)?,
+            _ => return Err("its version is not 2 or 3"),
+        };
+        if at == 0 {
+            return Ok(Self::default());
+        }
+        let end = at
+            .checked_add(length)
+            .filter(|_| length <= 1023)
+            .ok_or("the name of its backing file is too long")?;
+        let name = slice(head, at, end).ok_or("the name of its backing file lies outside its head")?;
+        let name = std::str::from_utf8(name).map_err(|_| "the name of its backing file is no text")?;
+        Ok(Self { backing: Some(name.to_owned()), format: backing_format(head, begin)? })
     }
-    serde_json::from_slice(&output.stdout).map_err(|cause| strange(cause.to_string()))
+}
+
+/// What the head says of the layout of the backing file; old images say nothing.
+fn backing_format(head: &[u8], begin: u64) -> Result<Option<Format>, &'static str> {
+    let mut at = begin;
+    while let (Some(kind), Some(length)) =
+        (number(head, at, 4), at.checked_add(4).and_then(|l| number(head, l, 4)))
+    {
+        let data = slice(head, at + 8, at + 8 + length).ok_or("an extension of its head is too long")?;
+        match (u32::try_from(kind), data) {
+            (Ok(0), _) => break,
+            (Ok(BACKING_FORMAT), b"raw") => return Ok(Some(Format::Raw)),
+            (Ok(BACKING_FORMAT), b"qcow2") => return Ok(Some(Format::Qcow2)),
+            (Ok(BACKING_FORMAT), _) => return Err("its backing file is neither qcow2 nor raw"),
+            _ => at += 8 + length.next_multiple_of(8),
+        }
+    }
+    Ok(None)
+}
+
+fn slice(head: &[u8], from: u64, to: u64) -> Option<&[u8]> {
+    head.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
+}
+
+/// A number of `width` bytes, most significant first.
+fn number(head: &[u8], at: u64, width: u64) -> Option<u64> {
+    Some(slice(head, at, at.checked_add(width)?)?.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
 }
 
 /// Whether this process has this file open.
 #[must_use]
 pub fn has_open(pid: u32, path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|image| opens(Path::new("/proc").join(pid.to_string()), &image))
+    let process = Path::new("/proc").join(pid.to_string());
+    fs::metadata(path).is_ok_and(|image| open_in(&process, &image).next().is_some())
 }
 
-fn opens(process: PathBuf, image: &fs::Metadata) -> bool {
+/// The numbers under which a process has this file open.
+fn open_in(process: &Path, image: &fs::Metadata) -> impl Iterator<Item = OsString> {
     let same = |meta: fs::Metadata| (meta.dev(), meta.ino()) == (image.dev(), image.ino());
-    let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-    open.map(|file| fs::metadata(file.path())).any(|meta| meta.is_ok_and(same))
+    let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    files.filter(move |file| fs::metadata(file.path()).is_ok_and(same)).map(|file| file.file_name())
 }
 
-/// Who has an image open, from the process table: to name the holder when QEMU finds it locked (R15).
+/// Who else has an image open for writing, as far as we may look into other processes. QEMU's own lock is
+/// the second line: it also stops what we cannot see (R15).
 #[must_use]
 pub fn holder(path: &Path) -> Option<ImageError> {
     let image = fs::metadata(path).ok()?;
     let us = std::process::id();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        if pid == us {
-            continue;
-        }
-        if opens(entry.path(), &image) {
-            let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            let name = name.trim().chars().filter(|c| !c.is_control()).collect();
-            return Some(ImageError::Held { path: path.to_owned(), pid, name });
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|&pid| pid != us) else { continue };
+        let process = entry.path();
+        if open_in(&process, &image).any(|number| writes(&process.join("fdinfo").join(number))) {
+            let mut name = String::new();
+            let comm = File::open(process.join("comm"));
+            let _gone = comm.and_then(|comm| comm.take(64).read_to_string(&mut name));
+            return Some(ImageError::Held { path: path.to_owned(), pid, name: tame(name.trim(), 32) });
         }
     }
     None
+}
+
+/// Whether a file is open for writing: the last digit of its octal flags is the access mode.
+fn writes(info: &Path) -> bool {
+    let text = fs::read_to_string(info).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_none_or(|flags| flags & 3 != 0)
 }
 
 #[cfg(test)]
@@ -201,6 +245,8 @@ pub fn holder(path: &Path) -> Option<ImageError> {
 mod tests {
     use super::super::spec::{Accel, Network};
     use super::*;
+    use proptest::prelude::*;
+    use std::process::Stdio;
 
     fn vm(disk: &Path, images: Vec<PathBuf>) -> QemuVm {
         QemuVm {
@@ -217,57 +263,136 @@ mod tests {
         }
     }
 
-    fn create(disk: &Path, backing: Option<&Path>) {
-        let mut command = std::process::Command::new("qemu-img");
-        command.args(["create", "-q", "-f", "qcow2"]);
-        if let Some(backing) = backing {
-            command.args(["-F", "raw", "-b"]).arg(backing);
-        }
-        command.arg(disk);
-        if backing.is_none() {
-            command.arg("1M");
-        }
-        assert!(command.status().expect("qemu-img, package qemu-utils").success());
+    fn qemu_img(args: &[&str]) {
+        let status = std::process::Command::new("qemu-img").args(args).stdout(Stdio::null()).status();
+        assert!(status.expect("qemu-img, package qemu-utils").success(), "{args:?}");
     }
 
-    #[tokio::test]
-    async fn a_backing_file_elsewhere_is_refused_unless_the_configuration_allows_it() {
-        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (disk, base) = (ours.path().join("d.qcow2"), theirs.path().join("base.raw"));
-        fs::write(&base, vec![0; 1 << 20]).unwrap();
-        create(&disk, Some(&base));
-        let refused = check(&vm(&disk, Vec::new())).await.unwrap_err();
-        assert!(matches!(refused, ImageError::Outside { .. }), "{refused}");
-        assert_eq!(check(&vm(&disk, vec![theirs.path().to_owned()])).await.unwrap(), Format::Qcow2);
+    fn create(disk: &Path, backing: Option<&str>) {
+        let disk = disk.to_str().unwrap();
+        match backing {
+            Some(backing) => {
+                qemu_img(&["create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", backing, disk, "1M"])
+            }
+            None => qemu_img(&["create", "-q", "-f", "qcow2", disk, "1M"]),
+        }
     }
 
-    #[tokio::test]
-    async fn a_link_a_fifo_and_a_damaged_image_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = folder.path().join("d.qcow2");
-        create(&disk, None);
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&disk, &link).unwrap();
-        assert!(matches!(check(&vm(&link, Vec::new())).await, Err(ImageError::NotRegular { .. })));
-        let bad = folder.path().join("bad");
-        fs::write(&bad, b"QFI\xfb and then nonsense").unwrap();
-        assert!(matches!(check(&vm(&bad, Vec::new())).await, Err(ImageError::Strange { .. })));
+    fn refused(vm: &QemuVm) -> ImageError {
+        check(vm, &[]).unwrap_err()
     }
 
     #[test]
-    fn the_holder_of_an_image_is_named() {
+    fn a_backing_file_elsewhere_is_refused_unless_the_configuration_allows_it() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()); // A31
+        let (disk, base) = (ours.path().join("d.qcow2"), theirs.path().join("base.raw"));
+        fs::write(&base, b"QFI\xfb: a raw file by the word of the image above").unwrap();
+        create(&disk, base.to_str());
+        assert!(matches!(refused(&vm(&disk, Vec::new())), ImageError::Outside { .. }));
+        let vm = vm(&disk, vec![theirs.path().to_owned()]);
+        let layers = check(&vm, &[]).unwrap();
+        assert_eq!(layers[1], Layer { path: base.canonicalize().unwrap(), format: Format::Raw });
+        assert!(matches!(check(&vm, &[base]), Err(ImageError::Outside { .. })), "another VM's disk");
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_never_followed() {
+        let folder = tempfile::tempdir().unwrap(); // A31
+        let disk = folder.path().join("d.qcow2");
+        std::os::unix::fs::symlink("/etc/passwd", folder.path().join("innocent")).unwrap();
+        for name in [
+            "/etc/passwd",
+            "../../../../etc/passwd",
+            "innocent",
+            "/dev/zero",
+            "missing",
+            "nbd://h/x",
+            r#"json:{"driver":"nbd","host":"h"}"#,
+            "fat:rw:/etc",
+        ] {
+            create(&disk, Some(name));
+            assert!(matches!(refused(&vm(&disk, Vec::new())), ImageError::Outside { .. }), "{name}");
+            fs::remove_file(&disk).unwrap();
+        }
+        let data = format!("data_file={}", folder.path().join("data").display());
+        qemu_img(&["create", "-q", "-f", "qcow2", "-o", &data, disk.to_str().unwrap(), "1M"]);
+        assert!(matches!(refused(&vm(&disk, Vec::new())), ImageError::Strange { .. }));
+    }
+
+    #[test]
+    fn a_chain_is_followed_to_its_end_and_no_further_than_is_sane() {
         let folder = tempfile::tempdir().unwrap();
+        let path = |n: usize| folder.path().join(format!("{n}.qcow2"));
+        fs::write(folder.path().join("base"), "raw").unwrap();
+        let link = |n: usize, name: &str| {
+            let (disk, format) = (path(n), if name == "base" { "raw" } else { "qcow2" });
+            qemu_img(&[
+                "create",
+                "-q",
+                "-u",
+                "-f",
+                "qcow2",
+                "-F",
+                format,
+                "-b",
+                name,
+                disk.to_str().unwrap(),
+                "1M",
+            ]);
+        };
+        link(0, "base");
+        link(1, "0.qcow2");
+        let layers = check(&vm(&path(1), Vec::new()), &[]).unwrap();
+        let formats: Vec<Format> = layers.iter().map(|layer| layer.format).collect();
+        assert_eq!(formats, [Format::Qcow2, Format::Qcow2, Format::Raw]);
+        link(0, "1.qcow2");
+        assert!(matches!(refused(&vm(&path(1), Vec::new())), ImageError::Strange { .. }));
+    }
+
+    #[test]
+    fn a_link_a_pipe_a_folder_and_a_damaged_image_are_refused() {
+        let folder = tempfile::tempdir().unwrap(); // A07
+        let path = |name: &str| folder.path().join(name);
+        create(&path("disk"), None);
+        std::os::unix::fs::symlink(path("disk"), path("link")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, path("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for name in ["link", "pipe", "", "/dev/zero"] {
+            assert!(matches!(refused(&vm(&path(name), Vec::new())), ImageError::NotRegular { .. }), "{name}");
+        }
+        fs::write(path("bad"), b"QFI\xfb and then nonsense").unwrap();
+        assert!(matches!(refused(&vm(&path("bad"), Vec::new())), ImageError::Strange { .. }));
+    }
+
+    #[test]
+    fn only_one_who_writes_holds_an_image() {
+        let folder = tempfile::tempdir().unwrap(); // R15
         let disk = folder.path().join("d.raw");
         fs::write(&disk, b"x").unwrap();
+        let open = |redirect: &str| {
+            let shell = format!("exec {redirect}{}; echo; exec sleep 100", disk.display());
+            let mut child =
+                std::process::Command::new("sh").args(["-c", &shell]).stdout(Stdio::piped()).spawn().unwrap();
+            child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+            let found = holder(&disk);
+            let pid = child.id();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            (pid, found)
+        };
         assert!(holder(&disk).is_none());
-        let mut tail =
-            std::process::Command::new("tail").args(["-f"]).arg(&disk).stdout(Stdio::null()).spawn().unwrap();
-        let found = (0..200).find_map(|_| {
-            std::thread::park_timeout(Duration::from_millis(20)); // until tail has opened it
-            holder(&disk)
-        });
-        tail.kill().unwrap();
-        tail.wait().unwrap();
-        assert!(matches!(found, Some(ImageError::Held { pid, .. }) if pid == tail.id()));
+        assert!(open("9<").1.is_none());
+        let (pid, found) = open("9<>");
+        assert!(matches!(found, Some(ImageError::Held { pid: holder, .. }) if holder == pid), "{found:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_head_is_read_or_refused(mut head in prop::collection::vec(any::<u8>(), 0..300), version in 0_u8..5) {
+            if head.len() > 8 {
+                head[..8].copy_from_slice(&[b'Q', b'F', b'I', 0xfb, 0, 0, 0, version]);
+            }
+            let _ = Names::parse(&head);
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The command line that starts a VM: everything Holdfast relies on is asked for here, nothing is left to
 //! defaults of a distribution (`-nodefaults -no-user-config`).
 
+use super::image::Layer;
 use super::spec::{Forward, Kernel, Network, QemuVm};
 use holdfast_core::lease::{Incarnation, Token};
 use holdfast_core::subject::VmName;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The program.
@@ -119,8 +121,8 @@ pub struct Start<'a> {
     pub vm: &'a QemuVm,
     /// Its run folder.
     pub folder: &'a RunFolder,
-    /// The layout of its disk.
-    pub format: Format,
+    /// Its disk and all that it stands on, the disk first.
+    pub disk: &'a [Layer],
     /// How instructions are run.
     pub engine: Engine,
     /// Its forwards, with ports chosen.
@@ -209,18 +211,39 @@ fn monitors(line: &mut Line, folder: &RunFolder) {
 }
 
 fn devices(line: &mut Line, start: &Start<'_>) {
-    let (disk, format) = (listed(&start.vm.disk), start.format.name());
-    let node = format!(
-        "driver={format},node-name={DISK_NODE},discard=unmap,file.driver=file,file.filename={disk},\
-         file.node-name=file0,file.locking=on"
-    );
-    line.pair("-blockdev", node);
+    for (at, layer) in start.disk.iter().enumerate().rev() {
+        line.pair("-blockdev", block(at, layer, at + 1 < start.disk.len()).to_string());
+    }
     line.pair("-device", format!("virtio-blk-pci,drive={DISK_NODE},id=vd0,werror=stop,rerror=stop"));
     line.words("-device virtio-serial-pci,id=vs0");
     line.pair("-chardev", socket("agent", &start.folder.agent()));
     line.words("-device virtserialport,chardev=agent,id=agent0,name=org.qemu.guest_agent.0");
     line.words("-device virtio-rng-pci -device pvpanic-pci -device i6300esb");
     line.words("-device virtio-balloon-pci,id=balloon0 -device VGA");
+}
+
+/// The node of one file of the disk. What it stands on is named here, never taken from the file.
+fn block(at: usize, layer: &Layer, has_backing: bool) -> Value {
+    let name = |at: usize| if at == 0 { DISK_NODE.to_owned() } else { format!("base{at}") };
+    let mut node = json!({
+        "driver": layer.format.name(),
+        "node-name": name(at),
+        "read-only": at > 0,
+        "file": {
+            "driver": "file",
+            "node-name": format!("file{at}"),
+            "filename": layer.path.to_string_lossy(),
+            "locking": "on",
+            "read-only": at > 0,
+        },
+    });
+    if at == 0 {
+        node["discard"] = "unmap".into();
+    }
+    if layer.format == Format::Qcow2 {
+        node["backing"] = if has_backing { name(at + 1).into() } else { Value::Null };
+    }
+    node
 }
 
 fn network(line: &mut Line, network: &Network, forwards: &[Forward]) {
@@ -281,7 +304,10 @@ mod tests {
         let start = Start {
             vm,
             folder: &folder,
-            format: Format::Qcow2,
+            disk: &[
+                Layer { path: vm.disk.clone(), format: Format::Qcow2 },
+                Layer { path: "/base".into(), format: Format::Raw },
+            ],
             engine: Engine::Tcg,
             forwards,
             incarnation: Incarnation(7),
@@ -305,14 +331,24 @@ mod tests {
     fn a_failed_write_stops_the_vm_and_the_image_is_locked() {
         let line = written(&vm("/d/orders.qcow2"), &[]);
         assert!(line.contains("werror=stop,rerror=stop"));
-        assert!(line.contains("file.locking=on"));
+        assert!(line.contains(r#""locking":"on""#));
         assert!(line.contains("-sandbox on"));
     }
 
     #[test]
-    fn a_comma_in_a_path_adds_no_option() {
-        let line = written(&vm("/d/a,file.locking=off"), &[]);
-        assert!(line.contains("file.filename=/d/a,,file.locking=off,"));
+    fn a_comma_or_a_quote_in_a_path_adds_no_option() {
+        let line = written(&vm(r#"/d/a,","locking":"off"#), &[]);
+        assert!(line.contains(r#""filename":"/d/a,\",\"locking\":\"off","#), "{line}");
+        let folder = RunFolder { path: "/run/a,server=off".into() };
+        assert!(socket("x", &folder.control()).contains("path=/run/a,,server=off/vm/control,server=on"));
+    }
+
+    #[test]
+    fn what_a_disk_stands_on_is_named_and_only_read() {
+        let line = written(&vm("/d/x"), &[]);
+        let base = line.find(r#""node-name":"base1","read-only":true"#).unwrap();
+        let disk = line.find(r#"{"backing":"base1","discard":"unmap","driver":"qcow2""#).unwrap();
+        assert!(base < disk, "{line}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::record::{Record, RecordError};
 use crate::{DriverError, Glimpse};
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
@@ -24,6 +25,8 @@ pub struct Machine {
     pub spec: QemuVm,
     /// Where its sockets and files are.
     pub folder: RunFolder,
+    /// The disks of the other VMs, which are never touched.
+    pub others: Vec<PathBuf>,
     /// Its guest agent.
     pub agent: Agent,
     pub(super) life: watch::Sender<Life>,
@@ -45,11 +48,16 @@ impl Drop for Machine {
 
 impl Machine {
     /// Reads what is on record and adopts the VM if it runs.
-    pub async fn open(spec: QemuVm, folder: RunFolder, out: mpsc::Sender<Glimpse>) -> Self {
+    pub async fn open(
+        spec: QemuVm,
+        folder: RunFolder,
+        others: Vec<PathBuf>,
+        out: mpsc::Sender<Glimpse>,
+    ) -> Self {
         let agent = Agent::new(folder.agent(), std::process::id() << 8);
         let (life, _) = watch::channel(Life::Unclear("not looked at yet".into()));
         let (record, orders, sessions) = (Mutex::default(), Semaphore::new(1), Semaphore::new(1));
-        let machine = Self { spec, folder, agent, life, out, record, orders, sessions };
+        let machine = Self { spec, folder, others, agent, life, out, record, orders, sessions };
         machine.look().await;
         machine
     }

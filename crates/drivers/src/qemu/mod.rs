@@ -77,6 +77,7 @@ impl Qemu {
     ) -> Result<Self, DriverError> {
         let (out, seen) = mpsc::channel(SEEN);
         let mut machines = BTreeMap::new();
+        let disks: Vec<(VmName, PathBuf)> = vms.iter().map(|vm| (vm.name.clone(), vm.disk.clone())).collect();
         for vm in vms {
             let (name, folder) = (vm.name.clone(), RunFolder::of(&run_folder, &vm.name));
             make_folder(folder.path())?;
@@ -84,7 +85,9 @@ impl Qemu {
                 let why = format!("its sockets would have too long a path: {}", folder.control().display());
                 return Err(DriverError::Refused { what: "watch over", vm: name, why });
             }
-            machines.insert(name, Machine::open(vm, folder, out.clone()).await);
+            let others =
+                disks.iter().filter(|(other, _)| *other != name).map(|(_, disk)| disk.clone()).collect();
+            machines.insert(name, Machine::open(vm, folder, others, out.clone()).await);
         }
         make_folder(&evidence_folder)?;
         Ok(Self { machines, restarts, evidence: evidence_folder, seen: Mutex::new(seen) })

@@ -2,7 +2,7 @@
 
 use super::account::{self, Account};
 use super::cgroup::Cgroup;
-use super::image::{self, ImageError};
+use super::image::{self, ImageError, Layer};
 use super::launch::{self, Engine, Format, RunFolder};
 use super::live::{Life, Live};
 use super::machine::{Machine, error_chain};
@@ -27,7 +27,7 @@ const POWER_OFF: &str = "power off";
 
 /// What a start needs, found out before anything is changed.
 struct Ready {
-    format: Format,
+    disk: Vec<Layer>,
     engine: Engine,
     account: Option<Account>,
     ports: Vec<Port>,
@@ -58,7 +58,7 @@ impl Machine {
         let Lease { incarnation, token, .. } = *lease;
         let cgroup = self.group();
         let path = cgroup.as_ref().map(|group| group.path().to_owned());
-        let (ports, format) = (ready.ports.clone(), Some(ready.format));
+        let (ports, format) = (ready.ports.clone(), ready.disk.first().map(|layer| layer.format));
         let next = Record { incarnation, token, process: None, cgroup: path, ports, format };
         self.write(next.clone()).await?;
         let live = match self.launch(&ready, &next, cgroup).await {
@@ -91,30 +91,32 @@ impl Machine {
 
     /// Checks all that can be checked without changing anything for the guest.
     async fn prepare(&self, record: &Record) -> Result<Ready, DriverError> {
-        let refused = |error: ImageError| self.refused(START, error_chain(&error));
-        let format = image::check(&self.spec).await.map_err(refused)?;
-        if let (Some(Format::Raw), Format::Qcow2) = (record.format, format) {
-            return Err(self.refused(
-                START,
-                "its disk was raw and now claims to be qcow2: a guest may have written that (A31)",
-            ));
-        }
-        let (spec, folder, ports) = (self.spec.clone(), self.folder.clone(), record.ports.clone());
-        let first = record.incarnation == Incarnation::NONE;
+        let (spec, folder, others, record) =
+            (self.spec.clone(), self.folder.clone(), self.others.clone(), record.clone());
         let ready = tokio::task::spawn_blocking(move || {
+            let said = |error: ImageError| error_chain(&error);
+            let disk = image::check(&spec, &others).map_err(said)?;
+            let format = disk.first().map(|layer| layer.format);
+            if (record.format, format) == (Some(Format::Raw), Some(Format::Qcow2)) {
+                return Err(
+                    "its disk was raw and now claims to be qcow2: its guest may have written that (A31)"
+                        .into(),
+                );
+            }
             if let Some(held) = image::holder(&spec.disk) {
-                return Err(error_chain(&held));
+                return Err(said(held));
             }
             let root = folder.path().parent().unwrap_or(Path::new("/"));
             let engine = settle(spec.accel, root)?;
             let told = |what: &'static str| move |e: io::Error| format!("cannot {what}: {e}");
             std::fs::create_dir_all(folder.inner()).map_err(told("make its run folder"))?;
-            let account = account_for(&spec, &folder, engine)?;
+            let account = account_for(&spec, &folder, &disk, engine)?;
             make_ready(&folder, account.as_ref()).map_err(told("make its run folder"))?;
             hand_over(&spec.disk, account.as_ref())?;
-            let ports = choose_ports(&spec.network, &ports).map_err(told("find a free port"))?;
+            let ports = choose_ports(&spec.network, &record.ports).map_err(told("find a free port"))?;
             spawn::rotate(&folder.console()).map_err(told("put its old console aside"))?;
-            Ok(Ready { format, engine, account, ports, resumes: first && spec.memory_state.is_some() })
+            let resumes = record.incarnation == Incarnation::NONE && spec.memory_state.is_some();
+            Ok(Ready { disk, engine, account, ports, resumes })
         });
         let ready = ready.await.map_err(|e| self.refused(START, e.to_string()))?;
         ready.map_err(|why| self.refused(START, why))
@@ -125,7 +127,7 @@ impl Machine {
         let args = launch::arguments(&launch::Start {
             vm: &self.spec,
             folder: &self.folder,
-            format: ready.format,
+            disk: &ready.disk,
             engine: ready.engine,
             forwards: &forwards,
             incarnation: record.incarnation,
@@ -227,7 +229,12 @@ fn settle(wanted: Accel, root: &Path) -> Result<Engine, String> {
 
 /// Whom QEMU runs as. A configured user must exist; a default one is left out, with a warning, where it
 /// cannot read what the VM needs.
-fn account_for(vm: &QemuVm, folder: &RunFolder, engine: Engine) -> Result<Option<Account>, String> {
+fn account_for(
+    vm: &QemuVm,
+    folder: &RunFolder,
+    disk: &[Layer],
+    engine: Engine,
+) -> Result<Option<Account>, String> {
     if !rustix::process::geteuid().is_root() {
         return match &vm.user {
             Some(user) => Err(format!("only root can run QEMU as `{user}`: leave `user` out")),
@@ -246,7 +253,8 @@ fn account_for(vm: &QemuVm, folder: &RunFolder, engine: Engine) -> Result<Option
         let Some(account) = find(name)?.map(grouped) else { continue };
         let kernel = vm.kernel.iter().flat_map(|k| std::iter::once(&k.image).chain(&k.initrd));
         let device = (engine == Engine::Kvm).then(|| Path::new("/dev/kvm"));
-        let mut needed = kernel.chain(&vm.images).map(AsRef::as_ref).chain(device);
+        let below = disk.iter().skip(1).map(|layer| &layer.path);
+        let mut needed = kernel.chain(below).map(AsRef::as_ref).chain(device);
         let beyond = needed.find(|path| !account.may_read(path));
         let folders = [vm.disk.parent(), Some(folder.path())];
         let beyond = beyond.or_else(|| folders.into_iter().flatten().find(|path| !account.may_enter(path)));
