@@ -1,4 +1,7 @@
 //! Faults of the guest's operating system.
+//!
+//! A fault that has a sign of its own (a full file system, a line on the console) lists what follows from
+//! it low: where that sign is missing, the silence or the refusal speaks for another fault.
 
 use super::catalogue::{Fault, FaultRow, days, years};
 use crate::evidence::Kind::*;
@@ -22,6 +25,7 @@ const GUEST_PANICKED: FaultRow = FaultRow {
     seen: &[
         (PanicReported, 0.95),
         (ConsolePanic, 0.95),
+        (HypervisorAnswers, 0.005),
         (ConsoleRootLost, 0.01),
         (AgentSilent, 0.99),
         (AgentAway, 0.5),
@@ -101,18 +105,18 @@ const GUEST_OUT_OF_MEMORY: FaultRow = FaultRow {
         (ConsoleOutOfMemory, 0.95),
         (MemoryLow, 0.9),
         (ConsoleHungTask, 0.05),
-        (AgentSilent, 0.5),
-        (AgentAway, 0.3),
-        (AppMute, 0.6),
-        (AppRefused, 0.5),
-        (AppUnreachable, 0.3),
-        (AppWrong, 0.3),
-        (AppExhausted, 0.1),
+        (AgentSilent, 0.02),
+        (AgentAway, 0.05),
+        (AppMute, 0.1),
+        (AppRefused, 0.1),
+        (AppUnreachable, 0.05),
+        (AppWrong, 0.05),
+        (AppExhausted, 0.05),
         (AppAnswers, 0.2),
-        (NobodyListens, 0.5),
-        (QueueGrows, 0.5),
-        (CheckFailed, 0.6),
-        (NetworkSilent, 0.2),
+        (NobodyListens, 0.1),
+        (QueueGrows, 0.1),
+        (CheckFailed, 0.3),
+        (NetworkSilent, 0.02),
     ],
 };
 
@@ -125,13 +129,13 @@ const GUEST_DISK_FULL: FaultRow = FaultRow {
         (FsFull, 0.97),
         (ConsoleDiskFull, 0.7),
         (ConsoleAppPanic, 0.5),
-        (AppWrong, 0.5),
-        (AppRefused, 0.5),
-        (AppMute, 0.1),
-        (AppStarting, 0.3),
+        (AppWrong, 0.3),
+        (AppRefused, 0.1),
+        (AppMute, 0.02),
+        (AppStarting, 0.1),
         (AppAnswers, 0.3),
-        (NobodyListens, 0.5),
-        (CheckFailed, 0.6),
+        (NobodyListens, 0.1),
+        (CheckFailed, 0.3),
     ],
 };
 
@@ -145,13 +149,13 @@ const GUEST_FS_READ_ONLY: FaultRow = FaultRow {
         (ConsoleReadOnly, 0.95),
         (ConsoleIoError, 0.6),
         (ConsoleAppPanic, 0.6),
-        (AppWrong, 0.6),
-        (AppRefused, 0.5),
-        (AppMute, 0.2),
+        (AppWrong, 0.3),
+        (AppRefused, 0.1),
+        (AppMute, 0.02),
         (AppAnswers, 0.3),
-        (NobodyListens, 0.5),
-        (CheckFailed, 0.6),
-        (AgentSilent, 0.1),
+        (NobodyListens, 0.1),
+        (CheckFailed, 0.3),
+        (AgentSilent, 0.02),
     ],
 };
 

@@ -13,6 +13,7 @@ const HOST_OVERLOADED: FaultRow = FaultRow {
     once_in: days(7),
     seen: &[
         (HostPressed, 0.95),
+        (HostCalm, 0.03),
         (ObserverLags, 0.3),
         (HypervisorSilent, 0.02),
         (AgentSilent, 0.03),

@@ -4,6 +4,7 @@ use super::catalogue::{Catalogue, Fault, Level, MILLI, Row, level};
 use crate::evidence::{Evidence, FULL, Kind};
 use crate::signal::Channel;
 use crate::subject::AppName;
+use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A fault, how sure we are, and everything that made us so: kept with the incident.
@@ -23,6 +24,15 @@ pub struct Diagnosis {
     pub rivals: Vec<Rival>,
     /// Whether it may be acted upon (I10), apart from all probability.
     pub grounds: Grounds,
+}
+
+impl Diagnosis {
+    /// When its newest conclusive sign was seen: what answered before that has ceased to count.
+    #[must_use]
+    pub fn settled_at(&self) -> Timestamp {
+        let conclusive = self.evidence.iter().filter(|w| w.evidence.kind.is_conclusive());
+        conclusive.map(|w| w.evidence.since).max().unwrap_or(Timestamp::ZERO)
+    }
 }
 
 /// A statement and its weight.

@@ -12,6 +12,7 @@ const VM_CRASHED: FaultRow = FaultRow {
     once_in: years(1),
     seen: &[
         (ProcessExited, 0.999),
+        (ProcessRuns, 1e-6),
         (HypervisorSilent, 0.9),
         (AgentSilent, 0.9),
         (AgentAway, 0.9),
@@ -52,6 +53,7 @@ const VM_PAUSED_IO: FaultRow = FaultRow {
     once_in: days(180),
     seen: &[
         (PausedIo, 0.999),
+        (HypervisorAnswers, 1e-4),
         (DiskIdle, 0.99),
         (DiskBusy, 0.05),
         (AgentSilent, 0.99),
@@ -70,7 +72,8 @@ const VM_WONT_START: FaultRow = FaultRow {
     once_in: years(1),
     seen: &[
         (StartFailed, 0.999),
-        (ProcessExited, 0.3),
+        (ProcessExited, 0.01),
+        (ProcessRuns, 1e-6),
         (AppRefused, 0.9),
         (AppMute, 0.3),
         (AppUnreachable, 0.9),

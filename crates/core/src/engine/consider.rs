@@ -120,8 +120,6 @@ impl Engine {
         let id = self.next_incident();
         let mut incident = Incident::open(id, now, name, diagnosis, served);
         incident.drill = drill;
-        let text = self.describe(&incident.subject.to_string(), &incident.diagnosis, "suspected");
-        incident.tell(now, "diagnosis", text);
         self.open(incident);
         if let Some(vm) = self.vms.get_mut(name) {
             match scope {
@@ -138,6 +136,10 @@ impl Engine {
         let Some(vm) = self.vms.get(name) else { return };
         let lens = self.lens(vm);
         self.try_confirm(id, name, &lens);
+        if let Some(incident) = self.incidents.get(&id).filter(|incident| incident.named.is_none()) {
+            let text = self.describe(&incident.subject.to_string(), &incident.diagnosis, "suspected");
+            self.tell(id, "diagnosis", text);
+        }
     }
 
     pub(super) fn describe(&self, subject: &str, diagnosis: &Diagnosis, certainty: &str) -> String {
@@ -303,6 +305,7 @@ impl Engine {
         let Some(incident) = self.edit(id) else { return };
         incident.times.served = Some(served);
         incident.times.verified = Some(now);
+        incident.tell(now, "verify", format!("healthy for {}", show(now.since(served))));
         let remedy = incident.plan.as_ref().map_or(Remedy::Hold, |plan| plan.remedy);
         self.close(id, name, Resolution::Recovered(remedy));
         if let Some(vm) = self.vms.get_mut(name) {

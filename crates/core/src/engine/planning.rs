@@ -34,7 +34,7 @@ impl Engine {
         };
         let sure = diagnosis.probability >= remedy.threshold().max(LEAST_SURE) || dead;
         let grounded = !remedy.is_destructive() || diagnosis.grounds.suffice() || dead;
-        let serving = vm.view.apps(lens).count() > 0 && vm.view.apps(lens).all(|(_, alive, _)| alive);
+        let serving = vm.serves(lens, diagnosis.settled_at());
         if !sure || !grounded || (serving && remedy.is_destructive() && !dead) {
             return;
         }

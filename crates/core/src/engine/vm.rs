@@ -1,7 +1,7 @@
 //! All that the engine knows of one VM.
 
 use crate::action::Work;
-use crate::evidence::VmView;
+use crate::evidence::{Lens, VmView};
 use crate::incident::IncidentId;
 use crate::lease::{Incarnation, Lease};
 use crate::plan::Tries;
@@ -126,6 +126,13 @@ impl VmState {
         );
         let announced = self.works.keys().any(|work| *work != Work::Drill);
         by_hand || announced || self.view.is_frozen(now)
+    }
+
+    /// Every application has answered lately, and since then.
+    #[must_use]
+    pub fn serves(&self, lens: &Lens, since: Timestamp) -> bool {
+        let mut apps = self.view.apps(lens).peekable();
+        apps.peek().is_some() && apps.all(|(_, alive, at)| alive && at.is_some_and(|at| at > since))
     }
 
     /// Takes in a signal of the current incarnation.

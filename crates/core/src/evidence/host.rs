@@ -29,6 +29,7 @@ const DOUBT_MOST: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct HostView {
     pressed: Option<(Timestamp, Timestamp, String)>, // since, at
+    calm: Option<Timestamp>,
     disks: BTreeMap<String, DiskView>,
     lag: Option<(Timestamp, Timestamp, Duration)>, // since, at, worst
     doubt_until: Timestamp,
@@ -52,7 +53,10 @@ impl HostView {
                 let since = self.pressed.as_ref().map_or(at, |(since, _, _)| *since);
                 if let Some(text) = text {
                     self.pressed = Some((since, at, text));
-                } else if self.pressed.as_ref().is_some_and(|(_, seen, _)| at.since(*seen) > PRESSURE_KEEPS) {
+                    return;
+                }
+                self.calm = Some(at);
+                if self.pressed.as_ref().is_some_and(|(_, seen, _)| at.since(*seen) > PRESSURE_KEEPS) {
                     self.pressed = None;
                 }
             }
@@ -130,17 +134,17 @@ impl HostView {
             say.push(Evidence { kind, app: None, since, at, strength: FULL, text });
         };
         if let Some((since, at, text)) = self.pressed.as_ref().filter(|_| self.is_pressed(lens.now)) {
-            push(
-                Kind::HostPressed,
-                *since,
-                *at,
-                format!("host under pressure for {}: {text}", lasted(lens, *since)),
-            );
+            let text = format!("host under pressure for {}: {text}", lasted(lens, *since));
+            push(Kind::HostPressed, *since, *at, text);
+        } else if let Some(at) = self.calm.filter(|at| lens.now.since(*at) <= PRESSURE_KEEPS) {
+            push(Kind::HostCalm, at, at, "host under no pressure".into());
         }
         if let Some((since, at, worst)) = self.lag.filter(|(_, at, _)| lens.now.since(*at) <= PRESSURE_KEEPS)
         {
             let text = format!("our own loop ran up to {} late", crate::time::show(worst));
             push(Kind::ObserverLags, since, at, text);
+        } else {
+            push(Kind::ObserverOnTime, lens.now, lens.now, "our own loop is on time".into());
         }
     }
 

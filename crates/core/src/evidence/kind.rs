@@ -133,11 +133,15 @@ kinds! {
 
     /// The host is under pressure.
     HostPressed: Host, 0.02;
+    /// The host is under no pressure.
+    HostCalm: Host, 0.98;
     /// The host's disk is full.
     HostDiskFull: Host, 1e-4;
 
     /// Our own loop runs late.
     ObserverLags: Observer, 0.02;
+    /// Our own loop is on time.
+    ObserverOnTime: Observer, 0.98;
 }
 
 impl Kind {

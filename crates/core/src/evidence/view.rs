@@ -225,6 +225,10 @@ impl VmView {
         for (name, app) in &self.apps {
             app.speak(name, lens, &mut say);
         }
+        // What lived before a conclusive sign says nothing of the time after it.
+        if let Some(since) = say.iter().filter(|e| e.kind.is_conclusive()).map(|e| e.since).max() {
+            say.retain(|e| !e.kind.is_sign_of_life() || e.at > since);
+        }
         say
     }
 }
