@@ -116,6 +116,8 @@ impl Phase {
 pub enum HeldReason {
     /// No remedy is left that could help without a person.
     NoRemedy,
+    /// Users are not served, and too little is seen to do anything about it (I10).
+    Unsure,
     /// The budget of recoveries is spent (I6).
     BudgetSpent,
     /// Too many VMs look failed at once (I11).
@@ -134,6 +136,7 @@ impl HeldReason {
     pub const fn says(&self) -> &'static str {
         match self {
             Self::NoRemedy => "no remedy is left that helps without a person",
+            Self::Unsure => "too little is seen to be sure what is wrong, and so to do anything",
             Self::BudgetSpent => "its recoveries are used up for now",
             Self::Brake => "too many VMs look failed at once: the watcher may be the one that is ill",
             Self::Maintenance => "it is in maintenance",
@@ -323,6 +326,39 @@ impl Incident {
             self.story.remove(STORY_MOST / 2);
         }
         self.story.push(Line { at, step: step.to_owned(), text });
+    }
+
+    /// This remedy is only tried once more, as often before: that needs no new line in the story.
+    #[must_use]
+    pub fn tries_again(&self, remedy: Remedy) -> bool {
+        let times = self.attempts.iter().rev().take_while(|a| a.remedy == remedy).count();
+        remedy == Remedy::ResumeIo && times >= 1
+    }
+
+    /// What went well after a remedy of which nobody knows whether it was done, was that remedy's work.
+    #[must_use]
+    pub fn how_it_healed(&self) -> Resolution {
+        match self.attempts.last() {
+            Some(Attempt { remedy, result: AttemptResult::Unknown(_), .. }) => Resolution::Recovered(*remedy),
+            Some(_) | None => Resolution::Healed,
+        }
+    }
+
+    /// The attempt under way is such a repetition.
+    #[must_use]
+    pub fn tried_before(&self, remedy: Remedy) -> bool {
+        let times = self.attempts.iter().rev().take_while(|a| a.remedy == remedy).count();
+        remedy == Remedy::ResumeIo && times >= 2
+    }
+
+    /// Begins an attempt. Of a remedy that is tried again and again only the first and the last are kept.
+    pub fn begin_attempt(&mut self, now: Timestamp, remedy: Remedy) {
+        let same = self.attempts.iter().rev().take_while(|a| a.remedy == remedy).count();
+        if remedy == Remedy::ResumeIo && same >= 2 {
+            self.attempts.pop();
+        }
+        let result = AttemptResult::Running;
+        self.attempts.push(Attempt { remedy, started: now, ended: None, result, forgiven: false });
     }
 
     /// Ends the attempt under way.

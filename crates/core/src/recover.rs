@@ -142,6 +142,12 @@ impl Job {
         }
     }
 
+    /// It is taking the right to start the VM, or starting it.
+    #[must_use]
+    pub const fn starts(&self) -> bool {
+        matches!(self.step, Step::Claiming | Step::Starting(_))
+    }
+
     /// Its first step.
     #[must_use]
     pub fn begin(&self, power: &Power, incident: Option<IncidentId>) -> Next {

@@ -125,4 +125,3 @@ fn every_module_opens_with_what_it_is_for() {
         assert!(text.starts_with("//!"), "{} does not say what it is for", short(&path));
     }
 }
-

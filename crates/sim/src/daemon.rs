@@ -90,10 +90,8 @@ impl Run {
             return;
         }
         let now = self.engine_time();
-        let reaction = self.daemon.engine.step(now, &input);
+        let mut reaction = self.daemon.engine.step(now, &input);
         self.steps += 1;
-        self.checker.steps(self.world.now, &input, &reaction, &self.daemon.engine, &self.world);
-        self.timeline.step(self.world.now, &input, &reaction, &self.daemon.engine);
         let acts = !reaction.actions.is_empty();
         if acts && self.passes_point() {
             return;
@@ -101,12 +99,15 @@ impl Run {
         let full = self.world.host.state_full;
         let daemon = &mut self.daemon;
         let kept = daemon.journal.record(now, &input, &reaction.actions, daemon.life, full);
-        if !kept && acts && !self.is(Mutant::ActsUnrecorded) {
+        if !kept && !self.is(Mutant::ActsUnrecorded) {
             self.daemon.engine.not_recorded(&reaction.actions, "no space left on device");
+            reaction.actions.clear();
         }
-        self.daemon.journal.keep_short(&self.daemon.engine, full);
-        if acts && (kept || self.is(Mutant::ActsUnrecorded)) {
-            self.start_actions(reaction.actions);
+        self.daemon.journal.keep_short(&mut self.daemon.engine, full);
+        self.checker.steps(self.world.now, &input, &reaction, &self.daemon.engine, &self.world);
+        self.timeline.step(self.world.now, &input, &reaction, &self.daemon.engine);
+        if !reaction.actions.is_empty() {
+            self.start_actions(std::mem::take(&mut reaction.actions));
         }
         if !reaction.changed.is_empty() {
             self.upon_phases();

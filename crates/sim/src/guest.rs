@@ -133,6 +133,8 @@ pub(crate) struct Guest {
     /// Only a new process ends its hang.
     pub(crate) wedged: bool,
     pub(crate) agent: AgentFault,
+    /// The agent has come up in this boot.
+    pub(crate) has_agent: bool,
     pub(crate) busy: bool,
     pub(crate) writes_nothing: bool,
     pub(crate) frozen: bool,
@@ -162,6 +164,7 @@ impl Guest {
             boot_fault: None,
             wedged: false,
             agent: AgentFault::Answers,
+            has_agent: false,
             busy: false,
             writes_nothing: false,
             frozen: false,
@@ -181,6 +184,7 @@ impl Guest {
         }
         self.life = Life::Booting(Stage::Firmware);
         self.agent = AgentFault::Answers;
+        self.has_agent = false;
         (self.busy, self.frozen, self.net_lost) = (false, false, false);
         (self.read_only, self.low_memory) = (false, false);
         for app in &mut self.apps {
@@ -192,6 +196,7 @@ impl Guest {
     /// It is up at once, as a VM that has run for long.
     pub(crate) fn be_up(&mut self) {
         self.boot();
+        self.has_agent = true;
         self.life = Life::Up;
         self.apps.iter_mut().for_each(|app| app.enter(AppState::Serving));
     }

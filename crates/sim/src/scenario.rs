@@ -37,6 +37,7 @@ pub fn tell(story: &Story, options: Options) -> Told {
         lasts = lasts.max(at + boot + GRACE);
     }
     run.until(Timestamp::ZERO + lasts);
+    run.timeline.end(run.world.now, &run.daemon.engine);
     if heals.is_some() && run.checker.violations.is_empty() {
         run.checker.converged(&run.daemon.engine, &run.world);
     }

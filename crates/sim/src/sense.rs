@@ -187,6 +187,7 @@ impl World {
         match machine.guest.life {
             Life::Booting(stage) if stage < Stage::Agent => Err(AgentPort::Closed),
             Life::Off => Err(AgentPort::Closed),
+            Life::Hung { .. } | Life::Panicked if !machine.guest.has_agent => Err(AgentPort::Closed),
             Life::Hung { .. } | Life::Panicked => Err(AgentPort::Open),
             Life::Booting(_) | Life::Up if fault == AgentFault::Away => Err(AgentPort::Closed),
             Life::Booting(_) | Life::Up if !machine.executes() || fault == AgentFault::Mute => {
@@ -304,7 +305,7 @@ impl World {
         }
         let one = &machine.guest.apps[app];
         let liar = machine.guest.agent == AgentFault::SaysWell;
-        let listens = liar || !matches!(one.state, AppState::Dead | AppState::Starting);
+        let listens = liar || one.state != AppState::Dead;
         let waiting = if one.state == AppState::Hung && !liar { 3 } else { 0 };
         let answered = after + Duration::from_millis(20);
         say(answered, Seen::Agent(AgentSign::Service { listens, waiting }));

@@ -136,8 +136,11 @@ impl World {
         self.heard.push(Glimpse { vm, incarnation, app: None, seen });
     }
 
+    /// A hypervisor that does not read its socket does not write to it either.
     fn tell_hypervisor(&mut self, vm: usize, sign: HypervisorSign) {
-        self.tell(vm, Seen::Hypervisor(sign));
+        if self.machines[vm].hears() {
+            self.tell(vm, Seen::Hypervisor(sign));
+        }
     }
 
     pub(crate) fn print(&mut self, vm: usize, kind: FindingKind, line: &str) {
@@ -197,6 +200,7 @@ impl World {
             return self.plan(Duration::from_millis(500), Plan::Boot(vm, boot, stage));
         }
         self.machines[vm].guest.life = Life::Booting(stage);
+        self.machines[vm].guest.has_agent |= stage == Stage::Agent;
         match (stage, self.machines[vm].guest.boot_fault) {
             (Stage::Kernel, _) => self.print(vm, FindingKind::BootStarted, "Linux version 6.1.0"),
             (Stage::Middle, Some(GuestFault::CannotBoot)) => self.hang(vm, false),
@@ -379,6 +383,7 @@ impl World {
             Some(Process { pid, incarnation, state: ProcessState::Running, dying: false, since: now });
         machine.record = RunRecord { pid, boot, ..machine.record };
         machine.hypervisor.state = RunState::Running;
+        machine.cable = true;
         self.begin_boot(vm);
         if !self.storage_works(vm) {
             self.use_storage_soon(vm);

@@ -25,6 +25,7 @@ const GUEST_PANICKED: FaultRow = FaultRow {
     seen: &[
         (PanicReported, 0.95),
         (ConsolePanic, 0.95),
+        (BootOverdue, 0.5),
         (HypervisorAnswers, 0.005),
         (ConsoleRootLost, 0.01),
         (AgentSilent, 0.99),
@@ -59,6 +60,7 @@ const GUEST_HUNG: FaultRow = FaultRow {
         (DiskIdle, 0.95),
         (DiskBusy, 0.01),
         (WatchdogFired, 0.5),
+        (BootOverdue, 0.1),
         (ConsoleHungTask, 0.3),
         (NetworkSilent, 0.6),
         (NetworkAnswers, 0.4),
@@ -75,9 +77,11 @@ const GUEST_BOOT_FAILED: FaultRow = FaultRow {
         (ConsoleRootLost, 0.5),
         (ConsolePanic, 0.01),
         (AgentAway, 0.8),
-        (AgentSilent, 0.5),
+        (AgentSilent, 0.005),
         (AgentAnswers, 0.1),
         (AppAnswers, 1e-5),
+        (DiskIdle, 0.7),
+        (NetworkSilent, 0.5),
     ],
 };
 
@@ -88,8 +92,8 @@ const GUEST_BOOT_LOOP: FaultRow = FaultRow {
     once_in: years(2),
     seen: &[
         (ResetsAgain, 0.95),
-        (BootOverdue, 0.3),
-        (ConsolePanic, 0.3),
+        (BootOverdue, 0.01),
+        (ConsolePanic, 0.01),
         (PanicReported, 0.0001),
         (AppAnswers, 0.01),
         (AgentAnswers, 0.2),
@@ -127,6 +131,7 @@ const GUEST_DISK_FULL: FaultRow = FaultRow {
     once_in: days(90),
     seen: &[
         (FsFull, 0.97),
+        (FsFine, 0.05),
         (ConsoleDiskFull, 0.7),
         (ConsoleAppPanic, 0.5),
         (AppWrong, 0.3),
@@ -146,6 +151,7 @@ const GUEST_FS_READ_ONLY: FaultRow = FaultRow {
     once_in: years(1),
     seen: &[
         (FsReadOnly, 0.95),
+        (FsFine, 0.05),
         (ConsoleReadOnly, 0.95),
         (ConsoleIoError, 0.6),
         (ConsoleAppPanic, 0.6),
@@ -165,7 +171,8 @@ const GUEST_NET_LOST: FaultRow = FaultRow {
     says: "is cut off from the network",
     once_in: years(1),
     seen: &[
-        (LinkDown, 0.5),
+        (LinkDown, 0.9),
+        (BootOverdue, 0.5),
         (NetworkSilent, 0.97),
         (NetworkAnswers, 0.01),
         (AppUnreachable, 0.95),

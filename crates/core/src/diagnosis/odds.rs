@@ -79,14 +79,18 @@ impl Grounds {
 /// A statement weighs for a fault, as far as I10 is concerned, from here on (millidecibans): a likelihood
 /// ratio of ten.
 const VOICE: i32 = 10_000;
+/// A fault from here on is likelier than not, in parts of ten thousand.
+const LIKELY: u16 = 5_000;
+/// Below this something is wrong, whatever it is.
+const HARDLY_WELL: u16 = 2_500;
 /// How many rivals are kept.
 const RIVALS_KEPT: usize = 5;
 /// Rivals further off than this (millidecibans) are not worth a word.
 const FAR_OFF: i32 = -90_000;
 
 impl Catalogue {
-    /// The likeliest explanation of one panel of evidence (that of one application, or of a VM without any),
-    /// if any fault is likelier than not.
+    /// The likeliest fault that explains one panel of evidence (that of one application, or of a VM without
+    /// any): if it is likelier than not, or if hardly anything but some fault explains what is seen.
     #[must_use]
     pub fn diagnose(&self, app: Option<&AppName>, evidence: &[Evidence]) -> Option<Diagnosis> {
         let panel: Vec<&Evidence> =
@@ -102,10 +106,13 @@ impl Catalogue {
         let mut odds: Vec<(Option<&Row>, i32)> =
             hypotheses().map(|row| (Some(row), sum(row, &panel))).chain([(None, 0)]).collect();
         odds.sort_by_key(|(row, sum)| (-sum, row.map(|row| row.data.fault)));
-        let (best, top) = odds[0];
+        let at = odds.iter().position(|(row, _)| row.is_some())?;
+        let (best, top) = odds.remove(at);
         let best = best?;
+        odds.insert(0, (Some(best), top));
         let probability = share(top, &odds);
-        (probability >= 5_000).then(|| Diagnosis {
+        let well = share(0, &odds);
+        (probability >= LIKELY || well < HARDLY_WELL).then(|| Diagnosis {
             fault: best.data.fault,
             app: app.filter(|_| is_of_app(best)).cloned(),
             probability,
@@ -215,7 +222,12 @@ fn grounds(row: &Row, panel: &[&Evidence]) -> Grounds {
     if let Some((e, _)) = voices.iter().find(|(e, _)| e.kind.is_conclusive()) {
         return Grounds::Conclusive(e.kind);
     }
-    let mut channels: Vec<Channel> = voices.iter().map(|(e, _)| e.kind.channel()).collect();
+    // Probes and echoes go the same way to the guest: cut there, both are silent. That is one voice.
+    let voice = |e: &Evidence| match e.kind.channel() {
+        Channel::Network => Channel::Application,
+        channel => channel,
+    };
+    let mut channels: Vec<Channel> = voices.iter().map(|(e, _)| voice(e)).collect();
     channels.sort_unstable();
     channels.dedup();
     channels.retain(|channel| !matches!(channel, Channel::Host | Channel::Observer));

@@ -1,4 +1,5 @@
-//! Faults of the machine as its hypervisor sees it.
+//! Faults of the machine as its hypervisor sees it. As in `guest.rs`, a fault that has a sign of its own
+//! lists what follows from it low.
 
 use super::catalogue::{Fault, FaultRow, days, years};
 use crate::evidence::Kind::*;
@@ -13,6 +14,8 @@ const VM_CRASHED: FaultRow = FaultRow {
     seen: &[
         (ProcessExited, 0.999),
         (ProcessRuns, 1e-6),
+        (ProcessStopped, 1e-6),
+        (ProcessStuck, 1e-6),
         (HypervisorSilent, 0.9),
         (AgentSilent, 0.9),
         (AgentAway, 0.9),
@@ -34,6 +37,7 @@ const VM_HUNG: FaultRow = FaultRow {
         (HypervisorSilent, 0.99),
         (HypervisorAnswers, 0.001),
         (InternalError, 0.5),
+        (BootOverdue, 0.5),
         (DiskBusy, 0.01),
         (AgentSilent, 0.99),
         (AgentAway, 0.1),
@@ -56,12 +60,13 @@ const VM_PAUSED_IO: FaultRow = FaultRow {
         (HypervisorAnswers, 1e-4),
         (DiskIdle, 0.99),
         (DiskBusy, 0.05),
-        (AgentSilent, 0.99),
-        (AgentAway, 0.1),
-        (AppMute, 0.95),
-        (AppUnreachable, 0.95),
-        (AppRefused, 0.01),
-        (NetworkSilent, 0.99),
+        (BootOverdue, 0.5),
+        (AgentSilent, 0.01),
+        (AgentAway, 0.01),
+        (AppMute, 0.02),
+        (AppUnreachable, 0.02),
+        (AppRefused, 0.001),
+        (NetworkSilent, 0.02),
     ],
 };
 
@@ -74,6 +79,8 @@ const VM_WONT_START: FaultRow = FaultRow {
         (StartFailed, 0.999),
         (ProcessExited, 0.01),
         (ProcessRuns, 1e-6),
+        (ProcessStopped, 1e-6),
+        (ProcessStuck, 1e-6),
         (AppRefused, 0.9),
         (AppMute, 0.3),
         (AppUnreachable, 0.9),

@@ -112,7 +112,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.maintenance = Some(until);
         if vm.job.as_ref().is_some_and(|job| job.incident().is_some() || job.reason == Reason::Upkeep) {
-            self.stop_automatic_job(name, HeldReason::Maintenance);
+            self.stop_automatic_job(name, Some(HeldReason::Maintenance));
         }
         let open: Vec<_> = self.vms.get(name).map(|vm| vm.open_incidents().collect()).unwrap_or_default();
         for id in open {

@@ -1,6 +1,6 @@
 //! One VM, looked at as a whole: judged, its incidents moved on, and what is wanted set against what is.
 
-use super::{Desired, Engine};
+use super::{Desired, Engine, VmState};
 use crate::action::Reason;
 use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
 use crate::evidence::{Evidence, Lens};
@@ -12,8 +12,12 @@ use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp, show};
 use crate::verify::{Verdict, judge};
 
+/// So many VMs, or one in twenty, are started at the same time where nothing is known to have failed.
+const STARTS_AT_ONCE: usize = 8;
 /// A suspicion that nothing supports any more is dropped after this.
 const SUSPICION_KEEPS: Duration = Duration::from_secs(60);
+/// Users that are not served for so long while nobody is sure why: a person is told.
+const UNSURE_AFTER: Duration = Duration::from_secs(60);
 /// A suspicion is gone when everything has answered for so long.
 const HEALED_AFTER: Duration = Duration::from_secs(2);
 /// A held VM is looked at this often at least.
@@ -159,8 +163,17 @@ impl Engine {
         let now = self.now;
         match found {
             Some(diagnosis) => {
+                let outage = diagnosis.evidence.iter().any(|w| w.evidence.kind.is_outage());
                 self.revise(id, name, diagnosis);
                 self.try_confirm(id, name, lens);
+                let Some(incident) = self.incidents.get(&id) else { return };
+                let long = now.since(incident.times.opened) >= UNSURE_AFTER;
+                if outage && long && incident.phase == Phase::Suspected {
+                    self.hold(id, HeldReason::Unsure);
+                }
+            }
+            None if self.vms.get(name).is_some_and(|vm| matches!(vm.power, Power::Off(_))) => {
+                self.try_confirm(id, name, lens); // whatever it was, it does not run
             }
             None => {
                 let healthy = self.healthy_for(name, lens).is_some_and(|healthy| healthy >= HEALED_AFTER);
@@ -168,7 +181,8 @@ impl Engine {
                 let alone = now.since(incident.times.opened) > SUSPICION_KEEPS;
                 let pending = incident.is_confirmed() && !healthy; // a remedy failed: only health ends it
                 if healthy || (alone && !pending) {
-                    self.close(id, name, Resolution::Healed);
+                    let how = incident.how_it_healed();
+                    self.close(id, name, how);
                 }
             }
         }
@@ -236,7 +250,12 @@ impl Engine {
         if found.is_none() && self.healthy_for(name, lens).is_some_and(|healthy| healthy >= enough) {
             return self.close(id, name, Resolution::Healed);
         }
+        if let (HeldReason::Unsure, Some(diagnosis)) = (reason, &found) {
+            self.revise(id, name, diagnosis.clone());
+        }
+        let Some(vm) = self.vms.get(name) else { return };
         let lifted = match reason {
+            HeldReason::Unsure => self.remedy_for(id, name, lens).is_some(),
             HeldReason::Maintenance => !vm.in_maintenance(),
             HeldReason::Observing => vm.policy.mode == Mode::Armed,
             HeldReason::Brake => self.brake.pulled().is_none(),
@@ -251,7 +270,9 @@ impl Engine {
             if let Some(incident) = self.edit(id) {
                 incident.phase = Phase::Suspected;
             }
-            self.tell(id, "note", "what held it back is gone: it is looked at afresh".into());
+            if *reason != HeldReason::NoRecord {
+                self.tell(id, "note", "what held it back is gone: it is looked at afresh".into());
+            }
             self.update_suspected(id, name, found, lens);
         }
     }
@@ -290,7 +311,10 @@ impl Engine {
     ) {
         let now = self.now;
         if let Some(incident) = self.edit(id) {
-            incident.tell(now, "verify", why.clone());
+            let again = incident.plan.as_ref().is_some_and(|plan| incident.tried_before(plan.remedy));
+            if !again {
+                incident.tell(now, "verify", why.clone());
+            }
             incident.fail_attempt(now, why);
             incident.phase = Phase::Suspected;
         }
@@ -335,6 +359,13 @@ impl Engine {
         self.begin_job(name, Job::new(goal, Reason::Upkeep, Duration::from_secs(10)));
     }
 
+    /// As many VMs are booting as may at once: the host is not to be stormed (S55).
+    fn is_crowded(&self) -> bool {
+        let most = STARTS_AT_ONCE.max(self.vms.len() / 20);
+        let boots = |vm: &&VmState| vm.job.as_ref().is_some_and(Job::starts) || vm.view.boot().is_some();
+        self.vms.values().filter(boots).take(most).count() == most
+    }
+
     fn start_if_ready(&mut self, name: &VmName) {
         let Some(vm) = self.vms.get(name) else { return };
         let up = |other: &VmName| {
@@ -343,6 +374,7 @@ impl Engine {
         };
         let waits =
             vm.policy.needs.iter().find(|other| !up(other)).map(|other| format!("vm {other} to be up"));
+        let waits = waits.or_else(|| self.is_crowded().then(|| "others to boot first".to_owned()));
         let ready = waits.is_none();
         if let Some(vm) = self.vms.get_mut(name) {
             vm.waits_for = waits;

@@ -1,9 +1,9 @@
 //! The one thing that is being done to a VM: begun, settled, given up, ended.
 
 use super::{Desired, Engine, LATE};
-use crate::action::{Ended, Operation, Outcome, Reason};
+use crate::action::{Ended, Operation, Order, Outcome, Reason};
 use crate::evidence::BootCause;
-use crate::incident::{AttemptResult, HeldReason, IncidentId, Phase};
+use crate::incident::{AttemptResult, HeldReason, IncidentId, Phase, Resolution};
 use crate::lease::{Death, DeathProof};
 use crate::plan::Remedy;
 use crate::recover::{Goal, Job, Next, Power, Step};
@@ -17,6 +17,9 @@ const LONGEST_LOOK_WAIT: Duration = Duration::from_secs(30);
 const APP_SETTLES: Duration = Duration::from_secs(30);
 /// The same after storage or network came back.
 const VM_SETTLES: Duration = Duration::from_secs(20);
+
+/// How long evidence is waited for when the hypervisor itself is silent.
+const SHORT_CAPTURE: Duration = Duration::from_millis(500);
 
 /// How a job ended.
 enum End {
@@ -94,15 +97,18 @@ impl Engine {
         }
     }
 
-    fn ask_for(&mut self, name: &VmName, step: Step, order: crate::action::Order, limit: Duration) {
+    fn ask_for(&mut self, name: &VmName, step: Step, order: Order, limit: Duration) {
         let now = self.now;
         let Some(vm) = self.vms.get(name) else { return };
         let Some(reason) = vm.job.as_ref().map(|job| job.reason.clone()) else { return };
         // I5, at the very moment the intent is made, whatever was decided before.
         if vm.in_maintenance() && !matches!(reason, Reason::Command(_)) && order.is_destructive() {
-            self.stop_automatic_job(name, HeldReason::Maintenance);
+            self.stop_automatic_job(name, Some(HeldReason::Maintenance));
             return;
         }
+        // A hypervisor that is silent has no evidence to give.
+        let deaf = matches!(order, Order::Capture { .. }) && vm.view.is_hypervisor_silent(&self.lens(vm));
+        let limit = if deaf { SHORT_CAPTURE } else { limit };
         let isolated = step == Step::Claiming;
         let begins = matches!(step, Step::Starting(_));
         let incident = if let Reason::Incident(id) = &reason { Some(*id) } else { None };
@@ -149,7 +155,8 @@ impl Engine {
     }
 
     /// Stops what the engine does by itself; the outcome of what is under way is then looked for, not awaited.
-    pub(super) fn stop_automatic_job(&mut self, name: &VmName, reason: HeldReason) {
+    /// Its incident is held, if there is a reason to.
+    pub(super) fn stop_automatic_job(&mut self, name: &VmName, reason: Option<HeldReason>) {
         let Some(vm) = self.vms.get_mut(name) else { return };
         let Some(job) = vm.job.take() else { return };
         if job.action.is_some() && job.goal != Goal::Look {
@@ -158,9 +165,10 @@ impl Engine {
         }
         let now = self.now;
         if let Some(incident) = job.incident().and_then(|id| self.edit(id)) {
-            incident.end_attempt(now, AttemptResult::Unknown(format!("stopped: {}", reason.says())));
+            let why = reason.as_ref().map_or("decided otherwise", HeldReason::says);
+            incident.end_attempt(now, AttemptResult::Unknown(format!("stopped: {why}")));
         }
-        if let Some(id) = job.incident() {
+        if let (Some(id), Some(reason)) = (job.incident(), reason) {
             self.hold(id, reason);
         }
     }
@@ -242,8 +250,12 @@ impl Engine {
         vm.waits_for = None;
         // It ran when we last knew, and it is dead: that is a crash, unless the host has booted since.
         let Power::Off(proof) = vm.power.clone() else { return };
+        if *proof.death() == Death::HostRebooted {
+            return self.close_all(name, &Resolution::Superseded { by: "the host's reboot".into() });
+        }
+        let Some(vm) = self.vms.get_mut(name) else { return };
         let crashed = vm.ran.as_ref().is_some_and(|ran| ran.incarnation == proof.incarnation());
-        if crashed && *proof.death() != Death::HostRebooted && vm.desired == Desired::Running {
+        if crashed && vm.desired == Desired::Running {
             let status = crate::lease::ExitStatus::Unknown;
             let seen = Seen::Process(ProcessSign::Exited { proof: proof.clone(), status });
             let incarnation = Some(proof.incarnation());
@@ -265,15 +277,22 @@ impl Engine {
                 incident.times.isolated.get_or_insert(now);
                 incident.times.recovered = Some(now);
                 incident.phase = Phase::Verifying { deadline };
-                incident.tell(now, "recover", format!("{remedy} done, watching whether it helps"));
+                if !incident.tried_before(remedy) {
+                    incident.tell(now, "recover", format!("{remedy} done, watching whether it helps"));
+                }
             }
             End::Failed(why) => {
-                incident.tell(now, "recover", format!("{remedy} failed: {why}"));
+                if !incident.tried_before(remedy) {
+                    incident.tell(now, "recover", format!("{remedy} failed: {why}"));
+                }
                 incident.fail_attempt(now, why);
                 incident.phase = Phase::Suspected;
             }
             End::Unknown(why) => {
-                incident.tell(now, "recover", format!("not known whether {remedy} was done: {why}; looking"));
+                if !incident.tried_before(remedy) {
+                    let text = format!("not known whether {remedy} was done: {why}; looking");
+                    incident.tell(now, "recover", text);
+                }
                 incident.end_attempt(now, AttemptResult::Unknown(why));
                 incident.phase = Phase::Suspected;
             }

@@ -85,7 +85,7 @@ impl Engine {
     /// Takes in one input and says what is to be done. An input costs the same among ten VMs or ten thousand.
     pub fn step(&mut self, now: Timestamp, input: &Input) -> Reaction {
         let now = now.max(self.now); // time never goes back (I20)
-        self.notice_stall(now);
+        self.notice_gap(now, matches!(input, Input::Started(_)));
         self.now = now;
         match input {
             Input::Started(started) => self.start(started),
@@ -268,14 +268,18 @@ impl Engine {
         self.consider_host();
     }
 
-    /// The first thing after a stall: what could not be heard meanwhile is no silence (S17, S18).
-    fn notice_stall(&mut self, now: Timestamp) {
+    /// The first thing after a stall, or a restart: what could not be heard meanwhile is no silence (S17, S18).
+    fn notice_gap(&mut self, now: Timestamp, restarted: bool) {
         let gap = now.since(self.now);
         let expects = || self.vms.values().any(|vm| vm.power.incarnation().is_some());
-        if gap > STALL + self.policies.period.0 && expects() {
+        if restarted {
+            self.view.distrust(now, gap);
+        } else if gap > STALL + self.policies.period.0 && expects() {
             self.view.doubt(now, gap);
-            self.vms.values_mut().for_each(|vm| vm.view.forgive(gap));
+        } else {
+            return;
         }
+        self.vms.values_mut().for_each(|vm| vm.view.forgive(gap));
     }
 
     /// Asks for an action.
@@ -354,13 +358,14 @@ impl Engine {
 
     fn lens(&self, vm: &VmState) -> Lens {
         let fresh = self.policies.period.0 * 3 + Duration::from_secs(1);
+        let patience = self.view.patience(self.now);
         Lens {
             now: self.now,
             fresh,
             hang_after: vm.policy.hang_after,
             trust_silence: self.view.trusts_silence(self.now),
-            patience: self.view.patience(self.now),
-            booting: vm.view.boot().is_some(),
+            patience,
+            booting: vm.view.boot_due(vm.policy.boot_limit, patience).is_some_and(|due| self.now < due),
             excused: vm.is_excused(self.now),
         }
     }

@@ -3,7 +3,7 @@
 use super::{Engine, VmState};
 use crate::action::{Operation, Reason};
 use crate::evidence::Lens;
-use crate::incident::{Attempt, AttemptResult, HeldReason, Incident, IncidentId, Phase, Resolution};
+use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
 use crate::isolate::Isolation;
 use crate::plan::{Plan, Remedy, choose};
 use crate::policy::Mode;
@@ -13,17 +13,27 @@ use crate::time::{Duration, Timestamp, show};
 
 /// Below this no fault is called confirmed, however cheap its remedy, in parts of ten thousand.
 const LEAST_SURE: u16 = 7_500;
+/// A fault that only a person can end is one if it lasts so long.
+const HOLD_AFTER: Duration = Duration::from_secs(5);
 /// Resuming a paused VM is tried this often at first, later rarely: it costs the guest nothing.
 const RESUME_SOON: Duration = Duration::from_secs(1);
-const RESUME_LATER: Duration = Duration::from_secs(10);
-const RESUMES_SOON: usize = 60;
+const RESUME_LATER: Duration = Duration::from_secs(5);
+const RESUMES_SOON: Duration = Duration::from_secs(600);
 /// A VM that is being worked on is looked at again after this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Sure enough for the gentlest remedy that is left? Then plan it, or hold.
     pub(super) fn try_confirm(&mut self, id: IncidentId, name: &VmName, lens: &Lens) {
-        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let Some((remedy, passed)) = self.remedy_for(id, name, lens) else { return };
+        let drill = self.vms.get(name).is_some_and(VmState::in_drill);
+        self.confirm(id, name, drill);
+        self.plan(id, name, remedy, passed);
+    }
+
+    /// The gentlest remedy that is left, if we are sure enough for it, and why the gentler ones are not.
+    pub(super) fn remedy_for(&self, id: IncidentId, name: &VmName, lens: &Lens) -> Option<(Remedy, String)> {
+        let (vm, incident) = (self.vms.get(name)?, self.incidents.get(&id)?);
         let diagnosis = &incident.diagnosis;
         let tried: Vec<Remedy> = incident.attempts.iter().filter(|a| !a.forgiven).map(|a| a.remedy).collect();
         let dead = matches!(vm.power, Power::Off(_));
@@ -35,12 +45,12 @@ impl Engine {
         let sure = diagnosis.probability >= remedy.threshold().max(LEAST_SURE) || dead;
         let grounded = !remedy.is_destructive() || diagnosis.grounds.suffice() || dead;
         let serving = vm.serves(lens, diagnosis.settled_at());
-        if !sure || !grounded || (serving && remedy.is_destructive() && !dead) {
-            return;
+        let harmless = !remedy.is_destructive() || dead || !serving;
+        let lasted = self.now.since(incident.times.opened);
+        if remedy == Remedy::Hold && incident.attempts.is_empty() && lasted < HOLD_AFTER {
+            return None; // a person is not called for what passes
         }
-        let drill = vm.in_drill();
-        self.confirm(id, name, drill);
-        self.plan(id, name, remedy, passed);
+        (sure && grounded && harmless).then_some((remedy, passed))
     }
 
     fn confirm(&mut self, id: IncidentId, name: &VmName, drill: bool) {
@@ -125,13 +135,9 @@ impl Engine {
             return Some((now + LOOK_EVERY, "something else is being done to it".into()));
         }
         if remedy == Remedy::ResumeIo {
-            if vm.view.wants_space() && self.view.is_full(&vm.policy.disk_path) {
-                return Some((now + RESUME_SOON, "its storage is still full".into()));
-            }
-            let resumes = incident.attempts.iter().rev().take_while(|a| a.remedy == Remedy::ResumeIo).count();
-            let pause = if resumes < RESUMES_SOON { RESUME_SOON } else { RESUME_LATER };
+            let soon = now.since(incident.times.opened) < RESUMES_SOON;
             let last = incident.attempts.last().filter(|a| a.remedy == Remedy::ResumeIo)?;
-            let next = last.started + pause;
+            let next = last.started + if soon { RESUME_SOON } else { RESUME_LATER };
             return (next > now).then(|| (next, "its storage is not back yet".into()));
         }
         let earliest = vm.tries.earliest(now, &vm.policy.budget);
@@ -147,30 +153,22 @@ impl Engine {
         let goal = goal(remedy, incident.diagnosis.app.as_ref());
         let number = if incident.drill {
             "drill".to_owned()
+        } else if !remedy.is_destructive() {
+            "costs no try".to_owned()
         } else {
             format!("try {} of {}", plan.try_number, plan.tries)
         };
-        incident.tell(
-            now,
-            "plan",
-            format!(
-                "{remedy}, {number}; {}",
-                if plan.why.is_empty() { "the gentlest there is" } else { &plan.why }
-            ),
-        );
-        if isolation == Isolation::None {
-            incident.times.isolated.get_or_insert(now);
-            incident.tell(now, "isolate", isolation.says().to_owned());
+        if !incident.tries_again(remedy) {
+            let why = if plan.why.is_empty() { "the gentlest there is" } else { &plan.why };
+            incident.tell(now, "plan", format!("{remedy}, {number}; {why}"));
+            if isolation == Isolation::None {
+                incident.times.isolated.get_or_insert(now);
+                incident.tell(now, "isolate", isolation.says().to_owned());
+            }
         }
         incident.plan = Some(plan);
         incident.phase = Phase::Recovering;
-        incident.attempts.push(Attempt {
-            remedy,
-            started: now,
-            ended: None,
-            result: AttemptResult::Running,
-            forgiven: false,
-        });
+        incident.begin_attempt(now, remedy);
         let goal = goal.unwrap_or_else(|| self.goal_for_all(name));
         self.begin_job(name, Job::new(goal, Reason::Incident(id), remedy.limit()));
     }
@@ -202,7 +200,9 @@ impl Engine {
         let now = self.now;
         let Some(incident) = self.edit(id).filter(|incident| !incident.is_closed()) else { return };
         if incident.phase != Phase::Held(reason.clone()) {
-            incident.tell(now, "held", reason.says().to_owned());
+            if incident.story.last().is_none_or(|line| line.text != reason.says()) {
+                incident.tell(now, "held", reason.says().to_owned());
+            }
             incident.phase = Phase::Held(reason);
         }
     }
@@ -217,10 +217,13 @@ impl Engine {
                 self.brake.clear(name);
             }
         }
+        let lens = self.vms.get(name).map(|vm| self.lens(vm));
+        let served = lens.and_then(|lens| self.vms.get(name)?.view.healthy_since(&lens));
         if let Some(incident) = self.edit(id) {
             incident.times.closed = Some(now);
-            if matches!(how, Resolution::Healed) {
-                incident.times.served.get_or_insert(now);
+            if matches!(how, Resolution::Healed | Resolution::Recovered(_)) {
+                let since = served.unwrap_or(now).max(incident.times.down_since);
+                incident.times.served.get_or_insert(since);
             }
             let outage = show(incident.outage(now));
             incident.tell(now, "closed", format!("{}, outage {outage}", how.name()));
@@ -241,7 +244,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return };
         let open: Vec<IncidentId> = vm.open_incidents().collect();
         if vm.job.as_ref().is_some_and(|job| job.incident().is_some()) {
-            self.stop_automatic_job(name, HeldReason::NoRemedy);
+            self.stop_automatic_job(name, None);
         }
         for id in open {
             self.close(id, name, how.clone());

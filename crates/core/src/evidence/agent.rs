@@ -111,6 +111,9 @@ impl AgentView {
             if disk.read_only {
                 let text = format!("file system {} refuses writes", disk.mount);
                 push(Kind::FsReadOnly, disk.since, lens.now, FULL, text);
+            } else if !is_full(disk.used, disk.total) {
+                let text = format!("file system {} has room", disk.mount);
+                push(Kind::FsFine, disk.at, disk.at, FULL, text);
             }
         }
         if let Some((available, total, at)) = self.memory.filter(|(_, _, at)| keeps(*at))

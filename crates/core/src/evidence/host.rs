@@ -87,9 +87,14 @@ impl HostView {
         }
     }
 
-    /// From now on, for about twice the lag, silence says nothing.
+    /// From now on, for about twice that long, silence says nothing.
+    pub fn distrust(&mut self, at: Timestamp, unheard: Duration) {
+        self.doubt_until = self.doubt_until.max(at + unheard.saturating_mul(2).min(DOUBT_MOST));
+    }
+
+    /// Our loop ran late: silence says nothing for a while, and the lateness is told.
     pub fn doubt(&mut self, at: Timestamp, lag: Duration) {
-        self.doubt_until = self.doubt_until.max(at + (lag * 2).min(DOUBT_MOST));
+        self.distrust(at, lag);
         let since =
             self.lag.filter(|(_, last, _)| at.since(*last) < PRESSURE_KEEPS).map_or(at, |(s, _, _)| s);
         let worst = self.lag.filter(|(s, _, _)| *s == since).map_or(lag, |(_, _, worst)| worst.max(lag));

@@ -107,6 +107,11 @@ impl HypervisorView {
         self.no_space
     }
 
+    /// It was asked and did not answer.
+    pub fn is_silent(&self, lens: &Lens) -> bool {
+        self.pulse.failing(lens).is_some()
+    }
+
     /// It answers.
     pub fn is_alive(&self, lens: &Lens) -> bool {
         self.pulse.is_alive(lens)

@@ -55,7 +55,7 @@ kinds! {
     /// The hypervisor itself failed.
     InternalError: Hypervisor, 1e-6;
     /// The guest reset itself again and again without ever being healthy.
-    ResetsAgain: Hypervisor, 1e-5;
+    ResetsAgain: Hypervisor, 1e-7;
     /// The disk moves.
     DiskBusy: Hypervisor, 0.5;
     /// The disk does not move.
@@ -84,6 +84,8 @@ kinds! {
     AgentAway: Agent, 1e-3;
     /// The guest agent answers.
     AgentAnswers: Agent, 0.99;
+    /// The guest's file systems have room and take writes.
+    FsFine: Agent, 0.97;
     /// A file system of the guest is full.
     FsFull: Agent, 1e-4;
     /// The guest's root file system refuses writes.
@@ -112,7 +114,7 @@ kinds! {
     /// It has no room for one more connection.
     AppExhausted: Application, 1e-3;
     /// It answers wrongly.
-    AppWrong: Application, 1e-4;
+    AppWrong: Application, 1e-5;
     /// It says that it is starting.
     AppStarting: Application, 1e-2;
     /// The probe itself cannot run.

@@ -50,6 +50,11 @@ impl LifecycleView {
         }
     }
 
+    /// It came to nothing: nothing is learned from it.
+    pub fn end(&mut self) {
+        self.boot = None;
+    }
+
     /// The boot in progress.
     pub const fn boot(&self) -> Option<Boot> {
         self.boot

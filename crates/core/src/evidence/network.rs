@@ -28,6 +28,11 @@ impl NetworkView {
         }
     }
 
+    /// The guest boots: its kernel answers for itself again. A cable stays as it is.
+    pub fn renew(&mut self) {
+        self.pulse.renew();
+    }
+
     /// The observer slept for so long.
     pub fn forgive(&mut self, slept: Duration) {
         self.pulse.forgive(slept);

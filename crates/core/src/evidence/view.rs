@@ -14,6 +14,9 @@ use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// A guest in which nobody ever spoke to us counts as up so long after its start.
+const MUTE_BOOT: Duration = Duration::from_secs(20);
+
 /// What is remembered of one VM.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct VmView {
@@ -25,6 +28,7 @@ pub struct VmView {
     lifecycle: LifecycleView,
     apps: BTreeMap<AppName, AppView>,
     start_failed: Option<(Timestamp, String)>,
+    has_agent: bool, // some agent has answered once: one is installed
 }
 
 impl VmView {
@@ -46,7 +50,10 @@ impl VmView {
                     app.observe_inside(at, sign);
                 }
             }
-            Seen::Agent(sign) => self.agent.observe(at, sign),
+            Seen::Agent(sign) => {
+                self.has_agent |= matches!(sign, AgentSign::Answered { .. });
+                self.agent.observe(at, sign);
+            }
             Seen::Application(sign) => {
                 if let Some(app) = self.app_mut(&signal.subject) {
                     app.observe(at, sign);
@@ -84,12 +91,13 @@ impl VmView {
         self.console.observe(at, sign);
     }
 
-    /// Every application has answered since the boot began; without applications the agent; without an
-    /// agent the guest counts as up once it runs.
+    /// Every application has answered since the boot began; without applications the agent; a guest in which
+    /// nobody ever spoke to us counts as up once it runs.
     fn has_arrived(&self, at: Timestamp) -> bool {
         let Some(boot) = self.lifecycle.boot() else { return true };
         if self.apps.is_empty() {
-            return self.agent.was_heard() || at.since(boot.since) >= Duration::from_secs(60);
+            let mute = !self.has_agent && at.since(boot.since) >= MUTE_BOOT;
+            return self.agent.was_heard() || mute;
         }
         self.apps.values().all(|app| app.healthy_since().is_some())
     }
@@ -99,7 +107,7 @@ impl VmView {
         self.lifecycle.begin(at, cause);
         self.apps.values_mut().for_each(AppView::renew);
         self.agent = AgentView::default();
-        self.network = NetworkView::default();
+        self.network.renew();
     }
 
     /// A new incarnation starts: only what was learned stays.
@@ -107,6 +115,7 @@ impl VmView {
         self.process = ProcessView::default();
         self.hypervisor = HypervisorView::default();
         self.console = ConsoleView::default();
+        self.network = NetworkView::default();
         self.start_failed = None;
         self.begin_boot(at, BootCause::Started);
     }
@@ -121,7 +130,7 @@ impl VmView {
     /// A start was refused, or ended at once.
     pub fn start_failed(&mut self, at: Timestamp, why: String) {
         self.start_failed = Some((at, why));
-        self.lifecycle.arrive(at);
+        self.lifecycle.end();
     }
 
     /// The guest has proved healthy: old lines and resets speak of the past.
@@ -159,6 +168,11 @@ impl VmView {
     /// The run state last heard of.
     pub fn run_state(&self) -> Option<RunState> {
         self.hypervisor.state()
+    }
+
+    /// The hypervisor is asked and does not answer.
+    pub fn is_hypervisor_silent(&self, lens: &Lens) -> bool {
+        self.hypervisor.is_silent(lens)
     }
 
     /// A failed disk request was for want of space on the host.
