@@ -335,6 +335,15 @@ impl Incident {
         remedy == Remedy::ResumeIo && times >= 1
     }
 
+    /// What went well after a remedy of which nobody knows whether it was done, was that remedy's work.
+    #[must_use]
+    pub fn how_it_healed(&self) -> Resolution {
+        match self.attempts.last() {
+            Some(Attempt { remedy, result: AttemptResult::Unknown(_), .. }) => Resolution::Recovered(*remedy),
+            Some(_) | None => Resolution::Healed,
+        }
+    }
+
     /// The attempt under way is such a repetition.
     #[must_use]
     pub fn tried_before(&self, remedy: Remedy) -> bool {

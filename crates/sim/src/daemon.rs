@@ -99,11 +99,11 @@ impl Run {
         let full = self.world.host.state_full;
         let daemon = &mut self.daemon;
         let kept = daemon.journal.record(now, &input, &reaction.actions, daemon.life, full);
-        if !kept && acts && !self.is(Mutant::ActsUnrecorded) {
+        if !kept && !self.is(Mutant::ActsUnrecorded) {
             self.daemon.engine.not_recorded(&reaction.actions, "no space left on device");
             reaction.actions.clear();
         }
-        self.daemon.journal.keep_short(&self.daemon.engine, full);
+        self.daemon.journal.keep_short(&mut self.daemon.engine, full);
         self.checker.steps(self.world.now, &input, &reaction, &self.daemon.engine, &self.world);
         self.timeline.step(self.world.now, &input, &reaction, &self.daemon.engine);
         if !reaction.actions.is_empty() {

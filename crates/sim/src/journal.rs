@@ -83,10 +83,14 @@ impl Journal {
         self.records.push(Record::Passed(now));
     }
 
-    /// Writes a new checkpoint if one is due: after many records, or when there is room again.
-    pub(crate) fn keep_short(&mut self, engine: &Engine, full: bool) {
+    /// Writes a new checkpoint if one is due: after many records, or when there is room again. The engine is
+    /// told of that first: it is no input, so no replay would tell it.
+    pub(crate) fn keep_short(&mut self, engine: &mut Engine, full: bool) {
         let long = self.records.len() >= CHECKPOINT_EVERY + 100 * engine.policies().vms.len();
         if (long || self.broken) && !full {
+            if self.broken {
+                engine.recorded();
+            }
             self.checkpoint = write(engine);
             self.records.clear();
             (self.synced, self.broken) = (0, false);

@@ -16,6 +16,9 @@ pub(crate) struct Timeline {
     told: BTreeMap<IncidentId, usize>,
     /// What was last asked by a person.
     asked: String,
+    /// The last line, if it was an act, and how often it came again.
+    acted: String,
+    repeated: u32,
     /// Nobody reads it: nothing is written.
     quiet: bool,
 }
@@ -34,9 +37,20 @@ impl Timeline {
     }
 
     fn line(&mut self, at: Timestamp, step: &str, text: &str) {
-        if !self.quiet {
-            self.lines.push(format!("{:>10}  {step:<9}  {text}", clock(at)));
+        if self.quiet {
+            return;
         }
+        if step == "act" && self.acted == text {
+            self.repeated += 1;
+            return;
+        }
+        if self.repeated > 0 {
+            let times = format!("{}, {} times more", self.acted, self.repeated);
+            self.lines.push(format!("{:>10}  {:<9}  {times}", "", "act"));
+        }
+        self.repeated = 0;
+        self.acted = if step == "act" { text.to_owned() } else { String::new() };
+        self.lines.push(format!("{:>10}  {step:<9}  {text}", clock(at)));
     }
 
     /// The engine took a step.

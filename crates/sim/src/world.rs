@@ -383,6 +383,7 @@ impl World {
             Some(Process { pid, incarnation, state: ProcessState::Running, dying: false, since: now });
         machine.record = RunRecord { pid, boot, ..machine.record };
         machine.hypervisor.state = RunState::Running;
+        machine.cable = true;
         self.begin_boot(vm);
         if !self.storage_works(vm) {
             self.use_storage_soon(vm);

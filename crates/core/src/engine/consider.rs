@@ -1,7 +1,7 @@
 //! One VM, looked at as a whole: judged, its incidents moved on, and what is wanted set against what is.
 
 use super::{Desired, Engine, VmState};
-use crate::action::{Operation, Reason};
+use crate::action::Reason;
 use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
 use crate::evidence::{Evidence, Lens};
 use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
@@ -99,7 +99,7 @@ impl Engine {
         evidence: &[Evidence],
     ) {
         let Some(id) = self.slot(name, scope) else {
-            if let Some(diagnosis) = found.filter(|d| self.may_open(name, d)) {
+            if let Some(diagnosis) = found {
                 self.open_incident(name, scope, diagnosis, evidence);
             }
             return;
@@ -113,13 +113,6 @@ impl Engine {
             Phase::Held(reason) => self.update_held(id, name, found, lens, &reason),
             Phase::Closed(_) => {}
         }
-    }
-
-    /// What an application does while it is being restarted says nothing about its guest.
-    fn may_open(&self, name: &VmName, diagnosis: &Diagnosis) -> bool {
-        let job = self.vms.get(name).and_then(|vm| vm.job.as_ref());
-        let restarting = job.is_some_and(|job| matches!(job.goal, Goal::Do(Operation::RestartApp(_))));
-        !restarting || matches!(diagnosis.grounds, Grounds::Conclusive(_))
     }
 
     fn open_incident(&mut self, name: &VmName, scope: &Scope, diagnosis: Diagnosis, evidence: &[Evidence]) {
@@ -188,7 +181,8 @@ impl Engine {
                 let alone = now.since(incident.times.opened) > SUSPICION_KEEPS;
                 let pending = incident.is_confirmed() && !healthy; // a remedy failed: only health ends it
                 if healthy || (alone && !pending) {
-                    self.close(id, name, Resolution::Healed);
+                    let how = incident.how_it_healed();
+                    self.close(id, name, how);
                 }
             }
         }
@@ -265,7 +259,7 @@ impl Engine {
             HeldReason::Maintenance => !vm.in_maintenance(),
             HeldReason::Observing => vm.policy.mode == Mode::Armed,
             HeldReason::Brake => self.brake.pulled().is_none(),
-            HeldReason::NoRecord => self.now >= self.records_again,
+            HeldReason::NoRecord => !self.muted,
             HeldReason::BudgetSpent => false, // a person releases it (I6)
             HeldReason::NoRemedy => {
                 let before = self.incidents.get(&id).map(|incident| incident.diagnosis.fault);
@@ -346,9 +340,9 @@ impl Engine {
     /// Sets what is wanted against what is, when nothing else is being done.
     fn reconcile(&mut self, name: &VmName) {
         let Some(vm) = self.vms.get(name).filter(|vm| vm.job.is_none()) else { return };
-        let (now, automatic) = (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance());
+        let (now, automatic) =
+            (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance() && !self.muted);
         match (&vm.power, &vm.desired) {
-            _ if now < self.records_again => {}
             (Power::Unknown, _) if now >= vm.look.1 => self.upkeep(name, Goal::Look),
             (Power::Off(_), Desired::Running) if automatic && vm.incident.is_none() => {
                 self.start_if_ready(name)

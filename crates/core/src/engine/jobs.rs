@@ -1,7 +1,7 @@
 //! The one thing that is being done to a VM: begun, settled, given up, ended.
 
 use super::{Desired, Engine, LATE};
-use crate::action::{Action, Ended, Operation, Order, Outcome, Reason};
+use crate::action::{Ended, Operation, Order, Outcome, Reason};
 use crate::evidence::BootCause;
 use crate::incident::{AttemptResult, HeldReason, IncidentId, Phase, Resolution};
 use crate::lease::{Death, DeathProof};
@@ -20,8 +20,6 @@ const VM_SETTLES: Duration = Duration::from_secs(20);
 
 /// How long evidence is waited for when the hypervisor itself is silent.
 const SHORT_CAPTURE: Duration = Duration::from_millis(500);
-/// How long nothing is asked for after an intent could not be recorded.
-const RECORDS_AGAIN: Duration = Duration::from_secs(5);
 
 /// How a job ended.
 enum End {
@@ -173,42 +171,6 @@ impl Engine {
         if let (Some(id), Some(reason)) = (job.incident(), reason) {
             self.hold(id, reason);
         }
-    }
-
-    /// Actions of the last step could not be recorded, and so were not done (I8): it is as if they had not been
-    /// asked for, and nothing is asked for during the next seconds. The journal must get a new checkpoint
-    /// before it goes on, since this call is no input.
-    pub fn not_recorded(&mut self, actions: &[Action], why: &str) {
-        self.records_again = self.now + RECORDS_AGAIN;
-        for action in actions {
-            self.asked.remove(&action.id);
-            let again = self.records_again;
-            let Some(vm) = self.vms.get_mut(&action.vm) else { continue };
-            let Some(job) = vm.job.take_if(|job| job.action == Some(action.id)) else { continue };
-            if job.goal == Goal::Look {
-                vm.look = (vm.look.0, again);
-            }
-            if let Some(id) = job.incident() {
-                self.not_begun(id, &action.vm, why);
-            }
-            self.wake(&action.vm, again);
-        }
-    }
-
-    /// A try that was begun in this very step was never made; one under way is cut short.
-    fn not_begun(&mut self, id: IncidentId, name: &VmName, why: &str) {
-        let now = self.now;
-        let Some(incident) = self.incidents.get_mut(&id) else { return };
-        if incident.attempts.last().is_some_and(|attempt| attempt.started == now) {
-            incident.attempts.pop();
-            incident.story.retain(|line| line.at < now || !matches!(line.step.as_str(), "plan" | "isolate"));
-            if let Some(vm) = self.vms.get_mut(name) {
-                vm.tries.give_back(now);
-            }
-        } else {
-            incident.fail_attempt(now, format!("not recorded, so not done: {why}"));
-        }
-        self.hold(id, HeldReason::NoRecord);
     }
 
     /// The daemon started again: what was under way is looked for (I9).

@@ -14,7 +14,7 @@ mod vm;
 pub use status::{AppStatus, ChannelState, ChannelStatus, VmStatus};
 pub use vm::{Desired, VmState};
 
-use crate::action::{Action, ActionId, Answer, Command, Order, Outcome, Reason};
+use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
 use crate::diagnosis::Catalogue;
 use crate::evidence::{HostView, Lens};
 use crate::incident::{Incident, IncidentId, Resolution};
@@ -67,8 +67,8 @@ pub struct Engine {
     last_action: ActionId,
     timers: BTreeSet<(Timestamp, VmName)>,
     asked: BTreeMap<ActionId, VmName>,
-    records_again: Timestamp, // until then no intent is made: one could not be recorded (I8)
     now: Timestamp,
+    muted: bool,
     #[serde(skip)]
     catalogue: Catalogue,
     #[serde(skip)]
@@ -171,6 +171,37 @@ impl Engine {
     pub fn wall_offset(&self, at: Timestamp) -> i64 {
         let anchor = self.anchors.iter().rev().find(|(from, _)| *from <= at).or(self.anchors.first());
         anchor.map_or(0, |(_, offset)| *offset)
+    }
+
+    /// These actions could not be recorded, and so were not done (I8). Until [`Engine::recorded`] nothing is
+    /// begun any more; what is under way is settled and watched.
+    pub fn not_recorded(&mut self, actions: &[Action], why: &str) {
+        self.muted = true;
+        for action in actions {
+            if let Reason::Incident(id) = action.reason {
+                self.take_back(id, &action.vm);
+            }
+            let ended = Ended::Failed { why: format!("not recorded, so not done: {why}") };
+            self.settle(&Outcome { action: action.id, ended });
+        }
+        self.reaction = Reaction::default();
+    }
+
+    /// The journal can be written again.
+    pub fn recorded(&mut self) {
+        self.muted = false;
+    }
+
+    /// An attempt that was never made counts neither in the budget nor as tried.
+    fn take_back(&mut self, id: IncidentId, name: &VmName) {
+        let Some(incident) = self.edit(id) else { return };
+        let drill = incident.drill;
+        if let Some(attempt) = incident.attempts.last_mut() {
+            attempt.forgiven = true;
+        }
+        if let Some(vm) = self.vms.get_mut(name).filter(|_| !drill) {
+            vm.tries.take_back();
+        }
     }
 
     fn start(&mut self, started: &Started) {

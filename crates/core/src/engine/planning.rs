@@ -13,6 +13,8 @@ use crate::time::{Duration, Timestamp, show};
 
 /// Below this no fault is called confirmed, however cheap its remedy, in parts of ten thousand.
 const LEAST_SURE: u16 = 7_500;
+/// A fault that only a person can end is one if it lasts so long.
+const HOLD_AFTER: Duration = Duration::from_secs(5);
 /// Resuming a paused VM is tried this often at first, later rarely: it costs the guest nothing.
 const RESUME_SOON: Duration = Duration::from_secs(1);
 const RESUME_LATER: Duration = Duration::from_secs(5);
@@ -44,6 +46,10 @@ impl Engine {
         let grounded = !remedy.is_destructive() || diagnosis.grounds.suffice() || dead;
         let serving = vm.serves(lens, diagnosis.settled_at());
         let harmless = !remedy.is_destructive() || dead || !serving;
+        let lasted = self.now.since(incident.times.opened);
+        if remedy == Remedy::Hold && incident.attempts.is_empty() && lasted < HOLD_AFTER {
+            return None; // a person is not called for what passes
+        }
         (sure && grounded && harmless).then_some((remedy, passed))
     }
 
@@ -86,14 +92,14 @@ impl Engine {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let (policy, now) = (std::sync::Arc::clone(&vm.policy), self.now);
         let counted = remedy.is_destructive() && !incident.drill;
-        let gate = if policy.mode == Mode::Observe {
+        let gate = if self.muted {
+            Some(HeldReason::NoRecord)
+        } else if policy.mode == Mode::Observe {
             Some(HeldReason::Observing)
         } else if vm.in_maintenance() {
             Some(HeldReason::Maintenance)
         } else if self.brake.pulled().is_some() && !incident.drill {
             Some(HeldReason::Brake)
-        } else if now < self.records_again {
-            Some(HeldReason::NoRecord)
         } else if remedy == Remedy::Hold {
             Some(HeldReason::NoRemedy)
         } else if counted && !vm.tries.has_left(now, &policy.budget) {
@@ -147,6 +153,8 @@ impl Engine {
         let goal = goal(remedy, incident.diagnosis.app.as_ref());
         let number = if incident.drill {
             "drill".to_owned()
+        } else if !remedy.is_destructive() {
+            "costs no try".to_owned()
         } else {
             format!("try {} of {}", plan.try_number, plan.tries)
         };
@@ -209,10 +217,13 @@ impl Engine {
                 self.brake.clear(name);
             }
         }
+        let lens = self.vms.get(name).map(|vm| self.lens(vm));
+        let served = lens.and_then(|lens| self.vms.get(name)?.view.healthy_since(&lens));
         if let Some(incident) = self.edit(id) {
             incident.times.closed = Some(now);
-            if matches!(how, Resolution::Healed) {
-                incident.times.served.get_or_insert(now);
+            if matches!(how, Resolution::Healed | Resolution::Recovered(_)) {
+                let since = served.unwrap_or(now).max(incident.times.down_since);
+                incident.times.served.get_or_insert(since);
             }
             let outage = show(incident.outage(now));
             incident.tell(now, "closed", format!("{}, outage {outage}", how.name()));

@@ -114,7 +114,7 @@ kinds! {
     /// It has no room for one more connection.
     AppExhausted: Application, 1e-3;
     /// It answers wrongly.
-    AppWrong: Application, 1e-4;
+    AppWrong: Application, 1e-5;
     /// It says that it is starting.
     AppStarting: Application, 1e-2;
     /// The probe itself cannot run.

@@ -44,9 +44,9 @@ impl Tries {
         self.at.push_back(now);
     }
 
-    /// What was begun just now was not begun after all.
-    pub fn give_back(&mut self, now: Timestamp) {
-        self.at.pop_back_if(|at| *at == now);
+    /// The last one was not made after all.
+    pub fn take_back(&mut self) {
+        self.at.pop_back();
     }
 
     /// A person said: try again.
