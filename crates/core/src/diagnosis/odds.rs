@@ -223,9 +223,9 @@ fn grounds(row: &Row, panel: &[&Evidence]) -> Grounds {
         return Grounds::Conclusive(e.kind);
     }
     // Probes and echoes go the same way to the guest: cut there, both are silent. That is one voice.
-    let voice = |e: &Evidence| match e.kind.channel() {
-        Channel::Network => Channel::Application,
-        channel => channel,
+    let voice = |e: &Evidence| {
+        let channel = e.kind.channel();
+        if channel == Channel::Network { Channel::Application } else { channel }
     };
     let mut channels: Vec<Channel> = voices.iter().map(|(e, _)| voice(e)).collect();
     channels.sort_unstable();
