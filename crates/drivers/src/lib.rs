@@ -1,5 +1,6 @@
 //! Adapters to hypervisors, one file or folder each, behind one small trait.
 
+pub mod contract;
 mod driver;
 pub mod qemu;
 

@@ -44,10 +44,6 @@ impl Machine {
         let Ok(live) = self.running() else { return Vec::new() };
         let mut glimpses = Vec::new();
         let mut see = |seen| glimpses.push(self.glimpse(&live, seen));
-        if let Ok(sample) = live.process.sample() {
-            let (state, cpu, rss) = (sample.state, sample.cpu, sample.rss);
-            see(Seen::Process(ProcessSign::Alive { state, cpu, rss }));
-        }
         let began = Instant::now();
         match live.state(began + limit).await {
             Ok(state) => {
@@ -60,6 +56,11 @@ impl Machine {
                 tracing::debug!(vm = %self.spec.name, %error, "no run state");
                 see(Seen::Hypervisor(HypervisorSign::NoAnswer { waited: began.elapsed() }));
             }
+        }
+        // Last, so that it is as fresh as the silence it may explain.
+        if let Ok(sample) = live.process.sample() {
+            let (state, cpu, rss) = (sample.state, sample.cpu, sample.rss);
+            see(Seen::Process(ProcessSign::Alive { state, cpu, rss }));
         }
         for log in [self.folder.console(), self.folder.log()] {
             let _not_there = spawn::bound(&log, LOG_MOST);

@@ -1,23 +1,17 @@
-//! The driver with a real QEMU and a guest of 46 bytes: it writes a dot to the serial line and a sector to
-//! the disk twenty times a second, for ever.
+//! A guest of 46 bytes: it writes a dot to the serial line and a sector to the disk twenty times a second,
+//! for ever.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
+use crate::bench::{Bench, LONG, SHORT, is_exit, is_state};
 use holdfast_core::action::{Fact, Found, Operation, Order};
 use holdfast_core::incident::IncidentId;
-use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Lease, Token};
-use holdfast_core::signal::{AgentPort, AgentSign, Counters, HypervisorSign, NetworkSign};
+use holdfast_core::lease::{Death, ExitStatus, Lease, Token};
+use holdfast_core::signal::{AgentPort, AgentSign, HypervisorSign, NetworkSign};
 use holdfast_core::signal::{ProcessSign, ProcessState, RunState, Seen};
-use holdfast_core::subject::VmName;
-use holdfast_drivers::qemu::{Accel, Forward, Network, Qemu, QemuVm};
-use holdfast_drivers::{Driver, DriverError, Glimpse, Injection, Question};
-use std::collections::BTreeMap;
+use holdfast_drivers::qemu::{Forward, Network, QemuVm};
+use holdfast_drivers::{Driver, DriverError, Injection, Question, contract};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-const LONG: Duration = Duration::from_secs(60); // no test waits so long; it only keeps one from hanging
-const SHORT: Duration = Duration::from_millis(400);
 
 /// ```text
 ///        xor ax,ax; mov ds,ax; mov es,ax; mov ss,ax; mov sp,0x7c00; sti
@@ -31,146 +25,26 @@ const GUEST: [u8; 46] = [
     0x13, 0xb4, 0x86, 0x31, 0xc9, 0xba, 0x50, 0xc3, 0xcd, 0x15, 0xeb, 0xde,
 ];
 
-struct Bench {
-    folder: tempfile::TempDir,
-    name: VmName,
-    next: u64,
+/// A bench with that guest.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    let mut disk = vec![0; 1 << 20];
+    disk[..GUEST.len()].copy_from_slice(&GUEST);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(bench.path("disk"), disk).unwrap();
+    bench
 }
 
-impl Bench {
-    fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("hf").tempdir().unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut disk = vec![0; 1 << 20];
-        disk[..GUEST.len()].copy_from_slice(&GUEST);
-        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-        std::fs::write(folder.path().join("disk"), disk).unwrap();
-        Self { folder, name: "orders".parse().unwrap(), next: 0 }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn vm(&self) -> QemuVm {
-        QemuVm {
-            name: self.name.clone(),
-            disk: self.path("disk"),
-            images: Vec::new(),
-            memory: 64 << 20,
-            cpus: 1,
-            accel: Accel::Tcg,
-            kernel: None,
-            network: Network::User(vec![Forward { listen: "127.0.0.1:0".parse().unwrap(), guest: 5432 }]),
-            user: None,
-            memory_state: None,
-        }
-    }
-
-    async fn open(&self) -> Qemu {
-        self.open_as(self.vm()).await
-    }
-
-    async fn open_as(&self, vm: QemuVm) -> Qemu {
-        Qemu::open(vec![vm], BTreeMap::new(), self.path("run"), self.path("evidence")).await.unwrap()
-    }
-
-    fn lease(&mut self) -> Lease {
-        self.next += 1;
-        let (incarnation, token) = (Incarnation(self.next), Token(self.next * 10));
-        Lease { vm: self.name.clone(), incarnation, token, holder: "here".parse().unwrap() }
-    }
-
-    async fn start(&mut self, qemu: &Qemu) -> Lease {
-        let lease = self.lease();
-        let started = qemu.perform(&self.name, &Order::Start { lease: lease.clone() }, LONG).await;
-        assert!(matches!(started, Ok(Fact::Started { .. })), "{started:?}");
-        lease
-    }
-
-    async fn try_do(&self, qemu: &Qemu, lease: &Lease, operation: Operation) -> Result<Fact, DriverError> {
-        let Lease { incarnation, token, .. } = *lease;
-        qemu.perform(&self.name, &Order::Perform { incarnation, token, operation }, LONG).await
-    }
-
-    async fn power_off(&self, qemu: &Qemu, lease: &Lease) -> DeathProof {
-        let Lease { incarnation, token, .. } = *lease;
-        let died = qemu.perform(&self.name, &Order::PowerOff { incarnation, token }, LONG).await;
-        let Ok(Fact::Died(proof)) = died else { panic!("{died:?}") };
-        proof
-    }
-
-    async fn state(&self, qemu: &Qemu) -> Option<RunState> {
-        match qemu.inspect(&self.name).await.unwrap() {
-            Found::Running { state, .. } => state,
-            found @ (Found::Dead(_) | Found::Unclear { .. }) => panic!("{found:?}"),
-        }
-    }
-
-    /// Waits until something is seen that fits.
-    async fn until(&self, qemu: &Qemu, what: &str, fits: impl Fn(&Seen) -> bool) -> Glimpse {
-        let wait = async {
-            loop {
-                let glimpse = qemu.next_event().await;
-                if fits(&glimpse.seen) {
-                    return glimpse;
-                }
-            }
-        };
-        tokio::time::timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{what} was not seen"))
-    }
-
-    async fn counters(&self, qemu: &Qemu) -> Counters {
-        let seen = qemu.poll(&self.name, LONG).await.into_iter().map(|glimpse| glimpse.seen);
-        let counters = seen.filter_map(|seen| {
-            if let Seen::Hypervisor(HypervisorSign::Counters(counters)) = seen {
-                Some(counters)
-            } else {
-                None
-            }
-        });
-        counters.last().unwrap()
-    }
-
-    /// Waits until the guest has written to its disk once more.
-    async fn until_it_writes(&self, qemu: &Qemu) {
-        let before = self.counters(qemu).await.writes;
-        let wait = async {
-            while self.counters(qemu).await.writes <= before {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(LONG, wait).await.expect("the guest writes");
-    }
-}
-
-/// A test that fails half-way leaves no VM behind.
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let ours = format!("path={}/", self.path("run").display());
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            if line.contains(&ours) {
-                let pid = entry.file_name();
-                let _gone = std::process::Command::new("kill").arg("-9").arg(pid).status();
-            }
-        }
-        let root = self.path("run");
-        let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
-        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let family = hierarchy.path().join(&family);
-            let _gone = std::fs::remove_dir(family.join("orders")).and_then(|()| std::fs::remove_dir(family));
-        }
-    }
-}
-
-fn is_state(state: RunState) -> impl Fn(&Seen) -> bool {
-    move |seen| *seen == Seen::Hypervisor(HypervisorSign::State(state))
+#[tokio::test]
+async fn the_driver_keeps_the_contract_of_all_drivers() {
+    let bench = bench();
+    let qemu = bench.open().await;
+    contract::check(&qemu, &bench.name, &"here".parse().unwrap(), LONG).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_vm_is_started_looked_at_paused_reset_and_ended_with_proof() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it never ran") };
@@ -198,7 +72,6 @@ async fn a_vm_is_started_looked_at_paused_reset_and_ended_with_proof() {
     let proof = bench.power_off(&qemu, &lease).await;
     assert_eq!(proof.death(), &Death::Exited { pid, status: ExitStatus::Signal(9) });
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
-    let is_exit = |seen: &Seen| matches!(seen, Seen::Process(ProcessSign::Exited { .. }));
     assert_eq!(bench.until(&qemu, "the exit", is_exit).await.incarnation, lease.incarnation);
     assert_eq!(bench.power_off(&qemu, &lease).await, proof);
     assert!(matches!(qemu.inspect(&name).await.unwrap(), Found::Dead(found) if found == proof));
@@ -207,7 +80,7 @@ async fn a_vm_is_started_looked_at_paused_reset_and_ended_with_proof() {
 
 #[tokio::test]
 async fn qemu_is_nobody_on_the_host_and_gets_nothing_that_is_not_its_own() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let uid = std::fs::metadata(bench.path("disk")).unwrap().uid();
     let status = |pid| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |text: &str, name: &str| {
@@ -245,7 +118,7 @@ async fn qemu_is_nobody_on_the_host_and_gets_nothing_that_is_not_its_own() {
 
 #[tokio::test]
 async fn old_orders_are_refused_also_after_a_restart_of_ours() {
-    let mut bench = Bench::new(); // I3
+    let mut bench = bench(); // I3
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let old = bench.start(&qemu).await;
@@ -276,7 +149,7 @@ async fn old_orders_are_refused_also_after_a_restart_of_ours() {
 
 #[tokio::test]
 async fn a_running_vm_is_adopted_and_keeps_its_ports() {
-    let mut bench = Bench::new(); // I7
+    let mut bench = bench(); // I7
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let lease = bench.start(&qemu).await;
@@ -287,7 +160,6 @@ async fn a_running_vm_is_adopted_and_keeps_its_ports() {
     bench.until_it_writes(&qemu).await;
     assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
     qemu.inject(&name, &Injection::Kill).await.unwrap();
-    let is_exit = |seen: &Seen| matches!(seen, Seen::Process(ProcessSign::Exited { .. }));
     bench.until(&qemu, "the exit", is_exit).await;
     bench.start(&qemu).await;
     assert_eq!(qemu.places(&name).ports, places.ports);
@@ -299,7 +171,7 @@ async fn a_running_vm_is_adopted_and_keeps_its_ports() {
 
 #[tokio::test]
 async fn a_vm_whose_record_is_lost_is_found_by_what_it_says_of_itself() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let lease = bench.start(&qemu).await;
@@ -323,7 +195,7 @@ async fn a_vm_whose_record_is_lost_is_found_by_what_it_says_of_itself() {
 
 #[tokio::test]
 async fn a_stopped_process_is_silent_not_dead_and_can_be_ended() {
-    let mut bench = Bench::new(); // R10
+    let mut bench = bench(); // R10
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let lease = bench.start(&qemu).await;
@@ -332,7 +204,7 @@ async fn a_stopped_process_is_silent_not_dead_and_can_be_ended() {
         let glimpses = qemu.poll(&name, SHORT).await;
         assert!(glimpses.iter().any(|g| matches!(g.seen, Seen::Hypervisor(HypervisorSign::NoAnswer { .. }))));
     }
-    let seen = qemu.poll(&name, SHORT).await.remove(0).seen;
+    let seen = qemu.poll(&name, SHORT).await.pop().unwrap().seen;
     assert!(
         matches!(seen, Seen::Process(ProcessSign::Alive { state: ProcessState::Stopped, .. })),
         "{seen:?}"
@@ -351,7 +223,7 @@ async fn a_stopped_process_is_silent_not_dead_and_can_be_ended() {
 
 #[tokio::test]
 async fn a_failing_disk_pauses_the_vm_and_it_goes_on_when_the_disk_is_back() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let lease = bench.start(&qemu).await;
@@ -374,7 +246,7 @@ async fn a_failing_disk_pauses_the_vm_and_it_goes_on_when_the_disk_is_back() {
 
 #[tokio::test]
 async fn the_cable_is_pulled_and_the_silence_of_an_absent_agent_is_told() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let lease = bench.start(&qemu).await;
@@ -392,7 +264,7 @@ async fn the_cable_is_pulled_and_the_silence_of_an_absent_agent_is_told() {
 
 #[tokio::test]
 async fn evidence_is_kept_of_a_silent_vm_too() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let lease = bench.start(&qemu).await;
@@ -413,7 +285,7 @@ async fn evidence_is_kept_of_a_silent_vm_too() {
 
 #[tokio::test]
 async fn an_image_that_a_foreign_process_writes_is_not_opened_and_the_process_is_named() {
-    let mut bench = Bench::new(); // R15
+    let mut bench = bench(); // R15
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let mut foreign = std::process::Command::new("qemu-system-x86_64")
@@ -445,7 +317,7 @@ async fn an_image_that_a_foreign_process_writes_is_not_opened_and_the_process_is
 
 #[tokio::test]
 async fn a_start_that_qemu_refuses_is_certainly_not_done_and_says_why() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap();
     let network = Network::User(vec![Forward { listen, guest: 5432 }]);
@@ -463,7 +335,7 @@ async fn a_start_that_qemu_refuses_is_certainly_not_done_and_says_why() {
 
 #[tokio::test]
 async fn a_saved_memory_goes_on_where_it_was_and_is_not_lived_twice() {
-    let mut bench = Bench::new(); // I23
+    let mut bench = bench(); // I23
     let qemu = bench.open().await;
     let name = bench.name.clone();
     let lease = bench.start(&qemu).await;

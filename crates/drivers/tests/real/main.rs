@@ -1,0 +1,7 @@
+//! The driver with a real QEMU: package `qemu-system-x86`, and `qemu-utils` for images.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bench;
+mod linux;
+mod sector;
