@@ -16,7 +16,7 @@ use crate::timeline::Timeline;
 use crate::world::{Glimpse, Plan, World};
 use holdfast_core::input::Input;
 use holdfast_core::signal::{
-    AgentPort, AgentSign, AppSign, HypervisorSign, ProbeFailure, ProcessSign, Seen, Signal,
+    AgentPort, AgentSign, AppSign, HypervisorSign, NetworkSign, ProbeFailure, ProcessSign, Seen, Signal,
 };
 use holdfast_core::subject::Subject;
 use holdfast_core::time::{Duration, Timestamp};
@@ -47,8 +47,9 @@ pub struct Options {
 pub(crate) enum Due {
     /// The world's own plan.
     World(Plan),
-    /// Something seen arrives, for this life of the daemon.
-    Hear(u32, Box<Glimpse>),
+    /// Something seen arrives, for this life of the daemon. A silence belongs to its question: an answer
+    /// may have come at the last moment.
+    Hear(u32, Box<Glimpse>, Option<Probe>),
     /// An order has its effect.
     Effect(usize),
     /// An order is answered.
@@ -209,9 +210,10 @@ impl Run {
                 self.world.happen(&plan);
                 self.settle_world();
             }
-            Due::Hear(life, glimpse) => {
+            Due::Hear(life, glimpse, probe) => {
                 if life == self.daemon.life {
-                    self.hear(*glimpse);
+                    let glimpse = self.at_last(*glimpse, probe);
+                    self.hear(glimpse);
                 }
             }
             Due::Effect(flight) => self.take_effect(flight),
@@ -292,7 +294,7 @@ impl Run {
             if let Seen::Process(ProcessSign::Exited { proof, .. }) = &glimpse.seen {
                 self.process_ended(glimpse.vm, proof);
             }
-            self.after(Duration::from_millis(late), Due::Hear(self.daemon.life, Box::new(glimpse)));
+            self.after(Duration::from_millis(late), Due::Hear(self.daemon.life, Box::new(glimpse), None));
         }
     }
 
@@ -312,12 +314,26 @@ impl Run {
             if after.is_zero() {
                 self.hear(glimpse);
             } else {
-                self.after(after, Due::Hear(self.daemon.life, Box::new(glimpse)));
+                self.after(after, Due::Hear(self.daemon.life, Box::new(glimpse), Some(probe)));
             }
         }
         if probe == Probe::Pressure && !self.options.dont_skip {
             self.skip(end);
         }
+    }
+
+    /// The silence that is about to be told, or the answer that has just come.
+    fn at_last(&self, glimpse: Glimpse, probe: Option<Probe>) -> Glimpse {
+        let Some(probe) = probe.filter(|_| is_silence(&glimpse.seen)) else { return glimpse };
+        let mut answer = None;
+        let mut note = |after: Duration, late: Glimpse| {
+            let same = std::mem::discriminant(&late.seen) == std::mem::discriminant(&glimpse.seen);
+            if same && after.is_zero() && late.incarnation == glimpse.incarnation && is_answer(&late.seen) {
+                answer = Some(late);
+            }
+        };
+        self.world.ask(probe, self.options.mutant, &mut note);
+        answer.unwrap_or(glimpse)
     }
 
     fn hear(&mut self, glimpse: Glimpse) {
@@ -361,6 +377,29 @@ impl Run {
             self.probes.push(Entry { at, ..entry });
         }
     }
+}
+
+const fn is_silence(seen: &Seen) -> bool {
+    matches!(
+        seen,
+        Seen::Hypervisor(HypervisorSign::NoAnswer { .. })
+            | Seen::Agent(AgentSign::NoAnswer { .. })
+            | Seen::Network(NetworkSign::NoAnswer { .. })
+            | Seen::Application(AppSign::Failed {
+                how: ProbeFailure::NoAnswer | ProbeFailure::Unreachable,
+                ..
+            })
+    )
+}
+
+const fn is_answer(seen: &Seen) -> bool {
+    matches!(
+        seen,
+        Seen::Hypervisor(HypervisorSign::Answered { .. })
+            | Seen::Agent(AgentSign::Answered { .. })
+            | Seen::Network(NetworkSign::Answered { .. })
+            | Seen::Application(AppSign::Answered { .. })
+    )
 }
 
 /// With `ignores-stall`: the answer came, and nobody read it in time.

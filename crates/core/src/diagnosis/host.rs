@@ -14,7 +14,7 @@ const HOST_OVERLOADED: FaultRow = FaultRow {
     seen: &[
         (HostPressed, 0.95),
         (HostCalm, 0.03),
-        (ObserverLags, 0.3),
+        (ObserverLags, 0.05),
         (HypervisorSilent, 0.02),
         (AgentSilent, 0.03),
         (AgentAway, 0.01),

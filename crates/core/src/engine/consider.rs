@@ -16,6 +16,8 @@ use crate::verify::{Verdict, judge};
 const STARTS_AT_ONCE: usize = 8;
 /// A suspicion that nothing supports any more is dropped after this.
 const SUSPICION_KEEPS: Duration = Duration::from_secs(60);
+/// An outage that no single fault explains is worth an incident after this.
+const VAGUE_AFTER: Duration = Duration::from_secs(10);
 /// Users that are not served for so long while nobody is sure why: a person is told.
 const UNSURE_AFTER: Duration = Duration::from_secs(60);
 /// A suspicion is gone when everything has answered for so long.
@@ -29,6 +31,9 @@ type Scope = Option<AppName>;
 impl Engine {
     /// Looks at a VM after something about it changed, or its time has come.
     pub(super) fn consider(&mut self, name: &VmName) {
+        let now = self.now;
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        vm.end_excuse(now);
         let Some(vm) = self.vms.get(name) else { return };
         let lens = self.lens(vm);
         let runs = matches!(vm.power, Power::On(_)) && vm.desired == Desired::Running;
@@ -99,7 +104,7 @@ impl Engine {
         evidence: &[Evidence],
     ) {
         let Some(id) = self.slot(name, scope) else {
-            if let Some(diagnosis) = found {
+            if let Some(diagnosis) = found.filter(|diagnosis| !is_vague(diagnosis, self.now)) {
                 self.open_incident(name, scope, diagnosis, evidence);
             }
             return;
@@ -424,6 +429,13 @@ fn split(found: Option<Diagnosis>) -> (Option<Diagnosis>, Option<Diagnosis>) {
         Level::Observer if diagnosis.fault == Fault::ProbeBroken => (None, Some(diagnosis)),
         Level::Observer | Level::Host => (None, None),
     }
+}
+
+/// No fault stands out, and users have not been without service for long: nothing to speak of yet.
+fn is_vague(diagnosis: &Diagnosis, now: Timestamp) -> bool {
+    let outages = diagnosis.evidence.iter().filter(|w| w.evidence.kind.is_outage());
+    let since = outages.map(|w| w.evidence.since).min();
+    diagnosis.probability < 5_000 && since.is_none_or(|since| now.since(since) < VAGUE_AFTER)
 }
 
 /// A conclusive sign that is newer than the remedy.

@@ -56,6 +56,8 @@ pub struct VmState {
     pub paused_by: Option<String>,
     /// Announced work, and when it must be over.
     pub works: BTreeMap<Work, Timestamp>,
+    /// When last looked at, something excused slow answers.
+    pub excused: bool,
     /// Its recoveries that still count (I6).
     pub tries: Tries,
     /// The one thing that is being done to it.
@@ -86,6 +88,7 @@ impl VmState {
             maintenance: None,
             paused_by: None,
             works: BTreeMap::new(),
+            excused: false,
             tries: Tries::default(),
             job: None,
             incident: None,
@@ -126,6 +129,14 @@ impl VmState {
         );
         let announced = self.works.keys().any(|work| *work != Work::Drill);
         by_hand || announced || self.view.is_frozen(now)
+    }
+
+    /// What was silent while something excused it, is silent from now on if it stays so.
+    pub fn end_excuse(&mut self, now: Timestamp) {
+        let excused = self.is_excused(now);
+        if std::mem::replace(&mut self.excused, excused) && !excused {
+            self.view.begin_silence(now);
+        }
     }
 
     /// Every application has answered lately, and since then.

@@ -61,6 +61,14 @@ impl AppView {
         *self = Self { pulse, ..Self::default() };
     }
 
+    /// Silence begins now, if it is silent.
+    pub fn begin_silence(&mut self, now: Timestamp) {
+        self.pulse.begin_silence(now);
+        if matches!(self.failure, Some((ProbeFailure::NoAnswer | ProbeFailure::Unreachable, ..))) {
+            self.failure = None;
+        }
+    }
+
     /// The observer slept for so long.
     pub fn forgive(&mut self, slept: Duration) {
         self.pulse.forgive(slept);

@@ -33,6 +33,11 @@ impl NetworkView {
         self.pulse.renew();
     }
 
+    /// Silence begins now, if it is silent.
+    pub fn begin_silence(&mut self, now: Timestamp) {
+        self.pulse.begin_silence(now);
+    }
+
     /// The observer slept for so long.
     pub fn forgive(&mut self, slept: Duration) {
         self.pulse.forgive(slept);

@@ -45,6 +45,14 @@ impl Pulse {
         self.failures = self.failures.min(1);
     }
 
+    /// Silence begins now, if it is silent.
+    pub fn begin_silence(&mut self, now: Timestamp) {
+        if self.failures > 0 {
+            self.answered = self.answered.map(|_| now);
+            (self.failed_first, self.failures) = (None, 0);
+        }
+    }
+
     /// When it last answered.
     pub const fn answered(&self) -> Option<Timestamp> {
         self.answered

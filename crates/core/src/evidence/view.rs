@@ -150,6 +150,13 @@ impl VmView {
         self.apps.values_mut().for_each(|app| app.forgive(slept));
     }
 
+    /// From now on silence counts again: what nobody could expect to hear before is no part of it.
+    pub fn begin_silence(&mut self, now: Timestamp) {
+        self.agent.begin_silence(now);
+        self.network.begin_silence(now);
+        self.apps.values_mut().for_each(|app| app.begin_silence(now));
+    }
+
     /// The boot in progress, if any, and when it is overdue.
     pub fn boot(&self) -> Option<Boot> {
         self.lifecycle.boot()
