@@ -282,6 +282,8 @@ pub enum FindingKind {
     AppStarting,
     /// A database is ready.
     AppReady,
+    /// Somebody told the guest or a database to stop: what ends now ends on purpose.
+    GoingDown,
 }
 
 /// What the guest agent answered.
@@ -319,6 +321,11 @@ pub enum AgentSign {
         available: u64,
         /// Bytes in all.
         total: u64,
+    },
+    /// Whether its network card has a cable plugged in.
+    Carrier {
+        /// It has.
+        up: bool,
     },
     /// What the guest's kernel says of the port of an application.
     Service {

@@ -1,7 +1,7 @@
 //! One VM, looked at as a whole: judged, its incidents moved on, and what is wanted set against what is.
 
 use super::{Desired, Engine, VmState};
-use crate::action::Reason;
+use crate::action::{Operation, Reason};
 use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
 use crate::evidence::{Evidence, Lens};
 use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
@@ -104,7 +104,7 @@ impl Engine {
         evidence: &[Evidence],
     ) {
         let Some(id) = self.slot(name, scope) else {
-            if let Some(diagnosis) = found.filter(|diagnosis| !is_vague(diagnosis, self.now)) {
+            if let Some(diagnosis) = found.filter(|d| !is_vague(d, self.now) && self.may_open(name, d)) {
                 self.open_incident(name, scope, diagnosis, evidence);
             }
             return;
@@ -118,6 +118,13 @@ impl Engine {
             Phase::Held(reason) => self.update_held(id, name, found, lens, &reason),
             Phase::Closed(_) => {}
         }
+    }
+
+    /// What an application does while it is being restarted says nothing about its guest.
+    fn may_open(&self, name: &VmName, diagnosis: &Diagnosis) -> bool {
+        let job = self.vms.get(name).and_then(|vm| vm.job.as_ref());
+        let restarting = job.is_some_and(|job| matches!(job.goal, Goal::Do(Operation::RestartApp(_))));
+        !restarting || matches!(diagnosis.grounds, Grounds::Conclusive(_))
     }
 
     fn open_incident(&mut self, name: &VmName, scope: &Scope, diagnosis: Diagnosis, evidence: &[Evidence]) {
@@ -255,6 +262,9 @@ impl Engine {
         if found.is_none() && self.healthy_for(name, lens).is_some_and(|healthy| healthy >= enough) {
             return self.close(id, name, Resolution::Healed);
         }
+        if found.is_none() && *reason == HeldReason::NoRemedy && self.is_over(id, name, lens) {
+            return self.close(id, name, Resolution::Healed); // what is still down has another cause
+        }
         if let (HeldReason::Unsure, Some(diagnosis)) = (reason, &found) {
             self.revise(id, name, diagnosis.clone());
         }
@@ -280,6 +290,12 @@ impl Engine {
             }
             self.update_suspected(id, name, found, lens);
         }
+    }
+
+    /// The guest itself says, freshly, that the cause is gone: its agent answers, its disk has room.
+    fn is_over(&self, id: IncidentId, name: &VmName, lens: &Lens) -> bool {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return false };
+        incident.app().is_none() && incident.fault() == Fault::GuestDiskFull && vm.view.has_room(lens)
     }
 
     fn update_verifying(

@@ -365,7 +365,8 @@ impl Engine {
             hang_after: vm.policy.hang_after,
             trust_silence: self.view.trusts_silence(self.now),
             patience,
-            booting: vm.view.boot_due(vm.policy.boot_limit, patience).is_some_and(|due| self.now < due),
+            booting: vm.view.is_going_down(self.now)
+                || vm.view.boot_due(vm.policy.boot_limit, patience).is_some_and(|due| self.now < due),
             excused: vm.is_excused(self.now),
         }
     }

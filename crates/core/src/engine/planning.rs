@@ -134,6 +134,10 @@ impl Engine {
         if vm.job.is_some() {
             return Some((now + LOOK_EVERY, "something else is being done to it".into()));
         }
+        let wider = incident.app().is_some() && vm.incident.is_some();
+        if wider && matches!(remedy, Remedy::ResetGuest | Remedy::RestartVm) {
+            return Some((now + LOOK_EVERY, "a wider fault is suspected".into()));
+        }
         if remedy == Remedy::ResumeIo {
             let soon = now.since(incident.times.opened) < RESUMES_SOON;
             let last = incident.attempts.last().filter(|a| a.remedy == Remedy::ResumeIo)?;

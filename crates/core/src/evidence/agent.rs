@@ -59,7 +59,7 @@ impl AgentView {
                     Some(Disk { mount, used: *used, total: *total, read_only: *read_only, since, at });
             }
             AgentSign::Memory { available, total } => self.memory = Some((*available, *total, at)),
-            AgentSign::Service { .. } | AgentSign::Check { .. } => {} // of one application
+            AgentSign::Service { .. } | AgentSign::Check { .. } | AgentSign::Carrier { .. } => {} // of one application
         }
     }
 
@@ -76,6 +76,13 @@ impl AgentView {
     /// File systems are frozen: writes hang on purpose.
     pub fn is_frozen(&self, now: Timestamp) -> bool {
         self.frozen.is_some_and(|(frozen, at)| frozen && now.since(at) <= FROZEN_KEEPS)
+    }
+
+    /// It answers, and says that there is room on its disks.
+    pub fn has_room(&self, lens: &Lens) -> bool {
+        let room =
+            self.disk.as_ref().is_some_and(|disk| lens.is_fresh(disk.at) && !is_full(disk.used, disk.total));
+        room && self.is_alive(lens)
     }
 
     /// It answers.

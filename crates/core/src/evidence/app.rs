@@ -49,6 +49,7 @@ impl AppView {
             AgentSign::Answered { .. }
             | AgentSign::NoAnswer { .. }
             | AgentSign::Frozen(_)
+            | AgentSign::Carrier { .. }
             | AgentSign::FileSystem { .. }
             | AgentSign::Memory { .. } => {}
         }

@@ -9,9 +9,13 @@ use std::collections::BTreeMap;
 /// A line on the console loses half its weight in this time.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
+/// What is told to stop may take so long to stop, and to come back if it was a restart.
+const GOING_DOWN: Duration = Duration::from_secs(15);
+
 /// What is remembered of the console: the newest line of each kind, and how often it came.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ConsoleView {
+    going_down: Option<Timestamp>,
     lines: Option<Timestamp>,
     found: BTreeMap<FindingKind, Found>,
 }
@@ -28,6 +32,10 @@ impl ConsoleView {
     pub fn observe(&mut self, at: Timestamp, sign: &ConsoleSign) {
         self.lines = Some(at);
         let ConsoleSign::Finding(finding) = sign else { return };
+        if finding.kind == FindingKind::GoingDown {
+            self.going_down = Some(at);
+            return;
+        }
         let entry = self.found.entry(finding.kind).or_insert_with(|| Found {
             first: at,
             last: at,
@@ -42,6 +50,11 @@ impl ConsoleView {
     /// A kernel started booting, or the guest proved healthy: older lines speak of the past.
     pub fn turn_page(&mut self) {
         self.found.clear();
+    }
+
+    /// Somebody told the guest or its database to stop: it has this long to be gone, or back.
+    pub fn is_going_down(&self, now: Timestamp) -> bool {
+        self.going_down.is_some_and(|at| now.since(at) <= GOING_DOWN)
     }
 
     /// Whether it shows anything that matters.
@@ -76,6 +89,7 @@ const fn meaning(kind: FindingKind) -> Option<Kind> {
         FindingKind::BootStarted
         | FindingKind::BootFinished
         | FindingKind::AppStarting
-        | FindingKind::AppReady => return None,
+        | FindingKind::AppReady
+        | FindingKind::GoingDown => return None,
     })
 }

@@ -15,6 +15,8 @@ const IDLE_AFTER: Duration = Duration::from_secs(5);
 const WATCHDOG_HALF_LIFE: Duration = Duration::from_secs(20);
 /// Resets by the guest that still count.
 const RESETS_KEPT: usize = 8;
+/// A machine that is reset pulses its reset line several times: events this close are one reset.
+const ONE_RESET: Duration = Duration::from_secs(3);
 /// So many resets without a healthy moment between make a boot loop.
 const LOOP_RESETS: usize = 3;
 
@@ -30,6 +32,7 @@ pub struct HypervisorView {
     moved: Option<Timestamp>,
     still_since: Option<Timestamp>,
     resets: VecDeque<Timestamp>,
+    reset_at: Option<Timestamp>,
 }
 
 impl HypervisorView {
@@ -63,7 +66,8 @@ impl HypervisorView {
         self.panicked = None;
         self.watchdog = None;
         self.moved = Some(at);
-        if by_guest {
+        let again = self.reset_at.replace(at).is_some_and(|last| at.since(last) < ONE_RESET);
+        if by_guest && !again {
             self.resets.push_back(at);
             if self.resets.len() > RESETS_KEPT {
                 self.resets.pop_front();

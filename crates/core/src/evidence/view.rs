@@ -8,7 +8,9 @@ use super::lifecycle::LifecycleView;
 use super::network::NetworkView;
 use super::process::ProcessView;
 use super::{Boot, BootCause, Evidence, FULL, Kind, Lens};
-use crate::signal::{AgentSign, ConsoleSign, FindingKind, HypervisorSign, RunState, Seen, Signal};
+use crate::signal::{
+    AgentSign, ConsoleSign, FindingKind, HypervisorSign, NetworkSign, RunState, Seen, Signal,
+};
 use crate::subject::{AppName, Subject};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,10 @@ impl VmView {
                 if let Some(app) = self.app_mut(&signal.subject) {
                     app.observe_inside(at, sign);
                 }
+            }
+            // A guest that says its cable is out is believed: the remedy costs nobody anything.
+            Seen::Agent(AgentSign::Carrier { up }) => {
+                self.network.observe(at, &NetworkSign::Link { up: *up })
             }
             Seen::Agent(sign) => {
                 self.has_agent |= matches!(sign, AgentSign::Answered { .. });
@@ -170,6 +176,16 @@ impl VmView {
     /// File systems are frozen: writes hang on purpose.
     pub fn is_frozen(&self, now: Timestamp) -> bool {
         self.agent.is_frozen(now)
+    }
+
+    /// Somebody in the guest told it, or its database, to stop: what is missing now is missing on purpose.
+    pub fn is_going_down(&self, now: Timestamp) -> bool {
+        self.console.is_going_down(now)
+    }
+
+    /// The agent answers, and says that there is room on the disks.
+    pub fn has_room(&self, lens: &Lens) -> bool {
+        self.agent.has_room(lens)
     }
 
     /// The run state last heard of.

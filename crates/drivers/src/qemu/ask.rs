@@ -14,6 +14,8 @@ use tokio::time::Instant;
 const PORT: Duration = Duration::from_millis(300);
 /// So much of a file of the guest's kernel is read.
 const FILE_MOST: usize = 512 * 1024;
+/// What the first network card is called under Linux, on the machines that this driver makes.
+const CARDS: [&str; 4] = ["eth0", "ens3", "ens4", "enp0s3"];
 /// Those that are full or read-only by nature.
 const IMAGES: [&str; 6] = ["iso9660", "udf", "squashfs", "erofs", "cramfs", "romfs"];
 
@@ -83,6 +85,9 @@ async fn health(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), Agen
     if let Some((available, total)) = memory.and_then(|text| read_memory(&String::from_utf8_lossy(&text))) {
         signs.push((None, AgentSign::Memory { available, total }));
     }
+    if let Some(up) = carrier(session).await? {
+        signs.push((None, AgentSign::Carrier { up }));
+    }
     let systems = optional(session.file_systems().await)?;
     let mounts = optional(session.read_file("/proc/mounts", FILE_MOST).await)?.unwrap_or_default();
     let mounts = String::from_utf8_lossy(&mounts);
@@ -90,6 +95,20 @@ async fn health(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), Agen
         signs.push((None, worst));
     }
     Ok(())
+}
+
+/// Whether the guest's network card has a cable, by the names that cards have under Linux. A card that is
+/// switched off inside the guest does not tell.
+async fn carrier(session: &mut Session<'_>) -> Result<Option<bool>, AgentError> {
+    for card in CARDS {
+        let said = optional(session.read_file(&format!("/sys/class/net/{card}/carrier"), 16).await)?;
+        match said.as_deref() {
+            Some(b"0\n") => return Ok(Some(false)),
+            Some(b"1\n") => return Ok(Some(true)),
+            Some(_) | None => {}
+        }
+    }
+    Ok(None)
 }
 
 /// An agent may know fewer questions than we do.

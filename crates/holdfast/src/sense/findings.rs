@@ -65,6 +65,7 @@ const fn kind(kind: Kind) -> FindingKind {
         Kind::AppPanic => FindingKind::AppPanic,
         Kind::AppStarting => FindingKind::AppStarting,
         Kind::AppReady => FindingKind::AppReady,
+        Kind::GoingDown => FindingKind::GoingDown,
     }
 }
 

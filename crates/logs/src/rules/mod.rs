@@ -48,6 +48,8 @@ pub enum Kind {
     AppStarting,
     /// A database is ready.
     AppReady,
+    /// Somebody told the system or a database to stop: what ends now ends on purpose.
+    GoingDown,
 }
 
 /// Who must have written a line for a rule to count.

@@ -126,4 +126,16 @@ pub(super) const RULES: &[Rule] = &[
         not: &[],
         source: "PostgreSQL src/backend/postmaster/postmaster.c",
     },
+    Rule {
+        name: "postgres-told-to-stop",
+        means: "PostgreSQL was told to shut down",
+        kind: Kind::GoingDown,
+        by: By::Anyone,
+        needs: " shutdown request",
+        pattern: "received (?:smart|fast|immediate) shutdown request",
+        unless: "",
+        example: "pg 2026-11-23 21:53:02.120 UTC [59] LOG:  received fast shutdown request",
+        not: &["user asked for a shutdown request form"],
+        source: "PostgreSQL src/backend/postmaster/postmaster.c",
+    },
 ];
