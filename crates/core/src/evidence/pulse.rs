@@ -33,7 +33,8 @@ impl Pulse {
 
     /// Forgets what was seen, keeps what was learned: a new incarnation answers for itself.
     pub fn renew(&mut self) {
-        let heartbeat = std::mem::take(&mut self.heartbeat);
+        let mut heartbeat = std::mem::take(&mut self.heartbeat);
+        heartbeat.interrupt();
         *self = Self { heartbeat, ..Self::default() };
     }
 
