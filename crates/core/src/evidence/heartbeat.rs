@@ -661,7 +661,7 @@ mod tests {
                 due += 100 * MS;
                 if below(1_200, &mut dice) == 0 {
                     if pauses {
-                        due += 20 * MS << below(6, &mut dice);
+                        due += (20 * MS) << below(6, &mut dice);
                     } else {
                         while below(4, &mut dice) > 0 {
                             due += 100 * MS;
