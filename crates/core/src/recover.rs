@@ -212,6 +212,10 @@ impl Job {
                 Next::Failed(why.clone())
             }
             (Step::Doing | Step::Releasing, Ended::Done(_)) => Next::Finished,
+            (Step::Claiming, Ended::Failed { why }) => {
+                *power = Power::Unknown; // the store knows of another incarnation, or cannot be written
+                Next::Unknown(why.clone())
+            }
             (_, Ended::Failed { why }) => Next::Failed(why.clone()),
             (_, Ended::Unknown { why }) => {
                 *power = Power::Unknown;

@@ -10,6 +10,7 @@ use holdfast_core::engine::{Desired, Engine, Reaction};
 use holdfast_core::incident::Phase;
 use holdfast_core::input::Input;
 use holdfast_core::lease::{Incarnation, Lease};
+use holdfast_core::policy::Mode;
 use holdfast_core::subject::VmName;
 use holdfast_core::time::{Duration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -337,9 +338,12 @@ impl Checker {
                 .filter_map(|id| engine.incident(id))
                 .any(|incident| matches!(incident.phase, Phase::Held(_)));
             let settled = match status.state.as_str() {
-                "running" => !machine.is_ill(),
+                "running" => !machine.is_ill() || machine.is_unseen(),
                 "held" => held,
-                "stopped" => state.desired != Desired::Running && machine.process.is_none(),
+                "stopped" => {
+                    let told_not_to = state.in_maintenance() || state.policy.mode == Mode::Observe;
+                    machine.process.is_none() && (state.desired != Desired::Running || told_not_to)
+                }
                 "paused" => state.paused_by.is_some(),
                 _ => false,
             };

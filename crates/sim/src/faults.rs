@@ -299,6 +299,10 @@ pub enum Happening {
     Daemon(DaemonFault),
     /// The configuration is read again, with or without this VM.
     Reload(Option<VmName>),
+    /// Persons repair what is broken, and release what is held.
+    Repair,
+    /// Persons restart every VM that is ill.
+    RestartIll,
     /// The wall clock jumps by so many seconds.
     WallClock(i64),
     Person(VmName, PersonWish),
@@ -321,6 +325,7 @@ impl Happening {
             Self::Daemon(fault) => Self::Daemon(fault.undo()?),
             Self::Reload(Some(_)) => Self::Reload(None),
             Self::Reload(None) | Self::WallClock(_) | Self::Person(..) => return None,
+            Self::Repair | Self::RestartIll => return None,
         })
     }
 
@@ -355,6 +360,8 @@ impl Happening {
             "daemon" => parse_daemon(rest),
             "wall" => parse_wall_clock(rest),
             "person" => parse_person(rest),
+            "everything" if rest == "is repaired" => Some(Self::Repair),
+            "everything" if rest == "ill is restarted" => Some(Self::RestartIll),
             order if ORDERS.contains(&order) => {
                 of(rest).and_then(|(vm, what)| Some(Self::Order(order.to_owned(), vm, Quirk::parse(&what)?)))
             }
@@ -469,6 +476,8 @@ impl fmt::Display for Happening {
             Self::Order(order, vm, quirk) => write!(f, "{order} of {vm} {}", quirk.text()),
             Self::Host(fault) => write!(f, "host {}", fault.text()),
             Self::Daemon(fault) => write!(f, "daemon {}", fault.text()),
+            Self::Repair => f.write_str("everything is repaired"),
+            Self::RestartIll => f.write_str("everything ill is restarted"),
             Self::Reload(None) => f.write_str("daemon reloads"),
             Self::Reload(Some(vm)) => write!(f, "daemon reloads without {vm}"),
             Self::WallClock(by) => {
@@ -521,6 +530,7 @@ mod tests {
         let vm = || "web".parse::<VmName>().expect("a name");
         let app = || "db".parse::<AppName>().expect("a name");
         let mut all = vec![Happening::Reload(None), Happening::Reload(Some(vm())), Happening::WallClock(-60)];
+        all.extend([Happening::Repair, Happening::RestartIll]);
         all.extend(ProcessFault::ALL.iter().map(|f| Happening::Process(vm(), *f)));
         all.extend(HypervisorFault::ALL.iter().map(|f| Happening::Hypervisor(vm(), *f)));
         all.extend(GuestFault::ALL.iter().map(|f| Happening::Guest(vm(), *f)));

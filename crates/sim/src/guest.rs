@@ -136,6 +136,8 @@ pub(crate) struct Guest {
     /// The agent has come up in this boot.
     pub(crate) has_agent: bool,
     pub(crate) busy: bool,
+    /// It has said something untrue: what it says next to that is its own doing (I17).
+    pub(crate) misleads: bool,
     pub(crate) writes_nothing: bool,
     pub(crate) frozen: bool,
     pub(crate) net_lost: bool,
@@ -166,6 +168,7 @@ impl Guest {
             agent: AgentFault::Answers,
             has_agent: false,
             busy: false,
+            misleads: false,
             writes_nothing: false,
             frozen: false,
             net_lost: false,
@@ -186,6 +189,7 @@ impl Guest {
         self.agent = AgentFault::Answers;
         self.has_agent = false;
         (self.busy, self.frozen, self.net_lost) = (false, false, false);
+        self.misleads = false;
         (self.read_only, self.low_memory) = (false, false);
         for app in &mut self.apps {
             app.broken &= app.ruined;
@@ -234,13 +238,22 @@ impl Guest {
         }
     }
 
-    /// Something is wrong inside that no patience ends. A slow, busy, frozen or booting guest is well.
+    /// Nobody inside answers in time, though it is well.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.busy || self.frozen || self.apps.iter().any(|app| app.slow)
+    }
+
+    /// Something is wrong inside that no patience ends. A slow, busy, frozen or booting guest is well: unless
+    /// it gives other signs of a hang, or is frozen with nobody inside to say so.
     pub(crate) fn is_ill(&self) -> bool {
         let failing_boot = self.boot_fault.is_some_and(|fault| fault != GuestFault::BootsSlowly);
         match self.life {
             Life::Booting(_) => failing_boot || self.apps.iter().any(|app| app.ruined),
             Life::Up => {
+                let looks_hung = self.is_slow() && (self.misleads || self.writes_nothing);
+                let stuck = self.frozen && self.agent != AgentFault::Answers;
                 let defect = self.net_lost || self.read_only || self.disk_full || self.low_memory;
+                let defect = defect || looks_hung || stuck;
                 defect || self.apps.iter().any(App::is_ill)
             }
             Life::Off | Life::Hung { .. } | Life::Panicked => true,

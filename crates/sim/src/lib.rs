@@ -22,6 +22,7 @@ mod random;
 mod run;
 pub mod scenario;
 mod sense;
+pub mod simulate;
 mod story;
 mod strike;
 mod timeline;

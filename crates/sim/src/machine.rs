@@ -137,6 +137,11 @@ impl Machine {
         self.is_ill() || self.ill_at.is_some_and(|at| now.since(at) <= within)
     }
 
+    /// At most one voice speaks of what goes on inside, so nobody can be sure of it.
+    pub(crate) fn is_unseen(&self) -> bool {
+        self.guest.apps.is_empty() && self.executes()
+    }
+
     /// Its users are served, and nothing at all is wrong with it.
     pub(crate) fn is_well(&self) -> bool {
         let h = &self.hypervisor;

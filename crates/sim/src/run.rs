@@ -7,7 +7,7 @@
 use crate::checker::Checker;
 use crate::daemon::{Daemon, Running};
 use crate::driver::Flight;
-use crate::faults::{DaemonFault, Happening, HostFault};
+use crate::faults::{DaemonFault, Happening, HostFault, PersonWish};
 use crate::machine::Machine;
 use crate::mutant::Mutant;
 use crate::sense::Probe;
@@ -36,8 +36,6 @@ pub struct Options {
     pub crash_at: Vec<u64>,
     /// The daemon stalls at this point for so long.
     pub stall_at: Option<(u64, Duration)>,
-    /// All faults are over at this time, and persons let go of what they held; at the end all must be well (I21).
-    pub heal_at: Option<Duration>,
     /// Write no timeline.
     pub quiet: bool,
 }
@@ -154,7 +152,7 @@ impl Run {
                 When::Upon(_) => {}
             }
         }
-        if let Some(at) = self.options.heal_at {
+        if let Some(at) = self.story.heals {
             self.at(Timestamp::ZERO + at, Due::Heal);
         }
     }
@@ -255,6 +253,8 @@ impl Run {
                     self.checker.daemon_struck(self.world.now, &before, &after);
                 }
             }
+            Happening::Repair => self.repair(),
+            Happening::RestartIll => self.restart_ill(),
             Happening::Reload(without) => self.reload(without.clone()),
             Happening::Person(vm, wish) => {
                 self.timeline.asks(happening);
@@ -272,6 +272,29 @@ impl Run {
             _ => self.world.strike(happening),
         }
         self.settle_world();
+    }
+
+    /// Persons repair what is broken, and let go of what was held.
+    fn repair(&mut self) {
+        self.heal();
+        for vm in 0..self.world.machines.len() {
+            let name = self.world.machines[vm].setup.name.clone();
+            for wish in [PersonWish::EndMaintenance, PersonWish::Release] {
+                self.strike(&Happening::Person(name.clone(), wish));
+            }
+        }
+    }
+
+    /// Persons restart every VM that is still ill.
+    fn restart_ill(&mut self) {
+        for vm in 0..self.world.machines.len() {
+            let machine = &self.world.machines[vm];
+            let (name, runs) = (machine.setup.name.clone(), machine.process.is_some());
+            if !machine.is_well() {
+                let wish = if runs { PersonWish::Restart { at_once: true } } else { PersonWish::Start };
+                self.strike(&Happening::Person(name, wish));
+            }
+        }
     }
 
     /// All faults are over, and persons let go of what they had stopped.

@@ -3,12 +3,16 @@
 use crate::checker::Violation;
 use crate::run::{Options, Run};
 use crate::story::{RULE, Story, StoryError, When};
+use holdfast_core::diagnosis::Fault;
+use holdfast_core::plan::Remedy;
 use holdfast_core::time::{Duration, Timestamp};
 use std::path::{Path, PathBuf};
 
 /// What came of a story.
 #[derive(Clone, Debug)]
 pub struct Told {
+    /// The confirmed faults, and the remedies that were tried for each.
+    pub outcomes: Vec<(Fault, Vec<Remedy>)>,
     /// What Holdfast did and said.
     pub timeline: Vec<String>,
     /// Invariants that did not hold.
@@ -24,24 +28,24 @@ pub struct Told {
 /// The end of a story that does not say when it ends: so long after its last event.
 const AFTERMATH: Duration = Duration::from_secs(120);
 /// `T_CONV` of SAFETY.md for one host: the longest boot and a minute.
-pub(crate) const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Runs a story.
 #[must_use]
 pub fn tell(story: &Story, options: Options) -> Told {
-    let mut lasts = lasts(story);
-    let heals = options.heal_at;
+    let lasts = lasts(story);
     let mut run = Run::new(story.clone(), options);
-    if let Some(at) = heals {
-        let boot = story.vms.iter().map(|vm| vm.policy.boot_limit).max().unwrap_or_default();
-        lasts = lasts.max(at + boot + GRACE);
-    }
     run.until(Timestamp::ZERO + lasts);
     run.timeline.end(run.world.now, &run.daemon.engine);
-    if heals.is_some() && run.checker.violations.is_empty() {
+    if story.heals.is_some() && run.checker.violations.is_empty() {
         run.checker.converged(&run.daemon.engine, &run.world);
     }
+    let incidents = run.daemon.engine.incidents();
+    let outcomes = incidents
+        .filter(|incident| incident.is_confirmed())
+        .map(|incident| (incident.fault(), incident.attempts.iter().map(|attempt| attempt.remedy).collect()));
     Told {
+        outcomes: outcomes.collect(),
         timeline: run.timeline.lines,
         violations: run.checker.violations,
         lasted: lasts,
@@ -58,7 +62,9 @@ pub fn lasts(story: &Story) -> Duration {
         When::Every { period, times } => period * times + event.lasting.unwrap_or_default(),
         When::Upon(_) => Duration::ZERO,
     });
-    story.until.unwrap_or_else(|| last.max().unwrap_or_default() + AFTERMATH)
+    let told = story.until.unwrap_or_else(|| last.max().unwrap_or_default() + AFTERMATH);
+    let boot = story.vms.iter().map(|vm| vm.policy.boot_limit).max().unwrap_or_default();
+    story.heals.map_or(told, |at| story.until.unwrap_or_default().max(at + boot + GRACE))
 }
 
 /// What is wrong with a story file.

@@ -122,7 +122,7 @@ impl World {
         let draw = |n| noise(self.seed, probe.number() + 1_000_000, self.now.as_micros(), n);
         let millis = match (slow_guest, self.host.slow, self.host.pressed) {
             (true, _, _) => 2_500 + draw(1_000),
-            (_, true, _) => 500 + draw(1_000),
+            (_, true, _) => 400 + draw(800),
             (_, _, true) => 100 + draw(1_100),
             (false, false, false) => return Duration::from_micros(micros + draw(micros)),
         };

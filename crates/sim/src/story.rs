@@ -20,6 +20,8 @@ pub struct Story {
     pub vms: Vec<VmSetup>,
     /// What happens.
     pub events: Vec<Event>,
+    /// All faults are over then; some time later every VM must be well or held (I21).
+    pub heals: Option<Duration>,
     /// When it ends; `None`: two minutes after the last event with a time.
     pub until: Option<Duration>,
 }
@@ -155,6 +157,7 @@ struct Reader {
     last: usize,      // how many VMs the clauses that follow are about
     named_apps: bool, // they have named their applications, so there is no usual one
     events: Vec<Event>,
+    heals: Option<Duration>,
     until: Option<Duration>,
 }
 
@@ -166,6 +169,10 @@ impl Reader {
             return Ok(());
         }
         if line.is_empty() || line.starts_with('#') {
+            return Ok(());
+        }
+        if let Some(at) = line.strip_prefix("all faults end at ") {
+            self.heals = Some(duration(at)?);
             return Ok(());
         }
         if let Some(long) = line.strip_prefix("until ") {
@@ -266,8 +273,8 @@ impl Reader {
         if !told {
             return Err("the first line says `NAME: why this is told, and which invariants`".into());
         }
-        let (why, vms, events, until) = (self.why, self.vms, self.events, self.until);
-        Ok(Story { why, host, vms, events, until })
+        let Self { why, vms, events, heals, until, .. } = self;
+        Ok(Story { why, host, vms, events, heals, until })
     }
 }
 
@@ -398,6 +405,7 @@ impl fmt::Display for Story {
             let lasting = event.lasting.map(|long| format!(" for {}", duration_text(long)));
             writeln!(f, "{}: {}{}", event.when, event.what, lasting.unwrap_or_default())?;
         }
+        self.heals.map_or(Ok(()), |at| writeln!(f, "all faults end at {}", duration_text(at)))?;
         self.until.map_or(Ok(()), |until| writeln!(f, "until {}", duration_text(until)))
     }
 }
@@ -416,6 +424,7 @@ at 60s: process web stops for 2.5s
 every 59m, 5 times: process web dies
 when power-off of web is recorded: daemon crashes for 3s
 when web is waiting: person maintains web for 60s
+all faults end at 4h
 until 5h
 ";
 

@@ -52,6 +52,7 @@ impl World {
             Happening::Host(fault) => self.strike_host(*fault),
             Happening::WallClock(by) => self.host.wall = self.host.wall.saturating_add(*by),
             Happening::Daemon(_) | Happening::Reload(_) | Happening::Person(..) => {}
+            Happening::Repair | Happening::RestartIll => {}
         }
     }
 
@@ -130,12 +131,13 @@ impl World {
             GuestFault::Reboots => self.reset(vm, true),
             GuestFault::PowersDown => self.power_down(vm),
             GuestFault::TripsWatchdog => {
+                self.machines[vm].guest.misleads = true;
                 self.tell(vm, Seen::Hypervisor(HypervisorSign::WatchdogFired));
             }
             GuestFault::Busy => self.machines[vm].guest.busy = true,
             GuestFault::WritesNothing => self.machines[vm].guest.writes_nothing = true,
             GuestFault::NetLost => self.machines[vm].guest.net_lost = true,
-            GuestFault::Freezes => self.machines[vm].guest.frozen = true,
+            GuestFault::Freezes => self.machines[vm].guest.frozen = self.machines[vm].setup.agent,
             GuestFault::OutOfMemory | GuestFault::DiskFull | GuestFault::ReadOnly => self.starve(vm, fault),
             GuestFault::PrintsPanic
             | GuestFault::PrintsOutOfMemory
@@ -179,6 +181,7 @@ impl World {
             GuestFault::PrintsHungTask => (FindingKind::HungTask, "INFO: task cp:7 blocked for 120 seconds"),
             _ => (FindingKind::KernelPanic, "Kernel panic - not syncing: printed by a program"),
         };
+        self.machines[vm].guest.misleads = true;
         self.print(vm, kind, line);
     }
 

@@ -31,7 +31,7 @@ const APP_HUNG: FaultRow = FaultRow {
     once_in: days(180),
     seen: &[
         (AppMute, 0.95),
-        (AppExhausted, 0.2),
+        (AppExhausted, 0.5),
         (AppRefused, 0.001),
         (AppAnswers, 1e-6),
         (QueueGrows, 0.9),

@@ -13,7 +13,7 @@ const HOST_OVERLOADED: FaultRow = FaultRow {
     once_in: days(7),
     seen: &[
         (HostPressed, 0.95),
-        (HostCalm, 0.03),
+        (HostCalm, 0.005),
         (ObserverLags, 0.05),
         (HypervisorSilent, 0.02),
         (AgentSilent, 0.03),

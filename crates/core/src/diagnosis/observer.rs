@@ -12,7 +12,7 @@ const OBSERVER_SLOW: FaultRow = FaultRow {
     once_in: days(7),
     seen: &[
         (ObserverLags, 0.95),
-        (ObserverOnTime, 0.03),
+        (ObserverOnTime, 0.002),
         (HypervisorSilent, 0.05),
         (AgentSilent, 0.05),
         (AppMute, 0.05),

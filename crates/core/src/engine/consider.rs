@@ -48,10 +48,12 @@ impl Engine {
         self.schedule(name);
     }
 
-    /// A VM is judged while it is meant to run and nobody but an incident works on it.
+    /// A VM is judged while it is meant to run and nobody but an incident works on it; not while it is being
+    /// ended and started by ourselves, which would look like a crash.
     fn may_judge(&self, name: &VmName) -> bool {
         let Some(vm) = self.vms.get(name) else { return false };
-        let ours = vm.job.as_ref().is_none_or(|job| job.incident().is_some());
+        let operates = |job: &Job| job.incident().is_some() && matches!(job.goal, Goal::Do(_));
+        let ours = vm.job.as_ref().is_none_or(operates);
         vm.desired == Desired::Running && vm.power != Power::Unknown && ours && vm.paused_by.is_none()
     }
 

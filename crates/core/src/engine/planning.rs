@@ -76,7 +76,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return };
         let absorbed: Vec<IncidentId> = vm.app_incidents.values().copied().collect();
         if vm.job.as_ref().and_then(Job::incident).is_some_and(|worked| absorbed.contains(&worked)) {
-            vm.job = None;
+            self.stop_automatic_job(name, None);
         }
         for narrow in absorbed {
             let since = self.incidents.get(&narrow).map(|incident| incident.times.down_since);

@@ -103,6 +103,7 @@ impl AgentView {
             let at = self.pulse.answered().unwrap_or(lens.now);
             push(Kind::AgentAnswers, at, at, FULL, format!("agent answered {} ago", lasted(lens, at)));
         } else if let Some((since, at, strength)) = self.pulse.silence(lens, lens.hang_after) {
+            let strength = tells_late(strength);
             let (kind, what) = match self.port {
                 Some(AgentPort::Closed) => (Kind::AgentAway, "agent is away"),
                 _ => (Kind::AgentSilent, "agent silent"),
@@ -135,6 +136,12 @@ impl AgentView {
             push(Kind::MemoryLow, at, lens.now, FULL, text);
         }
     }
+}
+
+/// An agent is a small program in a busy guest: its silence says little until it has lasted.
+fn tells_late(strength: u16) -> u16 {
+    let squared = u32::from(strength) * u32::from(strength) / u32::from(FULL);
+    u16::try_from(squared).unwrap_or(FULL)
 }
 
 const fn is_full(used: u64, total: u64) -> bool {

@@ -34,6 +34,8 @@ impl ConsoleView {
         let ConsoleSign::Finding(finding) = sign else { return };
         if finding.kind == FindingKind::GoingDown {
             self.going_down = Some(at);
+        }
+        if meaning(finding.kind).is_none() {
             return;
         }
         let entry = self.found.entry(finding.kind).or_insert_with(|| Found {
@@ -57,9 +59,9 @@ impl ConsoleView {
         self.going_down.is_some_and(|at| now.since(at) <= GOING_DOWN)
     }
 
-    /// Whether it shows anything that matters.
-    pub fn is_quiet(&self) -> bool {
-        self.found.is_empty()
+    /// Whether it shows nothing that matters any more.
+    pub fn is_quiet(&self, lens: &Lens) -> bool {
+        self.found.values().all(|found| lens.aged(found.last, HALF_LIFE) == 0)
     }
 
     pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {

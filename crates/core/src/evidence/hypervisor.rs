@@ -7,8 +7,9 @@ use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
-/// A control socket that has been silent for so long is not merely slow.
-const SILENT_FULL: Duration = Duration::from_millis(2_800);
+/// A control socket that has been silent for so long is not merely slow. A process that was stopped shows it
+/// sooner, through its own channel.
+const SILENT_FULL: Duration = Duration::from_secs(8);
 /// A disk that has not moved for so long is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// The virtual watchdog's word loses half its weight in this time: the guest may have rebooted since.

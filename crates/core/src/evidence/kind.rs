@@ -112,7 +112,7 @@ kinds! {
     /// It refuses our credentials.
     AppDenied: Application, 1e-5;
     /// It has no room for one more connection.
-    AppExhausted: Application, 1e-3;
+    AppExhausted: Application, 3e-5;
     /// It answers wrongly.
     AppWrong: Application, 1e-5;
     /// It says that it is starting.

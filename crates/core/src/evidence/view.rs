@@ -232,7 +232,7 @@ impl VmView {
 
     /// Nothing seen here gives reason for a closer look: the path of nearly all signals.
     pub fn is_calm(&self, lens: &Lens) -> bool {
-        self.console.is_quiet()
+        self.console.is_quiet(lens)
             && !self.is_unplugged()
             && self.healthy_since(lens).is_some()
             && (!self.agent.was_heard() || self.agent.is_alive(lens))
