@@ -61,7 +61,7 @@ impl Run {
     /// Hands actions to the driver.
     pub(crate) fn hand_over(&mut self, action: Action) {
         let Some(mut vm) = self.world.index(&action.vm) else { return };
-        if self.is(Mutant::WrongVm) && action.id.0 % 7 == 0 {
+        if self.is(Mutant::WrongVm) && action.id.0.is_multiple_of(7) {
             vm = (vm + 1) % self.world.machines.len();
         }
         let quirk = self.world.machines[vm].quirks.get(action.order.name()).copied();

@@ -60,7 +60,7 @@ pub fn start(
             vm: name.clone(),
             driver: Arc::clone(driver),
             inbox: inbox.clone(),
-            clock: clock.clone(),
+            clock: *clock,
             period: config.period,
             running: watch::channel(None).0,
             look_closer: Arc::new(Notify::new()),
@@ -273,7 +273,7 @@ async fn events(eyes: Vec<Eye>, driver: Arc<dyn Driver>, stop: CancellationToken
 fn watch_host(tasks: &mut JoinSet<()>, config: &Arc<Config>, inbox: &Inbox, clock: &crate::clock::Clock) {
     let subject = Subject::Host(config.host.clone());
     let told = {
-        let (inbox, clock) = (inbox.clone(), clock.clone());
+        let (inbox, clock) = (inbox.clone(), *clock);
         move |seen: Seen| {
             let signal = Signal { subject: subject.clone(), incarnation: None, at: clock.now(), seen };
             let inbox = inbox.clone();
