@@ -43,10 +43,7 @@ impl Machine {
             Injection::Script(script) => {
                 let argv = ["/bin/sh", "-c", script].map(ToOwned::to_owned);
                 let (_turn, mut session) = self.agent_session(INJECT, LIMIT, deadline).await?;
-                match session.start(&argv).await {
-                    Ok(_) => Ok(()),
-                    Err(error) => Err(self.agent_failed(INJECT, LIMIT, &error)),
-                }
+                session.start(&argv).await.map_err(|error| self.agent_failed(INJECT, LIMIT, &error))
             }
         }
     }

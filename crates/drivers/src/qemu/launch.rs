@@ -220,6 +220,8 @@ fn devices(line: &mut Line, start: &Start<'_>) {
     line.words("-device virtserialport,chardev=agent,id=agent0,name=org.qemu.guest_agent.0");
     line.words("-device virtio-rng-pci -device pvpanic-pci -device i6300esb");
     line.words("-device virtio-balloon-pci,id=balloon0 -device VGA");
+    // A guest whose saved memory is resumed is told so, and makes itself new keys (I23).
+    line.words("-device vmgenid,guid=auto");
 }
 
 /// The node of one file of the disk. What it stands on is named here, never taken from the file.

@@ -45,7 +45,7 @@ const GREETING: Duration = Duration::from_secs(3);
 const TRY_AGAIN: [Duration; 3] =
     [Duration::from_millis(4), Duration::from_millis(20), Duration::from_millis(250)];
 /// How long the answer may take when an event makes us ask for the run state.
-const ASIDE: Duration = Duration::from_secs(1);
+const ASIDE: Duration = Duration::from_secs(3);
 /// How long the last words of a dead QEMU are waited for: they are in the socket already.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long processes that a dead QEMU left in its control group are given.

@@ -1,6 +1,5 @@
 //! One VM of this driver: what is known of it, and who may give it orders.
 
-use super::QemuVm;
 use super::agent::Agent;
 use super::cgroup::Cgroup;
 use super::image;
@@ -9,9 +8,11 @@ use super::live::{Life, Live, Watch};
 use super::process::{Presence, Process, read_small};
 use super::qmp::QmpError;
 use super::record::{Record, RecordError};
+use super::spec::{Network, QemuVm};
 use crate::{DriverError, Glimpse};
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -166,6 +167,19 @@ impl Machine {
     /// What is on record.
     pub fn record(&self) -> Record {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where ports of the guest are reached: as chosen at the last start; before the first one, those that
+    /// the configuration fixes.
+    pub fn ports(&self) -> Vec<(u16, SocketAddr)> {
+        let record = self.record();
+        let fixed = match &self.spec.network {
+            Network::User(forwards) if record.incarnation == Incarnation::NONE => forwards.as_slice(),
+            Network::User(_) | Network::Tap { .. } | Network::None => &[],
+        };
+        let fixed = fixed.iter().filter(|forward| forward.listen.port() != 0);
+        let chosen = record.ports.iter().map(|port| (port.guest, port.listen));
+        chosen.chain(fixed.map(|forward| (forward.guest, forward.listen))).collect()
     }
 
     fn keep(&self, record: Record) {

@@ -10,10 +10,12 @@ use super::untrusted::Text;
 use holdfast_core::signal::RunState;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use tokio::fs::File;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
@@ -29,16 +31,16 @@ struct Progress {
 /// Loads the saved memory of a VM that was started to wait for it, and lets it run.
 pub async fn load(machine: &Machine, live: &Live, deadline: Instant) -> Result<(), String> {
     let Some(file) = &machine.spec.memory_state else { return Err("no memory state is configured".into()) };
-    let mut file = File::open(file).await.map_err(|e| format!("cannot open {}: {e}", file.display()))?;
+    let file = File::open(file).map_err(|e| format!("cannot open {}: {e}", file.display()))?;
     let socket = machine.folder.inner().join("memory");
     let _nothing_there = std::fs::remove_file(&socket);
     let told = |e: QmpError| error_chain(&e);
     let place = json!({ "uri": format!("unix:{}", socket.display()) });
     live.run("migrate-incoming", place, deadline).await.map_err(told)?;
-    let mut stream = UnixStream::connect(&socket).await.map_err(|e| format!("cannot reach the VM: {e}"))?;
-    let copied = tokio::time::timeout_at(deadline, tokio::io::copy(&mut file, &mut stream)).await;
+    let stream = UnixStream::connect(&socket).await.map_err(|e| format!("cannot reach the VM: {e}"))?;
+    let stream = blocking(stream).map_err(|e| format!("cannot reach the VM: {e}"))?;
+    let copied = tokio::time::timeout_at(deadline, copy(file, stream)).await;
     copied.map_err(|_| "loading took too long")?.map_err(|e| format!("loading broke off: {e}"))?;
-    drop(stream);
     let _gone = std::fs::remove_file(&socket);
     loop {
         let state = live.state(deadline).await.map_err(told)?;
@@ -61,6 +63,19 @@ async fn is_loading(live: &Live, deadline: Instant) -> Result<bool, String> {
     }
 }
 
+fn blocking(stream: UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+/// Copies all of one to the other, the way the kernel does it best; gives the other back.
+async fn copy(from: impl Into<OwnedFd>, to: impl Into<OwnedFd>) -> io::Result<File> {
+    let (mut from, mut to) = (File::from(from.into()), File::from(to.into()));
+    let copied = tokio::task::spawn_blocking(move || io::copy(&mut from, &mut to).map(|_| to));
+    copied.await.map_err(io::Error::other)?
+}
+
 /// Pauses a VM and saves its memory. The VM stays paused: end it, and keep its disk with the file.
 pub async fn save(machine: &Machine, live: &Live, to: &Path, deadline: Instant) -> Result<(), String> {
     let told = |e: QmpError| error_chain(&e);
@@ -75,11 +90,11 @@ pub async fn save(machine: &Machine, live: &Live, to: &Path, deadline: Instant) 
     live.run("migrate-set-parameters", fast, deadline).await.map_err(told)?;
     let place = json!({ "uri": format!("unix:{}", socket.display()) });
     live.run("migrate", place, deadline).await.map_err(told)?;
+    let file = File::create(to).map_err(|e| format!("cannot make {}: {e}", to.display()))?;
     let copied = tokio::time::timeout_at(deadline, async {
-        let (mut stream, _) = listener.accept().await?;
-        let mut file = File::create(to).await?;
-        tokio::io::copy(&mut stream, &mut file).await?;
-        file.sync_all().await
+        let (stream, _) = listener.accept().await?;
+        let file = copy(blocking(stream)?, file).await?;
+        tokio::task::spawn_blocking(move || file.sync_all()).await.map_err(io::Error::other)?
     });
     copied.await.map_err(|_| "saving took too long")?.map_err(|e| format!("saving broke off: {e}"))?;
     let _gone = std::fs::remove_file(&socket);

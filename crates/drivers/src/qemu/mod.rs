@@ -133,7 +133,7 @@ impl Driver for Qemu {
             console: Some(folder.console()),
             agent: Some(folder.agent()),
             pid: machine.running().ok().map(|live| live.process.pid()),
-            ports: machine.record().ports.iter().map(|port| (port.guest, port.listen)).collect(),
+            ports: machine.ports(),
         }
     }
 

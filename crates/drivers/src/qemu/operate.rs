@@ -14,8 +14,12 @@ use tokio::time::Instant;
 
 /// How often a run state is asked for while it changes.
 const POLL: Duration = Duration::from_millis(5);
-/// How long an agent may think before its silence counts as consent to power down.
-const CONSENT: Duration = Duration::from_secs(1);
+/// How long an agent that listens may think before its silence counts as consent to power down.
+const CONSENT: Duration = Duration::from_millis(700);
+/// How long it takes to press the power button.
+const BUTTON: Duration = Duration::from_millis(500);
+/// How long a reader of what is seen may be busy.
+const READER: Duration = Duration::from_secs(1);
 
 impl Machine {
     /// Does something to the running machine.
@@ -84,7 +88,7 @@ impl Machine {
     pub(super) async fn tell(&self, live: &Live, seen: Seen) {
         let (vm, incarnation) = (self.spec.name.clone(), live.incarnation);
         let glimpse = crate::Glimpse { vm, incarnation, app: None, seen };
-        let told = tokio::time::timeout(CONSENT, self.out.send(glimpse)).await;
+        let told = tokio::time::timeout(READER, self.out.send(glimpse)).await;
         if !matches!(told, Ok(Ok(()))) {
             tracing::warn!(vm = %self.spec.name, "nobody takes what the driver sees");
         }
@@ -119,17 +123,17 @@ impl Machine {
         limit: Duration,
         deadline: Instant,
     ) -> Result<(), DriverError> {
-        let soon = deadline.min(Instant::now() + CONSENT);
+        let soon = deadline.checked_sub(BUTTON).unwrap_or(deadline);
         let asked = match self.session(soon).await {
             Some(_turn) => match self.agent.session(soon.saturating_duration_since(Instant::now())).await {
-                Ok(mut session) => session.shut_down().await,
-                Err(error) => Err(error),
+                Ok(mut session) => tokio::time::timeout(CONSENT, session.shut_down()).await,
+                Err(error) => Ok(Err(error)),
             },
-            None => Err(AgentError::Silent(CONSENT)),
+            None => Ok(Err(AgentError::Silent(limit))),
         };
         match asked {
-            Ok(()) => Ok(()),
-            Err(error) => {
+            Ok(Ok(())) | Err(_) => Ok(()), // it answers only to refuse
+            Ok(Err(error)) => {
                 tracing::debug!(vm = %self.spec.name, %error, "no agent to ask, so the power button is pressed");
                 self.give(live, "shutdown", "system_powerdown", Value::Null, limit, deadline).await
             }

@@ -236,6 +236,11 @@ pub fn boot_id() -> io::Result<String> {
     read_small("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
 }
 
+/// The processor time a process has used so far, user and system.
+pub(super) fn processor_time(pid: u32) -> io::Result<Duration> {
+    Stat::read(&format!("/proc/{pid}/stat")).map(|stat| stat.cpu)
+}
+
 /// Reads a small file of the kernel's.
 pub(super) fn read_small(path: &str) -> io::Result<String> {
     let mut text = Vec::new();

@@ -23,10 +23,11 @@ pub struct QemuVm {
     pub kernel: Option<Kernel>,
     /// How it is connected.
     pub network: Network,
-    /// The user that QEMU runs as; `None`: the daemon's own if that is not root, otherwise `holdfast-qemu`,
-    /// made if missing is not our business: then `nobody`.
+    /// The user that QEMU runs as. `None`: the daemon's own if that is not root; otherwise `holdfast-qemu`, or
+    /// `nobody` where there is no such user, or root with a warning where that one cannot reach what the VM
+    /// needs. The disk is given to that user.
     pub user: Option<String>,
-    /// A saved memory state of exactly this disk to start from (tests and, later, restore points).
+    /// A saved memory state of exactly this disk, used for the first start ever and never again (I23).
     pub memory_state: Option<PathBuf>,
 }
 

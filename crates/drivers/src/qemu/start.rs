@@ -241,6 +241,13 @@ fn account_for(
             None => Ok(None),
         };
     }
+    // The kernel lets only root, or its owner, open a tap interface.
+    let tap = match &vm.network {
+        Network::Tap { interface, .. } => {
+            process::read_small(&format!("/sys/class/net/{interface}/owner")).ok()
+        }
+        Network::User(_) | Network::None => None,
+    };
     let find = |name: &str| Account::named(name).map_err(|e| format!("cannot read the list of users: {e}"));
     // The group opens /dev/kvm, where one does.
     let kvm = account::group("kvm").filter(|_| engine == Engine::Kvm);
@@ -255,6 +262,10 @@ fn account_for(
         let device = (engine == Engine::Kvm).then(|| Path::new("/dev/kvm"));
         let below = disk.iter().skip(1).map(|layer| &layer.path);
         let mut needed = kernel.chain(below).map(AsRef::as_ref).chain(device);
+        if tap.as_ref().is_some_and(|owner| owner.trim().parse() != Ok(account.uid)) {
+            tracing::warn!(vm = %vm.name, user = name, "QEMU runs as root: the tap interface is not that user's");
+            return Ok(None);
+        }
         let beyond = needed.find(|path| !account.may_read(path));
         let folders = [vm.disk.parent(), Some(folder.path())];
         let beyond = beyond.or_else(|| folders.into_iter().flatten().find(|path| !account.may_enter(path)));

@@ -58,7 +58,11 @@ async fn until(bench: &Bench, qemu: &Qemu, question: Question, fits: impl Fn(&Ag
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{question:?} got no good answer"));
+    if tokio::time::timeout(LONG, wait).await.is_err() {
+        let last = ask(bench, qemu, &question).await;
+        let console = std::fs::read_to_string(qemu.places(&bench.name).console.unwrap()).unwrap();
+        panic!("{question:?} got no good answer: {last:?}; the console says: {console}");
+    }
 }
 
 async fn until_it_serves(bench: &Bench, qemu: &Qemu) {
@@ -112,10 +116,13 @@ async fn a_linux_guest_is_asked_restarted_inside_reset_from_its_panic_and_shut_d
 async fn hung_server(bench: &Bench, qemu: &Qemu, lease: &Lease) {
     run(bench, qemu, "kill -STOP $(cat /var/lib/postgresql/*/main/postmaster.pid | head -n 1)").await;
     let address = qemu.places(&bench.name).ports[0].1;
-    let client = std::net::TcpStream::connect(address).unwrap();
-    let waits = |sign: &AgentSign| matches!(sign, AgentSign::Service { listens: true, waiting: 1.. });
+    let clients = std::cell::RefCell::new(Vec::new());
+    let waits = |sign: &AgentSign| {
+        clients.borrow_mut().push(std::net::TcpStream::connect(address).unwrap());
+        matches!(sign, AgentSign::Service { listens: true, waiting: 1.. })
+    };
     until(bench, qemu, Question::Services(vec![(app(), 5432)]), waits).await;
-    drop(client);
+    drop(clients);
     operate(bench, qemu, lease, Operation::RestartApp(app())).await;
     until_it_serves(bench, qemu).await;
     let unknown = bench.try_do(qemu, lease, Operation::RestartApp("other".parse().unwrap())).await;
@@ -161,6 +168,7 @@ async fn a_clone_of_a_warm_linux_serves_without_booting_and_is_thawed_on_order()
     let qemu = bench.open_as(QemuVm { memory_state: Some(bench.path("memory")), ..vm }).await;
     let began = std::time::Instant::now();
     let lease = bench.start(&qemu).await;
+    println!("a clone runs after {:?}", began.elapsed());
     until_it_serves(&bench, &qemu).await;
     println!("a clone serves after {:?}", began.elapsed());
     let console = std::fs::read_to_string(qemu.places(&bench.name).console.unwrap()).unwrap();

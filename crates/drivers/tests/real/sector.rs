@@ -7,6 +7,7 @@ use holdfast_core::incident::IncidentId;
 use holdfast_core::lease::{Death, ExitStatus, Lease, Token};
 use holdfast_core::signal::{AgentPort, AgentSign, HypervisorSign, NetworkSign};
 use holdfast_core::signal::{ProcessSign, ProcessState, RunState, Seen};
+use holdfast_drivers::qemu::record::Record;
 use holdfast_drivers::qemu::{Forward, Network, QemuVm};
 use holdfast_drivers::{Driver, DriverError, Injection, Question, contract};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -191,6 +192,68 @@ async fn a_vm_whose_record_is_lost_is_found_by_what_it_says_of_itself() {
         let start = qemu.perform(&name, &Order::Start { lease }, LONG).await;
         assert!(matches!(start, Err(DriverError::Refused { .. })), "{start:?}");
     }
+}
+
+#[tokio::test]
+async fn a_crash_of_ours_in_the_middle_of_a_start_leaves_no_doubt() {
+    let mut bench = bench(); // I8, I9: the record says that a start was meant, not whether it was made
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    drop(qemu);
+    let path = bench.path("run/orders/run");
+    let before = Record { process: None, ..Record::read(&path).unwrap() };
+    before.write(&path).unwrap();
+    let qemu = bench.open().await;
+    let found = qemu.inspect(&name).await.unwrap();
+    assert!(
+        matches!(found, Found::Running { incarnation, .. } if incarnation == lease.incarnation),
+        "{found:?}"
+    );
+    bench.power_off(&qemu, &lease).await;
+    drop(qemu);
+    before.write(&path).unwrap();
+    let qemu = bench.open().await;
+    let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it is dead") };
+    assert_eq!((proof.incarnation(), proof.death()), (lease.incarnation, &Death::StartRefused));
+    let again = qemu.perform(&name, &Order::Start { lease }, LONG).await;
+    assert!(matches!(again, Err(DriverError::Stale { .. })), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_vm_without_its_control_socket_is_alive_and_can_be_ended() {
+    let mut bench = bench(); // R14
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    std::fs::remove_file(bench.path("run/orders/vm/control")).unwrap();
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running)); // we are connected already
+    drop(qemu);
+    let qemu = bench.open().await;
+    let silent = |seen: &Seen| matches!(seen, Seen::Hypervisor(HypervisorSign::NoAnswer { .. }));
+    assert!(qemu.poll(&name, SHORT).await.iter().any(|glimpse| silent(&glimpse.seen)));
+    assert_eq!(bench.state(&qemu).await, None);
+    let Lease { incarnation, token, .. } = lease;
+    let pause = Order::Perform { incarnation, token, operation: Operation::Pause };
+    let error = qemu.perform(&name, &pause, SHORT).await.unwrap_err();
+    assert!(!error.is_unknown(), "nothing was asked: {error}");
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_vm_that_hung_before_we_came_is_adopted_and_heard_when_it_wakes() {
+    let mut bench = bench(); // R13: its socket takes us and says nothing
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    qemu.inject(&name, &Injection::Stop).await.unwrap();
+    drop(qemu);
+    let qemu = bench.open().await;
+    assert_eq!(bench.state(&qemu).await, None);
+    qemu.inject(&name, &Injection::Unstop).await.unwrap();
+    bench.until_it_writes(&qemu).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.power_off(&qemu, &lease).await;
 }
 
 #[tokio::test]

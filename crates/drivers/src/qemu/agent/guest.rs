@@ -189,16 +189,20 @@ impl Session<'_> {
 
     /// Starts a program in the guest and does not wait for its end. `argv` comes from the
     /// configuration or from ourselves, never from a guest.
-    pub async fn start(&mut self, argv: &[String]) -> Result<i64, AgentError> {
+    pub async fn start(&mut self, argv: &[String]) -> Result<(), AgentError> {
+        self.begin(argv, false).await.map(drop)
+    }
+
+    async fn begin(&mut self, argv: &[String], capture: bool) -> Result<i64, AgentError> {
         let (path, args) = argv.split_first().ok_or(AgentError::Absurd("was given an empty command"))?;
-        let order = json!({ "path": path, "arg": args, "capture-output": true });
+        let order = json!({ "path": path, "arg": args, "capture-output": capture });
         Ok(self.call::<Started>("guest-exec", order).await?.pid)
     }
 
     /// Runs a program in the guest to its end, within the time of this session. `argv` as for
     /// [`Session::start`].
     pub async fn exec(&mut self, argv: &[String]) -> Result<CommandEnd, AgentError> {
-        let pid = self.start(argv).await?;
+        let pid = self.begin(argv, true).await?;
         for turn in 0_usize.. {
             let progress: Progress = self.call("guest-exec-status", json!({ "pid": pid })).await?;
             if progress.exited {
