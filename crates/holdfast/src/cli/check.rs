@@ -3,7 +3,7 @@
 //! Starts, opens and contacts nothing.
 
 use super::Answer;
-use crate::config::{Config, ConfigErrors, Kind, Loaded, VmConfig, write_duration, write_size};
+use crate::config::{Config, ConfigErrors, Kind, Loaded, VmConfig, tame, write_duration, write_size};
 use holdfast_core::policy::Mode;
 use holdfast_drivers::qemu::Network;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub fn check(path: &Path, as_json: bool, colour: bool) -> Answer {
         Err(ConfigErrors(remarks)) => {
             let shown = remarks.render(Kind::Error, colour);
             let what = count(remarks.count(), "problem");
-            Answer { out: String::new(), err: format!("{shown}\n\n{}: {what}\n", path.display()), code }
+            Answer { out: String::new(), err: format!("{shown}\n\n{}: {what}\n", shown_path(path)), code }
         }
     }
 }
@@ -38,6 +38,10 @@ fn warnings(loaded: &Loaded, colour: bool) -> String {
     format!("{}\n", loaded.warnings.render(Kind::Warning, colour))
 }
 
+fn shown_path(path: &Path) -> String {
+    tame(&path.to_string_lossy()).replace('\n', "\\n")
+}
+
 /// `1 VM`, `2 VMs`.
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
@@ -47,7 +51,7 @@ fn summary(path: &Path, config: &Config) -> String {
     let apps = config.vms.values().map(|vm| vm.apps.len()).sum();
     let mut text = format!(
         "{} is fine: {}, {}\n\n",
-        path.display(),
+        shown_path(path),
         count(config.vms.len(), "VM"),
         count(apps, "application")
     );
@@ -63,7 +67,7 @@ fn summary(path: &Path, config: &Config) -> String {
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
-    let (state, period) = (config.state.display(), write_duration(config.period));
+    let (state, period) = (shown_path(&config.state), write_duration(config.period));
     text.push_str(&format!("\nhost {}, state in {state}, asked every {period}\n", config.host));
     text
 }
@@ -79,7 +83,7 @@ fn row(vm: &VmConfig) -> [String; 7] {
         vm.spec.cpus.to_string(),
         network(&vm.spec.network),
         apps,
-        vm.spec.disk.display().to_string(),
+        shown_path(&vm.spec.disk),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 use super::CliError;
 use crate::act::chain;
+use crate::config::tame;
 use comfy_table::{ContentArrangement, Table, presets};
 use std::io::IsTerminal;
 
@@ -105,21 +106,16 @@ pub fn seconds(value: Option<f64>) -> String {
 
 /// Prints an error, its cause and the way out.
 pub fn complain(error: &CliError) {
-    match error {
-        CliError::Config(errors) => eprintln!("{errors}"),
-        CliError::Said { error, cause, hint } => eprintln!("error: {error}\ncause: {cause}\nhint:  {hint}"),
+    let text = match error {
+        CliError::Config(errors) => return eprintln!("{errors}"), // tamed where it was made, maybe coloured
+        CliError::Said { error, cause, hint } => format!("error: {error}\ncause: {cause}\nhint:  {hint}"),
         CliError::Client(client) | CliError::Drill(crate::drill::DrillError::Client(client)) => {
             let (cause, hint) = client.advice();
-            eprintln!("error: {client}");
-            if let Some(cause) = cause {
-                eprintln!("cause: {cause}");
-            }
-            eprintln!("hint:  {hint}");
+            let cause = cause.map(|cause| format!("cause: {cause}\n")).unwrap_or_default();
+            format!("error: {client}\n{cause}hint:  {hint}")
         }
-        CliError::Daemon(daemon) => {
-            eprintln!("error: {}", chain(daemon));
-            eprintln!("hint:  {}", daemon.hint());
-        }
-        CliError::Io { .. } | CliError::Drill(_) => eprintln!("error: {}", chain(error)),
-    }
+        CliError::Daemon(daemon) => format!("error: {}\nhint:  {}", chain(daemon), daemon.hint()),
+        CliError::Io { .. } | CliError::Drill(_) => format!("error: {}", chain(error)),
+    };
+    eprintln!("{}", tame(&text));
 }

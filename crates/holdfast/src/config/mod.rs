@@ -20,7 +20,7 @@ mod vm;
 pub use app::{AppConfig, Expect, Password, Pattern, PatternError, Probe, Secret, SecretError, Target};
 pub use file::FIRST;
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
-pub use units::{quote, quote_path, write_duration, write_size};
+pub use units::{quote, quote_path, tame, write_duration, write_size};
 
 use files::FileUse;
 use holdfast_core::policy::{BrakePolicy, Period, Policies, VmPolicy};

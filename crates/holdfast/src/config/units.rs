@@ -263,6 +263,13 @@ fn cut(text: &str, most: usize) -> String {
     format!("`{shown}`")
 }
 
+/// Text for a terminal, whole: its lines stay lines, and nothing in it is obeyed (A40).
+#[must_use]
+pub fn tame(text: &str) -> String {
+    let line = |line: &str| line.chars().flat_map(escape).collect::<String>();
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Control codes and invisible characters as `\u{..}`, quotes and all others as they are.
 pub fn escape(c: char) -> impl Iterator<Item = char> {
     let plain = matches!(c, '\'' | '"' | '\\');

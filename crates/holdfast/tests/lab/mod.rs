@@ -233,7 +233,8 @@ pub fn vms_of(state: &Path) -> Vec<i32> {
     let ours = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
-        line.starts_with("qemu-system") && line.contains(&mark)
+        let program = line.split('\0').next().unwrap_or_default();
+        program.rsplit('/').next().unwrap_or_default().starts_with("qemu-system") && line.contains(&mark)
     };
     pids.filter(ours).collect()
 }

@@ -1,0 +1,210 @@
+//! The command line where no daemon runs: what it says, and what it exits with.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The program in an empty folder, with nothing of this machine's settings.
+fn holdfast(folder: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.env_remove("HOLDFAST_STATE").env_remove("HOLDFAST_CONFIG").env("NO_COLOR", "1");
+    command.env("HOME", folder).env_remove("XDG_STATE_HOME").current_dir(folder).stdin(Stdio::null());
+    command.args(words).output().unwrap()
+}
+
+fn empty() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// No byte that a terminal obeys, but for the end of a line.
+fn is_tame(text: &str) -> bool {
+    text.chars().all(|c| c == '\n' || !c.is_control())
+}
+
+/// Every command that needs a daemon.
+const ASKING: &[&[&str]] = &[
+    &["status"],
+    &["status", "--json"],
+    &["incidents"],
+    &["incidents", "--json"],
+    &["events"],
+    &["events", "--json"],
+    &["explain", "1"],
+    &["vm", "list"],
+    &["vm", "show", "orders"],
+    &["vm", "start", "orders"],
+    &["vm", "stop", "orders"],
+    &["vm", "restart", "orders"],
+    &["vm", "pause", "orders"],
+    &["vm", "resume", "orders"],
+    &["vm", "release", "orders"],
+    &["vm", "maintenance", "orders", "on"],
+    &["drill", "run", "vm-kill", "--vm", "orders", "--yes"],
+];
+
+#[test]
+fn without_a_daemon_each_command_says_so_and_how_to_go_on() {
+    let folder = empty();
+    for words in ASKING {
+        let output = holdfast(folder.path(), &[&["--state", "nowhere"], *words].concat());
+        let said = err(&output);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert!(
+            said.contains("cannot reach the daemon") && said.contains("holdfast.sock"),
+            "{words:?}: {said}"
+        );
+        assert!(said.contains("holdfast run") && said.contains("--state DIR"), "{words:?}: {said}");
+        assert_eq!(out(&output), "", "{words:?}: nothing on standard output that a script would read");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn the_state_folder_is_also_chosen_by_the_environment() {
+    let folder = empty();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.env("HOLDFAST_STATE", "elsewhere").env_remove("HOLDFAST_CONFIG").current_dir(folder.path());
+    let output = command.arg("status").output().unwrap();
+    assert!(err(&output).contains("elsewhere/holdfast.sock"), "{}", err(&output));
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_prints_nothing_to_standard_output() {
+    let folder = empty();
+    let wrong: &[&[&str]] = &[
+        &[],
+        &["no-such-command"],
+        &["status", "--no-such-flag"],
+        &["explain", "not-a-number"],
+        &["vm", "maintenance", "orders", "sideways"],
+        &["vm", "stop", "orders", "--grace", "soon"],
+        &["drill", "run", "vm-kill"],
+    ];
+    for words in wrong {
+        let output = holdfast(folder.path(), words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {}", err(&output));
+        assert_eq!(out(&output), "", "{words:?}");
+    }
+}
+
+#[test]
+fn names_with_escape_codes_are_refused_and_shown_escaped_a02_a40() {
+    let folder = empty();
+    let evil = "a\u{1b}]0;owned\u{7}\u{1b}[31m\u{202e}b";
+    let asking: &[&[&str]] = &[
+        &["vm", "start", evil],
+        &["vm", "stop", evil],
+        &["vm", "maintenance", evil, "on"],
+        &["vm", "release", evil],
+        &["drill", "run", evil, "--vm", "orders", "--yes"],
+    ];
+    for words in asking {
+        let output = holdfast(folder.path(), &[&["--state", "nowhere"], *words].concat());
+        let said = err(&output);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert!(is_tame(&said) && !said.contains('\u{202e}'), "{said:?}");
+        assert!(said.contains("\\u{1b}"), "it is shown escaped: {said}");
+        assert_eq!(out(&output), "");
+    }
+    for name in ["../orders", "a/b", "", "a?x=1", "-rf", &"a".repeat(300)] {
+        let output = holdfast(folder.path(), &["--state", "nowhere", "vm", "start", "--", name]);
+        let said = err(&output);
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains("is not the name of a vm") && said.contains("vm list"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_path_with_escape_codes_is_shown_escaped_a40() {
+    let folder = empty();
+    let evil = "x\u{1b}[2J\u{7}.toml";
+    for words in [&["check", evil][..], &["--config", evil, "run"], &["--state", evil, "status"]] {
+        let output = holdfast(folder.path(), words);
+        assert!(!output.status.success(), "{words:?}");
+        assert!(is_tame(&err(&output)) && is_tame(&out(&output)), "{words:?}: {:?}", err(&output));
+    }
+}
+
+#[test]
+fn the_example_configuration_is_right_but_for_what_this_machine_lacks() {
+    let folder = empty();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../holdfast.example.toml");
+    let output = holdfast(folder.path(), &["check", "--json", example.to_str().unwrap()]);
+    let said: Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(said["v"], 1);
+    let wrong = said["problems"].as_array().cloned().unwrap_or_default();
+    let lacks = |error: &Value| error.to_string().contains("orders.qcow2");
+    assert!(wrong.iter().all(lacks), "{said:#}");
+    assert_eq!(output.status.code(), Some(if wrong.is_empty() { 0 } else { 2 }), "{said:#}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_file_line_and_hint_and_exit_code_2() {
+    let folder = empty();
+    std::fs::write(folder.path().join("holdfast.toml"), "[vm.orders]\ndsik = \"x\"\n").unwrap();
+    for words in [&["check"][..], &["run"], &["status"]] {
+        let output = holdfast(folder.path(), words);
+        let said = err(&output);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
+        assert!(said.contains("holdfast.toml:2") && said.contains("dsik") && said.contains("disk"), "{said}");
+    }
+    let json = holdfast(folder.path(), &["check", "--json"]);
+    assert_eq!(json.status.code(), Some(2));
+    assert_eq!(serde_json::from_str::<Value>(&out(&json)).unwrap()["v"], 1);
+}
+
+#[test]
+fn completions_and_the_manual_page_name_every_command() {
+    let folder = empty();
+    let commands = ["run", "check", "init", "doctor", "status", "watch", "explain", "incidents", "drill"];
+    for shell in ["bash", "zsh", "fish"] {
+        let output = holdfast(folder.path(), &["completions", shell]);
+        assert!(output.status.success() && err(&output).is_empty());
+        for command in commands {
+            assert!(out(&output).contains(command), "{shell}: {command}");
+        }
+    }
+    let page = out(&holdfast(folder.path(), &["man"]));
+    assert!(page.contains(".TH holdfast 1"), "{page}");
+    for command in commands {
+        assert!(page.contains(&format!("holdfast\\-{command}(1)")), "{command}");
+    }
+}
+
+#[test]
+fn the_list_of_drills_keeps_its_contract_without_a_daemon() {
+    let folder = empty();
+    let output = holdfast(folder.path(), &["drill", "list", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let list: Vec<Value> = serde_json::from_str(&out(&output)).unwrap();
+    let faults: std::collections::BTreeSet<&str> =
+        list.iter().map(|d| d["fault"].as_str().unwrap()).collect();
+    let promised = "vm-kill vm-stop guest-panic guest-hang guest-reboot app-kill app-stop disk-error disk-slow \
+                    disk-full link-down memory-hog fork-bomb";
+    assert_eq!(faults, promised.split_whitespace().collect());
+    for drill in &list {
+        assert_eq!(drill["v"], 1);
+        assert!(!drill["expected"].as_array().unwrap().is_empty(), "{drill}");
+    }
+}
+
+#[test]
+fn a_journal_that_is_none_is_not_replayed() {
+    let folder = empty();
+    std::fs::write(folder.path().join("junk.hfj"), vec![0x41; 4096]).unwrap();
+    for file in ["junk.hfj", "absent.hfj"] {
+        let output = holdfast(folder.path(), &["replay", file]);
+        assert_eq!(output.status.code(), Some(1), "{file}: {}{}", out(&output), err(&output));
+        assert!(is_tame(&err(&output)), "{file}");
+    }
+}

@@ -1,0 +1,194 @@
+//! What several of these tests do to a laboratory, and what they watch.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use crate::lab::{Lab, SOON, signal, vms_of};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Waits between two looks that must see every state that lasts.
+const LOOK: Duration = Duration::from_millis(200);
+
+static ONE: Mutex<()> = Mutex::new(());
+
+/// One guest test at a time. Taken before the laboratory, so that it is given back after it is gone.
+pub fn turn() -> MutexGuard<'static, ()> {
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Which start of which process a VM is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    pub pid: i32,
+    pub incarnation: u64,
+}
+
+impl Start {
+    pub fn of(lab: &Lab, vm: &str) -> Self {
+        Self { pid: lab.pid(vm), incarnation: lab.incarnation(vm) }
+    }
+}
+
+/// The start that runs, or `None` while none does.
+pub fn start_of(lab: &Lab, vm: &str) -> Option<Start> {
+    let vm = lab.vm(vm);
+    let pid = i32::try_from(vm["pid"].as_i64()?).unwrap();
+    Some(Start { pid, incarnation: vm["incarnation"].as_u64()? })
+}
+
+/// Watches for a while that nothing is done about a VM: no remedy, the same process, the same start.
+pub fn untouched_for(lab: &Lab, vm: &str, time: Duration, mut meanwhile: impl FnMut()) {
+    let (before, remedies) = (Start::of(lab, vm), lab.remedies().len());
+    let began = Instant::now();
+    while began.elapsed() < time {
+        meanwhile();
+        assert_eq!(Start::of(lab, vm), before, "{}", lab.story());
+        assert_eq!(lab.remedies().len(), remedies, "{}", lab.story());
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Waits until another start of the VM runs and everything is well.
+pub fn wait_restarted(lab: &Lab, vm: &str, before: Start) {
+    let limit = crate::lab::BOOT;
+    let other = |lab: &Lab| start_of(lab, vm).is_some_and(|now| now.incarnation > before.incarnation);
+    lab.until(limit, "another start of the VM runs", other);
+    lab.wait_well(limit);
+    assert_ne!(Start::of(lab, vm).pid, before.pid);
+    assert_eq!(vms_of(&lab.state()).iter().filter(|pid| **pid == before.pid).count(), 0, "the old one is gone");
+}
+
+/// Waits until the newest incident of that fault is closed; returns it.
+pub fn closed(lab: &Lab, fault: &str) -> Value {
+    lab.wait_closed(fault, crate::lab::BOOT)
+}
+
+/// The remedies of one incident, in order.
+pub fn remedies_of(incident: &Value) -> Vec<&str> {
+    let all = incident["remedies"].as_array().unwrap();
+    all.iter().map(|remedy| remedy["name"].as_str().unwrap()).collect()
+}
+
+/// A command that must be taken.
+pub fn told(lab: &Lab, words: &[&str]) {
+    let mut said = String::new();
+    lab.until(SOON, &words.join(" "), |lab| {
+        let output = lab.cli(words);
+        said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let busy = said.contains("try again") || said.contains("under way");
+        assert!(output.status.success() || busy, "{words:?}: {said}\n{}", lab.story());
+        output.status.success()
+    });
+}
+
+/// A child process that ends with this value.
+pub struct Ends(pub Child);
+
+impl Ends {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A process that burns one processor.
+pub fn hog() -> Ends {
+    Ends(Command::new("nice").args(["-n", "10", "sh", "-c", "while :; do :; done"]).spawn().unwrap())
+}
+
+/// A stopped process that runs on when this is dropped.
+pub struct Stopped(i32);
+
+impl Stopped {
+    pub fn new(pid: i32) -> Self {
+        signal(pid, "STOP");
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        signal(self.0, "CONT");
+    }
+}
+
+/// Looks all the time how many processes have a disk open for writing, as often as it can.
+pub struct Writers {
+    most: Arc<AtomicUsize>,
+    looks: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Writers {
+    /// Looks at the QEMU processes that name this disk.
+    pub fn watch(disk: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (most, looks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (over, high, count, disk) =
+            (Arc::clone(&stop), Arc::clone(&most), Arc::clone(&looks), disk.to_owned());
+        let thread = std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                high.fetch_max(vms_of(&disk).len(), Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Self { most, looks, stop, thread: Some(thread) }
+    }
+
+    /// The most at any one look.
+    pub fn most(mut self) -> usize {
+        self.end();
+        assert!(self.looks.load(Ordering::Relaxed) > 0);
+        self.most.load(Ordering::Relaxed)
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Numbers that look random and are the same in each run.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014).
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+/// Whether a process is there and no zombie.
+pub fn lives(pid: i32) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    state.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}

@@ -1,0 +1,11 @@
+//! Real daemons, real QEMU, real guests: what happens when something breaks, and what must not happen.
+//!
+//! One guest test at a time, so that they measure Holdfast and not each other. Every test ends all that it
+//! started, by process id, also when it fails.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod hands;
+mod remedies;
+mod rows;

@@ -1,0 +1,123 @@
+//! A client that writes rows for as long as it lives and remembers which were acknowledged.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use crate::lab::{Lab, SOON};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const ANSWER: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Writes until it is dropped or counted.
+pub struct Rows {
+    acked: Arc<Mutex<Vec<i64>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Rows {
+    /// Starts to write; the first row is in before this returns.
+    pub fn start(lab: &Lab) -> Self {
+        let (acked, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (rows, over, address) = (Arc::clone(&acked), Arc::clone(&stop), address(lab));
+        let thread = std::thread::spawn(move || write(&address, &rows, &over));
+        let started = Self { acked, stop, thread: Some(thread) };
+        started.wait_for_more(lab);
+        started
+    }
+
+    fn acked(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.acked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until one more row is acknowledged.
+    pub fn wait_for_more(&self, lab: &Lab) {
+        let before = self.acked().len();
+        lab.until(SOON, "a client gets a row in", |_| self.acked().len() > before);
+    }
+
+    /// Stops, and asserts that every acknowledged row is there.
+    pub fn all_there(mut self, lab: &Lab) {
+        self.end();
+        let acked = std::mem::take(&mut *self.acked());
+        let found = ask(&address(lab), "select id from rows_kept");
+        let found: std::collections::BTreeSet<i64> =
+            found.unwrap().iter().map(|id| id.parse().unwrap()).collect();
+        let lost: Vec<&i64> = acked.iter().filter(|id| !found.contains(id)).collect();
+        assert!(lost.is_empty(), "{} acknowledged, lost: {lost:?}\n{}", acked.len(), lab.story());
+        assert!(!acked.is_empty());
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Where the database is reached.
+pub fn address(lab: &Lab) -> String {
+    lab.vm("orders")["address"]["postgres"].as_str().unwrap().to_owned()
+}
+
+/// Asks the database once: the first field of each row.
+pub fn ask(address: &str, query: &str) -> Option<Vec<String>> {
+    runtime().block_on(async {
+        let client = connect(address).await?;
+        let rows = tokio::time::timeout(ANSWER, client.simple_query(query)).await.ok()?.ok()?;
+        let first = |message: tokio_postgres::SimpleQueryMessage| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+            _ => None,
+        };
+        Some(rows.into_iter().filter_map(first).collect())
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+async fn connect(address: &str) -> Option<tokio_postgres::Client> {
+    let (host, port) = address.rsplit_once(':')?;
+    let mut config = tokio_postgres::Config::new();
+    config.host(host).port(port.parse().ok()?).user("orders").dbname("orders");
+    let connected = tokio::time::timeout(ANSWER, config.connect(tokio_postgres::NoTls)).await.ok()?.ok();
+    let (client, connection) = connected?;
+    tokio::spawn(connection);
+    Some(client)
+}
+
+/// A row whose acknowledgement did not come is never written again under its number.
+fn write(address: &str, acked: &Mutex<Vec<i64>>, stop: &AtomicBool) {
+    runtime().block_on(async {
+        let mut id = 0_i64;
+        while !stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(PAUSE).await;
+            let Some(client) = connect(address).await else { continue };
+            let table = "create table if not exists rows_kept (id bigint primary key)";
+            if tokio::time::timeout(ANSWER, client.batch_execute(table)).await.is_err() {
+                continue;
+            }
+            while !stop.load(Ordering::Relaxed) {
+                id += 1;
+                let row = format!("insert into rows_kept values ({id})");
+                match tokio::time::timeout(ANSWER, client.batch_execute(&row)).await {
+                    Ok(Ok(())) => acked.lock().unwrap_or_else(PoisonError::into_inner).push(id),
+                    Ok(Err(_)) | Err(_) => break,
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    });
+}
