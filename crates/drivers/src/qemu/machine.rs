@@ -82,7 +82,7 @@ impl Machine {
 
     fn find(&self, record: Record) -> Result<Option<Process>, String> {
         let incarnation = record.incarnation;
-        let id = record.process.clone();
+        let (id, group) = (record.process.clone(), record.cgroup.clone());
         self.keep(record);
         let death = match id {
             None => match self.find_by_command_line()? {
@@ -97,6 +97,9 @@ impl Machine {
                 }
             }
         };
+        if let Some(group) = group {
+            Cgroup::at(group).remove(); // nobody watched when it died
+        }
         self.life.send_replace(Life::Dead(DeathProof::witnessed(self.spec.name.clone(), incarnation, death)));
         Ok(None)
     }

@@ -216,6 +216,7 @@ async fn a_crash_of_ours_in_the_middle_of_a_start_leaves_no_doubt() {
     let qemu = bench.open().await;
     let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it is dead") };
     assert_eq!((proof.incarnation(), proof.death()), (lease.incarnation, &Death::StartRefused));
+    assert!(before.cgroup.is_none_or(|group| !group.exists()), "its control group is gone too");
     let again = qemu.perform(&name, &Order::Start { lease }, LONG).await;
     assert!(matches!(again, Err(DriverError::Stale { .. })), "{again:?}");
 }
