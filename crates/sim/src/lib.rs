@@ -28,6 +28,7 @@ pub mod simulate;
 mod story;
 mod strike;
 mod timeline;
+mod words;
 mod world;
 
 pub use checker::Violation;

@@ -1,7 +1,8 @@
 //! A story: why it is told, the world it happens in, what happens, and nothing of what Holdfast does
 //! about it. Read from text and written as text (STYLE 3.7), so that a failing seed can be kept as a file.
 
-use crate::faults::{Happening, duration_text, parse_duration};
+use crate::faults::Happening;
+use crate::words::{duration_text, parse_duration};
 use holdfast_core::policy::{Ability, AppPolicy, Budget, Mode, VmPolicy};
 use holdfast_core::subject::{AppName, HostName, VmName};
 use std::collections::BTreeSet;

@@ -1,3 +1,5 @@
+//! Tests of `init`: what it finds, what it writes, what it refuses to write over.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
 
