@@ -60,7 +60,11 @@ pub fn wait_restarted(lab: &Lab, vm: &str, before: Start) {
     lab.until(limit, "another start of the VM runs", other);
     lab.wait_well(limit);
     assert_ne!(Start::of(lab, vm).pid, before.pid);
-    assert_eq!(vms_of(&lab.state()).iter().filter(|pid| **pid == before.pid).count(), 0, "the old one is gone");
+    assert_eq!(
+        vms_of(&lab.state()).iter().filter(|pid| **pid == before.pid).count(),
+        0,
+        "the old one is gone"
+    );
 }
 
 /// Waits until the newest incident of that fault is closed; returns it.

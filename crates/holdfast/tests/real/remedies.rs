@@ -24,7 +24,10 @@ fn a_killed_a_stopped_and_a_panicked_vm_and_a_hung_database_come_back_r09_r10_r1
     let hung = closed(&lab, "VmHung");
     assert_eq!(remedies_of(&hung), ["restart-vm"], "{}", lab.story());
     let began = hung["remedies"][0]["ended"].as_f64();
-    assert!(hung["isolated"].as_f64() <= began, "the old process is gone before the new one is there: {hung:#}");
+    assert!(
+        hung["isolated"].as_f64() <= began,
+        "the old process is gone before the new one is there: {hung:#}"
+    );
     told(&lab, &["vm", "release", "orders"]);
 
     let before = Start::of(&lab, "orders");

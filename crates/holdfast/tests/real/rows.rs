@@ -76,9 +76,9 @@ pub fn ask(address: &str, query: &str) -> Option<Vec<String>> {
     runtime().block_on(async {
         let client = connect(address).await?;
         let rows = tokio::time::timeout(ANSWER, client.simple_query(query)).await.ok()?.ok()?;
-        let first = |message: tokio_postgres::SimpleQueryMessage| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
-            _ => None,
+        let first = |message: tokio_postgres::SimpleQueryMessage| {
+            let tokio_postgres::SimpleQueryMessage::Row(row) = message else { return None };
+            row.get(0).map(ToOwned::to_owned)
         };
         Some(rows.into_iter().filter_map(first).collect())
     })
