@@ -181,10 +181,14 @@ impl<A: Actors> Decider<A> {
         let reaction = self.desk.engine.step(now, input);
         let quiet = reaction.actions.is_empty() && matches!(input, Input::Signal(_) | Input::Tick);
         let durability = if quiet { Durability::Lazy } else { Durability::Durable };
+        if self.desk.mute.is_some() && self.recorder.begins_again(now) {
+            self.desk.engine.recorded(); // and so says the checkpoint that the new segment begins with
+        }
         let Desk { engine, clock, .. } = &self.desk;
         match self.recorder.write(now, input, &reaction, durability, engine, clock) {
             Ok(()) => {
                 if self.desk.mute.take().is_some() {
+                    self.desk.engine.recorded();
                     info!("the journal can be written again");
                 }
                 self.publish(&reaction);

@@ -90,6 +90,11 @@ impl Recorder {
         self.journal.begin(&who, &checkpoint)
     }
 
+    /// Whether the next record begins a new segment because the one before could not be written on.
+    pub fn begins_again(&self, now: Timestamp) -> bool {
+        !self.journal.is_writing() && self.journal.wants_checkpoint(now)
+    }
+
     /// When lazy records must be made safe.
     pub fn flush_due(&self) -> Option<Timestamp> {
         self.journal.flush_due()

@@ -97,6 +97,13 @@ impl Lab {
         daemon.wait().unwrap();
     }
 
+    /// SIGTERM: it ends in order.
+    pub fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("it runs");
+        signal(i32::try_from(daemon.id()).unwrap(), "TERM");
+        assert!(daemon.wait().unwrap().success());
+    }
+
     /// Runs a command of the command line against this daemon.
     pub fn cli(&self, words: &[&str]) -> Output {
         holdfast().arg("--state").arg(self.state()).args(words).stdin(Stdio::null()).output().unwrap()
@@ -148,9 +155,28 @@ impl Lab {
         }
     }
 
-    /// Waits until every VM runs, answers, and has no open incident.
+    /// The same, while no daemon runs that could tell a story.
+    pub fn until_without_daemon(&self, limit: Duration, what: &str, holds: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until every VM runs, answers, and has no open incident. The host may be overloaded: it is, where
+    /// many tests run.
     pub fn wait_well(&self, limit: Duration) {
-        self.until(limit, "everything is well", |lab| lab.cli(&["status"]).status.code() == Some(0));
+        self.until(limit, "every VM is well", |lab| {
+            let status = lab.json(&["status"]);
+            let app_answers = |app: &Value| app["state"] == "ok";
+            let well = |vm: &Value| {
+                vm["state"] == "running"
+                    && vm["incident"].is_null()
+                    && vm["apps"].as_array().unwrap().iter().all(app_answers)
+            };
+            status["vms"].as_array().unwrap().iter().all(well)
+        });
     }
 
     /// Waits for a closed incident with this fault, and returns it.
@@ -189,6 +215,27 @@ impl Lab {
             }
         }
         panic!("the agent took no script\n{}", self.story());
+    }
+
+    /// Asks the agent once: what it returns, or `None` if it refuses or says nothing (it serves one client at
+    /// a time).
+    pub fn ask_agent(&self, vm: &str, request: &str) -> Option<Value> {
+        let mut agent = UnixStream::connect(self.vm(vm)["agent"].as_str()?).ok()?;
+        agent.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let sync = r#"{"execute":"guest-sync","arguments":{"id":8}}"#;
+        agent.write_all(format!("{sync}\n{request}\n").as_bytes()).ok()?;
+        let mut said = String::new();
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = agent.read(&mut piece) {
+            said.push_str(&String::from_utf8_lossy(&piece[..n]));
+            let mut lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if lines.by_ref().any(|line| line["return"] == 8)
+                && let Some(answer) = lines.next()
+            {
+                return answer.get("return").cloned();
+            }
+        }
+        None
     }
 
     /// What happened, for a person who reads a failed test.

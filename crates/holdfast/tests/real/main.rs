@@ -6,6 +6,11 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod busy;
+mod daemon;
 mod hands;
+mod images;
+mod orders;
 mod remedies;
 mod rows;
+mod state;
