@@ -18,6 +18,7 @@ demo: build image  ## break a real database machine five times and watch it come
 	target/release/holdfast demo $(DEMO_ARGS)
 
 test: image  ## run every check and every test, on real guests too
+	@scripts/setup.sh --tests
 	@scripts/test.sh
 
 bench: setup  ## measure the speed of the engine and its neighbours

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the demo need and this machine lacks. As root it asks nothing;
+# Installs what building and the demo (with --tests: and the tests) need and this machine lacks. As root it asks nothing;
 # otherwise it says what is missing and the one command that installs it.
 
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin"
+tests=${1-} # --tests or nothing
 
 # What must be there (a command or a file), the package that brings it, and why.
 needs() {
@@ -15,6 +16,13 @@ xz                                  xz-utils         unpacks the kernel of the d
 cc                                  gcc              links Rust programs
 /etc/ssl/certs/ca-certificates.crt  ca-certificates  lets cargo fetch its crates
 TABLE
+  if [[ $tests ]]; then
+    cat <<'TABLE'
+redis-server                        redis-server         a real server for the Redis probe's tests
+/usr/sbin/mariadbd                  mariadb-server-core  a real server for the MySQL probe's tests
+/usr/bin/mariadb                    mariadb-client-core  makes that server's first databases
+TABLE
+  fi
   if grep -qs ^ID=ubuntu /etc/os-release; then
     echo 'zstd zstd unpacks the kernel of the demo guest'
   fi
@@ -39,7 +47,7 @@ install() {
 }
 
 if ! command -v cargo >/dev/null && [[ ! ${SUDO_USER-} ]]; then # sudo hides the user's own programs
-  echo 'setup: the Rust toolchain is missing; https://rustup.rs says how to get it' >&2
+  echo 'setup: the Rust toolchain is missing; install it with rustup, or from the packages of your system' >&2
   exit 1
 fi
 
@@ -52,7 +60,7 @@ if ! command -v apt-get >/dev/null; then
   exit 1
 fi
 if ((EUID != 0)); then
-  echo "setup: to install them, type: sudo $0" >&2
+  echo "setup: to install them, type: sudo $0 ${tests}" >&2
   exit 1
 fi
 
