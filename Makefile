@@ -21,5 +21,6 @@ test: image  ## run every check and every test, on real guests too
 	@scripts/setup.sh --tests
 	@scripts/test.sh
 
-bench: setup  ## measure the speed of the engine and its neighbours
-	cargo bench --workspace
+bench: setup  ## measure the speed of the engine and of the simulator
+	cargo run --release -p holdfast-core --example bench_engine
+	cargo run --release -p holdfast-sim --example simulate 200

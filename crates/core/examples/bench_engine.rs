@@ -1,0 +1,96 @@
+//! How many inputs a second the engine takes in on one core, and whether an input costs more among many VMs.
+//! Run with `cargo run --release -p holdfast-core --example bench_engine`.
+
+use holdfast_core::action::{Ended, Fact, Found, Order, Outcome};
+use holdfast_core::engine::Engine;
+use holdfast_core::input::{Input, Started};
+use holdfast_core::lease::{Incarnation, Lease, Token};
+use holdfast_core::policy::{AppPolicy, Policies, VmPolicy};
+use holdfast_core::signal::{
+    AgentSign, AppSign, Counters, HypervisorSign, ProcessSign, ProcessState, RunState, Seen, Signal,
+};
+use holdfast_core::subject::{AppName, HostName, Subject, VmName};
+use holdfast_core::time::{Duration, Timestamp};
+use std::time::Instant;
+
+fn main() {
+    let small = measure(100);
+    let large = measure(10_000);
+    println!("    100 VMs  {:>9.0} inputs/s", 1e9 / small);
+    println!(" 10,000 VMs  {:>9.0} inputs/s", 1e9 / large);
+    println!("growth of the cost of an input from 100 to 10,000 VMs: {:.2}", large / small);
+}
+
+/// Nanoseconds an input, the median of five rounds over all VMs, all of them healthy.
+fn measure(vms: u64) -> f64 {
+    let host: HostName = "atlas".parse().expect("a name");
+    let app: AppName = "db".parse().expect("a name");
+    let names: Vec<VmName> = (0..vms).map(|n| format!("vm{n}").parse().expect("a name")).collect();
+    let mut engine = running(&host, &app, &names);
+    let rounds = 1_000_000 / (vms * 5) + 1;
+    let mut second = 10;
+    let mut costs: Vec<f64> = (0..5)
+        .map(|_| {
+            let (begun, mut inputs) = (Instant::now(), 0);
+            for _ in 0..rounds {
+                second += 1;
+                for (n, name) in names.iter().enumerate() {
+                    inputs += tell(&mut engine, &app, name, second, n as u64 * 900_000 / vms);
+                }
+            }
+            begun.elapsed().as_nanos() as f64 / inputs as f64
+        })
+        .collect();
+    costs.sort_by(f64::total_cmp);
+    costs[2]
+}
+
+/// An engine that knows all these VMs to run.
+fn running(host: &HostName, app: &AppName, names: &[VmName]) -> Engine {
+    let mut policies = Policies::default();
+    for name in names {
+        let mut policy = VmPolicy::default();
+        policy.apps.insert(app.clone(), AppPolicy { can_restart: true });
+        policies.vms.insert(name.clone(), policy);
+    }
+    let mut engine = Engine::new();
+    let now = Timestamp::from_secs(1);
+    let started = Started { host: host.clone(), boot: "b".into(), wall_offset: 0 };
+    let _ = engine.step(now, &Input::Started(started));
+    let mut actions = engine.step(now, &Input::Configured(policies)).actions;
+    while let Some(action) = actions.pop() {
+        if action.order != Order::Inspect {
+            continue;
+        }
+        let (incarnation, token, vm) = (Incarnation(1), Token(1), action.vm.clone());
+        let lease = Some(Lease { vm, incarnation, token, holder: host.clone() });
+        let found = Found::Running { incarnation, pid: 1, state: Some(RunState::Running), lease };
+        let ended = Ended::Done(Fact::Found(found));
+        actions.extend(engine.step(now, &Input::Outcome(Outcome { action: action.id, ended })).actions);
+    }
+    engine
+}
+
+/// What a healthy VM says in one period; how many inputs that were.
+fn tell(engine: &mut Engine, app: &AppName, name: &VmName, second: u64, offset: u64) -> u64 {
+    let at = Timestamp::from_micros(second * 1_000_000 + offset);
+    let latency = Duration::from_millis(3);
+    let vm = Subject::Vm(name.clone());
+    let signs = [
+        (
+            vm.clone(),
+            Seen::Process(ProcessSign::Alive { state: ProcessState::Running, cpu: latency, rss: 1 << 28 }),
+        ),
+        (vm.clone(), Seen::Hypervisor(HypervisorSign::Answered { state: RunState::Running, latency })),
+        (vm, Seen::Hypervisor(HypervisorSign::Counters(Counters { reads: second, ..Counters::default() }))),
+        (Subject::Guest(name.clone()), Seen::Agent(AgentSign::Answered { latency })),
+        (Subject::App(name.clone(), app.clone()), Seen::Application(AppSign::Answered { latency })),
+    ];
+    let count = signs.len() as u64;
+    for (subject, seen) in signs {
+        let signal = Signal { subject, incarnation: Some(Incarnation(1)), at, seen };
+        let reaction = engine.step(at, &Input::Signal(signal));
+        assert!(reaction.actions.is_empty(), "a healthy VM is left alone");
+    }
+    count
+}
