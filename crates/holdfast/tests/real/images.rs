@@ -53,7 +53,7 @@ fn a_healthy_vm_is_not_touched_when_its_control_socket_is_gone_or_silent_r13_r14
     let (control, aside) = (folder.join("control"), folder.join("aside"));
 
     fs::rename(&control, &aside).unwrap();
-    untouched_for(&lab, "orders", Duration::from_secs(8), || {});
+    untouched_for(&lab, "orders", Duration::from_secs(6), || {});
     lab.kill_daemon();
     lab.start();
     lab.until(SOON, "it is found by its process", |lab| start_of(lab, "orders") == Some(start));
@@ -63,7 +63,7 @@ fn a_healthy_vm_is_not_touched_when_its_control_socket_is_gone_or_silent_r13_r14
     let silent = UnixListener::bind(&control).unwrap();
     lab.start();
     lab.until(SOON, "it is found by its process", |lab| start_of(lab, "orders") == Some(start));
-    untouched_for(&lab, "orders", Duration::from_secs(20), || {});
+    untouched_for(&lab, "orders", Duration::from_secs(15), || {});
     drop(silent);
 
     fs::rename(&aside, &control).unwrap();

@@ -40,7 +40,7 @@ fn fill(path: &Path) {
 fn a_full_state_folder_stops_every_action_and_no_watching_and_room_brings_both_back_r25() {
     let _turn = turn();
     let mut lab = Lab::new("");
-    let mount = Mount::new(&lab.state(), "1m");
+    let _mount = Mount::new(&lab.state(), "1m");
     lab.start();
     lab.wait_well(BOOT);
     let before = Start::of(&lab, "orders");
@@ -64,8 +64,6 @@ fn a_full_state_folder_stops_every_action_and_no_watching_and_room_brings_both_b
 
     fs::remove_file(&ballast).unwrap();
     wait_restarted(&lab, "orders", before);
-    drop(lab);
-    drop(mount);
 }
 
 /// What is in a folder: each plain file with its bytes.
