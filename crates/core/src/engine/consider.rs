@@ -35,17 +35,23 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return };
         vm.end_excuse(now);
         let Some(vm) = self.vms.get(name) else { return };
-        let lens = self.lens(vm);
-        let runs = matches!(vm.power, Power::On(_)) && vm.desired == Desired::Running;
-        let quiet = vm.job.is_none() && vm.open_incidents().next().is_none() && vm.works.is_empty();
-        if runs && quiet && vm.wake == Timestamp::NEVER && vm.view.is_calm(&lens) {
+        if self.rests(vm) {
             return;
         }
+        let lens = self.lens(vm);
         if self.may_judge(name) {
             self.judge_vm(name, &lens);
         }
         self.reconcile(name);
         self.schedule(name);
+    }
+
+    /// It runs as it is meant to, nothing is under way, announced or due, and nothing seen gives reason for a
+    /// closer look: the end of nearly all signals.
+    pub(super) fn rests(&self, vm: &VmState) -> bool {
+        let runs = matches!(vm.power, Power::On(_)) && vm.desired == Desired::Running;
+        let quiet = vm.job.is_none() && vm.open_incidents().next().is_none() && vm.works.is_empty();
+        runs && quiet && vm.wake == Timestamp::NEVER && vm.view.is_calm(&self.lens(vm))
     }
 
     /// A VM is judged while it is meant to run and nobody but an incident works on it; not while it is being

@@ -259,7 +259,7 @@ impl Engine {
             let status = crate::lease::ExitStatus::Unknown;
             let seen = Seen::Process(ProcessSign::Exited { proof: proof.clone(), status });
             let incarnation = Some(proof.incarnation());
-            vm.observe(&Signal { subject: Subject::Vm(name.clone()), incarnation, at: now, seen });
+            vm.observe(now, &Signal { subject: Subject::Vm(name.clone()), incarnation, at: now, seen });
         }
     }
 

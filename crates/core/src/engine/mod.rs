@@ -12,6 +12,7 @@ mod status;
 mod vm;
 
 pub use status::{AppStatus, ChannelState, ChannelStatus, VmStatus};
+use vm::Vms;
 pub use vm::{Desired, VmState};
 
 use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
@@ -21,7 +22,7 @@ use crate::incident::{Incident, IncidentId, Resolution};
 use crate::input::{Input, Started};
 use crate::lease::Incarnation;
 use crate::plan::Brake;
-use crate::policy::Policies;
+use crate::policy::{Policies, VmPolicy};
 use crate::recover::Power;
 use crate::signal::{ObserverSign, Seen, Signal};
 use crate::subject::{HostName, Subject, VmName};
@@ -58,7 +59,7 @@ pub struct Engine {
     boot: String,
     anchors: Vec<(Timestamp, i64)>,
     policies: Policies,
-    vms: BTreeMap<VmName, VmState>,
+    vms: Vms,
     view: HostView,
     brake: Brake,
     incidents: BTreeMap<IncidentId, Incident>,
@@ -225,21 +226,26 @@ impl Engine {
         for name in gone {
             self.abandon(&name);
         }
+        let mut shared = Arc::new(VmPolicy::default());
         for (name, policy) in &policies.vms {
             let known = self.vms.contains_key(name);
             let vm = self.vms.entry(name.clone()).or_insert_with(|| VmState::new(policy));
             vm.view.set_apps(policy.apps.keys());
-            vm.policy = Arc::new(policy.clone());
+            if *shared != *policy {
+                shared = Arc::new(policy.clone());
+            }
+            vm.policy = Arc::clone(&shared); // neighbours mostly want the same
             if !known {
                 self.wake(name, self.now);
             }
         }
+        self.vms.sort_unstable_keys();
     }
 
     /// The VM is no longer ours to look after: nothing more is done to it (S20).
     fn abandon(&mut self, name: &VmName) {
         self.close_all(name, &Resolution::Superseded { by: "configuration".into() });
-        self.vms.remove(name);
+        self.vms.shift_remove(name); // the others stay in order
         self.timers.retain(|(_, vm)| vm != name);
         self.asked.retain(|_, vm| vm != name);
         self.brake.clear(name);
@@ -253,9 +259,8 @@ impl Engine {
                 self.consider_host();
             }
             (subject, _) => {
-                let Some(name) = subject.vm().cloned() else { return };
-                if self.observe_vm(&name, signal) {
-                    self.consider(&name);
+                if let Some(name) = subject.vm().filter(|name| self.observe_vm(name, signal)) {
+                    self.consider(&name.clone());
                 }
             }
         }
@@ -371,20 +376,22 @@ impl Engine {
         }
     }
 
-    /// A signal of an old incarnation, or of a VM that is not known to run, says nothing.
+    /// Takes in a signal of a VM, and says whether anything about it wants a closer look. A signal of an old
+    /// incarnation, or of a VM that is not known to run, says nothing.
     fn observe_vm(&mut self, name: &VmName, signal: &Signal) -> bool {
         let now = self.now;
-        let Some(vm) = self.vms.get_mut(name) else { return false };
+        let Some((index, _, vm)) = self.vms.get_full_mut(name) else { return false };
         let current: Option<Incarnation> = vm.current_incarnation();
         if signal.incarnation.is_some() && signal.incarnation != current {
             return false;
         }
-        let signal = Signal { at: signal.at.min(now), ..signal.clone() };
-        vm.observe(&signal);
+        vm.observe(signal.at.min(now), signal);
+        vm.end_excuse(now);
         if let Seen::Process(crate::signal::ProcessSign::Exited { proof, .. }) = &signal.seen {
             self.process_ended(name, proof);
+            return true;
         }
-        true
+        !self.rests(&self.vms[index])
     }
 
     /// Commands are answered at once, whatever they lead to.

@@ -8,11 +8,15 @@ use crate::plan::Tries;
 use crate::policy::VmPolicy;
 use crate::recover::{Job, Power, Step};
 use crate::signal::{HypervisorSign, RunState, Seen, Signal};
-use crate::subject::AppName;
+use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// VMs by name, in the order of their names. One is found at the same cost among ten or ten thousand; the hash
+/// has a fixed seed, though no output depends on it.
+pub(super) type Vms = indexmap::IndexMap<VmName, VmState, foldhash::fast::FixedState>;
 
 /// Whether a VM is meant to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,15 +150,15 @@ impl VmState {
         apps.peek().is_some() && apps.all(|(_, alive, at)| alive && at.is_some_and(|at| at > since))
     }
 
-    /// Takes in a signal of the current incarnation.
-    pub fn observe(&mut self, signal: &Signal) {
+    /// Takes in a signal of the current incarnation, seen at that moment.
+    pub fn observe(&mut self, at: Timestamp, signal: &Signal) {
         if let Seen::Hypervisor(HypervisorSign::Shutdown { by_guest: true }) = &signal.seen
             && self.job.is_none()
             && self.desired == Desired::Running
         {
             self.desired = Desired::stopped("its guest");
         }
-        self.view.observe(signal);
+        self.view.observe(at, signal);
     }
 
     /// Ends what has run out: maintenance, announced work.

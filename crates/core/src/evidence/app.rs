@@ -14,12 +14,13 @@ const INSIDE_KEEPS: Duration = Duration::from_secs(8);
 
 /// What is remembered of one application.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[repr(C)] // what is asked of a healthy application comes first, side by side
 pub struct AppView {
+    healthy_since: Option<Timestamp>,
     pulse: Pulse,
     failure: Option<(ProbeFailure, String, Timestamp, Timestamp, u32)>, // since, at, in a row
     service: Option<(bool, u32, Timestamp)>,
     check: Option<(bool, String, Timestamp)>,
-    healthy_since: Option<Timestamp>,
 }
 
 impl AppView {

@@ -96,20 +96,18 @@ const ONE: f64 = 16_777_216.0;
 ///
 /// Times are microseconds since boot, as in [`crate::time::Timestamp`]. There are no settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(C)] // what each heartbeat touches lies side by side: among ten thousand subjects, memory is what costs
 pub struct Heartbeat {
     /// The latest sign of life; `None`: nothing to measure a silence from.
     last: Option<u64>,
     /// How much of the silence since then was the observer's own.
     excused: u64,
-    /// Gaps seen.
-    gaps: u32,
-    /// Copies in a row.
-    copies: u8,
-    /// Whether the median moved up last.
-    rising: bool,
-    mood: Mood,
     /// The median gap in nanoseconds; 0: not known.
     usual: u64,
+    /// Mistakes made beyond the budget, in thousand millionths.
+    overdraft: i64,
+    /// Gaps seen.
+    gaps: u32,
     /// The next step of the median.
     step: u32,
     /// Mean deviation from the usual gap, in usual gaps.
@@ -118,8 +116,11 @@ pub struct Heartbeat {
     backlog: u32,
     /// The lower edge of the first bin is 2^(base/3) microseconds.
     base: i32,
-    /// Mistakes made beyond the budget, in thousand millionths.
-    overdraft: i64,
+    /// Copies in a row.
+    copies: u8,
+    /// Whether the median moved up last.
+    rising: bool,
+    mood: Mood,
     memories: [Memory; 3],
 }
 
@@ -134,15 +135,16 @@ enum Mood {
 
 /// What was seen in one mood.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(C)]
 struct Memory {
-    /// Number of peaks by size, in parts of [`PEAK`].
-    peaks: [u16; BINS],
     /// How long it was watched, in microseconds.
     watched: u64,
     /// What follows from it: the silence allowed beyond the usual gap, in microseconds.
     margin: u64,
     /// When that is to be worked out again, as a value of `watched`.
     stale_at: u64,
+    /// Number of peaks by size, in parts of [`PEAK`].
+    peaks: [u16; BINS],
 }
 
 /// The law of silences beyond the usual gap: `per_hour * (1 + (x - from) / reach)^-index` exceed x (generalized
@@ -205,7 +207,7 @@ impl Heartbeat {
         let Some(last) = self.last else { return 0.0 };
         let due = last.saturating_add(self.excused).saturating_add(self.usual());
         let margin = micros(self.margin());
-        let tail = self.widest_tail();
+        let (tail, _) = self.widest_tail();
         let from = tail.from.min(margin);
         let rarity = |excess: f64| pow((1.0 + (excess - from) / tail.reach).max(0.0), tail.index);
         let rise = |excess: f64| (rarity(excess) - rarity(0.0)).max(f64::MIN_POSITIVE);
@@ -241,7 +243,7 @@ impl Heartbeat {
     /// The silence allowed beyond the usual gap, in microseconds.
     fn margin(&self) -> u64 {
         let margin = match self.memory().margin {
-            0 => whole(self.widest_tail().margin(self.allowed())),
+            0 => whole(self.widest_tail().1),
             known => known,
         };
         margin.saturating_add(margin / (u64::from(self.gaps) + YOUNG) * YOUNG)
@@ -361,7 +363,8 @@ impl Heartbeat {
     /// Works out the margin of the present mood from what it remembers; a calmer mood that is better known
     /// says what is the least.
     fn decide(&mut self) {
-        let margin = self.widest_tail().margin(self.allowed()).max(FLOOR * self.usual_micros());
+        let (_, margin) = self.widest_tail();
+        let margin = margin.max(FLOOR * self.usual_micros());
         let (calmer, rest) = self.memories.split_at_mut(self.mood as usize);
         let memory = &mut rest[0];
         let better_known = calmer.iter().filter(|calm| calm.watched > memory.watched).map(|calm| calm.margin);
@@ -369,10 +372,11 @@ impl Heartbeat {
         memory.stale_at = memory.watched.saturating_add((memory.watched / 64).clamp(500_000, HOUR / 60));
     }
 
-    /// Of the tail that was seen and the tail that may yet be, the one that asks for more patience.
-    fn widest_tail(&self) -> Tail {
+    /// Of the tail that was seen and the tail that may yet be, the one that asks for more patience, and how much.
+    fn widest_tail(&self) -> (Tail, f64) {
         let (seen, unseen, allowed) = (self.seen(), self.unseen(), self.allowed());
-        if seen.margin(allowed) > unseen.margin(allowed) { seen } else { unseen }
+        let (of_seen, of_unseen) = (seen.margin(allowed), unseen.margin(allowed));
+        if of_seen > of_unseen { (seen, of_seen) } else { (unseen, of_unseen) }
     }
 
     /// Mistakes per hour that feedback allows just now.
@@ -390,8 +394,10 @@ impl Heartbeat {
         while bin > 0 && peaks < wanted {
             bin -= 1;
             let here = f64::from(memory.peaks[bin]);
-            peaks += here;
-            sum += here * self.edge(bin as f64 + 0.5);
+            if here > 0.0 {
+                peaks += here;
+                sum += here * self.edge(bin as f64 + 0.5);
+            }
         }
         let from = self.edge(bin as f64);
         let (peaks, sum) = (peaks / f64::from(PEAK), sum / f64::from(PEAK));
@@ -483,12 +489,16 @@ fn log2(value: f64) -> f64 {
     exponent + s * series * (2.0 * std::f64::consts::LOG2_E)
 }
 
+/// One over 1, 2 .. 9: a division costs several products.
+const INVERSE: [f64; 9] =
+    [1.0, 1.0 / 2.0, 1.0 / 3.0, 1.0 / 4.0, 1.0 / 5.0, 1.0 / 6.0, 1.0 / 7.0, 1.0 / 8.0, 1.0 / 9.0];
+
 /// Two to this power, within the range of normal numbers, to about ten digits.
 fn exp2(power: f64) -> f64 {
     let power = power.clamp(-1_000.0, 1_000.0);
     let floor = power.floor();
     let x = (power - floor - 0.5) * std::f64::consts::LN_2;
-    let series = (1..=9).rev().fold(1.0, |sum, n| 1.0 + x / f64::from(n) * sum);
+    let series = INVERSE.iter().rev().fold(1.0, |sum, inverse| 1.0 + x * inverse * sum);
     f64::from_bits(((floor as i64 + 1_023) as u64) << 52) * series * std::f64::consts::SQRT_2
 }
 

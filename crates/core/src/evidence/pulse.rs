@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 
 /// The questions and answers of one channel.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[repr(C)] // the answer to "is it alive?" lies in one place, and the heartbeat beside it
 pub struct Pulse {
-    heartbeat: Heartbeat,
-    answered: Option<Timestamp>,
-    failed: Option<Timestamp>,
-    failed_first: Option<Timestamp>,
     failures: u32,
+    answered: Option<Timestamp>,
+    failed_first: Option<Timestamp>,
+    failed: Option<Timestamp>,
+    heartbeat: Heartbeat,
 }
 
 impl Pulse {

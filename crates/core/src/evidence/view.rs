@@ -28,7 +28,7 @@ pub struct VmView {
     agent: AgentView,
     network: NetworkView,
     lifecycle: LifecycleView,
-    apps: BTreeMap<AppName, AppView>,
+    apps: Vec<(AppName, AppView)>, // few, in the order of their names, side by side in memory
     start_failed: Option<(Timestamp, String)>,
     has_agent: bool, // some agent has answered once: one is installed
 }
@@ -36,13 +36,12 @@ pub struct VmView {
 impl VmView {
     /// Follows the configured applications.
     pub fn set_apps<'a>(&mut self, names: impl Iterator<Item = &'a AppName>) {
-        let mut old = std::mem::take(&mut self.apps);
+        let mut old: BTreeMap<AppName, AppView> = std::mem::take(&mut self.apps).into_iter().collect();
         self.apps = names.map(|name| (name.clone(), old.remove(name).unwrap_or_default())).collect();
     }
 
-    /// Takes in a signal about this VM.
-    pub fn observe(&mut self, signal: &Signal) {
-        let at = signal.at;
+    /// Takes in a signal about this VM, seen at that moment.
+    pub fn observe(&mut self, at: Timestamp, signal: &Signal) {
         match &signal.seen {
             Seen::Process(sign) => self.process.observe(at, sign),
             Seen::Hypervisor(sign) => self.observe_hypervisor(at, sign),
@@ -76,9 +75,13 @@ impl VmView {
 
     fn app_mut(&mut self, subject: &Subject) -> Option<&mut AppView> {
         match subject {
-            Subject::App(_, name) => self.apps.get_mut(name),
+            Subject::App(_, name) => self.app_named(name),
             Subject::Host(_) | Subject::Vm(_) | Subject::Guest(_) => None,
         }
+    }
+
+    fn app_named(&mut self, wanted: &AppName) -> Option<&mut AppView> {
+        self.apps.iter_mut().find(|(name, _)| name == wanted).map(|(_, app)| app)
     }
 
     fn observe_hypervisor(&mut self, at: Timestamp, sign: &HypervisorSign) {
@@ -105,13 +108,13 @@ impl VmView {
             let mute = !self.has_agent && at.since(boot.since) >= MUTE_BOOT;
             return self.agent.was_heard() || mute;
         }
-        self.apps.values().all(|app| app.healthy_since().is_some())
+        self.apps.iter().all(|(_, app)| app.healthy_since().is_some())
     }
 
     /// The guest boots: what came before says nothing about it.
     pub fn begin_boot(&mut self, at: Timestamp, cause: BootCause) {
         self.lifecycle.begin(at, cause);
-        self.apps.values_mut().for_each(AppView::renew);
+        self.apps.iter_mut().for_each(|(_, app)| app.renew());
         self.agent = AgentView::default();
         self.network.renew();
     }
@@ -128,7 +131,7 @@ impl VmView {
 
     /// An application was restarted: it answers for itself again.
     pub fn begin_app(&mut self, name: &AppName) {
-        if let Some(app) = self.apps.get_mut(name) {
+        if let Some(app) = self.app_named(name) {
             app.renew();
         }
     }
@@ -153,14 +156,14 @@ impl VmView {
         self.agent.forgive(slept);
         self.network.forgive(slept);
         self.lifecycle.forgive(slept);
-        self.apps.values_mut().for_each(|app| app.forgive(slept));
+        self.apps.iter_mut().for_each(|(_, app)| app.forgive(slept));
     }
 
     /// From now on silence counts again: what nobody could expect to hear before is no part of it.
     pub fn begin_silence(&mut self, now: Timestamp) {
         self.agent.begin_silence(now);
         self.network.begin_silence(now);
-        self.apps.values_mut().for_each(|app| app.begin_silence(now));
+        self.apps.iter_mut().for_each(|(_, app)| app.begin_silence(now));
     }
 
     /// The boot in progress, if any, and when it is overdue.
@@ -226,8 +229,8 @@ impl VmView {
             let alive = !self.agent.was_heard() || self.agent.is_alive(lens);
             return (alive && self.hypervisor.is_alive(lens)).then_some(Timestamp::ZERO);
         }
-        let since = |app: &AppView| app.healthy_since().filter(|_| app.is_alive(lens));
-        self.apps.values().map(since).try_fold(Timestamp::ZERO, |latest, one| one.map(|at| latest.max(at)))
+        let since = |(_, app): &(AppName, AppView)| app.healthy_since().filter(|_| app.is_alive(lens));
+        self.apps.iter().map(since).try_fold(Timestamp::ZERO, |latest, one| one.map(|at| latest.max(at)))
     }
 
     /// Nothing seen here gives reason for a closer look: the path of nearly all signals.
