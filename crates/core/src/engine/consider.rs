@@ -3,7 +3,7 @@
 use super::{Desired, Engine, VmState};
 use crate::action::{Operation, Reason};
 use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
-use crate::evidence::{Evidence, Lens};
+use crate::evidence::{Evidence, Kind, Lens};
 use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
 use crate::plan::Remedy;
 use crate::policy::Mode;
@@ -24,6 +24,9 @@ const UNSURE_AFTER: Duration = Duration::from_secs(60);
 const HEALED_AFTER: Duration = Duration::from_secs(2);
 /// A held VM is looked at this often at least.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// An answer of the hypervisor so long after a resumption is not from before it.
+const STILL_PAUSED: Duration = Duration::from_millis(200);
 
 /// Which of a VM's incidents.
 type Scope = Option<AppName>;
@@ -316,7 +319,8 @@ impl Engine {
     ) {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let recovered = incident.times.recovered.unwrap_or(incident.times.opened);
-        if let Some(why) = found.as_ref().and_then(|d| struck_again(d, recovered)) {
+        let resumed = incident.plan.as_ref().is_some_and(|plan| plan.remedy == Remedy::ResumeIo);
+        if let Some(why) = found.as_ref().and_then(|d| struck_again(d, recovered, resumed)) {
             return self.remedy_failed(id, name, found, format!("it struck again: {why}"), lens);
         }
         let healthy = vm.view.healthy_since(lens).filter(|_| matches!(vm.power, Power::On(_)));
@@ -462,9 +466,12 @@ fn is_vague(diagnosis: &Diagnosis, now: Timestamp) -> bool {
     diagnosis.probability < 5_000 && since.is_none_or(|since| now.since(since) < VAGUE_AFTER)
 }
 
-/// A conclusive sign that is newer than the remedy.
-fn struck_again(diagnosis: &Diagnosis, recovered: Timestamp) -> Option<String> {
+/// A conclusive sign that is newer than the remedy. A VM that was resumed may have been paused again before we
+/// heard that the resumption was done, so there it counts that it is still seen paused some time later.
+fn struck_again(diagnosis: &Diagnosis, recovered: Timestamp, resumed: bool) -> Option<String> {
     let Grounds::Conclusive(kind) = diagnosis.grounds else { return None };
-    let sign = diagnosis.evidence.iter().find(|w| w.evidence.kind == kind && w.evidence.since > recovered)?;
-    Some(sign.evidence.text.clone())
+    let paused = |e: &Evidence| resumed && e.kind == Kind::PausedIo && e.at > recovered + STILL_PAUSED;
+    let sign = diagnosis.evidence.iter().map(|w| &w.evidence);
+    let mut sign = sign.filter(|e| e.kind == kind && (e.since > recovered || paused(e)));
+    sign.next().map(|e| e.text.clone())
 }

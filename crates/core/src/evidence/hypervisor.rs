@@ -25,7 +25,7 @@ const LOOP_RESETS: usize = 3;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct HypervisorView {
     pulse: Pulse,
-    state: Option<(RunState, Timestamp)>, // since
+    state: Option<(RunState, Timestamp, Timestamp)>, // since, last seen
     panicked: Option<Timestamp>,
     watchdog: Option<Timestamp>,
     no_space: bool,
@@ -55,9 +55,8 @@ impl HypervisorView {
     }
 
     fn enter(&mut self, at: Timestamp, state: RunState) {
-        if self.state.is_none_or(|(before, _)| before != state) {
-            self.state = Some((state, at));
-        }
+        let since = self.state.filter(|(before, ..)| *before == state).map_or(at, |(_, since, _)| since);
+        self.state = Some((state, since, at));
         if state == RunState::Running {
             self.panicked = None;
         }
@@ -104,7 +103,7 @@ impl HypervisorView {
 
     /// The run state last heard of.
     pub fn state(&self) -> Option<RunState> {
-        self.state.map(|(state, _)| state)
+        self.state.map(|(state, ..)| state)
     }
 
     /// The last failed disk request was for want of space on the host.
@@ -130,8 +129,8 @@ impl HypervisorView {
             let text = format!("hypervisor silent {}{}", lasted(lens, since), self.pulse.usual());
             push(Kind::HypervisorSilent, since, at, strength, text);
         }
-        if let Some((state, since)) = self.state {
-            self.speak_state(lens, state, since, &mut push);
+        if let Some((state, since, seen)) = self.state {
+            self.speak_state(lens, state, (since, seen), &mut push);
         }
         if let Some(at) = self.panicked {
             push(Kind::PanicReported, at, lens.now, FULL, "the guest kernel reported its panic".into());
@@ -153,7 +152,7 @@ impl HypervisorView {
         &self,
         lens: &Lens,
         state: RunState,
-        since: Timestamp,
+        (since, seen): (Timestamp, Timestamp),
         push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String),
     ) {
         let at = self.pulse.answered().unwrap_or(since).max(since);
@@ -167,7 +166,7 @@ impl HypervisorView {
             RunState::IoError => {
                 let why = if self.no_space { ": no space on the host" } else { "" };
                 let text = format!("paused for a failed disk request for {}{why}", lasted(lens, since));
-                push(Kind::PausedIo, since, lens.now, FULL, text);
+                push(Kind::PausedIo, since, seen, FULL, text);
             }
             RunState::InternalError => {
                 push(Kind::InternalError, since, lens.now, FULL, "hypervisor: internal error".into());

@@ -1,0 +1,83 @@
+//! What the engine does when events and outcomes reach it in an order that the simulator does not know.
+
+use holdfast_core::action::{Action, Ended, Fact, Found, Operation, Order, Outcome};
+use holdfast_core::engine::Engine;
+use holdfast_core::input::{Input, Started};
+use holdfast_core::lease::{Incarnation, Lease, Token};
+use holdfast_core::policy::{Policies, VmPolicy};
+use holdfast_core::signal::{HypervisorSign, RunState, Seen, Signal};
+use holdfast_core::subject::{HostName, Subject, VmName};
+use holdfast_core::time::{Duration, Timestamp};
+
+/// An engine with one VM that runs.
+struct Stage {
+    engine: Engine,
+    vm: VmName,
+    now: Timestamp,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let host: HostName = "atlas".parse().expect("a name");
+        let vm: VmName = "web".parse().expect("a name");
+        let mut policies = Policies::default();
+        policies.vms.insert(vm.clone(), VmPolicy::default());
+        let mut stage = Self { engine: Engine::new(), vm, now: Timestamp::from_secs(1) };
+        let started = Started { host: host.clone(), boot: "b".into(), wall_offset: 0 };
+        stage.hear(Input::Started(started));
+        let look = stage.hear(Input::Configured(policies)).pop().expect("it looks first");
+        let (incarnation, token, vm) = (Incarnation(1), Token(1), stage.vm.clone());
+        let lease = Some(Lease { vm, incarnation, token, holder: host });
+        let found = Found::Running { incarnation, pid: 1, state: Some(RunState::Running), lease };
+        stage.settle(&look, Ended::Done(Fact::Found(found)));
+        stage
+    }
+
+    fn hear(&mut self, input: Input) -> Vec<Action> {
+        self.engine.step(self.now, &input).actions
+    }
+
+    fn see(&mut self, sign: HypervisorSign) -> Vec<Action> {
+        let (subject, at) = (Subject::Vm(self.vm.clone()), self.now);
+        let signal = Signal { subject, incarnation: Some(Incarnation(1)), at, seen: Seen::Hypervisor(sign) };
+        self.hear(Input::Signal(signal))
+    }
+
+    fn settle(&mut self, action: &Action, ended: Ended) -> Vec<Action> {
+        self.hear(Input::Outcome(Outcome { action: action.id, ended }))
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.now = self.now + Duration::from_millis(millis);
+    }
+}
+
+fn resumes(actions: &[Action]) -> bool {
+    let resume = |a: &Action| matches!(a.order, Order::Perform { operation: Operation::Continue, .. });
+    actions.iter().any(resume)
+}
+
+#[test]
+fn a_vm_that_was_paused_again_before_its_resumption_was_reported_is_resumed_again_soon() {
+    let mut stage = Stage::new();
+    let latency = Duration::from_millis(1);
+    for _ in 0..30 {
+        stage.pass(1_000);
+        assert!(stage.see(HypervisorSign::Answered { state: RunState::Running, latency }).is_empty());
+    }
+    let first = stage.see(HypervisorSign::State(RunState::IoError));
+    assert!(resumes(&first));
+    stage.pass(2);
+    stage.see(HypervisorSign::State(RunState::Running)); // resumed, and paused again at once ...
+    stage.see(HypervisorSign::State(RunState::IoError));
+    stage.pass(3);
+    assert!(stage.settle(&first[0], Ended::Done(Fact::Nothing)).is_empty()); // ... before this was heard
+    stage.pass(900);
+    stage.see(HypervisorSign::Answered { state: RunState::IoError, latency });
+    let mut again = Vec::new();
+    for _ in 0..2 {
+        stage.pass(500);
+        again.extend(stage.hear(Input::Tick));
+    }
+    assert!(resumes(&again), "its storage may be back any moment: it is not left paused for 20 s");
+}
