@@ -291,28 +291,30 @@ impl World {
         let machine = &self.machines[vm];
         let Some(incarnation) = machine.incarnation() else { return };
         let incarnation = Some(incarnation);
-        let mut say = |after, seen| emit(after, Glimpse { vm, incarnation, app: Some(app), seen });
+        let of_app = |seen| Glimpse { vm, incarnation, app: Some(app), seen };
         let (after, how, text) = match self.app_answer(vm, app) {
             Ok(latency) => {
-                return say(Duration::ZERO, Seen::Application(AppSign::Answered { latency }));
+                return emit(Duration::ZERO, of_app(Seen::Application(AppSign::Answered { latency })));
             }
             Err(failure) => failure,
         };
-        say(after, Seen::Application(AppSign::Failed { how, text: text.into() }));
-        // A probe that failed asks the guest what it knows of the application.
+        emit(after, of_app(Seen::Application(AppSign::Failed { how, text: text.into() })));
+        // A probe that failed asks the guest how it is, and what it knows of the application.
         if !self.agent_answers(vm) || machine.guest.frozen {
             return;
         }
+        self.ask_health(vm, &mut |soon, glimpse| emit(after + soon + Duration::from_millis(15), glimpse));
         let one = &machine.guest.apps[app];
         let liar = machine.guest.agent == AgentFault::SaysWell;
         let listens = liar || one.state != AppState::Dead;
         let waiting = if one.state == AppState::Hung && !liar { 3 } else { 0 };
         let answered = after + Duration::from_millis(20);
-        say(answered, Seen::Agent(AgentSign::Service { listens, waiting }));
+        emit(answered, of_app(Seen::Agent(AgentSign::Service { listens, waiting })));
         if machine.setup.checked {
             let passed = liar || (one.state == AppState::Serving && !machine.guest.disk_full);
             let text = if passed { "ok" } else { "exit status 1" }.to_owned();
-            say(answered + Duration::from_millis(40), Seen::Agent(AgentSign::Check { passed, text }));
+            let check = of_app(Seen::Agent(AgentSign::Check { passed, text }));
+            emit(answered + Duration::from_millis(40), check);
         }
     }
 

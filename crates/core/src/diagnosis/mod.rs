@@ -2,8 +2,9 @@
 //!
 //! The hypotheses about a VM are "healthy" and each fault, one of which is taken to be true. Each has
 //! prior odds from how often it happens, and each statement moves them by the ratio of its
-//! probability under the fault to its probability on a healthy VM, in decibans (Good 1950). Within
-//! a channel only the strongest statement counts; what is unknown has no column and weighs nothing.
+//! probability under the fault to its probability on a healthy VM, in decibans (Good 1950). Of
+//! what a channel says about one thing only the strongest counts; what is unknown has no column and weighs
+//! nothing.
 
 mod application;
 mod catalogue;

@@ -43,7 +43,7 @@ pub struct Weighed {
     pub evidence: Evidence,
     /// Its weight for (positive) or against the fault, in millidecibans.
     pub weight: i32,
-    /// Its channel's strongest statement; the others only repeat it.
+    /// The strongest that its channel says about that thing; the others only repeat it.
     pub counts: bool,
 }
 
@@ -163,17 +163,14 @@ fn weight(row: &Row, evidence: &Evidence) -> i32 {
     i32::try_from(full * i64::from(evidence.strength) / i64::from(FULL)).unwrap_or(0)
 }
 
-/// For each channel its strongest statement under this fault. A sign of life is never drowned by a louder
-/// complaint of the same channel: both count then, since they are not the same voice.
+/// For each thing that a channel speaks of, its strongest statement under this fault. A sign of life is never
+/// drowned by a louder complaint of the same channel: both count then, since they are not the same voice.
 fn strongest<'a>(row: &Row, panel: &[&'a Evidence]) -> Vec<(&'a Evidence, i32)> {
     let mut chosen: Vec<(&Evidence, i32)> = Vec::new();
     for evidence in panel {
         let weight = weight(row, evidence);
-        let voice = |other: &Evidence| {
-            (other.kind.channel(), other.kind.is_sign_of_life())
-                == (evidence.kind.channel(), evidence.kind.is_sign_of_life())
-        };
-        match chosen.iter_mut().find(|(other, _)| voice(other)) {
+        let voice = |e: &Evidence| (e.kind.channel(), e.kind.topic(), e.kind.is_sign_of_life());
+        match chosen.iter_mut().find(|(other, _)| voice(other) == voice(evidence)) {
             Some(old) if weight.abs() > old.1.abs() => *old = (evidence, weight),
             Some(_) => {}
             None => chosen.push((evidence, weight)),
@@ -232,4 +229,44 @@ fn grounds(row: &Row, panel: &[&Evidence]) -> Grounds {
     channels.dedup();
     channels.retain(|channel| !matches!(channel, Channel::Host | Channel::Observer));
     if channels.len() >= 2 { Grounds::Agreeing(channels) } else { Grounds::Thin }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::diagnosis::Fault;
+
+    fn seen(kinds: &[Kind]) -> Vec<Evidence> {
+        let one = |kind: &Kind| Evidence {
+            kind: *kind,
+            app: None,
+            since: Timestamp::ZERO,
+            at: Timestamp::ZERO,
+            strength: FULL,
+            text: String::new(),
+        };
+        kinds.iter().map(one).collect()
+    }
+
+    fn named(kinds: &[Kind]) -> Option<Diagnosis> {
+        let app: AppName = "db".parse().unwrap();
+        Catalogue::standard().diagnose(Some(&app), &seen(kinds))
+    }
+
+    #[test]
+    fn a_full_disk_explains_the_database_that_gave_up_whichever_the_agent_tells_first() {
+        let down = [Kind::AppRefused, Kind::NobodyListens, Kind::ConsoleAppPanic];
+        assert_eq!(named(&down).unwrap().fault, Fault::AppDown);
+        let full = [&down[..], &[Kind::FsFull]].concat();
+        let found = named(&full).unwrap();
+        assert_eq!(found.fault, Fault::GuestDiskFull);
+        assert!(found.probability >= 9_900, "{}", found.probability);
+    }
+
+    #[test]
+    fn what_one_agent_says_of_two_things_is_still_one_channel_i10() {
+        let found = named(&[Kind::FsFull, Kind::NobodyListens]).unwrap();
+        assert_eq!(found.grounds, Grounds::Thin);
+    }
 }

@@ -124,7 +124,7 @@ impl Engine {
         match phase {
             Phase::Suspected => self.update_suspected(id, name, found, lens),
             Phase::Waiting { until, .. } => self.update_waiting(id, name, found, lens, until),
-            Phase::Recovering => {}
+            Phase::Recovering => self.update_recovering(id, name, found.as_ref()),
             Phase::Verifying { deadline } => self.update_verifying(id, name, found, lens, deadline),
             Phase::Held(reason) => self.update_held(id, name, found, lens, &reason),
             Phase::Closed(_) => {}
@@ -307,6 +307,21 @@ impl Engine {
     fn is_over(&self, id: IncidentId, name: &VmName, lens: &Lens) -> bool {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return false };
         incident.app().is_none() && incident.fault() == Fault::GuestDiskFull && vm.view.has_room(lens)
+    }
+
+    /// A command in the guest comes to no end once the guest has stopped: then something else is tried.
+    fn update_recovering(&mut self, id: IncidentId, name: &VmName, found: Option<&Diagnosis>) {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let (Some(job), Some(attempt)) = (&vm.job, incident.attempts.last()) else { return };
+        let inside = matches!(job.goal, Goal::Do(Operation::RestartApp(_))) && job.incident() == Some(id);
+        let why = found.and_then(|d| struck_again(d, attempt.started, false)).filter(|_| inside);
+        let Some(why) = why else { return };
+        self.stop_automatic_job(name, None); // and the VM is looked at before anything else is done (I9)
+        let now = self.now;
+        let Some(incident) = self.edit(id) else { return };
+        incident.tell(now, "recover", format!("given up: {why}"));
+        incident.fail_attempt(now, why);
+        incident.phase = Phase::Suspected;
     }
 
     fn update_verifying(

@@ -19,6 +19,8 @@ const HOLD_AFTER: Duration = Duration::from_secs(5);
 const RESUME_SOON: Duration = Duration::from_secs(1);
 const RESUME_LATER: Duration = Duration::from_secs(5);
 const RESUMES_SOON: Duration = Duration::from_secs(600);
+/// A VM of which nobody knows whether it runs is being looked at, which does not take long.
+const LOOK_SOON: Duration = Duration::from_millis(100);
 /// A VM that is being worked on is looked at again after this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -133,6 +135,9 @@ impl Engine {
         let now = self.now;
         if vm.job.is_some() {
             return Some((now + LOOK_EVERY, "something else is being done to it".into()));
+        }
+        if vm.power == Power::Unknown {
+            return Some((now + LOOK_SOON, "it is looked at first".into())); // something was broken off (I9)
         }
         let wider = incident.app().is_some() && vm.incident.is_some();
         if wider && matches!(remedy, Remedy::ResetGuest | Remedy::RestartVm) {

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// A file system with less than this share left, in parts of a thousand, is full.
 const FULL_BELOW: u64 = 10;
+/// With this share left there is plenty of room: what failed for want of it would be done by now.
+const ROOMY_FROM: u64 = 50;
 /// A guest with less than this share of memory left, in parts of a thousand, is short of it.
 const LOW_BELOW: u64 = 40;
 /// Facts are asked for less often than signs of life: this long they stay true.
@@ -85,6 +87,12 @@ impl AgentView {
         room && self.is_alive(lens)
     }
 
+    /// When it last said that its fullest disk has plenty of room, if that is its last word.
+    pub fn room_seen(&self) -> Option<Timestamp> {
+        let roomy = |disk: &&Disk| left(disk.used, disk.total) >= ROOMY_FROM && !disk.read_only;
+        self.disk.as_ref().filter(roomy).map(|disk| disk.at)
+    }
+
     /// It answers.
     pub fn is_alive(&self, lens: &Lens) -> bool {
         self.pulse.is_alive(lens)
@@ -145,6 +153,14 @@ fn tells_late(strength: u16) -> u16 {
 }
 
 const fn is_full(used: u64, total: u64) -> bool {
-    let left = total.saturating_sub(used);
-    total > 0 && left.saturating_mul(1_000) < total.saturating_mul(FULL_BELOW)
+    total > 0 && left(used, total) < FULL_BELOW
+}
+
+/// What is left, in parts of a thousand.
+const fn left(used: u64, total: u64) -> u64 {
+    let parts = total.saturating_sub(used) as u128 * 1_000;
+    match parts.checked_div(total as u128) {
+        Some(left) => left as u64, // at most a thousand
+        None => 0,
+    }
 }

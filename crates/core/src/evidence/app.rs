@@ -147,7 +147,9 @@ impl AppView {
         lens: &Lens,
         push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String),
     ) {
-        let keeps = |at: Timestamp| lens.now.since(at) <= INSIDE_KEEPS && !lens.booting;
+        // What it answered to users since then is newer.
+        let newest = |at: Timestamp| self.pulse.answered().is_none_or(|answered| answered < at);
+        let keeps = |at: Timestamp| lens.now.since(at) <= INSIDE_KEEPS && newest(at) && !lens.booting;
         if let Some((listens, waiting, at)) = self.service.filter(|(_, _, at)| keeps(*at)) {
             let (kind, text) = match (listens, waiting) {
                 (false, _) => (Kind::NobodyListens, format!("inside the guest nobody listens for {name}")),

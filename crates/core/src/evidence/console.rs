@@ -64,8 +64,12 @@ impl ConsoleView {
         self.found.values().all(|found| lens.aged(found.last, HALF_LIFE) == 0)
     }
 
-    pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+    /// `room`: when the guest itself said last that there is room on all its disks.
+    pub fn speak(&self, lens: &Lens, room: Option<Timestamp>, say: &mut Vec<Evidence>) {
         for (kind, found) in &self.found {
+            if *kind == FindingKind::DiskFull && room.is_some_and(|room| room > found.last) {
+                continue; // a line of the past
+            }
             let Some(kind) = meaning(*kind) else { continue };
             let strength = lens.aged(found.last, HALF_LIFE);
             if strength == 0 {

@@ -8,6 +8,12 @@ use std::collections::BTreeMap;
 
 /// Pressure is believed for so long after it was last seen.
 const PRESSURE_KEEPS: Duration = Duration::from_secs(10);
+/// Pressure that has lasted for so long is told to people; silence is doubted at once.
+const PRESSURE_TELLS: Duration = Duration::from_secs(15);
+/// Pressure is over, to people, when there was none for so long.
+const PRESSURE_ENDS: Duration = Duration::from_secs(30);
+/// Pressure that has begun goes on until it is below this share of what makes it begin, in parts of a hundred.
+const EASED: u16 = 75;
 /// Waiting for memory by this share of time, in tenths of a percent, is pressure.
 const MEMORY_PRESSED: u16 = 200;
 /// All tasks waiting for storage by this share of time is pressure.
@@ -49,16 +55,16 @@ impl HostView {
     pub fn observe(&mut self, at: Timestamp, sign: &HostSign) {
         match sign {
             HostSign::Pressure { cpu, memory, io, steal } => {
-                let text = pressure(*cpu, *memory, *io, *steal);
-                let since = self.pressed.as_ref().map_or(at, |(since, _, _)| *since);
-                if let Some(text) = text {
+                let (since, from) = match &self.pressed {
+                    Some((since, _, _)) => (*since, if self.is_pressed(at) { EASED } else { 100 }),
+                    None => (at, 100),
+                };
+                if let Some(text) = pressure([*cpu, *memory, *io, *steal], from) {
                     self.pressed = Some((since, at, text));
                     return;
                 }
                 self.calm = Some(at);
-                if self.pressed.as_ref().is_some_and(|(_, seen, _)| at.since(*seen) > PRESSURE_KEEPS) {
-                    self.pressed = None;
-                }
+                self.pressed = self.pressed.take().filter(|(_, seen, _)| at.since(*seen) <= PRESSURE_ENDS);
             }
             HostSign::Disk { path, free, total, latency } => {
                 let writable = latency.is_some() || *free > 0;
@@ -135,15 +141,38 @@ impl HostView {
 
     /// What host and observer say, to everybody.
     pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        self.speak_pressure(lens, self.is_pressed(lens.now), say);
+        self.speak_of_self(lens, say);
+    }
+
+    /// What host and observer say of the host itself: the same, but pressure only once it has lasted and until
+    /// it is over for good; and its disks.
+    pub fn speak_of_host(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let lasts = |(since, at, _): &(Timestamp, Timestamp, String)| at.since(*since) >= PRESSURE_TELLS;
+        self.speak_pressure(lens, self.pressed.as_ref().is_some_and(lasts), say);
+        self.speak_of_self(lens, say);
+        for (_, text, since) in self.full_disks() {
+            let kind = Kind::HostDiskFull;
+            say.push(Evidence { kind, app: None, since, at: lens.now, strength: FULL, text });
+        }
+    }
+
+    fn speak_pressure(&self, lens: &Lens, pressed: bool, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, text| {
             say.push(Evidence { kind, app: None, since, at, strength: FULL, text });
         };
-        if let Some((since, at, text)) = self.pressed.as_ref().filter(|_| self.is_pressed(lens.now)) {
+        if let Some((since, at, text)) = self.pressed.as_ref().filter(|_| pressed) {
             let text = format!("host under pressure for {}: {text}", lasted(lens, *since));
             push(Kind::HostPressed, *since, *at, text);
         } else if let Some(at) = self.calm.filter(|at| lens.now.since(*at) <= PRESSURE_KEEPS) {
             push(Kind::HostCalm, at, at, "host under no pressure".into());
         }
+    }
+
+    fn speak_of_self(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let mut push = |kind, since, at, text| {
+            say.push(Evidence { kind, app: None, since, at, strength: FULL, text });
+        };
         if let Some((since, at, worst)) = self.lag.filter(|(_, at, _)| lens.now.since(*at) <= PRESSURE_KEEPS)
         {
             let text = format!("our own loop ran up to {} late", crate::time::show(worst));
@@ -152,35 +181,71 @@ impl HostView {
             push(Kind::ObserverOnTime, lens.now, lens.now, "our own loop is on time".into());
         }
     }
-
-    /// What host and observer say of the host itself: the same, and its disks.
-    pub fn speak_of_host(&self, lens: &Lens, say: &mut Vec<Evidence>) {
-        self.speak(lens, say);
-        for (_, text, since) in self.full_disks() {
-            let kind = Kind::HostDiskFull;
-            say.push(Evidence { kind, app: None, since, at: lens.now, strength: FULL, text });
-        }
-    }
 }
 
-fn pressure(cpu: u16, memory: u16, io: u16, steal: u16) -> Option<String> {
-    let percent = |what: &str, tenths: u16| format!("{what} {} %", tenths / 10);
-    let mut parts = Vec::new();
-    if cpu >= CPU_PRESSED {
-        parts.push(percent("waiting for a processor", cpu));
-    }
-    if memory >= MEMORY_PRESSED {
-        parts.push(percent("waiting for memory", memory));
-    }
-    if io >= IO_PRESSED {
-        parts.push(percent("waiting for storage", io));
-    }
-    if steal >= STEAL_PRESSED {
-        parts.push(percent("stolen by a hypervisor above", steal));
-    }
+/// What presses, of processor, memory, storage and theft, from this share of its limit on.
+fn pressure(shares: [u16; 4], from: u16) -> Option<String> {
+    let limits = [
+        (CPU_PRESSED, "waiting for a processor"),
+        (MEMORY_PRESSED, "waiting for memory"),
+        (IO_PRESSED, "waiting for storage"),
+        (STEAL_PRESSED, "stolen by a hypervisor above"),
+    ];
+    let presses = |share: u16, limit: u16| u32::from(share) * 100 >= u32::from(limit) * u32::from(from);
+    let pressing = shares.into_iter().zip(limits).filter(|(share, (limit, _))| presses(*share, *limit));
+    let parts: Vec<String> = pressing.map(|(share, (_, what))| format!("{what} {} %", share / 10)).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 const fn is_full(free: u64, total: u64) -> bool {
     total > 0 && free.saturating_mul(1_000) < total.saturating_mul(DISK_FULL_BELOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lens(now: Timestamp) -> Lens {
+        let (fresh, hang_after) = (Duration::from_secs(4), Duration::from_secs(10));
+        Lens { now, fresh, hang_after, trust_silence: true, patience: 1, booting: false, excused: false }
+    }
+
+    /// Shares of processor pressure in percent, one every two seconds, and how often a person was told of a
+    /// new one.
+    fn told(shares: impl IntoIterator<Item = u16>) -> usize {
+        let (mut view, mut before, mut times) = (HostView::default(), false, 0);
+        for (turn, share) in (0_u64..).zip(shares) {
+            let now = Timestamp::from_micros(turn * 2_000_000);
+            view.observe(now, &HostSign::Pressure { cpu: share * 10, memory: 0, io: 0, steal: 0 });
+            let mut say = Vec::new();
+            view.speak_of_host(&lens(now), &mut say);
+            let tells = say.iter().any(|evidence| evidence.kind == Kind::HostPressed);
+            times += usize::from(tells && !before);
+            before = tells;
+        }
+        times
+    }
+
+    #[test]
+    fn pressure_that_comes_and_goes_is_told_once() {
+        let busy = (0..120).map(|turn| if turn % 7 < 4 { 98 } else { 93 });
+        assert_eq!(told(busy), 1);
+        let spells = (0..120).map(|turn| if turn % 12 < 6 { 99 } else { 20 });
+        assert_eq!(told(spells), 1);
+    }
+
+    #[test]
+    fn a_short_spell_is_not_told_and_makes_patient_at_once() {
+        let spell = (0..60).map(|turn| if turn < 5 { 99 } else { 20 });
+        assert_eq!(told(spell), 0);
+        let mut view = HostView::default();
+        let now = Timestamp::from_micros(1);
+        view.observe(now, &HostSign::Pressure { cpu: 990, memory: 0, io: 0, steal: 0 });
+        assert_eq!(view.patience(now), PATIENCE);
+    }
+
+    #[test]
+    fn a_busy_host_below_the_limit_is_not_pressed() {
+        assert_eq!(told((0..60).map(|_| 93)), 0);
+    }
 }

@@ -15,7 +15,7 @@ macro_rules! kinds {
             /// All kinds, in the order of the channels.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The channel it speaks through. Within a channel only the strongest statement counts.
+            /// The channel it speaks through. Of what a channel says about one thing only the strongest counts.
             #[must_use]
             pub const fn channel(self) -> Channel {
                 match self { $(Self::$name => Channel::$channel,)* }
@@ -146,7 +146,37 @@ kinds! {
     ObserverOnTime: Observer, 0.98;
 }
 
+/// What a statement is about. Of what one channel says about one thing only the strongest counts; the guest
+/// agent speaks of several things, which can be wrong each on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// The one thing that its channel is about.
+    Itself,
+    /// The file systems of the guest.
+    Disks,
+    /// The memory of the guest.
+    Memory,
+    /// One application, seen from inside.
+    Service,
+}
+
 impl Kind {
+    /// What it is about.
+    #[must_use]
+    pub const fn topic(self) -> Topic {
+        if matches!(self, Self::FsFine | Self::FsFull | Self::FsReadOnly) {
+            Topic::Disks
+        } else if matches!(self, Self::MemoryLow) {
+            Topic::Memory
+        } else if matches!(self, Self::NobodyListens | Self::QueueGrows | Self::ServiceListens)
+            || matches!(self, Self::CheckFailed | Self::CheckPassed)
+        {
+            Topic::Service
+        } else {
+            Topic::Itself
+        }
+    }
+
     /// Whether this sign alone settles the matter (I10): seen with certainty, not inferred from silence.
     #[must_use]
     pub const fn is_conclusive(self) -> bool {

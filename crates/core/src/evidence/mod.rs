@@ -19,7 +19,7 @@ mod pulse;
 mod view;
 
 pub use host::HostView;
-pub use kind::Kind;
+pub use kind::{Kind, Topic};
 pub use lifecycle::{Boot, BootCause};
 pub use view::VmView;
 

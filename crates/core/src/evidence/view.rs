@@ -258,7 +258,7 @@ impl VmView {
             });
         }
         self.hypervisor.speak(lens, &mut say);
-        self.console.speak(lens, &mut say);
+        self.console.speak(lens, self.agent.room_seen(), &mut say);
         self.agent.speak(lens, &mut say);
         self.network.speak(lens, &mut say);
         self.lifecycle.speak(lens, boot_limit, &mut say);

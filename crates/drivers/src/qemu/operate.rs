@@ -16,6 +16,8 @@ use tokio::time::Instant;
 const POLL: Duration = Duration::from_millis(5);
 /// How long an agent that listens may think before its silence counts as consent to power down.
 const CONSENT: Duration = Duration::from_millis(700);
+/// How long the agent may take to hear an order: one that is silent for longer will not carry it out.
+const ORDER: Duration = Duration::from_secs(5);
 /// How long it takes to press the power button.
 const BUTTON: Duration = Duration::from_millis(500);
 /// How long a reader of what is seen may be busy.
@@ -148,7 +150,9 @@ impl Machine {
         limit: Duration,
         deadline: Instant,
     ) -> Result<(), DriverError> {
-        let (_turn, mut session) = self.agent_session(what, limit, deadline).await?;
+        let heard = deadline.min(Instant::now() + ORDER);
+        let (_turn, mut session) = self.agent_session(what, limit.min(ORDER), heard).await?;
+        session.extend(deadline);
         let end = session.exec(argv).await.map_err(|e| self.agent_failed(what, limit, &e))?;
         if end.code == Some(0) {
             return Ok(());

@@ -150,12 +150,13 @@ impl Eye {
                 continue;
             }
             let answered = self.ask(&Question::Ping).await;
-            if answered && closer {
-                self.look_inside(&apps).await;
-            }
+            // The guest's own health before its services: what ails the guest explains what ails a service.
             if answered && (closer || health <= tokio::time::Instant::now()) {
                 self.ask(&Question::Health).await;
                 health = tokio::time::Instant::now() + HEALTH_EVERY;
+            }
+            if answered && closer {
+                self.look_inside(&apps).await;
             }
         }
     }

@@ -150,6 +150,12 @@ impl Session<'_> {
         serde_json::from_str(answer.get()).map_err(AgentError::Odd)
     }
 
+    /// Lets it go on until then, now that the agent was heard.
+    pub fn extend(&mut self, deadline: Instant) {
+        self.deadline = self.deadline.max(deadline);
+        self.limit = self.left();
+    }
+
     /// What is left of its time.
     #[must_use]
     pub fn left(&self) -> Duration {
