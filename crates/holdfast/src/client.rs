@@ -85,8 +85,18 @@ impl Client {
 
     /// Tells.
     pub async fn tell(&self, path: &str, words: &crate::api::Words) -> Result<(), ClientError> {
+        self.tell_and_hear::<serde::de::IgnoredAny>(path, words).await.map(drop)
+    }
+
+    /// Tells, and hears what came of it.
+    pub async fn tell_and_hear<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        words: &crate::api::Words,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(words).map_err(|cause| ClientError::Strange(cause.into()))?;
-        read(self.send(Method::POST, path, body.into()).await?).await.map(|_| ())
+        let answer = read(self.send(Method::POST, path, body.into()).await?).await?;
+        serde_json::from_slice(&answer).map_err(|cause| ClientError::Strange(cause.into()))
     }
 
     /// A person's command for a VM, for so long where it ends by itself.

@@ -6,22 +6,26 @@
 use crate::act::Hands;
 use crate::api::{self, Api, ListenError};
 use crate::clock::Clock;
-use crate::config::{AppConfig, Config};
+use crate::config::{AppConfig, Config, Origin};
 use crate::decide::{Decider, Desk, Inbox};
 use crate::events::Ring;
 use crate::journal::OpenError;
 use crate::lease::file::FileLeases;
 use crate::recorder::Recorder;
-use crate::sense;
+use crate::reload::{Reloader, Reloads};
+use crate::sense::Watching;
 use crate::state::{JOURNAL, JOURNAL_OBSERVE, LEASES, StateError, StateFolder};
 use holdfast_core::action::CommandId;
 use holdfast_core::engine::Engine;
 use holdfast_core::input::{Input, Started};
 use holdfast_core::policy::{Mode, Policies};
-use holdfast_core::subject::AppName;
+use holdfast_core::subject::{AppName, VmName};
 use holdfast_core::time::Timestamp;
-use holdfast_drivers::{Driver, DriverError, qemu::Qemu};
+use holdfast_drivers::qemu::{Qemu, QemuVm};
+use holdfast_drivers::{Driver, DriverError};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -60,16 +64,16 @@ impl DaemonError {
     }
 }
 
-/// Runs until it is told to stop (SIGTERM, SIGINT).
-pub fn run(config: Config) -> Result<(), DaemonError> {
+/// Runs until it is told to stop (SIGTERM, SIGINT). SIGHUP has it read its configuration again.
+pub fn run(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(DaemonError::Runtime)?.block_on(serve(config))
+    runtime.map_err(DaemonError::Runtime)?.block_on(serve(config, origin))
 }
 
-async fn serve(config: Config) -> Result<(), DaemonError> {
+async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let folder = StateFolder::open(&config.state)?;
     let config = Arc::new(config);
     let (recorder, engine, newest, newer) = open_journal(&folder, &config)?;
@@ -77,7 +81,8 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     for trouble in trouble.iter().chain(folder.damage()) {
         warn!(%trouble, "a file of the state folder");
     }
-    let driver: Arc<dyn Driver> = Arc::new(open_qemu(&config, &folder).await?);
+    let qemu = Arc::new(open_qemu(&config, &folder).await?);
+    let driver: Arc<dyn Driver> = Arc::clone(&qemu) as Arc<dyn Driver>;
     let leases = Arc::new(FileLeases::new(folder.disk(), LEASES));
     let (inbox, receiver) = Inbox::new();
     let hands =
@@ -85,17 +90,20 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let listener = api::listen(&config.socket)?;
     let stop = CancellationToken::new();
     let mut decider = begin(engine, clock, recorder, hands, &inbox, &config, folder.boot());
-    decider.configure(policies(&config, &driver, newer));
+    decider.configure(policies(&config, driver.as_ref(), newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
-    let api = Api { inbox: inbox.clone(), driver: Arc::clone(&driver), config: Arc::clone(&config) };
+    let watching = Watching::start(&config, &driver, &inbox, &decider.desk.clock, &stop);
+    let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
+    let reloader = Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, config: sender, newer };
+    let (reloads, reloading) = reloader.start(stop.clone());
+    let api = Api { inbox: inbox.clone(), driver, config: in_force, reloads: reloads.clone() };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
-    let sensing = sense::start(&config, &driver, &inbox, &decider.desk.clock, &stop);
-    tokio::spawn(stop_on_signal(stop.clone()));
+    tokio::spawn(obey_signals(stop.clone(), reloads));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]); // nobody listens outside systemd
     decider.run(receiver, stop.clone()).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    drop(sensing); // ends all watching
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), serving).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), reloading).await; // ends all watching
+    let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())
@@ -121,18 +129,28 @@ fn open_journal(
 
 /// QEMU, with the VMs of the configuration and the commands that it may run in their guests.
 async fn open_qemu(config: &Config, folder: &StateFolder) -> Result<Qemu, DriverError> {
-    let vms = config.vms.values().map(|vm| vm.spec.clone()).collect();
+    let (run, evidence) = (folder.path().join("run"), folder.path().join("evidence"));
+    Qemu::open(specs(config), restarts(config), run, evidence).await
+}
+
+/// The VMs as their driver must know them.
+pub fn specs(config: &Config) -> Vec<QemuVm> {
+    config.vms.values().map(|vm| vm.spec.clone()).collect()
+}
+
+/// The commands that restart applications inside their guests.
+pub fn restarts(config: &Config) -> BTreeMap<(VmName, AppName), Vec<String>> {
     let restarts = config.vms.iter().flat_map(|(name, vm)| {
         let restart = |(app, config): (&AppName, &AppConfig)| {
             Some(((name.clone(), app.clone()), config.restart.clone()?))
         };
         vm.apps.iter().filter_map(restart)
     });
-    Qemu::open(vms, restarts.collect(), folder.path().join("run"), folder.path().join("evidence")).await
+    restarts.collect()
 }
 
 /// What is wanted, with what the driver can do.
-fn policies(config: &Config, driver: &Arc<dyn Driver>, newer: bool) -> Policies {
+pub fn policies(config: &Config, driver: &dyn Driver, newer: bool) -> Policies {
     let mut policies = config.policies();
     for (name, policy) in &mut policies.vms {
         policy.abilities = driver.abilities(name);
@@ -162,15 +180,18 @@ fn begin(
     decider
 }
 
-async fn stop_on_signal(stop: CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+async fn obey_signals(stop: CancellationToken, reloads: Reloads) {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [Ok(mut term), Ok(mut int), Ok(mut hangup)] = kinds else {
         warn!("cannot listen for signals: only kill -9 ends this daemon, which harms no VM");
         return;
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            _ = hangup.recv() => drop(reloads.ask("SIGHUP").await), // what came of it is in the log
+        }
     }
     stop.cancel();
 }

@@ -38,6 +38,13 @@ pub enum Message {
         /// Where the answer goes.
         reply: oneshot::Sender<Answer>,
     },
+    /// A configuration comes into force; then the answer goes back.
+    Configure {
+        /// What is wanted.
+        policies: Policies,
+        /// Where the answer goes.
+        reply: oneshot::Sender<()>,
+    },
     /// A question about what is; it is only read.
     Look(Box<dyn FnOnce(&Desk) + Send>),
 }
@@ -84,6 +91,13 @@ impl Inbox {
         let (reply, answer) = oneshot::channel();
         let message = Message::Command { by: by.to_owned(), vm, wish, reply };
         self.sender.send(message).await.map_err(|_| Stopping)?;
+        answer.await.map_err(|_| Stopping)
+    }
+
+    /// Puts a configuration into force, and waits until it is.
+    pub async fn configure(&self, policies: Policies) -> Result<(), Stopping> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.send(Message::Configure { policies, reply }).await.map_err(|_| Stopping)?;
         answer.await.map_err(|_| Stopping)
     }
 
@@ -152,6 +166,10 @@ impl<A: Actors> Decider<A> {
                     self.step(&input);
                 }
                 Some(Message::Command { by, vm, wish, reply }) => self.obey(by, vm, wish, reply),
+                Some(Message::Configure { policies, reply }) => {
+                    self.configure(policies);
+                    let _ = reply.send(()); // whoever asked may have gone
+                }
                 Some(Message::Look(look)) => look(&self.desk),
             }
         }

@@ -40,10 +40,10 @@ impl Machine {
             None => {}
             // It is there, it understood, and it would or could not: no news.
             Some(error) if error.is_answer() => {
-                tracing::debug!(vm = %self.spec.name, %error, "a question to the guest agent was refused");
+                tracing::debug!(vm = %self.name, %error, "a question to the guest agent was refused");
             }
             Some(error) => {
-                tracing::debug!(vm = %self.spec.name, %error, "no answer from the guest agent");
+                tracing::debug!(vm = %self.name, %error, "no answer from the guest agent");
                 let waited = asked.elapsed();
                 let port = self.agent_port(&live, Instant::now() + PORT).await;
                 signs.push((None, AgentSign::NoAnswer { waited, port }));

@@ -43,11 +43,11 @@ impl Machine {
         make_room(root, &folder).map_err(|e| self.refused("capture", e.to_string()))?;
         let mut files = Vec::new();
         let mut keep = |name: &str, content: io::Result<Vec<u8>>| {
-            let path = folder.join(format!("{}-{name}", self.spec.name));
+            let path = folder.join(format!("{}-{name}", self.name));
             match content.and_then(|content| write(&root.join(&path), &content)) {
                 Ok(()) => files.push(path.to_string_lossy().into_owned()),
                 Err(error) => {
-                    tracing::debug!(vm = %self.spec.name, name, %error, "evidence that could not be had")
+                    tracing::debug!(vm = %self.name, name, %error, "evidence that could not be had")
                 }
             }
         };
@@ -60,7 +60,7 @@ impl Machine {
     }
 
     fn describe_process(&self, live: &Live) -> String {
-        let mut text = format!("process {} of {} {}\n", live.process.pid(), self.spec.name, live.incarnation);
+        let mut text = format!("process {} of {} {}\n", live.process.pid(), self.name, live.incarnation);
         match live.process.sample() {
             Ok(s) => {
                 text.push_str(&format!("state {:?}, cpu {:?}, resident {} bytes\n", s.state, s.cpu, s.rss))

@@ -53,7 +53,7 @@ impl Machine {
                 }
             }
             Err(error) => {
-                tracing::debug!(vm = %self.spec.name, %error, "no run state");
+                tracing::debug!(vm = %self.name, %error, "no run state");
                 see(Seen::Hypervisor(HypervisorSign::NoAnswer { waited: began.elapsed() }));
             }
         }
@@ -69,7 +69,7 @@ impl Machine {
     }
 
     pub(super) fn glimpse(&self, live: &Live, seen: Seen) -> Glimpse {
-        Glimpse { vm: self.spec.name.clone(), incarnation: live.incarnation, app: None, seen }
+        Glimpse { vm: self.name.clone(), incarnation: live.incarnation, app: None, seen }
     }
 
     async fn counters(&self, live: &Arc<Live>, deadline: Instant) -> Option<holdfast_core::signal::Counters> {

@@ -11,10 +11,11 @@ use super::record::{Record, RecordError};
 use super::spec::{Network, QemuVm};
 use crate::{DriverError, Glimpse};
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
+use holdfast_core::subject::VmName;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
@@ -22,16 +23,15 @@ use tokio::time::Instant;
 /// One VM.
 #[derive(Debug)]
 pub struct Machine {
-    /// What it is.
-    pub spec: QemuVm,
+    /// Its name.
+    pub name: VmName,
     /// Where its sockets and files are.
     pub folder: RunFolder,
-    /// The disks of the other VMs, which are never touched.
-    pub others: Vec<PathBuf>,
     /// Its guest agent.
     pub agent: Agent,
     pub(super) life: watch::Sender<Life>,
     pub(super) out: mpsc::Sender<Glimpse>,
+    specs: Mutex<Specs>,
     /// The highest incarnation and token durably seen, and what belongs to them (I3).
     record: Mutex<Record>,
     /// One order at a time.
@@ -39,6 +39,20 @@ pub struct Machine {
     /// One session with the agent at a time: its socket takes one client.
     sessions: Semaphore,
 }
+
+/// What it is.
+#[derive(Debug)]
+struct Specs {
+    /// As configured last: the next start takes this.
+    wanted: Arc<QemuVm>,
+    /// As it was started last, as far as we know.
+    started: Arc<QemuVm>,
+    /// The disks of all VMs; it may stand on no other's.
+    disks: Disks,
+}
+
+/// The disks of all VMs, each with its owner.
+pub type Disks = Arc<[(VmName, PathBuf)]>;
 
 /// Our eyes close; the VM runs on (I7).
 impl Drop for Machine {
@@ -49,18 +63,64 @@ impl Drop for Machine {
 
 impl Machine {
     /// Reads what is on record and adopts the VM if it runs.
-    pub async fn open(
-        spec: QemuVm,
-        folder: RunFolder,
-        others: Vec<PathBuf>,
-        out: mpsc::Sender<Glimpse>,
-    ) -> Self {
+    pub async fn open(spec: QemuVm, folder: RunFolder, out: mpsc::Sender<Glimpse>) -> Self {
+        let (name, wanted) = (spec.name.clone(), Arc::new(spec));
+        let started = Arc::clone(&wanted);
+        let specs = Mutex::new(Specs { wanted, started, disks: Arc::from([]) });
         let agent = Agent::new(folder.agent(), std::process::id() << 8);
         let (life, _) = watch::channel(Life::Unclear("not looked at yet".into()));
         let (record, orders, sessions) = (Mutex::default(), Semaphore::new(1), Semaphore::new(1));
-        let machine = Self { spec, folder, others, agent, life, out, record, orders, sessions };
+        let machine = Self { name, folder, agent, life, out, specs, record, orders, sessions };
         machine.look().await;
         machine
+    }
+
+    /// What it is to be from its next start on.
+    pub fn spec(&self) -> Arc<QemuVm> {
+        Arc::clone(&self.specs().wanted)
+    }
+
+    /// As [`Machine::spec`], for a start: from now on it is what was started. With the disks of the others.
+    pub fn spec_to_start(&self) -> (Arc<QemuVm>, Vec<PathBuf>) {
+        let mut specs = self.specs();
+        specs.started = Arc::clone(&specs.wanted);
+        let others = specs.disks.iter().filter(|(owner, _)| *owner != self.name);
+        (Arc::clone(&specs.wanted), others.map(|(_, disk)| disk.clone()).collect())
+    }
+
+    /// It is to be this from its next start on. Whether it runs, or may, as something else until then.
+    pub fn configure(&self, spec: QemuVm) -> bool {
+        let mut specs = self.specs(); // a start has its turn before it takes the spec
+        let idle = self.orders.available_permits() > 0;
+        let down = idle && matches!(&*self.life.borrow(), Life::Dead(_));
+        specs.wanted = Arc::new(spec);
+        if down {
+            specs.started = Arc::clone(&specs.wanted);
+        }
+        specs.started != specs.wanted
+    }
+
+    /// The disks it has: the one it was started with, and the one it is to have.
+    pub fn disks(&self) -> Vec<PathBuf> {
+        let specs = self.specs();
+        let mut disks = vec![specs.started.disk.clone(), specs.wanted.disk.clone()];
+        disks.dedup();
+        disks
+    }
+
+    /// It may stand on no disk of another VM.
+    pub fn respect(&self, disks: Disks) {
+        self.specs().disks = disks;
+    }
+
+    /// Whether it has a network card, and will have one.
+    pub fn is_wired(&self) -> bool {
+        let specs = self.specs();
+        specs.started.network != Network::None && specs.wanted.network != Network::None
+    }
+
+    fn specs(&self) -> MutexGuard<'_, Specs> {
+        self.specs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds out whether it lives, from its record and the process table. Only for a VM that nobody
@@ -74,7 +134,7 @@ impl Machine {
             Ok(Some(process)) => drop(self.watch(process)),
             Ok(None) => {}
             Err(why) => {
-                tracing::warn!(vm = %self.spec.name, why, "a VM is neither known to run nor to be dead");
+                tracing::warn!(vm = %self.name, why, "a VM is neither known to run nor to be dead");
                 self.life.send_replace(Life::Unclear(why));
             }
         }
@@ -100,7 +160,7 @@ impl Machine {
         if let Some(group) = group {
             Cgroup::at(group).remove(); // nobody watched when it died
         }
-        self.life.send_replace(Life::Dead(DeathProof::witnessed(self.spec.name.clone(), incarnation, death)));
+        self.life.send_replace(Life::Dead(DeathProof::witnessed(self.name.clone(), incarnation, death)));
         Ok(None)
     }
 
@@ -136,7 +196,7 @@ impl Machine {
             let words: Vec<String> = line.split('\0').map(ToOwned::to_owned).collect();
             let Some((incarnation, token)) = launch::recognize(&self.folder, &words) else { continue };
             let Ok(process) = Process::hold(pid) else { continue };
-            if !image::has_open(pid, &self.spec.disk) {
+            if !image::has_open(pid, &self.spec().disk) {
                 return Err(format!("process {pid} says that it is this VM but does not have its disk open"));
             }
             let mut record = self.record();
@@ -144,7 +204,7 @@ impl Machine {
             record.token = token.max(record.token);
             record.process = Some(process.id().clone());
             record.cgroup = self.group().filter(|group| group.add(pid).is_ok()).map(|g| g.path().to_owned());
-            tracing::warn!(vm = %self.spec.name, pid, "a VM without a record of its start was found and adopted");
+            tracing::warn!(vm = %self.name, pid, "a VM without a record of its start was found and adopted");
             let written = record.write(&self.folder.record());
             self.keep(record);
             return written.map(|()| Some(process)).map_err(|e| error_chain(&e));
@@ -156,7 +216,7 @@ impl Machine {
     pub fn watch(&self, process: Process) -> Arc<Live> {
         let record = self.record();
         Watch {
-            vm: self.spec.name.clone(),
+            vm: self.name.clone(),
             incarnation: record.incarnation,
             process: Arc::new(process),
             cgroup: record.cgroup.map(Cgroup::at),
@@ -176,7 +236,8 @@ impl Machine {
     /// the configuration fixes.
     pub fn ports(&self) -> Vec<(u16, SocketAddr)> {
         let record = self.record();
-        let fixed = match &self.spec.network {
+        let spec = self.spec();
+        let fixed = match &spec.network {
             Network::User(forwards) if record.incarnation == Incarnation::NONE => forwards.as_slice(),
             Network::User(_) | Network::Tap { .. } | Network::None => &[],
         };
@@ -204,7 +265,7 @@ impl Machine {
             Ok(Err(error)) => error_chain(&error),
             Err(error) => error.to_string(),
         };
-        Err(DriverError::Refused { what: "give an order to", vm: self.spec.name.clone(), why })
+        Err(DriverError::Refused { what: "give an order to", vm: self.name.clone(), why })
     }
 
     /// Waits for the turn to give an order.
@@ -230,7 +291,7 @@ impl Machine {
     pub fn running(&self) -> Result<Arc<Live>, DriverError> {
         match &*self.life.borrow() {
             Life::Running(live) => Ok(Arc::clone(live)),
-            Life::Dead(_) => Err(DriverError::NotRunning(self.spec.name.clone())),
+            Life::Dead(_) => Err(DriverError::NotRunning(self.name.clone())),
             Life::Unclear(why) => Err(self.refused("give an order to", why.clone())),
         }
     }
@@ -260,21 +321,17 @@ impl Machine {
     /// An order that is older than what was seen.
     pub fn stale(&self, incarnation: Incarnation, token: Token) -> DriverError {
         let Record { incarnation: newest, token: highest, .. } = self.record();
-        DriverError::Stale {
-            vm: self.spec.name.clone(),
-            named: (incarnation, token),
-            newest: (newest, highest),
-        }
+        DriverError::Stale { vm: self.name.clone(), named: (incarnation, token), newest: (newest, highest) }
     }
 
     /// Certainly not done.
     pub fn refused(&self, what: &'static str, why: impl Into<String>) -> DriverError {
-        DriverError::Refused { what, vm: self.spec.name.clone(), why: why.into() }
+        DriverError::Refused { what, vm: self.name.clone(), why: why.into() }
     }
 
     /// Nobody knows whether it was done.
     pub fn unknown(&self, what: &'static str, why: impl Into<String>) -> DriverError {
-        DriverError::Unknown { what, vm: self.spec.name.clone(), why: why.into() }
+        DriverError::Unknown { what, vm: self.name.clone(), why: why.into() }
     }
 
     /// What became of an order that QEMU did not confirm.
@@ -290,7 +347,7 @@ impl Machine {
 
     /// No answer in time.
     pub fn late(&self, what: &'static str, limit: Duration) -> DriverError {
-        DriverError::Late { what, vm: self.spec.name.clone(), limit }
+        DriverError::Late { what, vm: self.name.clone(), limit }
     }
 }
 

@@ -30,7 +30,8 @@ struct Progress {
 
 /// Loads the saved memory of a VM that was started to wait for it, and lets it run.
 pub async fn load(machine: &Machine, live: &Live, deadline: Instant) -> Result<(), String> {
-    let Some(file) = &machine.spec.memory_state else { return Err("no memory state is configured".into()) };
+    let spec = machine.spec();
+    let Some(file) = &spec.memory_state else { return Err("no memory state is configured".into()) };
     let file = File::open(file).map_err(|e| format!("cannot open {}: {e}", file.display()))?;
     let socket = machine.folder.inner().join("memory");
     let _nothing_there = std::fs::remove_file(&socket);

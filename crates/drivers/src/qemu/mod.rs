@@ -12,6 +12,7 @@ mod ask;
 mod capture;
 pub mod cgroup;
 pub mod event;
+mod fleet;
 pub mod image;
 mod inject;
 pub mod launch;
@@ -34,13 +35,14 @@ pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
 
 use crate::{Driver, DriverError, Glimpse, Injection, Places, Question};
 use async_trait::async_trait;
+use fleet::Fleet;
 use holdfast_core::action::{Fact, Found, Operation, Order};
 use holdfast_core::policy::Ability;
 use holdfast_core::subject::{AppName, VmName};
-use launch::RunFolder;
 use machine::Machine;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
@@ -49,14 +51,11 @@ use tokio::time::Instant;
 const SEEN: usize = 256;
 /// How long a look at one VM takes at most.
 const INSPECT: Duration = Duration::from_secs(3);
-/// A Unix socket's path has so many bytes at most (`man 7 unix`).
-const SOCKET_PATH: usize = 107;
 
 /// The driver for VMs under QEMU on this host.
 #[derive(Debug)]
 pub struct Qemu {
-    machines: BTreeMap<VmName, Machine>,
-    restarts: BTreeMap<(VmName, AppName), Vec<String>>,
+    fleet: Fleet,
     evidence: PathBuf,
     /// One reader; a second one waits for it.
     seen: Mutex<mpsc::Receiver<Glimpse>>,
@@ -76,21 +75,29 @@ impl Qemu {
         evidence_folder: PathBuf,
     ) -> Result<Self, DriverError> {
         let (out, seen) = mpsc::channel(SEEN);
-        let mut machines = BTreeMap::new();
-        let disks: Vec<(VmName, PathBuf)> = vms.iter().map(|vm| (vm.name.clone(), vm.disk.clone())).collect();
-        for vm in vms {
-            let (name, folder) = (vm.name.clone(), RunFolder::of(&run_folder, &vm.name));
-            make_folder(folder.path())?;
-            if folder.control().as_os_str().len() > SOCKET_PATH {
-                let why = format!("its sockets would have too long a path: {}", folder.control().display());
-                return Err(DriverError::Refused { what: "watch over", vm: name, why });
-            }
-            let others =
-                disks.iter().filter(|(other, _)| *other != name).map(|(_, disk)| disk.clone()).collect();
-            machines.insert(name, Machine::open(vm, folder, others, out.clone()).await);
-        }
+        let fleet = Fleet::new(run_folder, out);
+        fleet.take_on(vms, restarts).await?;
         make_folder(&evidence_folder)?;
-        Ok(Self { machines, restarts, evidence: evidence_folder, seen: Mutex::new(seen) })
+        Ok(Self { fleet, evidence: evidence_folder, seen: Mutex::new(seen) })
+    }
+
+    /// Takes these VMs under its wing too, or as they are described now: all of them or, with an error, none.
+    /// One that runs goes on as it was started; the answer names those that are something else until their
+    /// next start.
+    ///
+    /// # Errors
+    /// As for [`Qemu::open`].
+    pub async fn take_on(
+        &self,
+        vms: Vec<QemuVm>,
+        restarts: BTreeMap<(VmName, AppName), Vec<String>>,
+    ) -> Result<BTreeSet<VmName>, DriverError> {
+        self.fleet.take_on(vms, restarts).await
+    }
+
+    /// Leaves these VMs alone from now on: they run or rest as they do (I7).
+    pub fn let_go(&self, vms: &[VmName]) {
+        self.fleet.let_go(vms);
     }
 
     /// Pauses a VM and saves its memory to a file, for [`QemuVm::memory_state`]. The VM stays paused;
@@ -103,12 +110,12 @@ impl Qemu {
         let deadline = Instant::now() + limit;
         let _turn = machine.turn(deadline).await?;
         let live = machine.running()?;
-        let saved = memory::save(machine, &live, to, deadline).await;
+        let saved = memory::save(&machine, &live, to, deadline).await;
         saved.map_err(|why| machine.unknown("save the memory of", why))
     }
 
-    fn machine(&self, vm: &VmName) -> Result<&Machine, DriverError> {
-        self.machines.get(vm).ok_or_else(|| DriverError::NoSuchVm(vm.clone()))
+    fn machine(&self, vm: &VmName) -> Result<Arc<Machine>, DriverError> {
+        self.fleet.machine(vm).ok_or_else(|| DriverError::NoSuchVm(vm.clone()))
     }
 }
 
@@ -121,7 +128,7 @@ fn make_folder(folder: &Path) -> Result<(), DriverError> {
 impl Driver for Qemu {
     fn abilities(&self, vm: &VmName) -> BTreeSet<Ability> {
         let Ok(machine) = self.machine(vm) else { return BTreeSet::new() };
-        let wired = machine.spec.network != Network::None;
+        let wired = machine.is_wired();
         Ability::ALL.into_iter().filter(|&ability| wired || ability != Ability::Link).collect()
     }
 
@@ -151,11 +158,11 @@ impl Driver for Qemu {
             Order::PowerOff { incarnation, token } => machine.power_off(*incarnation, *token, limit).await,
             Order::Perform { incarnation, token, operation } => {
                 let restart = if let Operation::RestartApp(app) = operation {
-                    self.restarts.get(&(vm.clone(), app.clone())).map(Vec::as_slice)
+                    self.fleet.restart(vm, app)
                 } else {
                     None
                 };
-                machine.operate(*incarnation, *token, operation, restart, limit).await
+                machine.operate(*incarnation, *token, operation, restart.as_deref(), limit).await
             }
             Order::Capture { incarnation, incident } => {
                 machine.capture(*incarnation, *incident, &self.evidence, limit).await
@@ -183,7 +190,7 @@ impl Driver for Qemu {
     async fn next_event(&self) -> Glimpse {
         match self.seen.lock().await.recv().await {
             Some(glimpse) => glimpse,
-            // Every machine holds a sender, so this is a driver without VMs: it has nothing to tell.
+            // The fleet holds a sender, so this is never.
             None => std::future::pending().await,
         }
     }

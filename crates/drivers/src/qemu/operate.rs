@@ -88,11 +88,11 @@ impl Machine {
     }
 
     pub(super) async fn tell(&self, live: &Live, seen: Seen) {
-        let (vm, incarnation) = (self.spec.name.clone(), live.incarnation);
+        let (vm, incarnation) = (self.name.clone(), live.incarnation);
         let glimpse = crate::Glimpse { vm, incarnation, app: None, seen };
         let told = tokio::time::timeout(READER, self.out.send(glimpse)).await;
         if !matches!(told, Ok(Ok(()))) {
-            tracing::warn!(vm = %self.spec.name, "nobody takes what the driver sees");
+            tracing::warn!(vm = %self.name, "nobody takes what the driver sees");
         }
     }
 
@@ -136,7 +136,7 @@ impl Machine {
         match asked {
             Ok(Ok(())) | Err(_) => Ok(()), // it answers only to refuse
             Ok(Err(error)) => {
-                tracing::debug!(vm = %self.spec.name, %error, "no agent to ask, so the power button is pressed");
+                tracing::debug!(vm = %self.name, %error, "no agent to ask, so the power button is pressed");
                 self.give(live, "shutdown", "system_powerdown", Value::Null, limit, deadline).await
             }
         }

@@ -27,6 +27,7 @@ const POWER_OFF: &str = "power off";
 
 /// What a start needs, found out before anything is changed.
 struct Ready {
+    spec: Arc<QemuVm>,
     disk: Vec<Layer>,
     engine: Engine,
     account: Option<Account>,
@@ -71,13 +72,13 @@ impl Machine {
         let known = Record { process: Some(live.process.id().clone()), ..next };
         if let Err(error) = self.write(known).await {
             // It runs and is found by its command line after a restart of ours.
-            tracing::warn!(vm = %self.spec.name, error = error_chain(&error), "the start is not on record");
+            tracing::warn!(vm = %self.name, error = error_chain(&error), "the start is not on record");
         }
         self.confirm(&live, ready.resumes, limit, deadline).await
     }
 
     fn note_refused_start(&self, incarnation: Incarnation) -> DeathProof {
-        let proof = DeathProof::witnessed(self.spec.name.clone(), incarnation, Death::StartRefused);
+        let proof = DeathProof::witnessed(self.name.clone(), incarnation, Death::StartRefused);
         self.life.send_replace(Life::Dead(proof.clone()));
         proof
     }
@@ -86,13 +87,13 @@ impl Machine {
     pub(super) fn group(&self) -> Option<Cgroup> {
         let root = self.folder.path().parent().unwrap_or(Path::new("/"));
         let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
-        Cgroup::make(&family, self.spec.name.as_str())
+        Cgroup::make(&family, self.name.as_str())
     }
 
     /// Checks all that can be checked without changing anything for the guest.
     async fn prepare(&self, record: &Record) -> Result<Ready, DriverError> {
-        let (spec, folder, others, record) =
-            (self.spec.clone(), self.folder.clone(), self.others.clone(), record.clone());
+        let (spec, others) = self.spec_to_start();
+        let (folder, record) = (self.folder.clone(), record.clone());
         let ready = tokio::task::spawn_blocking(move || {
             let said = |error: ImageError| error_chain(&error);
             let disk = image::check(&spec, &others).map_err(said)?;
@@ -116,7 +117,7 @@ impl Machine {
             let ports = choose_ports(&spec.network, &record.ports).map_err(told("find a free port"))?;
             spawn::rotate(&folder.console()).map_err(told("put its old console aside"))?;
             let resumes = record.incarnation == Incarnation::NONE && spec.memory_state.is_some();
-            Ok(Ready { disk, engine, account, ports, resumes })
+            Ok(Ready { spec, disk, engine, account, ports, resumes })
         });
         let ready = ready.await.map_err(|e| self.refused(START, e.to_string()))?;
         ready.map_err(|why| self.refused(START, why))
@@ -125,7 +126,7 @@ impl Machine {
     async fn launch(&self, ready: &Ready, record: &Record, cgroup: Option<Cgroup>) -> io::Result<Arc<Live>> {
         let forwards: Vec<Forward> = ready.ports.iter().copied().map(Forward::from).collect();
         let args = launch::arguments(&launch::Start {
-            vm: &self.spec,
+            vm: &ready.spec,
             folder: &self.folder,
             disk: &ready.disk,
             engine: ready.engine,
@@ -176,7 +177,7 @@ impl Machine {
         let said = process::read_small(&self.folder.log().to_string_lossy()).unwrap_or_default();
         let said = said.lines().rev().find(|line| !line.contains("warning:")).unwrap_or("it said nothing");
         let said = super::untrusted::tame(said, 300);
-        match image::holder(&self.spec.disk) {
+        match image::holder(&self.spec().disk) {
             Some(holder) if said.contains("lock") => format!("{}; QEMU said: {said}", error_chain(&holder)),
             _ => format!("QEMU ended at once and said: {said}"),
         }

@@ -105,6 +105,11 @@ fn ended(result: Result<Fact, DriverError>) -> Ended {
     }
 }
 
+/// The causes of an error, as one sentence.
+pub fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| "nobody knows".to_owned(), chain)
+}
+
 /// An error with its causes, as one sentence.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -6,7 +6,7 @@
 mod routes;
 pub mod shape;
 
-pub use routes::{Api, Refusal, Words};
+pub use routes::{Api, Problems, Refusal, Words};
 
 use routes::router;
 

@@ -1,10 +1,11 @@
 //! What can be asked and told, under `/api/v1`.
 
-use super::shape::{ExplainDoc, IncidentDoc, StatusDoc, V, Wall};
-use crate::config::{Config, Probe};
+use super::shape::{ExplainDoc, IncidentDoc, ReloadDoc, StatusDoc, V, Wall};
+use crate::config::{Config, Kind, Probe};
 use crate::decide::{Desk, Inbox};
 use crate::drill;
 use crate::events::Event;
+use crate::reload::{ReloadError, Reloads};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{self, Sse};
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// The largest body anybody may send (I18).
 const BODY_MOST: usize = 64 * 1024;
@@ -36,7 +37,15 @@ pub struct Api {
     /// The hypervisor, to say where things are and to inject drills.
     pub driver: Arc<dyn Driver>,
     /// The configuration in force.
-    pub config: Arc<Config>,
+    pub config: watch::Receiver<Arc<Config>>,
+    /// Where a new configuration is asked for.
+    pub reloads: Reloads,
+}
+
+impl Api {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
 }
 
 /// A refusal: what, why, the way out.
@@ -50,15 +59,40 @@ pub struct Refusal {
     pub cause: String,
     /// The way out.
     pub hint: String,
+    /// What is wrong with a configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problems: Option<Box<Problems>>,
+}
+
+/// What is wrong with a configuration, as `check` tells it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problems {
+    /// The file.
+    pub file: String,
+    /// How many there are.
+    pub count: usize,
+    /// For people.
+    pub shown: String,
+    /// For programs.
+    pub told: serde_json::Value,
 }
 
 /// A refusal with its HTTP status.
 struct Refused(StatusCode, String, String, String);
 
+/// A refusal of a configuration.
+struct RefusedConfig(Box<Refusal>);
+
+impl IntoResponse for RefusedConfig {
+    fn into_response(self) -> Response {
+        (StatusCode::UNPROCESSABLE_ENTITY, Json(*self.0)).into_response()
+    }
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let Self(status, error, cause, hint) = self;
-        (status, Json(Refusal { v: V, error, cause, hint })).into_response()
+        (status, Json(Refusal { v: V, error, cause, hint, problems: None })).into_response()
     }
 }
 
@@ -78,6 +112,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/incidents/{id}", get(explain))
         .route("/api/v1/events", get(events))
         .route("/api/v1/events/stream", get(stream))
+        .route("/api/v1/reload", post(reload))
         .route("/api/v1/vms/{vm}/client", get(client))
         .route("/api/v1/vms/{vm}/drills/{fault}/{step}", post(inject))
         .route("/api/v1/vms/{vm}/{wish}", post(command))
@@ -91,9 +126,9 @@ async fn health(State(api): State<Api>) -> Result<Json<serde_json::Value>, Refus
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<StatusDoc>, Refused> {
+    let config = api.config();
     let places: BTreeMap<VmName, Places> =
-        api.config.vms.keys().map(|vm| (vm.clone(), api.driver.places(vm))).collect();
-    let config = Arc::clone(&api.config);
+        config.vms.keys().map(|vm| (vm.clone(), api.driver.places(vm))).collect();
     Ok(Json(api.inbox.look(move |desk| status_doc(desk, &config, places)).await?))
 }
 
@@ -182,6 +217,45 @@ pub struct Words {
     pub incarnation: Option<u64>,
     /// Who asks.
     pub by: Option<String>,
+    /// Show what is wrong in colours.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub colour: bool,
+}
+
+impl Words {
+    /// Who asks, fit for log and record.
+    fn by(&self) -> String {
+        self.by.as_deref().unwrap_or("api").chars().filter(|c| !c.is_control()).take(64).collect()
+    }
+}
+
+/// Reads the configuration again. What is wrong with it is told as `check` tells it.
+async fn reload(State(api): State<Api>, words: Option<Json<Words>>) -> Response {
+    let words = words.map(|Json(words)| words).unwrap_or_default();
+    let error = match api.reloads.ask(&words.by()).await {
+        Ok(doc) => return Json::<ReloadDoc>(doc).into_response(),
+        Err(error) => error,
+    };
+    let (said, why) = (error.to_string(), crate::act::cause(&error));
+    match error {
+        ReloadError::Config(errors) => {
+            let problems = Problems {
+                file: errors.0.origin().to_owned(),
+                count: errors.0.count(),
+                shown: errors.0.render(Kind::Error, words.colour),
+                told: errors.0.to_json(),
+            };
+            let cause = format!("{} of its settings are wrong", problems.count);
+            let hint = "`holdfast check` shows them".to_owned();
+            let problems = Some(Box::new(problems));
+            RefusedConfig(Box::new(Refusal { v: V, error: said, cause, hint, problems })).into_response()
+        }
+        ReloadError::Driver(_) => {
+            let hint = "`holdfast doctor` tells what is missing".to_owned();
+            Refused(StatusCode::CONFLICT, said, why, hint).into_response()
+        }
+        ReloadError::Stopping(stopping) => Refused::from(stopping).into_response(),
+    }
 }
 
 async fn command(
@@ -216,14 +290,7 @@ async fn command(
             return Err(Refused(StatusCode::NOT_FOUND, error, "there is no such command".into(), hint));
         }
     };
-    let by = words
-        .by
-        .unwrap_or_else(|| "api".into())
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(64)
-        .collect::<String>();
-    match api.inbox.command(&by, vm, wish).await?.refused {
+    match api.inbox.command(&words.by(), vm, wish).await?.refused {
         None => Ok(Json(serde_json::json!({ "v": V, "ok": true }))),
         Some(cause) => {
             let hint = "`holdfast vm show` tells how it stands".to_owned();
@@ -250,7 +317,8 @@ fn seconds_of(seconds: f64) -> Duration {
 
 /// How a drill's own client reaches the applications of a VM.
 async fn client(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<Vec<drill::Reach>>, Refused> {
-    let found = vm.parse::<VmName>().ok().and_then(|name| api.config.vms.get(&name).map(|vm| (name, vm)));
+    let config = api.config();
+    let found = vm.parse::<VmName>().ok().and_then(|name| config.vms.get(&name).map(|vm| (name, vm)));
     let Some((name, vm)) = found else {
         let error = format!("cannot reach vm `{}`", vm.escape_debug());
         let hint = "`holdfast vm list` lists them".to_owned();

@@ -30,6 +30,36 @@ pub struct StatusDoc {
     pub host_incidents: Vec<IncidentDoc>,
 }
 
+/// `reload --json`, when the configuration came into force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReloadDoc {
+    /// The version of this shape.
+    pub v: u32,
+    /// The file that is in force now.
+    pub file: String,
+    /// Settings above all VMs that changed.
+    pub settings: Vec<String>,
+    /// VMs that are new.
+    pub added: Vec<String>,
+    /// VMs that are no longer looked after.
+    pub removed: Vec<String>,
+    /// VMs that are described otherwise.
+    pub changed: Vec<ReloadedVmDoc>,
+    /// What makes protection or safety weaker than it could be, as `check --json` tells it.
+    pub warnings: serde_json::Value,
+}
+
+/// One VM that is described otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReloadedVmDoc {
+    /// Its name.
+    pub vm: String,
+    /// Settings that count from now on.
+    pub at_once: Vec<String>,
+    /// Settings that count from its next start on.
+    pub at_next_start: Vec<String>,
+}
+
 /// One VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VmDoc {

@@ -43,7 +43,7 @@ fn shown_path(path: &Path) -> String {
 }
 
 /// `1 VM`, `2 VMs`.
-fn count(number: usize, what: &str) -> String {
+pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -11,6 +11,7 @@ mod guest;
 mod incidents;
 mod init;
 mod paint;
+mod reload;
 mod replay;
 mod simulate;
 mod status;
@@ -18,7 +19,7 @@ mod vm;
 mod watch;
 
 use crate::client::{Client, ClientError};
-use crate::config::{self, Config, ConfigErrors};
+use crate::config::{self, Config, ConfigErrors, Origin};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +43,12 @@ struct Args {
 enum Command {
     /// Run the daemon in the foreground.
     Run,
+    /// Have the daemon read its configuration again; if anything is wrong, the one before stays in force.
+    Reload {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Tell what is wrong in a configuration file.
     Check {
         /// The file; `holdfast.toml` if none is named.
@@ -238,7 +245,12 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         Command::Doctor { json } => doctor::doctor(&place, json),
         Command::Replay(replay) => replay::replay(&replay, &place),
         Command::Simulate(simulate) => simulate::simulate(&simulate),
-        Command::Run => crate::daemon::run(place.load()?).map(|()| Exit::Fine).map_err(CliError::from),
+        Command::Run => {
+            let (config, file) = place.load()?;
+            let origin = Origin { file, state: place.state };
+            crate::daemon::run(config, origin).map(|()| Exit::Fine).map_err(CliError::from)
+        }
+        Command::Reload { json } => reload::reload(&place, json),
         Command::Status { json } => wait_for(status::status(&place.client()?, json)),
         Command::Watch => wait_for(watch::watch(&place.client()?)),
         Command::Explain { id, json } => wait_for(explain::explain(&place.client()?, id, json)),
@@ -284,7 +296,8 @@ impl Place {
         }
     }
 
-    fn load(&self) -> Result<Config, CliError> {
+    /// What the file says, and its whole path.
+    fn load(&self) -> Result<(Config, PathBuf), CliError> {
         let loaded = Config::load(&self.file())?;
         if !loaded.warnings.is_empty() {
             eprintln!(
@@ -292,16 +305,17 @@ impl Place {
                 loaded.warnings.render(config::Kind::Warning, paint::on_terminal(&std::io::stderr()))
             );
         }
-        Ok(match &self.state {
+        let config = match &self.state {
             Some(state) => loaded.config.at_state(state),
             None => loaded.config,
-        })
+        };
+        Ok((config, loaded.path))
     }
 
     /// The way to the daemon: of the named state folder, of the configuration, or of the default folder.
     fn client(&self) -> Result<Client, CliError> {
         if self.state.is_none() && (self.config.is_some() || self.file().exists()) {
-            return Ok(Client::new(&self.load()?.socket));
+            return Ok(Client::new(&self.load()?.0.socket));
         }
         Ok(Client::new(&config::socket_in(&self.state_folder()?)))
     }
@@ -312,7 +326,7 @@ impl Place {
             return Ok(std::path::absolute(state).unwrap_or_else(|_| state.clone()));
         }
         if self.config.is_some() || self.file().exists() {
-            return Ok(self.load()?.state);
+            return Ok(self.load()?.0.state);
         }
         config::default_state().ok_or_else(|| CliError::Said {
             error: "cannot tell which daemon is meant".into(),

@@ -4,6 +4,7 @@
 //! Never repairs or guesses, and never runs, opens or contacts anything that the file names.
 
 mod app;
+mod change;
 mod file;
 mod files;
 mod probe;
@@ -18,6 +19,7 @@ mod vm;
 
 #[allow(unused_imports, reason = "for sense, act and the command line")]
 pub use app::{AppConfig, Expect, Password, Pattern, PatternError, Probe, Secret, SecretError, Target};
+pub use change::VmChange;
 pub use file::FIRST;
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
 pub use units::{quote, quote_path, tame, write_duration, write_size};
@@ -71,6 +73,15 @@ pub struct VmConfig {
     pub apps: BTreeMap<AppName, AppConfig>,
 }
 
+/// Where the configuration of a daemon comes from, so that it can be read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, absolute.
+    pub file: PathBuf,
+    /// The state folder that was named beside it (`--state DIR`).
+    pub state: Option<PathBuf>,
+}
+
 /// A configuration from a file, with what should be said about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
@@ -88,12 +99,33 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
-        let refuse = |problem| {
+        Self::examine(&Self::read(path)?, path)
+    }
+
+    fn read(path: &Path) -> Result<String, ConfigErrors> {
+        file::read(path).map_err(|problem| {
             let problems = Problems::default();
             problems.push(problem);
             ConfigErrors(problems.into_remarks(&path.to_string_lossy(), ""))
-        };
-        Self::examine(&file::read(path).map_err(refuse)?, path)
+        })
+    }
+
+    /// Reads and checks what is to replace `running`, which was made from the same origin.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once; also what a running daemon cannot change.
+    pub fn load_again(origin: &Origin, running: &Self) -> Result<Loaded, ConfigErrors> {
+        let text = Self::read(&origin.file)?;
+        let mut loaded = Self::examine(&text, &origin.file)?;
+        if let Some(state) = &origin.state {
+            loaded.config = loaded.config.at_state(state);
+        }
+        let problems = Problems::default();
+        loaded.config.refuse_moves(running, &text, &problems);
+        if problems.count() > 0 {
+            return Err(ConfigErrors(problems.into_remarks(&origin.file.to_string_lossy(), &text)));
+        }
+        Ok(loaded)
     }
 
     /// Checks a text as if it stood in the file `path`, and looks at the files that it names.

@@ -147,6 +147,12 @@ impl Remarks {
         self.told.is_empty()
     }
 
+    /// The file they are about, fit to be shown.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// The remarks that are told, at most 40.
     #[must_use]
     pub fn told(&self) -> &[Problem] {

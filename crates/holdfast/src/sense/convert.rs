@@ -6,6 +6,9 @@ use crate::config::{self, AppConfig};
 use holdfast_core::signal::{AppSign, ProbeFailure};
 use holdfast_drivers::Places;
 
+/// A port is forwarded when a VM is started, and not later.
+const NO_WAY: &str = "no port of this host leads to it; it will from the next start of its vm on";
+
 /// Where a target is reached from this host: as configured, or as the driver forwards it.
 pub fn resolve(target: &config::Target, places: &Places) -> Option<(String, u16)> {
     match target {
@@ -26,7 +29,7 @@ pub fn probe(app: &AppConfig, places: &Places) -> Result<Probe, AppSign> {
     };
     let at = match app.probe.target().map(|target| resolve(target, places)) {
         Some(Some((host, port))) => Some(probe::Target { host, port }),
-        Some(None) => return Err(internal("no port of this host leads to it".into())),
+        Some(None) => return Err(internal(NO_WAY.into())),
         None => None,
     };
     Ok(match (&app.probe, at) {

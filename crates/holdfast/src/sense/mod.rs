@@ -14,7 +14,7 @@ pub mod probe;
 mod watch;
 
 pub use convert::resolve;
-pub use watch::start;
+pub use watch::Watching;
 
 use std::os::fd::OwnedFd;
 use tokio::io::Interest;

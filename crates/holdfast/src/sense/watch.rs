@@ -15,7 +15,9 @@ use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Timestamp;
 use holdfast_drivers::qemu::Network;
 use holdfast_drivers::{Driver, Glimpse, Question};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
@@ -45,45 +47,117 @@ struct Eye {
     stop: CancellationToken,
 }
 
-/// Starts watching everything that the configuration names.
-pub fn start(
-    config: &Arc<Config>,
-    driver: &Arc<dyn Driver>,
-    inbox: &Inbox,
-    clock: &crate::clock::Clock,
-    stop: &CancellationToken,
-) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    let mut eyes = Vec::new();
-    for (name, vm) in &config.vms {
-        let eye = Eye {
-            vm: name.clone(),
-            driver: Arc::clone(driver),
-            inbox: inbox.clone(),
-            clock: *clock,
-            period: config.period,
-            running: watch::channel(None).0,
-            look_closer: Arc::new(Notify::new()),
-            stop: stop.clone(),
-        };
-        watch_vm(&mut tasks, &eye, vm);
-        eyes.push(eye);
+/// All watching that goes on. It ends when this is dropped.
+pub struct Watching {
+    driver: Arc<dyn Driver>,
+    inbox: Inbox,
+    clock: crate::clock::Clock,
+    stop: CancellationToken,
+    vms: BTreeMap<VmName, Watched>,
+    /// The same eyes, for what drivers tell unasked.
+    eyes: watch::Sender<Eyes>,
+    /// The folders of the host that are watched, and the tasks that do.
+    host: (Vec<PathBuf>, JoinSet<()>),
+    /// What goes on whatever is configured.
+    _always: JoinSet<()>,
+}
+
+type Eyes = Arc<BTreeMap<VmName, Eye>>;
+
+/// The watching of one VM.
+struct Watched {
+    eye: Eye,
+    /// Process, hypervisor and console.
+    _looks: JoinSet<()>,
+    /// Who is asked what, and the tasks that do.
+    asks: (Asked, JoinSet<()>),
+}
+
+/// Who is asked: agent, applications, and the guest's kernel where it has an address.
+#[derive(Clone, PartialEq)]
+struct Asked {
+    apps: BTreeMap<AppName, AppConfig>,
+    address: Option<(IpAddr, u16)>,
+}
+
+impl Watching {
+    /// Starts watching everything that the configuration names.
+    pub fn start(
+        config: &Config,
+        driver: &Arc<dyn Driver>,
+        inbox: &Inbox,
+        clock: &crate::clock::Clock,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (eyes, seen) = watch::channel(Eyes::default());
+        let mut always = JoinSet::new();
+        always.spawn(events(seen, Arc::clone(driver), stop.clone()));
+        watch_ourselves(&mut always, config, inbox, clock);
+        let (driver, inbox) = (Arc::clone(driver), inbox.clone());
+        let (vms, host) = (BTreeMap::new(), (Vec::new(), JoinSet::new()));
+        let mut watching =
+            Self { driver, inbox, clock: *clock, stop: stop.clone(), vms, eyes, host, _always: always };
+        watching.configure(config);
+        watching
     }
-    tasks.spawn(events(eyes, Arc::clone(driver), stop.clone()));
-    watch_host(&mut tasks, config, inbox, clock);
+
+    /// Watches what is named now, and no longer what is not. What stays as it is goes on undisturbed.
+    pub fn configure(&mut self, config: &Config) {
+        self.vms.retain(|name, _| config.vms.contains_key(name));
+        for (name, vm) in &config.vms {
+            let asked = Asked { apps: vm.apps.clone(), address: address(vm) };
+            match self.vms.get_mut(name).filter(|watched| watched.eye.period == config.period) {
+                Some(watched) if watched.asks.0 == asked => {}
+                Some(watched) => watched.asks = (asked.clone(), ask(&watched.eye, &asked)),
+                None => {
+                    let eye = self.eye(name, config.period);
+                    let (_looks, asks) = (look(&eye), ask(&eye, &asked));
+                    self.vms.insert(name.clone(), Watched { eye, _looks, asks: (asked, asks) });
+                }
+            }
+        }
+        let eyes = self.vms.iter().map(|(name, watched)| (name.clone(), watched.eye.clone()));
+        self.eyes.send_replace(Arc::new(eyes.collect()));
+        let folders = folders(config);
+        if self.host.0 != folders {
+            let tasks = watch_host(config, &folders, &self.inbox, &self.clock);
+            self.host = (folders, tasks);
+        }
+    }
+
+    /// An eye on a VM; what was known to run is known still.
+    fn eye(&self, name: &VmName, period: Duration) -> Eye {
+        let before = self.vms.get(name).map(|watched| &watched.eye);
+        Eye {
+            vm: name.clone(),
+            driver: Arc::clone(&self.driver),
+            inbox: self.inbox.clone(),
+            clock: self.clock,
+            period,
+            running: before.map_or_else(|| watch::channel(None).0, |eye| eye.running.clone()),
+            look_closer: Arc::new(Notify::new()),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+fn look(eye: &Eye) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(eye.clone().poll());
+    tasks.spawn(eye.clone().console());
     tasks
 }
 
-fn watch_vm(tasks: &mut JoinSet<()>, eye: &Eye, vm: &VmConfig) {
-    tasks.spawn(eye.clone().poll());
-    tasks.spawn(eye.clone().agent(vm.apps.iter().map(|(name, app)| (name.clone(), app.clone())).collect()));
-    tasks.spawn(eye.clone().console());
-    for (name, app) in &vm.apps {
+fn ask(eye: &Eye, asked: &Asked) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(eye.clone().agent(asked.apps.clone().into_iter().collect()));
+    for (name, app) in &asked.apps {
         tasks.spawn(eye.clone().application(name.clone(), app.clone()));
     }
-    if let Some(address) = address(vm) {
+    if let Some(address) = asked.address {
         tasks.spawn(eye.clone().network(address));
     }
+    tasks
 }
 
 impl Eye {
@@ -257,13 +331,13 @@ impl Eye {
 }
 
 /// What drivers tell unasked.
-async fn events(eyes: Vec<Eye>, driver: Arc<dyn Driver>, stop: CancellationToken) {
+async fn events(eyes: watch::Receiver<Eyes>, driver: Arc<dyn Driver>, stop: CancellationToken) {
     loop {
         let glimpse = tokio::select! {
             () = stop.cancelled() => return,
             glimpse = driver.next_event() => glimpse,
         };
-        let Some(eye) = eyes.iter().find(|eye| eye.vm == glimpse.vm) else { continue };
+        let Some(eye) = eyes.borrow().get(&glimpse.vm).cloned() else { continue };
         if matches!(glimpse.seen, Seen::Process(ProcessSign::Exited { .. })) {
             eye.running.send_replace(None);
         }
@@ -271,33 +345,41 @@ async fn events(eyes: Vec<Eye>, driver: Arc<dyn Driver>, stop: CancellationToken
     }
 }
 
-fn watch_host(tasks: &mut JoinSet<()>, config: &Arc<Config>, inbox: &Inbox, clock: &crate::clock::Clock) {
-    let subject = Subject::Host(config.host.clone());
-    let told = {
-        let (inbox, clock) = (inbox.clone(), *clock);
-        move |seen: Seen| {
-            let signal = Signal { subject: subject.clone(), incarnation: None, at: clock.now(), seen };
-            let inbox = inbox.clone();
-            async move {
-                let _ = inbox.send(Input::Signal(signal)).await; // stopping: nobody needs it any more
-            }
-        }
-    };
-    let (signs, mut seen) = mpsc::channel(QUEUE);
-    tasks.spawn(host::watch(folders(config), signs));
-    let host_told = told.clone();
-    tasks.spawn(async move {
-        while let Some(sign) = seen.recv().await {
-            host_told(Seen::Host(sign)).await;
-        }
-    });
-    let (signs, mut seen) = mpsc::channel(QUEUE);
+fn watch_host(
+    config: &Config,
+    folders: &[PathBuf],
+    inbox: &Inbox,
+    clock: &crate::clock::Clock,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let (signs, seen) = mpsc::channel(QUEUE);
+    tasks.spawn(host::watch(folders.to_vec(), signs));
+    tasks.spawn(tell_of_host(config, inbox, clock, seen, Seen::Host));
+    tasks
+}
+
+fn watch_ourselves(tasks: &mut JoinSet<()>, config: &Config, inbox: &Inbox, clock: &crate::clock::Clock) {
+    let (signs, seen) = mpsc::channel(QUEUE);
     tasks.spawn(lag::watch(signs));
-    tasks.spawn(async move {
-        while let Some(sign) = seen.recv().await {
-            told(Seen::Observer(sign)).await;
+    tasks.spawn(tell_of_host(config, inbox, clock, seen, Seen::Observer));
+}
+
+/// Makes signals about this host of what is seen.
+fn tell_of_host<T: Send + 'static>(
+    config: &Config,
+    inbox: &Inbox,
+    clock: &crate::clock::Clock,
+    mut signs: mpsc::Receiver<T>,
+    seen: fn(T) -> Seen,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (subject, inbox, clock) = (Subject::Host(config.host.clone()), inbox.clone(), *clock);
+    async move {
+        while let Some(sign) = signs.recv().await {
+            let signal =
+                Signal { subject: subject.clone(), incarnation: None, at: clock.now(), seen: seen(sign) };
+            let _ = inbox.send(Input::Signal(signal)).await; // stopping: nobody needs it any more
         }
-    });
+    }
 }
 
 /// Where the guest's own kernel is reached: on a tap network, at the address its applications are asked at.
@@ -326,9 +408,9 @@ async fn ask_kernel(address: IpAddr, port: u16) -> Option<NetworkSign> {
 }
 
 /// The folders whose disks matter: ours, and those of the VMs.
-fn folders(config: &Config) -> Vec<std::path::PathBuf> {
-    let disks = config.vms.values().filter_map(|vm| vm.spec.disk.parent().map(std::path::Path::to_owned));
-    let mut folders: Vec<std::path::PathBuf> = disks.chain([config.state.clone()]).collect();
+fn folders(config: &Config) -> Vec<PathBuf> {
+    let disks = config.vms.values().filter_map(|vm| vm.spec.disk.parent().map(Path::to_owned));
+    let mut folders: Vec<PathBuf> = disks.chain([config.state.clone()]).collect();
     folders.sort();
     folders.dedup();
     folders

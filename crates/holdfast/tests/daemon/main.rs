@@ -1,0 +1,8 @@
+//! The daemon and its command line where no guest runs: what needs no more than a second.
+//!
+//! Some tests start a real QEMU on an empty disk. Every process is ended by its number when its test ends.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+mod quiet;
+mod reload;
