@@ -8,6 +8,7 @@
 mod agent;
 mod app;
 mod console;
+mod exact;
 pub mod heartbeat;
 mod host;
 mod hypervisor;
