@@ -108,7 +108,11 @@ pub enum Injection {
     DiskSlow(Option<u32>),
     /// The virtual cables are unplugged (`true`) or plugged in.
     LinkDown(bool),
-    /// Run this script of ours in the guest through the agent, not waiting for its end.
+    /// Run this script of ours in the guest through the agent to its end. If it does not succeed, what it
+    /// printed is the reason of a refusal.
+    Check(String),
+    /// Begin this script of ours in the guest through the agent, which may not survive it: its silence is
+    /// consent.
     Script(String),
 }
 
