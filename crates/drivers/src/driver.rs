@@ -84,7 +84,9 @@ pub struct Places {
 pub enum Question {
     /// Are you there?
     Ping,
-    /// Are your file systems frozen, how full are they, how much memory is left?
+    /// Are your file systems frozen, and how full are they?
+    Disks,
+    /// How much memory is left, and has your network card a cable?
     Health,
     /// Does something listen on these ports of yours, and do connections wait there? One answer an
     /// application.

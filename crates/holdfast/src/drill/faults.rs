@@ -47,9 +47,9 @@ fn to_end(script: &str) -> Option<Vec<Injection>> {
     Some(vec![Injection::Check(script.to_owned())])
 }
 
-/// A script that its guest may not survive.
-fn let_go(script: &str) -> Option<Vec<Injection>> {
-    Some(vec![Injection::Script(script.to_owned())])
+/// A script that its guest may not survive, after one that tells whether it can be begun.
+fn let_go(able: &str, script: &str) -> Option<Vec<Injection>> {
+    Some(vec![Injection::Check(able.to_owned()), Injection::Script(script.to_owned())])
 }
 
 /// A script about the application, which is found by its port.
@@ -102,10 +102,7 @@ pub const ALL: &[Drill] = &[
         does: "panic of the guest's kernel",
         expected: &["GuestPanicked"],
         undone_after: None,
-        inject: |_| {
-            let able = Injection::Check(include_str!("guest/can-panic.sh").to_owned());
-            Some(vec![able, Injection::Script("echo c > /proc/sysrq-trigger".to_owned())])
-        },
+        inject: |_| let_go(include_str!("guest/can-panic.sh"), "echo c > /proc/sysrq-trigger"),
         undo: nothing,
     },
     Drill {
@@ -113,7 +110,7 @@ pub const ALL: &[Drill] = &[
         does: "SIGSTOP of everything in the guest",
         expected: &["GuestHung"],
         undone_after: None,
-        inject: |_| let_go(include_str!("guest/hang.sh")),
+        inject: |_| let_go("", include_str!("guest/hang.sh")),
         undo: nothing,
     },
     Drill {
@@ -121,7 +118,7 @@ pub const ALL: &[Drill] = &[
         does: "reboot from inside: nothing is to be done about it",
         expected: &["none"],
         undone_after: None,
-        inject: |_| let_go(include_str!("guest/reboot.sh")),
+        inject: |_| let_go("", include_str!("guest/reboot.sh")),
         undo: nothing,
     },
     Drill {
@@ -162,7 +159,7 @@ pub const ALL: &[Drill] = &[
         // A kernel that finds nothing left to kill says so and panics, sooner than its silence tells anything.
         expected: &["GuestOutOfMemory", "GuestPanicked"],
         undone_after: None,
-        inject: |_| let_go(include_str!("guest/memory-hog.sh")),
+        inject: |_| let_go(include_str!("guest/can-begin.sh"), include_str!("guest/memory-hog.sh")),
         undo: |_| to_end(include_str!("guest/end-group.sh")),
     },
     Drill {
@@ -170,7 +167,7 @@ pub const ALL: &[Drill] = &[
         does: "processes that double until nothing goes any more",
         expected: &["GuestHung", "GuestOutOfMemory"],
         undone_after: None,
-        inject: |_| let_go(include_str!("guest/fork-bomb.sh")),
+        inject: |_| let_go(include_str!("guest/can-begin.sh"), include_str!("guest/fork-bomb.sh")),
         undo: |_| to_end(include_str!("guest/end-group.sh")),
     },
 ];

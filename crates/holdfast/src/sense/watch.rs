@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 /// One question to hypervisor or agent takes at most so long.
 const QUESTION: Duration = Duration::from_secs(1);
+/// One that takes the agent many words.
+const LONG_QUESTION: Duration = Duration::from_secs(2);
 /// How full the guest's disks are, and how much memory is left, is asked this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// Questions to one application that may be on their way at a time.
@@ -228,20 +230,28 @@ impl Eye {
                 continue;
             }
             let answered = self.ask(&Question::Ping).await;
-            // The guest's own health before its services: what ails the guest explains what ails a service.
-            if answered && (closer || health <= tokio::time::Instant::now()) {
+            if !answered {
+                continue;
+            }
+            let due = closer || health <= tokio::time::Instant::now();
+            // Disks before services: a full one explains what ails them.
+            if due {
+                self.ask(&Question::Disks).await;
+            }
+            if closer {
+                self.look_inside(&apps).await;
+            }
+            if due {
                 self.ask(&Question::Health).await;
                 health = tokio::time::Instant::now() + HEALTH_EVERY;
-            }
-            if answered && closer {
-                self.look_inside(&apps).await;
             }
         }
     }
 
     /// Asks the agent; whether it answered.
     async fn ask(&self, question: &Question) -> bool {
-        let glimpses = self.driver.ask(&self.vm, question, QUESTION).await;
+        let limit = if *question == Question::Ping { QUESTION } else { LONG_QUESTION };
+        let glimpses = self.driver.ask(&self.vm, question, limit).await;
         let answered = glimpses.iter().any(|g| !matches!(g.seen, Seen::Agent(AgentSign::NoAnswer { .. })));
         for glimpse in glimpses {
             self.tell(glimpse).await;
