@@ -84,7 +84,9 @@ pub struct Places {
 pub enum Question {
     /// Are you there?
     Ping,
-    /// Are your file systems frozen, how full are they, how much memory is left?
+    /// Are your file systems frozen, and how full are they?
+    Disks,
+    /// How much memory is left, and has your network card a cable?
     Health,
     /// Does something listen on these ports of yours, and do connections wait there? One answer an
     /// application.
@@ -108,7 +110,11 @@ pub enum Injection {
     DiskSlow(Option<u32>),
     /// The virtual cables are unplugged (`true`) or plugged in.
     LinkDown(bool),
-    /// Run this script of ours in the guest through the agent, not waiting for its end.
+    /// Run this script of ours in the guest through the agent to its end. If it does not succeed, what it
+    /// printed is the reason of a refusal.
+    Check(String),
+    /// Begin this script of ours in the guest through the agent, which may not survive it: its silence is
+    /// consent.
     Script(String),
 }
 

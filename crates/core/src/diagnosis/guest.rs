@@ -100,7 +100,7 @@ const GUEST_BOOT_LOOP: FaultRow = FaultRow {
     ],
 };
 
-/// The kernel had to kill processes for want of memory, or nothing can be allocated any more.
+/// The kernel had to kill processes for want of memory, or nothing can be allocated or begun any more.
 const GUEST_OUT_OF_MEMORY: FaultRow = FaultRow {
     fault: Fault::GuestOutOfMemory,
     says: "is out of memory",

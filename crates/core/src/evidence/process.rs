@@ -62,7 +62,8 @@ impl ProcessView {
                 Kind::ProcessStopped,
                 since,
                 at,
-                lens.ramp(held, STOPPED_FULL),
+                // No pressure on the host stops a process, so nothing is stretched.
+                Lens { patience: 1, ..*lens }.ramp(held, STOPPED_FULL),
                 format!("process stopped by a signal for {}", lasted(lens, since)),
             ),
             ProcessState::DiskWait => push(

@@ -42,6 +42,10 @@ impl Machine {
             Some(error) if error.is_answer() => {
                 tracing::debug!(vm = %self.name, %error, "a question to the guest agent was refused");
             }
+            // It was heard a moment ago, so it is slow, or has not the words for this; it is not silent.
+            Some(error) if !signs.is_empty() => {
+                tracing::debug!(vm = %self.spec().name, %error, "the guest agent did not answer to the end");
+            }
             Some(error) => {
                 tracing::debug!(vm = %self.name, %error, "no answer from the guest agent");
                 let waited = asked.elapsed();
@@ -62,6 +66,7 @@ type Signs = Vec<(Option<AppName>, AgentSign)>;
 async fn answer(session: &mut Session<'_>, question: &Question, signs: &mut Signs) -> Result<(), AgentError> {
     match question {
         Question::Ping => Ok(()), // that the session began is the answer
+        Question::Disks => disks(session, signs).await,
         Question::Health => health(session, signs).await,
         Question::Services(apps) => services(session, apps, signs).await,
         Question::Check(app, argv) => {
@@ -73,13 +78,18 @@ async fn answer(session: &mut Session<'_>, question: &Question, signs: &mut Sign
     }
 }
 
-async fn health(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), AgentError> {
+/// Whether its file systems are frozen: then it refuses all other questions.
+async fn frozen(session: &mut Session<'_>, signs: &mut Signs) -> Result<bool, AgentError> {
     let frozen = session.freeze_state().await.map(|state| state == Freeze::Frozen);
     if let Ok(frozen) = frozen {
         signs.push((None, AgentSign::Frozen(frozen)));
     }
-    if frozen.or_else(|error| if error.is_answer() { Ok(false) } else { Err(error) })? {
-        return Ok(()); // a frozen guest refuses the rest
+    frozen.or_else(|error| if error.is_answer() { Ok(false) } else { Err(error) })
+}
+
+async fn health(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), AgentError> {
+    if frozen(session, signs).await? {
+        return Ok(());
     }
     let memory = optional(session.read_file("/proc/meminfo", FILE_MOST).await)?;
     if let Some((available, total)) = memory.and_then(|text| read_memory(&String::from_utf8_lossy(&text))) {
@@ -87,6 +97,13 @@ async fn health(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), Agen
     }
     if let Some(up) = carrier(session).await? {
         signs.push((None, AgentSign::Carrier { up }));
+    }
+    Ok(())
+}
+
+async fn disks(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), AgentError> {
+    if frozen(session, signs).await? {
+        return Ok(());
     }
     let systems = optional(session.file_systems().await)?;
     let mounts = optional(session.read_file("/proc/mounts", FILE_MOST).await)?.unwrap_or_default();

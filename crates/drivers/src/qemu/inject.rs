@@ -3,6 +3,7 @@
 use super::launch::{DISK_DEVICE, DISK_NODE, NIC};
 use super::live::Live;
 use super::machine::Machine;
+use super::untrusted::tame;
 use crate::{DriverError, Injection};
 use holdfast_core::signal::RunState;
 use rustix::process::Signal;
@@ -13,6 +14,10 @@ use tokio::time::Instant;
 
 const INJECT: &str = "inject a fault into";
 const LIMIT: Duration = Duration::from_secs(5);
+/// A script in a busy guest takes its time.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(25);
+/// A guest that says nothing to a script for so long has begun it, and maybe not survived it.
+const CONSENT: Duration = Duration::from_secs(1);
 /// The node that fails every write.
 const ERROR_NODE: &str = "hf-errors";
 /// The node that holds the device's place while nodes are changed, and what it stands on. It fails all
@@ -40,10 +45,22 @@ impl Machine {
                 let cable = json!({ "name": NIC, "up": !down });
                 self.tell_qemu(&live, "set_link", cable, deadline).await
             }
+            Injection::Check(script) => {
+                let deadline = Instant::now() + SCRIPT_LIMIT;
+                let end = {
+                    let (_turn, mut session) = self.agent_session(INJECT, SCRIPT_LIMIT, deadline).await?;
+                    session.exec(&shell(script)).await
+                };
+                let end = end.map_err(|error| self.agent_failed(INJECT, SCRIPT_LIMIT, &error))?;
+                let said = tame(String::from_utf8_lossy(&end.output).trim(), 200);
+                if end.code == Some(0) { Ok(()) } else { Err(self.refused(INJECT, said)) }
+            }
             Injection::Script(script) => {
-                let argv = ["/bin/sh", "-c", script].map(ToOwned::to_owned);
                 let (_turn, mut session) = self.agent_session(INJECT, LIMIT, deadline).await?;
-                session.start(&argv).await.map_err(|error| self.agent_failed(INJECT, LIMIT, &error))
+                match tokio::time::timeout(CONSENT, session.start(&shell(script))).await {
+                    Ok(Err(error)) if !error.is_unknown() => Err(self.agent_failed(INJECT, LIMIT, &error)),
+                    Ok(_) | Err(_) => Ok(()),
+                }
             }
         }
     }
@@ -96,6 +113,10 @@ impl Machine {
         let nodes = live.call("query-named-block-nodes", json!({ "flat": true }), deadline).await;
         nodes.map_err(|error| self.unconfirmed(INJECT, LIMIT, &error))
     }
+}
+
+fn shell(script: &str) -> [String; 3] {
+    ["/bin/sh", "-c", script].map(ToOwned::to_owned)
 }
 
 /// A node that fails these kinds of requests to `below` with an I/O error.

@@ -7,7 +7,7 @@ use super::spawn;
 use super::untrusted::{Few, Text};
 use crate::Glimpse;
 use holdfast_core::action::Found;
-use holdfast_core::signal::{AgentPort, HypervisorSign, ProcessSign, Seen};
+use holdfast_core::signal::{AgentPort, HypervisorSign, ProcessSign, ProcessState, Seen};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 /// How long an inspection waits for the run state; without it the VM is found running all the same.
 const RUN_STATE: Duration = Duration::from_millis(700);
+/// How long a process is asked that is stopped and so will not answer.
+const STOPPED: Duration = Duration::from_millis(250);
 /// A console or a log larger than this is cut (I18).
 const LOG_MOST: u64 = 16 << 20;
 
@@ -45,6 +47,8 @@ impl Machine {
         let mut glimpses = Vec::new();
         let mut see = |seen| glimpses.push(self.glimpse(&live, seen));
         let began = Instant::now();
+        let stopped = live.process.sample().is_ok_and(|sample| sample.state == ProcessState::Stopped);
+        let limit = if stopped { limit.min(STOPPED) } else { limit };
         match live.state(began + limit).await {
             Ok(state) => {
                 see(Seen::Hypervisor(HypervisorSign::Answered { state, latency: began.elapsed() }));

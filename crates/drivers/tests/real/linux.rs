@@ -86,7 +86,8 @@ async fn a_linux_guest_is_asked_restarted_inside_reset_from_its_panic_and_shut_d
     let lease = bench.start(&qemu).await;
     until_it_serves(&bench, &qemu).await;
 
-    let health = ask(&bench, &qemu, &Question::Health).await;
+    let mut health = ask(&bench, &qemu, &Question::Health).await;
+    health.extend(ask(&bench, &qemu, &Question::Disks).await);
     assert!(health.contains(&AgentSign::Frozen(false)), "{health:?}");
     let is_root =
         |s: &AgentSign| matches!(s, AgentSign::FileSystem { mount, read_only: false, .. } if mount == "/");

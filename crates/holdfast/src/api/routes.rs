@@ -351,11 +351,22 @@ async fn inject(
         let hint = "`holdfast drill run` announces it";
         return Err(refuse(StatusCode::CONFLICT, "no drill is announced for this vm".into(), hint));
     }
-    let injections = if step == "undo" { drill.undo() } else { drill.inject() };
+    let port = api.config().vms.get(&name).and_then(|vm| ports(vm).into_values().next());
+    let aim = drill::Aim { port };
+    let (injections, nothing) = if step == "undo" {
+        (Some(drill.undo(&aim)), "it was not taken back")
+    } else {
+        (drill.inject(&aim), "nothing was injected")
+    };
+    let Some(injections) = injections else {
+        let cause = format!("{nothing}: the vm has no application with a port");
+        return Err(refuse(StatusCode::CONFLICT, cause, "configure one with a `probe`"));
+    };
     for injection in injections {
-        if let Err(cause) = api.driver.inject(&name, &injection).await {
-            let hint = "`holdfast doctor` tells what is missing";
-            return Err(refuse(StatusCode::BAD_GATEWAY, crate::act::chain(&cause), hint));
+        if let Err(error) = api.driver.inject(&name, &injection).await {
+            let nothing = if error.is_unknown() { "nobody knows whether it was done" } else { nothing };
+            let cause = format!("{nothing}: {}", crate::act::chain(&error));
+            return Err(refuse(StatusCode::BAD_GATEWAY, cause, "`holdfast doctor` tells what is missing"));
         }
     }
     Ok(Json(serde_json::json!({ "v": V, "ok": true })))

@@ -3,6 +3,7 @@
 use super::CliError;
 use crate::act::chain;
 use crate::config::tame;
+use crate::drill::DrillError;
 use comfy_table::{ContentArrangement, Table, presets};
 use std::io::IsTerminal;
 
@@ -109,7 +110,8 @@ pub fn complain(error: &CliError) {
     let text = match error {
         CliError::Config(errors) => return eprintln!("{errors}"), // tamed where it was made, maybe coloured
         CliError::Said { error, cause, hint } => format!("error: {error}\ncause: {cause}\nhint:  {hint}"),
-        CliError::Client(client) | CliError::Drill(crate::drill::DrillError::Client(client)) => {
+        CliError::Client(client)
+        | CliError::Drill(DrillError::Client(client) | DrillError::Injection(client)) => {
             let (cause, hint) = client.advice();
             let cause = cause.map(|cause| format!("cause: {cause}\n")).unwrap_or_default();
             format!("error: {client}\n{cause}hint:  {hint}")

@@ -14,19 +14,26 @@ pub struct Drill {
     pub expected: &'static [&'static str],
     /// It is taken back so long after it was named, where nothing else takes it back.
     pub undone_after: Option<Duration>,
-    inject: fn() -> Vec<Injection>,
-    undo: fn() -> Vec<Injection>,
+    inject: fn(&Aim) -> Option<Vec<Injection>>,
+    undo: fn(&Aim) -> Option<Vec<Injection>>,
+}
+
+/// What a drill is aimed at.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim {
+    /// The port of the guest that its first application with one is asked on.
+    pub port: Option<u16>,
 }
 
 impl Drill {
-    /// What to inject.
-    pub fn inject(&self) -> Vec<Injection> {
-        (self.inject)()
+    /// What to inject; `None` if this VM has nothing that the drill could be aimed at.
+    pub fn inject(&self, aim: &Aim) -> Option<Vec<Injection>> {
+        (self.inject)(aim)
     }
 
-    /// What takes it back.
-    pub fn undo(&self) -> Vec<Injection> {
-        (self.undo)()
+    /// What takes it back; harmless where there is nothing to take back.
+    pub fn undo(&self, aim: &Aim) -> Vec<Injection> {
+        (self.undo)(aim).unwrap_or_default()
     }
 
     /// Whether nothing may be named and nothing done.
@@ -35,27 +42,26 @@ impl Drill {
     }
 }
 
-fn script(text: &str) -> Vec<Injection> {
-    vec![Injection::Script(text.to_owned())]
+/// A script for the guest, to its end.
+fn to_end(script: &str) -> Option<Vec<Injection>> {
+    Some(vec![Injection::Check(script.to_owned())])
 }
 
-fn nothing() -> Vec<Injection> {
-    Vec::new()
+/// A script that its guest may not survive, after one that tells whether it can be begun.
+fn let_go(able: &str, script: &str) -> Option<Vec<Injection>> {
+    Some(vec![Injection::Check(able.to_owned()), Injection::Script(script.to_owned())])
 }
 
-/// Stops everything in the guest but its kernel and init, the agent and the watchdog's feeder included.
-const HANG: &str = "kill -STOP -1";
-/// Kills all of PostgreSQL at once, as the kernel would.
-const APP_KILL: &str = "pkill -9 postgres || killall -9 postgres";
-/// Stops the postmaster: the kernel still takes connections for it, nobody answers.
-const APP_STOP: &str = "kill -STOP $(cat /var/lib/postgresql/*/main/postmaster.pid | head -n 1)";
-/// Fills the root file system to the last block.
-const FILL: &str = "dd if=/dev/zero of=/var/holdfast-drill.fill bs=1M; sync";
-const UNFILL: &str = "rm -f /var/holdfast-drill.fill; sync";
-/// Takes all memory with processes that the kernel may not kill, so that it kills others.
-const HOG: &str = "for n in 1 2 3; do (echo -1000 > /proc/self/oom_score_adj; exec tail /dev/zero) & done";
-/// Doubles until nothing goes any more.
-const BOMB: &str = "echo -1000 > /proc/self/oom_score_adj; b() { b | b & }; b";
+/// A script about the application, which is found by its port.
+fn about(aim: &Aim, script: &str) -> Option<Vec<Injection>> {
+    let find = include_str!("guest/find.sh");
+    to_end(&format!("port={}\n{find}\n{script}", aim.port?))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it stands for a function that may find nothing to do")]
+fn nothing(_: &Aim) -> Option<Vec<Injection>> {
+    Some(Vec::new())
+}
 
 /// All drills, gentlest first.
 pub const ALL: &[Drill] = &[
@@ -64,7 +70,7 @@ pub const ALL: &[Drill] = &[
         does: "kill -9 of the application in the guest",
         expected: &["AppDown"],
         undone_after: None,
-        inject: || script(APP_KILL),
+        inject: |aim| about(aim, include_str!("guest/app-kill.sh")),
         undo: nothing,
     },
     Drill {
@@ -72,15 +78,15 @@ pub const ALL: &[Drill] = &[
         does: "SIGSTOP of the application's main process in the guest",
         expected: &["AppHung"],
         undone_after: None,
-        inject: || script(APP_STOP),
-        undo: nothing,
+        inject: |aim| about(aim, include_str!("guest/app-stop.sh")),
+        undo: |aim| about(aim, include_str!("guest/app-go-on.sh")),
     },
     Drill {
         name: "vm-kill",
         does: "kill -9 of the VM's process",
         expected: &["VmCrashed"],
         undone_after: None,
-        inject: || vec![Injection::Kill],
+        inject: |_| Some(vec![Injection::Kill]),
         undo: nothing,
     },
     Drill {
@@ -88,15 +94,15 @@ pub const ALL: &[Drill] = &[
         does: "SIGSTOP of the VM's process",
         expected: &["VmHung"],
         undone_after: None,
-        inject: || vec![Injection::Stop],
-        undo: || vec![Injection::Unstop],
+        inject: |_| Some(vec![Injection::Stop]),
+        undo: |_| Some(vec![Injection::Unstop]),
     },
     Drill {
         name: "guest-panic",
         does: "panic of the guest's kernel",
         expected: &["GuestPanicked"],
         undone_after: None,
-        inject: || script("echo c > /proc/sysrq-trigger"),
+        inject: |_| let_go(include_str!("guest/can-panic.sh"), "echo c > /proc/sysrq-trigger"),
         undo: nothing,
     },
     Drill {
@@ -104,7 +110,7 @@ pub const ALL: &[Drill] = &[
         does: "SIGSTOP of everything in the guest",
         expected: &["GuestHung"],
         undone_after: None,
-        inject: || script(HANG),
+        inject: |_| let_go("", include_str!("guest/hang.sh")),
         undo: nothing,
     },
     Drill {
@@ -112,7 +118,7 @@ pub const ALL: &[Drill] = &[
         does: "reboot from inside: nothing is to be done about it",
         expected: &["none"],
         undone_after: None,
-        inject: || script("reboot"),
+        inject: |_| let_go("", include_str!("guest/reboot.sh")),
         undo: nothing,
     },
     Drill {
@@ -120,52 +126,98 @@ pub const ALL: &[Drill] = &[
         does: "every write of the VM's disk fails, for some seconds",
         expected: &["VmPausedIo"],
         undone_after: Some(Duration::from_secs(3)),
-        inject: || vec![Injection::DiskError(true)],
-        undo: || vec![Injection::DiskError(false)],
+        inject: |_| Some(vec![Injection::DiskError(true)]),
+        undo: |_| Some(vec![Injection::DiskError(false)]),
     },
     Drill {
         name: "disk-slow",
         does: "the VM's disk does 20 operations a second for 15 s: nothing is to be done about it",
         expected: &["none"],
         undone_after: Some(Duration::from_secs(15)),
-        inject: || vec![Injection::DiskSlow(Some(20))],
-        undo: || vec![Injection::DiskSlow(None)],
+        inject: |_| Some(vec![Injection::DiskSlow(Some(20))]),
+        undo: |_| Some(vec![Injection::DiskSlow(None)]),
     },
     Drill {
         name: "disk-full",
-        does: "the guest's root file system is filled, and emptied some seconds after that was named",
+        does: "the disk that the application works on is filled, and emptied some seconds after that was named",
         expected: &["GuestDiskFull"],
         undone_after: Some(Duration::from_secs(3)),
-        inject: || script(FILL),
-        undo: || script(UNFILL),
+        inject: |aim| about(aim, include_str!("guest/fill.sh")),
+        undo: |_| to_end(include_str!("guest/unfill.sh")),
     },
     Drill {
         name: "link-down",
         does: "the VM's virtual cable is unplugged",
         expected: &["GuestNetLost"],
         undone_after: None,
-        inject: || vec![Injection::LinkDown(true)],
-        undo: || vec![Injection::LinkDown(false)],
+        inject: |_| Some(vec![Injection::LinkDown(true)]),
+        undo: |_| Some(vec![Injection::LinkDown(false)]),
     },
     Drill {
         name: "memory-hog",
         does: "processes that take all memory of the guest and may not be killed",
-        expected: &["GuestOutOfMemory"],
+        // A kernel that finds nothing left to kill says so and panics, sooner than its silence tells anything.
+        expected: &["GuestOutOfMemory", "GuestPanicked"],
         undone_after: None,
-        inject: || script(HOG),
-        undo: nothing,
+        inject: |_| let_go(include_str!("guest/can-begin.sh"), include_str!("guest/memory-hog.sh")),
+        undo: |_| to_end(include_str!("guest/end-group.sh")),
     },
     Drill {
         name: "fork-bomb",
         does: "processes that double until nothing goes any more",
         expected: &["GuestHung", "GuestOutOfMemory"],
         undone_after: None,
-        inject: || script(BOMB),
-        undo: nothing,
+        inject: |_| let_go(include_str!("guest/can-begin.sh"), include_str!("guest/fork-bomb.sh")),
+        undo: |_| to_end(include_str!("guest/end-group.sh")),
     },
 ];
 
 /// The drill of that name.
 pub fn find(name: &str) -> Option<&'static Drill> {
     ALL.iter().find(|drill| drill.name == name)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use std::process::{Command, Output};
+
+    /// What a guest would make of a script about its application.
+    fn run(port: u16, script: &str) -> Output {
+        let find = include_str!("guest/find.sh");
+        Command::new("sh").arg("-c").arg(format!("port={port}\n{find}\n{script}")).output().unwrap()
+    }
+
+    #[test]
+    fn the_application_is_found_by_its_port_whatever_it_is_called() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = run(listener.local_addr().unwrap().port(), "find_app; echo $main");
+        assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), std::process::id().to_string());
+    }
+
+    #[test]
+    fn where_nothing_listens_a_script_says_so_and_does_nothing() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        for script in [include_str!("guest/app-kill.sh"), include_str!("guest/app-stop.sh")] {
+            let refused = run(free, script);
+            assert_eq!(refused.status.code(), Some(1));
+            let said = String::from_utf8_lossy(&refused.stdout).trim().to_owned();
+            assert_eq!(said, format!("nothing listens on port {free}"));
+        }
+        assert_eq!(run(free, include_str!("guest/app-go-on.sh")).status.code(), Some(0), "nothing to undo");
+    }
+
+    #[test]
+    fn what_lasts_can_be_taken_back_and_every_application_drill_needs_a_port() {
+        let (aim, blind) = (Aim { port: Some(5432) }, Aim { port: None });
+        for drill in ALL {
+            assert!(!drill.inject(&aim).unwrap().is_empty(), "{}", drill.name);
+            let about_app = ["app-kill", "app-stop", "disk-full"].contains(&drill.name);
+            assert_eq!(drill.inject(&blind).is_none(), about_app, "{}", drill.name);
+            if drill.undone_after.is_some() {
+                assert!(!drill.undo(&aim).is_empty(), "{}", drill.name);
+            }
+        }
+    }
 }

@@ -7,6 +7,6 @@ mod faults;
 mod run;
 mod writer;
 
-pub use faults::{ALL, Drill, find};
+pub use faults::{ALL, Aim, Drill, find};
 pub use run::{DrillError, Progress, Report, run, wait_until_well};
 pub use writer::{Reach, Writer, reach};

@@ -5,6 +5,7 @@ use crate::api::shape::{IncidentDoc, StatusDoc, VmDoc};
 use crate::client::{Client, ClientError};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
+use tokio::signal::unix::SignalKind;
 
 /// The longest a VM may take to be well before a drill begins, and to come back in it.
 const WELL_LIMIT: Duration = Duration::from_secs(120);
@@ -58,6 +59,12 @@ pub enum DrillError {
     /// The daemon refused.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The fault could not be injected.
+    #[error(transparent)]
+    Injection(ClientError),
+    /// It was broken off.
+    #[error("the drill was interrupted: {0}")]
+    Interrupted(String),
     /// The VM is not well to begin with.
     #[error("vm `{0}` is not well, so a drill would prove nothing: {1}")]
     NotWell(String, String),
@@ -96,9 +103,19 @@ pub async fn run(
     tell(Progress::Injecting(drill));
     writer.mark();
     let injected = jiff::Timestamp::now().as_microsecond() as f64 / 1e6;
-    let result = inject_and_watch(client, vm, drill, &writer, injected, tell).await;
+    let result = tokio::select! {
+        result = inject_and_watch(client, vm, drill, &writer, injected, tell) => result,
+        () = interrupted() => Err(DrillError::Interrupted("its fault was taken back".into())),
+    };
+    let left = take_back(client, vm, drill).await;
     let _ = client.command(vm, "drill-off", None).await; // it may have run out by itself
+    if let (Err(DrillError::Interrupted(_)), Some(left)) = (&result, &left) {
+        return Err(DrillError::Interrupted(left.clone()));
+    }
     let (incident, mut why) = result?;
+    if let Some(left) = left {
+        why.get_or_insert(left);
+    }
     let gap = writer.seen().longest_gap.as_secs_f64();
     let (rows_acked, rows_lost) = match writer.finish().await {
         Ok(counted) => counted,
@@ -110,6 +127,28 @@ pub async fn run(
     Ok(report(drill, vm, injected, incident, gap, (rows_acked, rows_lost), why))
 }
 
+/// Takes the fault back once more, whatever happened: the VM is left as it was. What cannot be taken back.
+async fn take_back(client: &Client, vm: &str, drill: &Drill) -> Option<String> {
+    let undone = client.post(&format!("/api/v1/vms/{vm}/drills/{}/undo", drill.name)).await;
+    let error = undone.err()?;
+    let (cause, _) = error.advice();
+    Some(format!("the fault may still be there: {}", cause.unwrap_or_else(|| error.to_string())))
+}
+
+/// Somebody wants the drill to end.
+async fn interrupted() {
+    let heard = |kind| tokio::signal::unix::signal(kind);
+    let (Ok(mut asked), Ok(mut gone)) = (heard(SignalKind::terminate()), heard(SignalKind::hangup())) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = asked.recv() => {}
+        _ = gone.recv() => {}
+    }
+}
+
 async fn inject_and_watch(
     client: &Client,
     vm: &str,
@@ -119,7 +158,7 @@ async fn inject_and_watch(
     tell: &mut dyn FnMut(Progress<'_>),
 ) -> Result<(Option<IncidentDoc>, Option<String>), DrillError> {
     let path = |step: &str| format!("/api/v1/vms/{vm}/drills/{}/{step}", drill.name);
-    client.post(&path("inject")).await?;
+    client.post(&path("inject")).await.map_err(DrillError::Injection)?;
     tell(Progress::Injected);
     let began = Instant::now();
     let mut undo_at = drill.undone_after.filter(|_| drill.is_harmless()).map(|after| began + after);
@@ -144,7 +183,6 @@ async fn inject_and_watch(
             return Ok((incident, None));
         }
         if began.elapsed() > BACK_LIMIT {
-            let _ = client.post(&path("undo")).await; // what can be taken back is taken back
             let state = is_well(client, vm).await?.unwrap_or_else(|| "nothing was named".into());
             return Ok((incident, Some(format!("not back within {} s: {state}", BACK_LIMIT.as_secs()))));
         }

@@ -6,8 +6,10 @@
 use super::console::{self, Begin, Console};
 use super::network::{self, Way};
 use super::{host, lag, probe};
-use crate::config::{AppConfig, Config, Target, VmConfig};
+use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use holdfast_core::input::Input;
 use holdfast_core::lease::Incarnation;
 use holdfast_core::signal::{AgentSign, AppSign, NetworkSign, ProcessSign, Seen, Signal};
@@ -27,8 +29,12 @@ use tokio_util::sync::CancellationToken;
 
 /// One question to hypervisor or agent takes at most so long.
 const QUESTION: Duration = Duration::from_secs(1);
+/// One that takes the agent many words.
+const LONG_QUESTION: Duration = Duration::from_secs(2);
 /// How full the guest's disks are, and how much memory is left, is asked this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// Questions to one application that may be on their way at a time.
+const ASKED_MOST: usize = 2;
 /// Signs of the host that may wait; it is asked about once a second.
 const QUEUE: usize = 64;
 
@@ -224,20 +230,28 @@ impl Eye {
                 continue;
             }
             let answered = self.ask(&Question::Ping).await;
-            // The guest's own health before its services: what ails the guest explains what ails a service.
-            if answered && (closer || health <= tokio::time::Instant::now()) {
+            if !answered {
+                continue;
+            }
+            let due = closer || health <= tokio::time::Instant::now();
+            // Disks before services: a full one explains what ails them.
+            if due {
+                self.ask(&Question::Disks).await;
+            }
+            if closer {
+                self.look_inside(&apps).await;
+            }
+            if due {
                 self.ask(&Question::Health).await;
                 health = tokio::time::Instant::now() + HEALTH_EVERY;
-            }
-            if answered && closer {
-                self.look_inside(&apps).await;
             }
         }
     }
 
     /// Asks the agent; whether it answered.
     async fn ask(&self, question: &Question) -> bool {
-        let glimpses = self.driver.ask(&self.vm, question, QUESTION).await;
+        let limit = if *question == Question::Ping { QUESTION } else { LONG_QUESTION };
+        let glimpses = self.driver.ask(&self.vm, question, limit).await;
         let answered = glimpses.iter().any(|g| !matches!(g.seen, Seen::Agent(AgentSign::NoAnswer { .. })));
         for glimpse in glimpses {
             self.tell(glimpse).await;
@@ -259,19 +273,44 @@ impl Eye {
         }
     }
 
-    /// One application, once a period, each time anew.
+    /// One application, once a period, each time anew. A question that nobody answers yet does not keep the
+    /// next one waiting; once a later one is answered, it says nothing any more.
     async fn application(self, name: AppName, app: AppConfig) {
         let mut ticker = self.ticker(self.period);
-        while self.next(&mut ticker).await {
-            let Some(incarnation) = self.incarnation() else { continue };
-            let sign = match super::convert::probe(&app, &self.driver.places(&self.vm)) {
-                Ok(probe) => probe::probe(&probe, app.timeout).await,
-                Err(failed) => failed,
-            };
-            if matches!(sign, AppSign::Failed { .. }) {
-                self.look_closer.notify_one();
+        let mut asked = FuturesUnordered::new();
+        let (mut turn, mut answered) = (0_u64, 0);
+        // A write would meet that of the one before, and a program of the user's is not run twice at a time.
+        let alone = app.write || matches!(app.probe, Probe::Command { .. });
+        let most = if alone { 1 } else { ASKED_MOST };
+        loop {
+            tokio::select! {
+                goes_on = self.next(&mut ticker), if asked.len() < most => {
+                    if !goes_on {
+                        return;
+                    }
+                    turn += 1;
+                    if let Some(incarnation) = self.incarnation() {
+                        let question = self.ask_application(&app);
+                        asked.push(async move { (turn, incarnation, question.await) });
+                    }
+                }
+                Some((of, incarnation, sign)) = asked.next() => {
+                    match sign {
+                        AppSign::Answered { .. } => answered = answered.max(of),
+                        AppSign::Failed { .. } if of < answered => continue,
+                        AppSign::Failed { .. } => self.look_closer.notify_one(),
+                    }
+                    self.tell_of(incarnation, Some(&name), Seen::Application(sign)).await;
+                }
+                () = self.stop.cancelled() => return,
             }
-            self.tell_of(incarnation, Some(&name), Seen::Application(sign)).await;
+        }
+    }
+
+    async fn ask_application(&self, app: &AppConfig) -> AppSign {
+        match super::convert::probe(app, &self.driver.places(&self.vm)) {
+            Ok(probe) => probe::probe(&probe, app.timeout).await,
+            Err(failed) => failed,
         }
     }
 

@@ -1,6 +1,8 @@
 //! A VM that is merely busy is left alone: no remedy, the same process, the same start.
 
-use crate::hands::{Start, Stopped, hog, turn, untouched_for};
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use crate::hands::{Start, Stopped, hog, qmp, turn, untouched_for};
 use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{Rows, address, ask};
 use std::time::Duration;
@@ -52,6 +54,30 @@ fn a_busy_but_healthy_vm_is_never_touched() {
     untouched_for(&lab, "orders", LONG_ENOUGH, || {});
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
     assert_eq!(Start::of(&lab, "orders"), start);
+    rows.all_there(&lab);
+}
+
+#[test]
+fn a_disk_that_does_a_megabyte_a_second_is_slow_and_not_failed_r31() {
+    let _turn = turn();
+    let lab = Lab::running("");
+    let rows = Rows::start(&lab);
+    let disks = qmp(&lab, "orders", r#"{"execute":"query-block"}"#);
+    let device = disks[0]["qdev"].as_str().unwrap();
+    let allow = |bytes: u64| {
+        let limits = serde_json::json!({ "id": device, "bps": bytes, "bps_rd": 0, "bps_wr": 0,
+            "iops": 0, "iops_rd": 0, "iops_wr": 0 });
+        let order = serde_json::json!({ "execute": "block_set_io_throttle", "arguments": limits });
+        qmp(&lab, "orders", &order.to_string());
+    };
+    allow(1 << 20);
+    let load = "dd if=/dev/zero of=/var/tmp/load bs=1M count=24 oflag=direct; rm -f /var/tmp/load";
+    lab.in_guest("orders", load);
+    untouched_for(&lab, "orders", Duration::from_secs(30), || {});
+    allow(0);
+    rows.wait_for_more(&lab);
+    lab.wait_well(SOON);
+    assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
     rows.all_there(&lab);
 }
 

@@ -6,6 +6,8 @@
 use crate::lab::{Lab, SOON, signal, vms_of};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -77,6 +79,23 @@ pub fn closed(lab: &Lab, fault: &str) -> Value {
 pub fn remedies_of(incident: &Value) -> Vec<&str> {
     let all = incident["remedies"].as_array().unwrap();
     all.iter().map(|remedy| remedy["name"].as_str().unwrap()).collect()
+}
+
+/// Asks the QEMU of a VM, on the socket that is there for people and scripts.
+pub fn qmp(lab: &Lab, vm: &str, question: &str) -> Value {
+    let socket = UnixStream::connect(lab.vm(vm)["qmp"].as_str().unwrap()).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    (&socket).write_all(format!("{{\"execute\":\"qmp_capabilities\"}}\n{question}\n").as_bytes()).unwrap();
+    let mut answers = BufReader::new(&socket).lines().map(|line| {
+        let line = line.unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()
+    });
+    let mut answer =
+        || answers.find(|said| said.get("return").is_some() || said.get("error").is_some()).unwrap();
+    answer(); // to the capabilities
+    let said = answer();
+    assert!(said.get("error").is_none(), "{question}: {said}");
+    said["return"].clone()
 }
 
 /// A command that must be taken.

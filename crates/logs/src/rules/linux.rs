@@ -166,6 +166,21 @@ pub(super) const RULES: &[Rule] = &[
         source: "Linux mm/oom_kill.c",
     },
     Rule {
+        name: "no-more-processes",
+        means: "A program could not begin another process: memory or the process table is used up",
+        kind: Kind::OutOfMemory,
+        by: By::Anyone,
+        needs: "fork",
+        pattern: r"fork(?: [a-z ]{1,48})?: (?:retry: )?(?:Resource temporarily unavailable|Cannot allocate memory)",
+        unless: "pids controller",
+        example: "pg 2026-11-26 13:12:35.712 UTC [139] LOG:  could not fork new process for connection: Resource temporarily unavailable",
+        not: &[
+            "sshd[9]: fork of unprivileged child",
+            "[   45.0] cgroup: fork rejected by pids controller in /user.slice",
+        ],
+        source: "errno EAGAIN and ENOMEM, man 2 fork",
+    },
+    Rule {
         name: "journal-aborted",
         means: "A file system lost its journal and takes no more writes",
         kind: Kind::FsReadOnly,

@@ -1,0 +1,4 @@
+# As its users would.
+PATH=$PATH:/usr/sbin:/sbin
+[ -d /run/systemd/system ] && exec systemctl reboot
+exec reboot
