@@ -171,6 +171,7 @@ impl Run {
             DaemonFault::Starts => self.start_daemon(),
             DaemonFault::Stalls if self.is(Mutant::IgnoresStall) => self.daemon.deaf = true,
             DaemonFault::Stalls if self.daemon.running == Running::Up => {
+                self.daemon.journal.sync_if_due(self.world.now);
                 self.daemon.running = Running::Stalled(self.world.now);
             }
             DaemonFault::Stalls => {}
@@ -185,8 +186,10 @@ impl Run {
 
     /// kill -9: all that is not in the journal is gone.
     pub(crate) fn crash(&mut self) {
-        if self.daemon.running == Running::Down {
-            return;
+        match self.daemon.running {
+            Running::Down => return,
+            Running::Up => self.daemon.journal.sync_if_due(self.world.now),
+            Running::Stalled(_) => {}
         }
         self.daemon.running = Running::Down;
         self.daemon.inbox.clear();
