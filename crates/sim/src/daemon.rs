@@ -171,22 +171,32 @@ impl Run {
             DaemonFault::Starts => self.start_daemon(),
             DaemonFault::Stalls if self.is(Mutant::IgnoresStall) => self.daemon.deaf = true,
             DaemonFault::Stalls if self.daemon.running == Running::Up => {
+                self.daemon.journal.sync_if_due(self.world.now);
                 self.daemon.running = Running::Stalled(self.world.now);
             }
             DaemonFault::Stalls => {}
             DaemonFault::GoesOn => self.go_on(),
             DaemonFault::LosesRecord => self.daemon.journal.damage(),
             DaemonFault::Accepted => {
-                self.daemon.distrusts = false;
+                self.accept();
                 self.configure();
             }
         }
     }
 
+    /// A person accepts what is left of a damaged state.
+    pub(crate) fn accept(&mut self) {
+        if std::mem::take(&mut self.daemon.distrusts) {
+            self.checker.accepts_loss();
+        }
+    }
+
     /// kill -9: all that is not in the journal is gone.
     pub(crate) fn crash(&mut self) {
-        if self.daemon.running == Running::Down {
-            return;
+        match self.daemon.running {
+            Running::Down => return,
+            Running::Up => self.daemon.journal.sync_if_due(self.world.now),
+            Running::Stalled(_) => {}
         }
         self.daemon.running = Running::Down;
         self.daemon.inbox.clear();
@@ -324,7 +334,7 @@ impl Run {
     fn upon(&mut self, moment: &Moment) {
         for event in 0..self.story.events.len() {
             let awaited = matches!(&self.story.events[event].when, When::Upon(one) if one == moment);
-            if !awaited || self.fired[event] {
+            if !awaited || self.fired[event] || self.healed {
                 continue;
             }
             self.fired[event] = true;

@@ -4,7 +4,7 @@
 use holdfast_core::action::{Action, ActionId};
 use holdfast_core::engine::Engine;
 use holdfast_core::input::Input;
-use holdfast_core::time::Timestamp;
+use holdfast_core::time::{Duration, Timestamp};
 use std::collections::BTreeSet;
 
 /// One record.
@@ -23,6 +23,8 @@ pub(crate) struct Journal {
     records: Vec<Record>,
     /// So many records would outlive a power cut.
     synced: usize,
+    /// The time of the oldest record that would not.
+    unsynced: Option<Timestamp>,
     durable: BTreeSet<(u32, ActionId)>,
     /// Something could not be written: what follows makes no sense without a new checkpoint.
     broken: bool,
@@ -31,6 +33,8 @@ pub(crate) struct Journal {
 
 /// Records between checkpoints.
 const CHECKPOINT_EVERY: usize = 4_000;
+/// What was seen and led to nothing may wait so long before it is made safe; all else is safe at once.
+const SYNC_AFTER: Duration = Duration::from_secs(1);
 
 /// What a restart finds.
 pub(crate) struct Restored {
@@ -51,6 +55,7 @@ impl Journal {
             checkpoint: write(engine),
             records: Vec::new(),
             synced: 0,
+            unsynced: None,
             durable: BTreeSet::new(),
             broken: false,
             damaged: false,
@@ -70,12 +75,28 @@ impl Journal {
             self.broken = true;
             return false;
         }
+        self.sync_if_due(now);
         self.records.push(Record::Step(now, input.clone(), actions.to_vec()));
-        if !actions.is_empty() {
-            self.synced = self.records.len();
+        // As the program does: what a person was told, and what came of an order, is as safe as an intent.
+        let lazy = actions.is_empty() && matches!(input, Input::Signal(_) | Input::Tick);
+        if lazy {
+            self.unsynced.get_or_insert(now);
+        } else {
+            self.sync();
             self.durable.extend(actions.iter().map(|action| (life, action.id)));
         }
         true
+    }
+
+    fn sync(&mut self) {
+        (self.synced, self.unsynced) = (self.records.len(), None);
+    }
+
+    /// The daemon has run until now: what waited long enough has been made safe.
+    pub(crate) fn sync_if_due(&mut self, now: Timestamp) {
+        if self.unsynced.is_some_and(|since| now >= since + SYNC_AFTER) && !self.broken {
+            self.sync();
+        }
     }
 
     /// Notes that quiet time was skipped.
@@ -93,7 +114,8 @@ impl Journal {
             }
             self.checkpoint = write(engine);
             self.records.clear();
-            (self.synced, self.broken) = (0, false);
+            self.sync();
+            self.broken = false;
         }
     }
 
@@ -144,7 +166,8 @@ impl Journal {
         // The old tail cannot be trusted to follow what comes now.
         self.checkpoint = write(&engine);
         self.records.clear();
-        (self.synced, self.broken) = (0, false);
+        self.sync();
+        self.broken = false;
         Restored { engine, open, differs, damaged, complete }
     }
 }
