@@ -263,7 +263,7 @@ mod tests {
 
     fn named(kinds: &[Kind]) -> Option<Diagnosis> {
         let app: AppName = "db".parse().unwrap();
-        Catalogue::standard().diagnose(Some(&app), &seen(kinds))
+        Catalogue::standard().diagnose(Some(&app), &seen(kinds), false)
     }
 
     #[test]
