@@ -231,10 +231,10 @@ fn grounds(row: &Row, app: Option<&AppName>, panel: &[&Evidence]) -> Grounds {
     }
     // Probes and echoes go the same way to the guest: cut there, both are silent. That is one voice. And a VM
     // without applications is up when its agent says so: overdue then means no more than that this is missing.
-    let voice = |e: &Evidence| match e.kind.channel() {
-        Channel::Network => Channel::Application,
-        Channel::Application if app.is_none() => Channel::Agent,
-        channel => channel,
+    let voice = |e: &Evidence| match (e.kind.channel(), app) {
+        (Channel::Network, _) => Channel::Application,
+        (Channel::Application, None) => Channel::Agent,
+        (channel, _) => channel,
     };
     let mut channels: Vec<Channel> = voices.iter().map(|(e, _)| voice(e)).collect();
     channels.sort_unstable();

@@ -7,6 +7,7 @@
 mod commands;
 mod consider;
 mod jobs;
+mod phases;
 mod planning;
 mod status;
 mod vm;

@@ -287,7 +287,8 @@ impl VmView {
         }
         let by_agent = self.apps.is_empty(); // then only the agent could have said that it is up
         let of_agent = |kind| matches!(kind, Kind::AgentSilent | Kind::AgentAway);
-        say.retain(|e| !of_agent(e.kind) && !(by_agent && e.kind == Kind::BootOverdue));
+        let joined = |kind| of_agent(kind) || (by_agent && kind == Kind::BootOverdue);
+        say.retain(|e| !joined(e.kind));
     }
 
     /// Everything that can be stated now.
