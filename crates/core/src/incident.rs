@@ -154,7 +154,7 @@ pub enum Resolution {
     Recovered(Remedy),
     /// It went away by itself.
     Healed,
-    /// A wider fault explains it.
+    /// Another fault explains it, or what is left of it.
     Absorbed(IncidentId),
     /// A person decided otherwise.
     Superseded {
@@ -326,6 +326,12 @@ impl Incident {
             self.story.remove(STORY_MOST / 2);
         }
         self.story.push(Line { at, step: step.to_owned(), text });
+    }
+
+    /// When something was last done about it, or when it began.
+    #[must_use]
+    pub fn last_tried(&self) -> Timestamp {
+        self.attempts.last().map_or(self.times.opened, |attempt| attempt.ended.unwrap_or(attempt.started))
     }
 
     /// This remedy is only tried once more, as often before: that needs no new line in the story.

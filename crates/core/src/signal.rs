@@ -327,6 +327,8 @@ pub enum AgentSign {
         /// It has.
         up: bool,
     },
+    /// How long its kernel has been up: a guest that booted while nobody looked says so.
+    Uptime(Duration),
     /// What the guest's kernel says of the port of an application.
     Service {
         /// Something listens.

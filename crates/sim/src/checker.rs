@@ -6,11 +6,13 @@ use crate::journal::{Restored, write};
 use crate::machine::Machine;
 use crate::world::World;
 use holdfast_core::action::{Action, ActionId, Command, Ended, Fact, Found, Operation, Order, Reason, Wish};
-use holdfast_core::engine::{Desired, Engine, Reaction};
+use holdfast_core::engine::{Desired, Engine, Reaction, VmState};
 use holdfast_core::incident::Phase;
 use holdfast_core::input::Input;
 use holdfast_core::lease::{Incarnation, Lease};
 use holdfast_core::policy::Mode;
+use holdfast_core::recover::Power;
+use holdfast_core::signal::{ProcessSign, RunState, Seen};
 use holdfast_core::subject::VmName;
 use holdfast_core::time::{Duration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -106,10 +108,20 @@ impl Checker {
                 }
             }
             Input::Command(command) => self.answered(command, reaction),
-            Input::Configured(_) | Input::Signal(_) | Input::Tick => {}
+            Input::Signal(signal) => self.saw(&signal.seen, world),
+            Input::Configured(_) | Input::Tick => {}
         }
         for action in &reaction.actions {
             self.asks_for(now, action, engine, world);
+        }
+    }
+
+    /// The end of the newest process was seen: that is a look, too.
+    fn saw(&mut self, seen: &Seen, world: &World) {
+        let Seen::Process(ProcessSign::Exited { proof, .. }) = seen else { return };
+        let newest = world.index(proof.vm()).map(|vm| world.machines[vm].record.started);
+        if newest == Some(proof.incarnation()) {
+            self.unclear.remove(proof.vm());
         }
     }
 
@@ -316,6 +328,12 @@ impl Checker {
         }
     }
 
+    /// A person has accepted that Holdfast goes on with what is left of its state: what that no longer knows of
+    /// it cannot count (I6).
+    pub(crate) fn accepts_loss(&mut self) {
+        self.recoveries.clear();
+    }
+
     /// The journal was read back after a restart.
     pub(crate) fn restored(&mut self, now: Timestamp, restored: &Restored, before: Option<&str>) {
         if let Some(what) = &restored.differs {
@@ -341,10 +359,17 @@ impl Checker {
                 "running" => !machine.is_ill() || machine.is_unseen(),
                 "held" => held,
                 "stopped" => {
-                    let told_not_to = state.in_maintenance() || state.policy.mode == Mode::Observe;
-                    machine.process.is_none() && (state.desired != Desired::Running || told_not_to)
+                    let told_not_to = |state: &VmState| {
+                        let off = matches!(state.power, Power::Off(_)) && state.policy.mode == Mode::Observe;
+                        state.in_maintenance() || off || state.desired != Desired::Running
+                    };
+                    // Or it needs another that is told not to run, and says so.
+                    let needed = |vm: &VmName| engine.vm(vm).is_some_and(told_not_to);
+                    let waits = state.waits_for.is_some() && state.policy.needs.iter().any(needed);
+                    machine.process.is_none() && (told_not_to(state) || waits)
                 }
-                "paused" => state.paused_by.is_some(),
+                // Somebody paused it, through us or not, and that is said: nobody but a person pauses.
+                "paused" => machine.hypervisor.state == RunState::Paused && status.note.is_some(),
                 _ => false,
             };
             if !settled {

@@ -178,9 +178,16 @@ impl Run {
             DaemonFault::GoesOn => self.go_on(),
             DaemonFault::LosesRecord => self.daemon.journal.damage(),
             DaemonFault::Accepted => {
-                self.daemon.distrusts = false;
+                self.accept();
                 self.configure();
             }
+        }
+    }
+
+    /// A person accepts what is left of a damaged state.
+    pub(crate) fn accept(&mut self) {
+        if std::mem::take(&mut self.daemon.distrusts) {
+            self.checker.accepts_loss();
         }
     }
 
@@ -327,7 +334,7 @@ impl Run {
     fn upon(&mut self, moment: &Moment) {
         for event in 0..self.story.events.len() {
             let awaited = matches!(&self.story.events[event].when, When::Upon(one) if one == moment);
-            if !awaited || self.fired[event] {
+            if !awaited || self.fired[event] || self.healed {
                 continue;
             }
             self.fired[event] = true;

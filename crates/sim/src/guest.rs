@@ -5,6 +5,7 @@
 use crate::faults::{AgentFault, AppFault, GuestFault};
 use crate::story::VmSetup;
 use holdfast_core::subject::AppName;
+use holdfast_core::time::Timestamp;
 use std::time::Duration;
 
 /// How far a boot has come.
@@ -130,6 +131,8 @@ pub(crate) struct Guest {
     /// Counts its boots, so that an old timer does not touch a new boot.
     pub(crate) boots: u64,
     pub(crate) boot_fault: Option<GuestFault>,
+    /// When its kernel last began to boot.
+    pub(crate) booted: Timestamp,
     /// Only a new process ends its hang.
     pub(crate) wedged: bool,
     pub(crate) agent: AgentFault,
@@ -163,6 +166,7 @@ impl Guest {
         Self {
             life: Life::Off,
             boots: 0,
+            booted: Timestamp::ZERO,
             boot_fault: None,
             wedged: false,
             agent: AgentFault::Answers,
@@ -250,7 +254,9 @@ impl Guest {
         match self.life {
             Life::Booting(_) => failing_boot || self.apps.iter().any(|app| app.ruined),
             Life::Up => {
+                let starts = self.apps.iter().any(|app| app.state == AppState::Starting);
                 let looks_hung = self.is_slow() && (self.misleads || self.writes_nothing);
+                let looks_hung = looks_hung || (starts && self.misleads);
                 let stuck = self.frozen && self.agent != AgentFault::Answers;
                 let defect = self.net_lost || self.read_only || self.disk_full || self.low_memory;
                 let defect = defect || looks_hung || stuck;

@@ -47,6 +47,9 @@ pub(crate) struct Hypervisor {
     pub(crate) queued: Vec<Operation>,
 }
 
+/// What happens within this looks as if it happened at once: questions are a second apart.
+const ONE_BREATH: Duration = Duration::from_secs(3);
+
 /// One VM.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -60,6 +63,9 @@ pub(crate) struct Machine {
     pub(crate) unkillable: bool,
     pub(crate) slow_death: bool,
     pub(crate) quirks: BTreeMap<String, Quirk>,
+    /// When its hypervisor last went mute, and when something last befell its guest.
+    pub(crate) muted_at: Option<Timestamp>,
+    pub(crate) disturbed_at: Option<Timestamp>,
     /// When something was last wrong with it, in truth.
     pub(crate) ill_at: Option<Timestamp>,
 }
@@ -85,6 +91,8 @@ impl Machine {
             unkillable: false,
             slow_death: setup.large,
             quirks: BTreeMap::new(),
+            muted_at: None,
+            disturbed_at: None,
             ill_at: None,
         };
         if setup.found != FoundAs::Off {
@@ -129,7 +137,17 @@ impl Machine {
             || !matches!(state, RunState::Running | RunState::Paused)
             || !self.cable
             || !self.storage
+            || (self.guest.frozen && !self.hears()) // and nobody can be told that it is only frozen
+            || self.looks_hung()
             || self.guest.is_ill()
+    }
+
+    /// Its hypervisor went mute and something befell its guest in the same breath: nobody can tell that from a
+    /// machine that hangs.
+    fn looks_hung(&self) -> bool {
+        let apart = |a: Timestamp, b: Timestamp| a.since(b).max(b.since(a));
+        let (Some(mute), Some(guest)) = (self.muted_at, self.disturbed_at) else { return false };
+        self.hypervisor.mute && apart(mute, guest) <= ONE_BREATH
     }
 
     /// It was ill at some time in the last so long.
@@ -139,7 +157,8 @@ impl Machine {
 
     /// At most one voice speaks of what goes on inside, so nobody can be sure of it.
     pub(crate) fn is_unseen(&self) -> bool {
-        self.guest.apps.is_empty() && self.executes()
+        let bitten = self.hypervisor.state == RunState::Watchdog;
+        self.guest.apps.is_empty() && (self.executes() || bitten)
     }
 
     /// Its users are served, and nothing at all is wrong with it.

@@ -97,6 +97,8 @@ pub(crate) struct Run {
     pub(crate) timeline: Timeline,
     /// Which events tied to a moment have happened.
     pub(crate) fired: Vec<bool>,
+    /// All faults are over: nothing more happens.
+    pub(crate) healed: bool,
     /// Inputs that the engine took in.
     pub(crate) steps: u64,
     dues: BinaryHeap<Entry<Due>>,
@@ -127,6 +129,7 @@ impl Run {
             checker: Checker::default(),
             timeline,
             fired,
+            healed: false,
             steps: 0,
             dues: BinaryHeap::new(),
             probes: BinaryHeap::new(),
@@ -219,7 +222,10 @@ impl Run {
             Due::Deadline(flight) => self.give_up(flight),
             Due::Event(event) => self.strike_event(event),
             Due::Undo(happening) => self.strike(&happening),
-            Due::Heal => self.heal(),
+            Due::Heal => {
+                self.healed = true;
+                self.heal();
+            }
         }
     }
 
@@ -303,7 +309,7 @@ impl Run {
         self.settle_world();
         self.strike_daemon(DaemonFault::GoesOn);
         self.strike_daemon(DaemonFault::Starts);
-        self.daemon.distrusts = false;
+        self.accept();
         self.reload(None);
     }
 

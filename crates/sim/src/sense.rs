@@ -236,6 +236,7 @@ impl World {
             AgentSign::Frozen(guest.frozen),
             AgentSign::FileSystem { mount: "/".into(), used, total, read_only },
             AgentSign::Memory { available, total: 512 << 20 },
+            AgentSign::Carrier { up: machine.cable || liar },
         ];
         for fact in facts {
             emit(Duration::ZERO, Glimpse { vm, incarnation, app: None, seen: Seen::Agent(fact) });
@@ -306,9 +307,11 @@ impl World {
         self.ask_health(vm, &mut |soon, glimpse| emit(after + soon + Duration::from_millis(15), glimpse));
         let one = &machine.guest.apps[app];
         let liar = machine.guest.agent == AgentFault::SaysWell;
+        let up = Seen::Agent(AgentSign::Uptime(self.now.since(machine.guest.booted)));
+        let answered = after + Duration::from_millis(20);
+        emit(answered, Glimpse { vm, incarnation, app: None, seen: up });
         let listens = liar || one.state != AppState::Dead;
         let waiting = if one.state == AppState::Hung && !liar { 3 } else { 0 };
-        let answered = after + Duration::from_millis(20);
         emit(answered, of_app(Seen::Agent(AgentSign::Service { listens, waiting })));
         if machine.setup.checked {
             let passed = liar || (one.state == AppState::Serving && !machine.guest.disk_full);

@@ -91,7 +91,10 @@ impl World {
     fn strike_hypervisor(&mut self, vm: usize, fault: HypervisorFault) {
         let hypervisor = &mut self.machines[vm].hypervisor;
         match fault {
-            HypervisorFault::Mute => hypervisor.mute = true,
+            HypervisorFault::Mute => {
+                hypervisor.mute = true;
+                self.machines[vm].muted_at = Some(self.now);
+            }
             HypervisorFault::Answers => {
                 hypervisor.mute = false;
                 self.read_queue(vm);
@@ -106,6 +109,7 @@ impl World {
 
     fn strike_guest(&mut self, vm: usize, fault: GuestFault) {
         let lives = self.machines[vm].guest.life == Life::Up && self.machines[vm].executes();
+        self.machines[vm].disturbed_at = Some(self.now);
         match fault {
             GuestFault::CannotBoot
             | GuestFault::LosesRoot

@@ -184,6 +184,7 @@ impl World {
         if machine.guest.wedged {
             return;
         }
+        machine.guest.booted = self.now;
         let (boot, whole) = (machine.guest.boots, machine.guest.boot_time(&machine.setup));
         for (stage, percent) in Stage::PLAN {
             self.plan(whole * percent / 100, Plan::Boot(vm, boot, stage));

@@ -108,7 +108,7 @@ const GUEST_OUT_OF_MEMORY: FaultRow = FaultRow {
     seen: &[
         (ConsoleOutOfMemory, 0.95),
         (MemoryLow, 0.9),
-        (ConsoleHungTask, 0.05),
+        (ConsoleHungTask, 0.005),
         (AgentSilent, 0.005),
         (AgentAway, 0.02),
         (AppMute, 0.03),

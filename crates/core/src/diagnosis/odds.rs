@@ -27,6 +27,15 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// The probability that it is this fault, or a rival of this kind, in parts of ten thousand.
+    #[must_use]
+    pub fn share_of(&self, kind: impl Fn(Fault) -> bool) -> u16 {
+        let ratio = |rival: &Rival| 10f64.powf(f64::from(rival.odds) / (10.0 * MILLI));
+        let rivals = self.rivals.iter().filter(|rival| rival.fault.is_some_and(&kind)).map(ratio);
+        let all = f64::from(self.probability) * (f64::from(u8::from(kind(self.fault))) + rivals.sum::<f64>());
+        (all.floor() as u16).min(10_000)
+    }
+
     /// When its newest conclusive sign was seen: what answered before that has ceased to count.
     #[must_use]
     pub fn settled_at(&self) -> Timestamp {
@@ -90,9 +99,10 @@ const FAR_OFF: i32 = -90_000;
 
 impl Catalogue {
     /// The likeliest fault that explains one panel of evidence (that of one application, or of a VM without
-    /// any): if it is likelier than not, or if hardly anything but some fault explains what is seen.
+    /// any): if it is likelier than not, or if hardly anything but some fault explains what is seen, or if
+    /// somebody insists.
     #[must_use]
-    pub fn diagnose(&self, app: Option<&AppName>, evidence: &[Evidence]) -> Option<Diagnosis> {
+    pub fn diagnose(&self, app: Option<&AppName>, evidence: &[Evidence], insist: bool) -> Option<Diagnosis> {
         let panel: Vec<&Evidence> =
             evidence.iter().filter(|e| e.app.is_none() || e.app.as_ref() == app).collect();
         let neighbour =
@@ -112,14 +122,14 @@ impl Catalogue {
         odds.insert(0, (Some(best), top));
         let probability = share(top, &odds);
         let well = share(0, &odds);
-        (probability >= LIKELY || well < HARDLY_WELL).then(|| Diagnosis {
+        (probability >= LIKELY || well < HARDLY_WELL || insist).then(|| Diagnosis {
             fault: best.data.fault,
             app: app.filter(|_| is_of_app(best)).cloned(),
             probability,
             prior: best.prior,
             evidence: weigh(best, &panel),
             rivals: rivals(top, &odds[1..]),
-            grounds: grounds(best, &panel),
+            grounds: grounds(best, app, &panel),
         })
     }
 
@@ -145,7 +155,7 @@ impl Catalogue {
                     prior: row.prior,
                     evidence: weigh(row, &panel),
                     rivals: Vec::new(),
-                    grounds: grounds(row, &panel),
+                    grounds: grounds(row, None, &panel),
                 });
             }
         }
@@ -213,16 +223,18 @@ fn rivals(top: i32, others: &[(Option<&Row>, i32)]) -> Vec<Rival> {
     kept
 }
 
-fn grounds(row: &Row, panel: &[&Evidence]) -> Grounds {
+fn grounds(row: &Row, app: Option<&AppName>, panel: &[&Evidence]) -> Grounds {
     let voices: Vec<(&Evidence, i32)> =
         panel.iter().map(|e| (*e, weight(row, e))).filter(|(_, weight)| *weight >= VOICE).collect();
     if let Some((e, _)) = voices.iter().find(|(e, _)| e.kind.is_conclusive()) {
         return Grounds::Conclusive(e.kind);
     }
-    // Probes and echoes go the same way to the guest: cut there, both are silent. That is one voice.
-    let voice = |e: &Evidence| {
-        let channel = e.kind.channel();
-        if channel == Channel::Network { Channel::Application } else { channel }
+    // Probes and echoes go the same way to the guest: cut there, both are silent. That is one voice. And a VM
+    // without applications is up when its agent says so: overdue then means no more than that this is missing.
+    let voice = |e: &Evidence| match e.kind.channel() {
+        Channel::Network => Channel::Application,
+        Channel::Application if app.is_none() => Channel::Agent,
+        channel => channel,
     };
     let mut channels: Vec<Channel> = voices.iter().map(|(e, _)| voice(e)).collect();
     channels.sort_unstable();
@@ -251,7 +263,7 @@ mod tests {
 
     fn named(kinds: &[Kind]) -> Option<Diagnosis> {
         let app: AppName = "db".parse().unwrap();
-        Catalogue::standard().diagnose(Some(&app), &seen(kinds))
+        Catalogue::standard().diagnose(Some(&app), &seen(kinds), false)
     }
 
     #[test]

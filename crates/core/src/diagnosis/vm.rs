@@ -36,7 +36,7 @@ const VM_HUNG: FaultRow = FaultRow {
         (ProcessRuns, 0.2),
         (HypervisorSilent, 0.99),
         (HypervisorAnswers, 0.001),
-        (InternalError, 0.5),
+        (InternalError, 0.95),
         (BootOverdue, 0.5),
         (DiskBusy, 0.01),
         (AgentSilent, 0.99),
@@ -47,6 +47,8 @@ const VM_HUNG: FaultRow = FaultRow {
         (AppRefused, 0.01),
         (AppAnswers, 1e-4),
         (NeighbourAnswers, 1e-4),
+        (NetworkSilent, 0.97),
+        (NetworkAnswers, 0.01),
     ],
 };
 
@@ -57,6 +59,8 @@ const VM_PAUSED_IO: FaultRow = FaultRow {
     once_in: days(180),
     seen: &[
         (PausedIo, 0.999),
+        (ProcessStopped, 1e-5),
+        (HypervisorSilent, 1e-5),
         (HypervisorAnswers, 1e-4),
         (DiskIdle, 0.99),
         (DiskBusy, 0.05),

@@ -132,7 +132,11 @@ impl Engine {
             self.brake.release();
         }
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        let under_way = vm.job.as_ref().is_some_and(|job| job.incident().is_some());
         vm.tries.forget();
+        if under_way {
+            vm.tries.spend(self.now, &vm.policy.budget); // it was begun before, and counts from now on (I6)
+        }
         let open: Vec<_> = vm.open_incidents().collect();
         for id in open {
             let Some(incident) = self.edit(id) else { continue };

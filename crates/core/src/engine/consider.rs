@@ -2,12 +2,13 @@
 
 use super::{Desired, Engine, VmState};
 use crate::action::{Operation, Reason};
-use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
+use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, Weighed, level};
 use crate::evidence::{Evidence, Kind, Lens};
 use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
 use crate::plan::Remedy;
 use crate::policy::Mode;
 use crate::recover::{Goal, Job, Power};
+use crate::signal::RunState;
 use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp, show};
 use crate::verify::{Verdict, judge};
@@ -20,6 +21,8 @@ const SUSPICION_KEEPS: Duration = Duration::from_secs(60);
 const VAGUE_AFTER: Duration = Duration::from_secs(10);
 /// Users that are not served for so long while nobody is sure why: a person is told.
 const UNSURE_AFTER: Duration = Duration::from_secs(60);
+/// A remedy has failed if its VM, back for a while, is sick again as surely as this, in parts of ten thousand.
+const SURE_AGAIN: u16 = 9_700;
 /// A suspicion is gone when everything has answered for so long.
 const HEALED_AFTER: Duration = Duration::from_secs(2);
 /// A held VM is looked at this often at least.
@@ -75,7 +78,8 @@ impl Engine {
         let mut of_apps: Vec<(AppName, Option<Diagnosis>)> = Vec::new();
         let panels = if apps.is_empty() { vec![None] } else { apps.iter().map(Some).collect() };
         for panel in panels {
-            let found = self.catalogue.diagnose(panel, &evidence);
+            let found =
+                self.catalogue.diagnose(panel, &evidence, unserved_for_long(&evidence, panel, self.now));
             let (wide, narrow) = split(found);
             if let Some(wide) = wide
                 && of_vm.as_ref().is_none_or(|best| wide.probability > best.probability)
@@ -84,12 +88,56 @@ impl Engine {
             }
             of_apps.extend(panel.map(|app| (app.clone(), narrow)));
         }
+        if of_vm.is_none()
+            && self.is_behind_us(name)
+            && of_apps.iter().any(|(_, found)| speaks(found, self.now))
+        {
+            return self.give_way(name, of_apps, lens, &evidence);
+        }
         self.update(name, &None, of_vm, lens, &evidence);
         for (app, found) in of_apps {
             if self.app_stands_alone(name) {
                 self.update(name, &Some(app), found, lens, &evidence);
             }
         }
+    }
+
+    /// Something was done about the wide fault, or was to be, and nothing speaks for it any more.
+    fn is_behind_us(&self, name: &VmName) -> bool {
+        let Some(vm) = self.vms.get(name).filter(|vm| matches!(vm.power, Power::On(_))) else { return false };
+        let Some(incident) = vm.incident.and_then(|id| self.incidents.get(&id)) else { return false };
+        incident.is_confirmed()
+            && match &incident.phase {
+                Phase::Suspected | Phase::Waiting { .. } => true,
+                Phase::Verifying { .. } => {
+                    let since = incident.times.recovered.unwrap_or(incident.times.opened);
+                    self.now.since(since) >= vm.policy.verify_for
+                }
+                Phase::Recovering | Phase::Held(_) | Phase::Closed(_) => false,
+            }
+    }
+
+    /// What is still wrong has a cause of its own, and gets an incident of its own: the wide one is over.
+    fn give_way(
+        &mut self,
+        name: &VmName,
+        of_apps: Vec<(AppName, Option<Diagnosis>)>,
+        lens: &Lens,
+        evidence: &[Evidence],
+    ) {
+        for (app, found) in of_apps {
+            self.update(name, &Some(app), found, lens, evidence);
+        }
+        let Some(vm) = self.vms.get(name) else { return };
+        let (Some(wide), Some(heir)) = (vm.incident, vm.app_incidents.values().next().copied()) else {
+            return;
+        };
+        let since = self.incidents.get(&wide).map(|incident| incident.times.down_since);
+        if let (Some(since), Some(heir)) = (since, self.incidents.get_mut(&heir)) {
+            heir.times.down_since = heir.times.down_since.min(since);
+        }
+        self.tell(wide, "note", format!("that is over; what is still down is {heir}"));
+        self.close(wide, name, Resolution::Absorbed(heir));
     }
 
     /// A wider fault that is sure enough explains the applications' trouble.
@@ -141,9 +189,9 @@ impl Engine {
     fn open_incident(&mut self, name: &VmName, scope: &Scope, diagnosis: Diagnosis, evidence: &[Evidence]) {
         let now = self.now;
         let Some(vm) = self.vms.get(name) else { return };
-        let served =
-            vm.view.apps(&self.lens(vm)).filter(|(_, alive, _)| !alive).filter_map(|(_, _, at)| at).min();
-        let drill = vm.in_drill();
+        let served = vm.view.served(&self.lens(vm));
+        let wide = vm.incident.and_then(|id| self.incidents.get(&id));
+        let drill = vm.in_drill() || wide.is_some_and(|incident| incident.drill);
         let id = self.next_incident();
         let mut incident = Incident::open(id, now, name, diagnosis, served);
         incident.drill = drill;
@@ -158,7 +206,7 @@ impl Engine {
         }
         let outage = evidence.iter().any(|e| e.kind.is_outage() || e.kind.is_conclusive());
         if outage && !drill && self.brake.mark(now, name, self.vms.len(), &self.policies.brake) {
-            self.tell(id, "note", "the storm brake is pulled: too many VMs look failed at once (I11)".into());
+            self.tell(id, "note", super::planning::BRAKE_PULLED.into());
         }
         let Some(vm) = self.vms.get(name) else { return };
         let lens = self.lens(vm);
@@ -190,8 +238,9 @@ impl Engine {
                 self.revise(id, name, diagnosis);
                 self.try_confirm(id, name, lens);
                 let Some(incident) = self.incidents.get(&id) else { return };
-                let long = now.since(incident.times.opened) >= UNSURE_AFTER;
-                if outage && long && incident.phase == Phase::Suspected {
+                let long = now.since(incident.times.down_since) >= UNSURE_AFTER;
+                let passing = now.since(incident.times.opened) < VAGUE_AFTER;
+                if outage && long && !passing && incident.phase == Phase::Suspected {
                     self.hold(id, HeldReason::Unsure);
                 }
             }
@@ -206,6 +255,8 @@ impl Engine {
                 if healthy || (alone && !pending) {
                     let how = incident.how_it_healed();
                     self.close(id, name, how);
+                } else if pending && now.since(incident.last_tried()) >= UNSURE_AFTER {
+                    self.hold(id, HeldReason::Unsure);
                 }
             }
         }
@@ -249,15 +300,16 @@ impl Engine {
         if found.is_none() && self.healthy_for(name, lens).is_some_and(|healthy| healthy >= HEALED_AFTER) {
             return self.close(id, name, Resolution::Healed);
         }
-        if let Some(diagnosis) = found {
-            self.revise(id, name, diagnosis);
-        }
-        if self.now >= until {
-            if let Some(incident) = self.edit(id) {
-                incident.phase = Phase::Suspected;
+        if self.now < until {
+            if let Some(diagnosis) = found {
+                self.revise(id, name, diagnosis);
             }
-            self.try_confirm(id, name, lens);
+            return;
         }
+        if let Some(incident) = self.edit(id) {
+            incident.phase = Phase::Suspected;
+        }
+        self.update_suspected(id, name, found, lens); // on what is seen now, not on what was
     }
 
     fn update_held(
@@ -338,6 +390,13 @@ impl Engine {
         if let Some(why) = found.as_ref().and_then(|d| struck_again(d, recovered, resumed)) {
             return self.remedy_failed(id, name, found, format!("it struck again: {why}"), lens);
         }
+        let fails_again = |d: &Diagnosis| vm.view.came_back(recovered) && is_sure_since(d, recovered);
+        if found.as_ref().is_some_and(fails_again) {
+            return self.remedy_failed(id, name, found, "it came back, and fails again".into(), lens);
+        }
+        // A host that is no longer under pressure has no longer time.
+        let boots = vm.view.boot_due(vm.policy.boot_limit, lens.patience);
+        let deadline = boots.map_or(deadline, |due| deadline.min(due + vm.policy.verify_for));
         let healthy = vm.view.healthy_since(lens).filter(|_| matches!(vm.power, Power::On(_)));
         match judge(self.now, recovered, healthy, vm.policy.verify_for, deadline) {
             Verdict::Healthy(served) => self.recovered(id, name, served),
@@ -366,10 +425,7 @@ impl Engine {
             incident.fail_attempt(now, why);
             incident.phase = Phase::Suspected;
         }
-        match found {
-            Some(diagnosis) => self.update_suspected(id, name, Some(diagnosis), lens),
-            None => self.try_confirm(id, name, lens),
-        }
+        self.update_suspected(id, name, found, lens);
     }
 
     fn recovered(&mut self, id: IncidentId, name: &VmName, served: Timestamp) {
@@ -410,7 +466,14 @@ impl Engine {
     /// As many VMs are booting as may at once: the host is not to be stormed (S55).
     fn is_crowded(&self) -> bool {
         let most = STARTS_AT_ONCE.max(self.vms.len() / 20);
-        let boots = |vm: &&VmState| vm.job.as_ref().is_some_and(Job::starts) || vm.view.boot().is_some();
+        let held = |vm: &VmState| {
+            let mut open = vm.open_incidents().filter_map(|id| self.incidents.get(&id));
+            open.any(|incident| matches!(incident.phase, Phase::Held(_)))
+        };
+        let runs = |vm: &VmState| matches!(vm.view.run_state(), None | Some(RunState::Running)) && !held(vm);
+        let boots = |vm: &&VmState| {
+            vm.job.as_ref().is_some_and(Job::starts) || (vm.view.boot().is_some() && runs(vm))
+        };
         self.vms.values().filter(boots).take(most).count() == most
     }
 
@@ -474,11 +537,30 @@ fn split(found: Option<Diagnosis>) -> (Option<Diagnosis>, Option<Diagnosis>) {
     }
 }
 
+/// There is a fault to speak of.
+fn speaks(found: &Option<Diagnosis>, now: Timestamp) -> bool {
+    found.as_ref().is_some_and(|diagnosis| !is_vague(diagnosis, now))
+}
+
 /// No fault stands out, and users have not been without service for long: nothing to speak of yet.
 fn is_vague(diagnosis: &Diagnosis, now: Timestamp) -> bool {
     let outages = diagnosis.evidence.iter().filter(|w| w.evidence.kind.is_outage());
     let since = outages.map(|w| w.evidence.since).min();
     diagnosis.probability < 5_000 && since.is_none_or(|since| now.since(since) < VAGUE_AFTER)
+}
+
+/// Sure enough to act upon, and on nothing that was seen before then.
+fn is_sure_since(diagnosis: &Diagnosis, since: Timestamp) -> bool {
+    let speaks = |w: &&Weighed| w.counts && w.weight > 0;
+    diagnosis.probability >= SURE_AGAIN
+        && diagnosis.grounds.suffice()
+        && diagnosis.evidence.iter().filter(speaks).all(|w| w.evidence.since > since)
+}
+
+/// Users have not been served for so long that a person is told, whatever it may be.
+fn unserved_for_long(evidence: &[Evidence], app: Option<&AppName>, now: Timestamp) -> bool {
+    let outage = |e: &Evidence| e.kind.is_outage() && e.app.as_ref() == app;
+    evidence.iter().any(|e| outage(e) && now.since(e.since) >= UNSURE_AFTER)
 }
 
 /// A conclusive sign that is newer than the remedy. A VM that was resumed may have been paused again before we

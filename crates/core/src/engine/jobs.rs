@@ -116,6 +116,7 @@ impl Engine {
         if let Some(vm) = self.vms.get_mut(name) {
             if begins {
                 vm.view.begin_incarnation(now);
+                (vm.paused_by, vm.ran) = (None, None); // the one that was paused, and ran, is dead
             }
             if let Some(job) = &mut vm.job {
                 (job.step, job.action, job.deadline) = (step, Some(id), deadline + LATE);
@@ -160,6 +161,9 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return };
         let Some(job) = vm.job.take() else { return };
         if job.action.is_some() && job.goal != Goal::Look {
+            if let Power::On(lease) = &vm.power {
+                vm.ran = Some(lease.clone());
+            }
             vm.power = Power::Unknown;
             vm.look = (0, Timestamp::ZERO);
         }
@@ -182,6 +186,7 @@ impl Engine {
         }
         vm.power = Power::Unknown;
         vm.look = (0, now);
+        vm.view.look_away();
         let job = vm.job.take();
         if let Some(incident) = job.and_then(|job| job.incident()).and_then(|id| self.edit(id)) {
             let why = "the daemon was restarted meanwhile".to_owned();
@@ -210,6 +215,8 @@ impl Engine {
         }
         if let End::Done = end {
             self.after_done(name, &job.goal);
+        } else if job.goal == Goal::Do(Operation::Pause) {
+            vm.paused_by = None;
         }
         if let Some(id) = job.incident() {
             self.end_attempt(id, name, end);

@@ -12,8 +12,8 @@ mod status;
 mod vm;
 
 pub use status::{AppStatus, ChannelState, ChannelStatus, VmStatus};
-use vm::Vms;
 pub use vm::{Desired, VmState};
+use vm::{Left, Vms};
 
 use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
 use crate::diagnosis::Catalogue;
@@ -22,7 +22,7 @@ use crate::incident::{Incident, IncidentId, Resolution};
 use crate::input::{Input, Started};
 use crate::lease::Incarnation;
 use crate::plan::Brake;
-use crate::policy::{Policies, VmPolicy};
+use crate::policy::{Mode, Policies, VmPolicy};
 use crate::recover::Power;
 use crate::signal::{ObserverSign, Seen, Signal};
 use crate::subject::{HostName, Subject, VmName};
@@ -33,6 +33,8 @@ use std::sync::Arc;
 
 /// Closed incidents that are remembered.
 const INCIDENTS_KEPT: usize = 500;
+/// VMs that left the configuration and are remembered.
+const LEFT_KEPT: usize = 10_000;
 /// Anchors between engine time and wall clock that are remembered.
 const ANCHORS_KEPT: usize = 32;
 /// The engine hears of every running VM about once a period; a longer gap is a stall of our own.
@@ -60,6 +62,9 @@ pub struct Engine {
     anchors: Vec<(Timestamp, i64)>,
     policies: Policies,
     vms: Vms,
+    /// VMs that the configuration no longer names: what persons said of them holds when they come back (I5).
+    #[serde(default)]
+    left: BTreeMap<VmName, Left>,
     view: HostView,
     brake: Brake,
     incidents: BTreeMap<IncidentId, Incident>,
@@ -106,7 +111,11 @@ impl Engine {
     /// have heard for long is a stall.
     pub fn pass(&mut self, now: Timestamp) -> bool {
         let rests = |vm: &VmState| {
-            let calm = matches!(vm.power, Power::On(_)) && vm.view.is_calm(&self.lens(vm));
+            let calm = match &vm.power {
+                Power::On(_) => vm.view.is_calm(&self.lens(vm)),
+                Power::Off(_) => vm.policy.mode == Mode::Observe,
+                Power::Unknown => false,
+            };
             vm.job.is_none()
                 && vm.open_incidents().next().is_none()
                 && (calm || vm.desired != Desired::Running)
@@ -228,16 +237,17 @@ impl Engine {
         }
         let mut shared = Arc::new(VmPolicy::default());
         for (name, policy) in &policies.vms {
-            let known = self.vms.contains_key(name);
+            let left = self.left.remove(name);
             let vm = self.vms.entry(name.clone()).or_insert_with(|| VmState::new(policy));
+            if let Some(left) = left {
+                vm.take_up(left);
+            }
             vm.view.set_apps(policy.apps.keys());
             if *shared != *policy {
                 shared = Arc::new(policy.clone());
             }
             vm.policy = Arc::clone(&shared); // neighbours mostly want the same
-            if !known {
-                self.wake(name, self.now);
-            }
+            self.wake(name, self.now); // what is wanted may be another thing than before
         }
         self.vms.sort_unstable_keys();
     }
@@ -245,7 +255,13 @@ impl Engine {
     /// The VM is no longer ours to look after: nothing more is done to it (S20).
     fn abandon(&mut self, name: &VmName) {
         self.close_all(name, &Resolution::Superseded { by: "configuration".into() });
-        self.vms.shift_remove(name); // the others stay in order
+        if let Some(vm) = self.vms.shift_remove(name) {
+            self.left.insert(name.clone(), vm.leave(self.now)); // the others stay in order
+        }
+        if self.left.len() > LEFT_KEPT {
+            let oldest = self.left.iter().min_by_key(|(_, left)| left.at).map(|(name, _)| name.clone());
+            oldest.and_then(|name| self.left.remove(&name));
+        }
         self.timers.retain(|(_, vm)| vm != name);
         self.asked.retain(|_, vm| vm != name);
         self.brake.clear(name);

@@ -5,7 +5,7 @@ use crate::action::{Operation, Reason};
 use crate::evidence::Lens;
 use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
 use crate::isolate::Isolation;
-use crate::plan::{Plan, Remedy, choose};
+use crate::plan::{Plan, Remedy, choose, ladder};
 use crate::policy::Mode;
 use crate::recover::{Goal, Job, Power};
 use crate::subject::{AppName, VmName};
@@ -23,6 +23,9 @@ const RESUMES_SOON: Duration = Duration::from_secs(600);
 const LOOK_SOON: Duration = Duration::from_millis(100);
 /// A VM that is being worked on is looked at again after this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What is told of the VM that was one too many (I11).
+pub(super) const BRAKE_PULLED: &str = "the storm brake is pulled: too many VMs look failed at once (I11)";
 
 impl Engine {
     /// Sure enough for the gentlest remedy that is left? Then plan it, or hold.
@@ -44,7 +47,11 @@ impl Engine {
         } else {
             choose(diagnosis.fault, diagnosis.app.as_ref(), &vm.policy, &tried, vm.view.is_unplugged())
         };
-        let sure = diagnosis.probability >= remedy.threshold().max(LEAST_SURE) || dead;
+        let threshold = remedy.threshold().max(LEAST_SURE);
+        // Once a remedy has failed, the name of the fault matters less than whether the next one ends it.
+        let ends = |fault| ladder(fault).contains(&remedy);
+        let helps = incident.named.is_some() && diagnosis.share_of(ends) >= threshold;
+        let sure = diagnosis.probability >= threshold || helps || dead;
         let grounded = !remedy.is_destructive() || diagnosis.grounds.suffice() || dead;
         let serving = vm.serves(lens, diagnosis.settled_at());
         let harmless = !remedy.is_destructive() || dead || !serving;
@@ -94,13 +101,17 @@ impl Engine {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let (policy, now) = (std::sync::Arc::clone(&vm.policy), self.now);
         let counted = remedy.is_destructive() && !incident.drill;
+        if counted && self.brake.mark(now, name, self.vms.len(), &self.policies.brake) {
+            self.tell(id, "note", BRAKE_PULLED.into());
+        }
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let gate = if self.muted {
             Some(HeldReason::NoRecord)
         } else if policy.mode == Mode::Observe {
             Some(HeldReason::Observing)
         } else if vm.in_maintenance() {
             Some(HeldReason::Maintenance)
-        } else if self.brake.pulled().is_some() && !incident.drill {
+        } else if self.brake.pulled().is_some() && counted {
             Some(HeldReason::Brake)
         } else if remedy == Remedy::Hold {
             Some(HeldReason::NoRemedy)
@@ -221,10 +232,6 @@ impl Engine {
         if let Some(vm) = self.vms.get_mut(name) {
             vm.incident = vm.incident.filter(|open| *open != id);
             vm.app_incidents.retain(|_, open| *open != id);
-            let lens_free = vm.open_incidents().next().is_none();
-            if lens_free {
-                self.brake.clear(name);
-            }
         }
         let lens = self.vms.get(name).map(|vm| self.lens(vm));
         let served = lens.and_then(|lens| self.vms.get(name)?.view.healthy_since(&lens));

@@ -80,7 +80,7 @@ impl Engine {
         let lens = Lens { now: now.max(self.now), ..self.lens(vm) };
         let mut evidence = vm.view.evidence(&lens, vm.policy.boot_limit);
         self.view.speak(&lens, &mut evidence);
-        let incident = vm.incident.or(vm.app_incidents.values().next().copied());
+        let incident = self.foremost(vm);
         let phase = incident.and_then(|id| self.incidents.get(&id));
         Some(VmStatus {
             name: name.clone(),
@@ -100,6 +100,12 @@ impl Engine {
             note: note(vm),
             tries: (vm.tries.spent(now, &vm.policy.budget), vm.policy.budget.tries),
         })
+    }
+
+    /// The incident to speak of: the widest, but one that is sure before one that is not.
+    fn foremost(&self, vm: &VmState) -> Option<IncidentId> {
+        let sure = |id: &IncidentId| self.incidents.get(id).is_some_and(Incident::is_confirmed);
+        vm.open_incidents().find(sure).or_else(|| vm.open_incidents().next())
     }
 
     fn protection(&self, vm: &VmState) -> &'static str {
@@ -139,7 +145,11 @@ fn note(vm: &VmState) -> Option<String> {
         Desired::Stopped { by, .. } => Some(format!("stopped by {by}")),
         Desired::Running => None,
     };
-    let paused = vm.paused_by.as_ref().map(|by| format!("paused by {by}"));
+    let paused = match (&vm.paused_by, vm.view.run_state()) {
+        (Some(by), _) => Some(format!("paused by {by}")),
+        (None, Some(RunState::Paused)) => Some("paused, and not through Holdfast".to_owned()),
+        (None, _) => None,
+    };
     let waits = vm.waits_for.as_ref().map(|what| format!("waits for {what}"));
     stopped.or(paused).or(waits)
 }

@@ -7,7 +7,7 @@ use crate::lease::{Incarnation, Lease};
 use crate::plan::Tries;
 use crate::policy::VmPolicy;
 use crate::recover::{Job, Power, Step};
-use crate::signal::{HypervisorSign, RunState, Seen, Signal};
+use crate::signal::{AgentSign, AppSign, HypervisorSign, RunState, Seen, Signal};
 use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,17 @@ impl Desired {
     pub fn stopped(by: &str) -> Self {
         Self::Stopped { by: by.to_owned(), grace: Duration::from_secs(60) }
     }
+}
+
+/// What outlives a configuration that leaves a VM out: what persons said of it, and its recoveries (I5, I6).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Left {
+    /// Since when it is out.
+    pub(super) at: Timestamp,
+    desired: Desired,
+    maintenance: Option<Timestamp>,
+    paused_by: Option<String>,
+    tries: Tries,
 }
 
 /// What the engine knows of one VM.
@@ -103,6 +114,19 @@ impl VmState {
         }
     }
 
+    /// The configuration leaves it out from now on.
+    pub(super) fn leave(self, at: Timestamp) -> Left {
+        let Self { desired, maintenance, paused_by, tries, .. } = self;
+        Left { at, desired, maintenance, paused_by, tries }
+    }
+
+    /// It is back.
+    pub(super) fn take_up(&mut self, left: Left) {
+        let Left { at: _, desired, maintenance, paused_by, tries } = left;
+        (self.desired, self.maintenance, self.paused_by, self.tries) =
+            (desired, maintenance, paused_by, tries);
+    }
+
     /// In maintenance: nothing automatic happens (I5).
     #[must_use]
     pub const fn in_maintenance(&self) -> bool {
@@ -120,8 +144,14 @@ impl VmState {
     pub fn current_incarnation(&self) -> Option<Incarnation> {
         match self.job.as_ref().map(|job| &job.step) {
             Some(Step::Starting(lease)) => Some(lease.incarnation),
-            _ => self.power.incarnation(),
+            _ => self.power.incarnation().or_else(|| self.last_known()),
         }
+    }
+
+    /// While nobody knows whether it runs: the one that ran when we last knew. What is told of it stays true.
+    fn last_known(&self) -> Option<Incarnation> {
+        let ran = self.ran.as_ref().filter(|_| self.power == Power::Unknown);
+        ran.map(|lease| lease.incarnation)
     }
 
     /// Something announced, somebody's pause, or a frozen guest explains slow answers.
@@ -158,7 +188,29 @@ impl VmState {
         {
             self.desired = Desired::stopped("its guest");
         }
+        if let Seen::Agent(AgentSign::Uptime(up)) = &signal.seen
+            && *up < self.policy.boot_limit
+        {
+            self.view.booted(at, *up);
+        }
         self.view.observe(at, signal);
+        if self.paused_by.is_some() && self.job.is_none() && !self.may_be_paused(&signal.seen) {
+            self.paused_by = None; // somebody else let it run on, or worse has come to it
+        }
+    }
+
+    /// A hypervisor that says "running" may lie; a guest that answers does run.
+    fn may_be_paused(&self, seen: &Seen) -> bool {
+        let state = self.view.run_state();
+        let lives = matches!(
+            seen,
+            Seen::Application(AppSign::Answered { .. }) | Seen::Agent(AgentSign::Answered { .. })
+        );
+        match state {
+            None | Some(RunState::Paused) => true,
+            Some(RunState::Running) => !lives,
+            Some(_) => false,
+        }
     }
 
     /// Ends what has run out: maintenance, announced work.

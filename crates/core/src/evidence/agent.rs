@@ -61,7 +61,10 @@ impl AgentView {
                     Some(Disk { mount, used: *used, total: *total, read_only: *read_only, since, at });
             }
             AgentSign::Memory { available, total } => self.memory = Some((*available, *total, at)),
-            AgentSign::Service { .. } | AgentSign::Check { .. } | AgentSign::Carrier { .. } => {} // of one application
+            AgentSign::Service { .. }
+            | AgentSign::Check { .. }
+            | AgentSign::Carrier { .. }
+            | AgentSign::Uptime(_) => {} // not of the agent itself
         }
     }
 

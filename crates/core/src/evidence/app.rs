@@ -17,6 +17,9 @@ const INSIDE_KEEPS: Duration = Duration::from_secs(8);
 #[repr(C)] // what is asked of a healthy application comes first, side by side
 pub struct AppView {
     healthy_since: Option<Timestamp>,
+    /// When it last answered, in truth: excuses do not move it.
+    #[serde(default)]
+    heard: Option<Timestamp>,
     pulse: Pulse,
     failure: Option<(ProbeFailure, String, Timestamp, Timestamp, u32)>, // since, at, in a row
     service: Option<(bool, u32, Timestamp)>,
@@ -28,6 +31,7 @@ impl AppView {
         match sign {
             AppSign::Answered { .. } => {
                 self.pulse.answer(at);
+                self.heard = Some(at);
                 self.failure = None;
                 self.healthy_since.get_or_insert(at);
             }
@@ -51,6 +55,7 @@ impl AppView {
             | AgentSign::NoAnswer { .. }
             | AgentSign::Frozen(_)
             | AgentSign::Carrier { .. }
+            | AgentSign::Uptime(_)
             | AgentSign::FileSystem { .. }
             | AgentSign::Memory { .. } => {}
         }
@@ -59,8 +64,8 @@ impl AppView {
     /// A new incarnation, or a restarted application, answers for itself.
     pub fn renew(&mut self) {
         self.pulse.renew();
-        let pulse = std::mem::take(&mut self.pulse);
-        *self = Self { pulse, ..Self::default() };
+        let (pulse, heard) = (std::mem::take(&mut self.pulse), self.heard);
+        *self = Self { pulse, heard, ..Self::default() };
     }
 
     /// Silence begins now, if it is silent.
@@ -90,7 +95,12 @@ impl AppView {
         self.healthy_since
     }
 
-    /// When it last answered.
+    /// When it last answered, whatever excused its silence since.
+    pub const fn heard(&self) -> Option<Timestamp> {
+        self.heard
+    }
+
+    /// When it last answered; excused time counts as if it had.
     pub const fn answered(&self) -> Option<Timestamp> {
         self.pulse.answered()
     }
@@ -147,9 +157,12 @@ impl AppView {
         lens: &Lens,
         push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String),
     ) {
-        // What it answered to users since then is newer.
+        // What it answered to users since then is newer; and what was seen inside before it failed as it does
+        // now is about another failure.
+        let failed = self.failure.as_ref().map_or(Timestamp::ZERO, |(_, _, since, _, _)| *since);
         let newest = |at: Timestamp| self.pulse.answered().is_none_or(|answered| answered < at);
-        let keeps = |at: Timestamp| lens.now.since(at) <= INSIDE_KEEPS && newest(at) && !lens.booting;
+        let keeps =
+            |at: Timestamp| at >= failed && lens.now.since(at) <= INSIDE_KEEPS && newest(at) && !lens.booting;
         if let Some((listens, waiting, at)) = self.service.filter(|(_, _, at)| keeps(*at)) {
             let (kind, text) = match (listens, waiting) {
                 (false, _) => (Kind::NobodyListens, format!("inside the guest nobody listens for {name}")),

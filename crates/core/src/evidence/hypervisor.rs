@@ -111,6 +111,11 @@ impl HypervisorView {
         self.no_space
     }
 
+    /// It has been silent for more than one question.
+    pub const fn was_silent(&self) -> bool {
+        self.pulse.failures() >= 2
+    }
+
     /// It was asked and did not answer.
     pub fn is_silent(&self, lens: &Lens) -> bool {
         self.pulse.failing(lens).is_some()

@@ -53,7 +53,7 @@ kinds! {
     /// The VM is paused because a disk request failed.
     PausedIo: Hypervisor, 1e-6;
     /// The hypervisor itself failed.
-    InternalError: Hypervisor, 1e-6;
+    InternalError: Hypervisor, 1e-7;
     /// The guest reset itself again and again without ever being healthy.
     ResetsAgain: Hypervisor, 1e-7;
     /// The disk moves.

@@ -73,6 +73,12 @@ impl Lens {
         self.now.since(at) <= self.fresh
     }
 
+    /// Two channels that fell silent within this fell silent at once: their questions are a period apart.
+    #[must_use]
+    pub fn at_once(&self) -> Duration {
+        self.fresh / 2
+    }
+
     /// Whether silence may be stated at all.
     #[must_use]
     pub const fn hears_silence(&self) -> bool {

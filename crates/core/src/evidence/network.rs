@@ -33,6 +33,16 @@ impl NetworkView {
         self.pulse.renew();
     }
 
+    /// We were not there: whether a cable was plugged in meanwhile is not known.
+    pub const fn look_away(&mut self) {
+        self.unplugged = None;
+    }
+
+    /// When the guest's kernel last answered.
+    pub const fn answered(&self) -> Option<Timestamp> {
+        self.pulse.answered()
+    }
+
     /// Silence begins now, if it is silent.
     pub fn begin_silence(&mut self, now: Timestamp) {
         self.pulse.begin_silence(now);

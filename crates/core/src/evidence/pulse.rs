@@ -60,6 +60,11 @@ impl Pulse {
         self.answered
     }
 
+    /// Questions in a row that found no answer.
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// Whether the last question was answered, and lately.
     pub fn is_alive(&self, lens: &Lens) -> bool {
         self.failures == 0 && self.answered.is_some_and(|at| lens.is_fresh(at))

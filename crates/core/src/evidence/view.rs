@@ -51,6 +51,7 @@ impl VmView {
                     app.observe_inside(at, sign);
                 }
             }
+            Seen::Agent(AgentSign::Uptime(_)) => {} // VmState
             // A guest that says its cable is out is believed: the remedy costs nobody anything.
             Seen::Agent(AgentSign::Carrier { up }) => {
                 self.network.observe(at, &NetworkSign::Link { up: *up })
@@ -85,6 +86,9 @@ impl VmView {
     }
 
     fn observe_hypervisor(&mut self, at: Timestamp, sign: &HypervisorSign) {
+        if matches!(sign, HypervisorSign::Answered { .. }) && self.hypervisor.was_silent() {
+            self.begin_silence(at); // what the hypervisor kept from us was no silence of its guest
+        }
         self.hypervisor.observe(at, sign);
         if let HypervisorSign::Reset { .. } = sign {
             self.begin_boot(at, BootCause::Reset);
@@ -117,6 +121,19 @@ impl VmView {
         self.apps.iter_mut().for_each(|(_, app)| app.renew());
         self.agent = AgentView::default();
         self.network.renew();
+    }
+
+    /// The guest says that it has been up for so long. If nothing has answered since then, it boots, though
+    /// nobody saw that begin: it did so while we were not there to see it.
+    pub fn booted(&mut self, at: Timestamp, up: Duration) {
+        let since = at - up;
+        let silent = |app: &AppView| app.heard().is_none_or(|heard| heard < since);
+        if self.lifecycle.boot().is_none()
+            && !self.apps.is_empty()
+            && self.apps.iter().all(|(_, app)| silent(app))
+        {
+            self.begin_boot(since, BootCause::Reset);
+        }
     }
 
     /// A new incarnation starts: only what was learned stays.
@@ -157,6 +174,11 @@ impl VmView {
         self.network.forgive(slept);
         self.lifecycle.forgive(slept);
         self.apps.iter_mut().for_each(|(_, app)| app.forgive(slept));
+    }
+
+    /// The daemon was not there to hear events: what only an event would have ended is not known to last.
+    pub const fn look_away(&mut self) {
+        self.network.look_away();
     }
 
     /// From now on silence counts again: what nobody could expect to hear before is no part of it.
@@ -216,6 +238,16 @@ impl VmView {
         self.apps.iter().map(|(name, app)| (name, app.is_alive(lens), app.answered()))
     }
 
+    /// When users were last served by all those applications that do not answer now.
+    pub fn served(&self, lens: &Lens) -> Option<Timestamp> {
+        self.apps.iter().filter(|(_, app)| !app.is_alive(lens)).filter_map(|(_, app)| app.heard()).min()
+    }
+
+    /// Everything that can be asked has answered since then, at least once.
+    pub fn came_back(&self, since: Timestamp) -> bool {
+        !self.apps.is_empty() && self.apps.iter().all(|(_, app)| app.heard().is_some_and(|at| at > since))
+    }
+
     /// Since when everything that is watched has answered, if it does: applications, else the agent, else
     /// the hypervisor.
     pub fn healthy_since(&self, lens: &Lens) -> Option<Timestamp> {
@@ -239,6 +271,23 @@ impl VmView {
             && !self.is_unplugged()
             && self.healthy_since(lens).is_some()
             && (!self.agent.was_heard() || self.agent.is_alive(lens))
+    }
+
+    /// The agent is asked through the hypervisor: when that is silent, both silences are one. And a machine that
+    /// hangs falls silent on all channels at once: where the hypervisor and the guest did so at different times,
+    /// the one explains nothing of the other, unless the process itself is seen not to run.
+    fn join_silences(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let Some(at) = say.iter().position(|e| e.kind == Kind::HypervisorSilent) else { return };
+        let since = say[at].since;
+        let stands = say.iter().any(|e| matches!(e.kind, Kind::ProcessStopped | Kind::ProcessStuck));
+        let lived =
+            self.apps.iter().filter_map(|(_, app)| app.answered()).chain(self.network.answered()).max();
+        if !stands && lived.is_some_and(|lived| since.since(lived).max(lived.since(since)) > lens.at_once()) {
+            say[at].strength = 0;
+        }
+        let by_agent = self.apps.is_empty(); // then only the agent could have said that it is up
+        let of_agent = |kind| matches!(kind, Kind::AgentSilent | Kind::AgentAway);
+        say.retain(|e| !of_agent(e.kind) && !(by_agent && e.kind == Kind::BootOverdue));
     }
 
     /// Everything that can be stated now.
@@ -265,6 +314,7 @@ impl VmView {
         for (name, app) in &self.apps {
             app.speak(name, lens, &mut say);
         }
+        self.join_silences(lens, &mut say);
         // What lived before a conclusive sign says nothing of the time after it.
         if let Some(since) = say.iter().filter(|e| e.kind.is_conclusive()).map(|e| e.since).max() {
             say.retain(|e| !e.kind.is_sign_of_life() || e.at > since);

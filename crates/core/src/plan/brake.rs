@@ -27,7 +27,7 @@ impl Brake {
         false
     }
 
-    /// This VM proved healthy again.
+    /// This VM is none of ours any more.
     pub fn clear(&mut self, vm: &VmName) {
         self.failed.remove(vm);
     }

@@ -158,6 +158,10 @@ async fn services(
     apps: &[(AppName, u16)],
     signs: &mut Signs,
 ) -> Result<(), AgentError> {
+    let uptime = optional(session.read_file("/proc/uptime", 64).await)?;
+    if let Some(up) = uptime.and_then(|text| read_uptime(&String::from_utf8_lossy(&text))) {
+        signs.push((None, AgentSign::Uptime(up)));
+    }
     let mut tables = String::new();
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         if let Some(table) = optional(session.read_file(path, FILE_MOST).await)? {
@@ -172,6 +176,12 @@ async fn services(
         signs.push((Some(app.clone()), AgentSign::Service { listens, waiting }));
     }
     Ok(())
+}
+
+/// The first number of `/proc/uptime`: seconds since the kernel booted.
+fn read_uptime(text: &str) -> Option<Duration> {
+    let seconds = text.split_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Whether something listens on this port, and how many connections nobody has accepted: for a
@@ -214,6 +224,14 @@ mod tests {
         assert_eq!(read_memory(text), Some((51_200_000, 505_917_440)));
         assert_eq!(read_memory("MemTotal: 7 kB\n"), None);
         assert_eq!(read_memory("MemTotal: 99999999999999999999 kB\nMemAvailable: x kB\n"), None);
+    }
+
+    #[test]
+    fn an_uptime_is_read_or_not_believed() {
+        assert_eq!(read_uptime("12.25 40.00\n"), Some(Duration::from_millis(12_250)));
+        for lie in ["", "x", "-1.0 0", "nan 1", "1e999 0"] {
+            assert_eq!(read_uptime(lie), None, "{lie}");
+        }
     }
 
     fn systems(rows: serde_json::Value) -> Vec<GuestFs> {
