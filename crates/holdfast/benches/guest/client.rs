@@ -25,6 +25,8 @@ const LONG: Duration = Duration::from_secs(180);
 #[derive(Default)]
 struct Seen {
     acked: Vec<i64>,
+    /// It writes no more rows for the time being, so that it costs its guest nothing.
+    idle: bool,
     /// Since boot: when the connection that is used was made, when its first row was acknowledged.
     connected: f64,
     first: Option<f64>,
@@ -58,6 +60,16 @@ impl Client {
     /// Rows acknowledged so far.
     pub fn acked(&self) -> usize {
         lock(&self.seen).acked.len()
+    }
+
+    /// Lets it rest, or waits until it writes again.
+    pub fn write(&self, busy: bool) {
+        lock(&self.seen).idle = !busy;
+        let acked = self.acked();
+        if busy {
+            let more = || (self.acked() > acked).then_some(());
+            wait(LONG, Duration::from_millis(20), "a client gets a row in", more);
+        }
     }
 
     /// Waits for a row over a connection that was made after `time` (since boot); when it was acknowledged.
@@ -150,6 +162,10 @@ async fn write(address: &str, table: &str, seen: &Mutex<Seen>, stop: &AtomicBool
             (seen.connected, seen.first) = (connected, None);
         }
         while !stop.load(Ordering::Relaxed) {
+            if lock(seen).idle {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             id += 1;
             let row = format!("insert into {table} values ({id})");
             match tokio::time::timeout(ROW_LIMIT, database.batch_execute(&row)).await {

@@ -181,7 +181,7 @@ pub fn heading() -> String {
 
 fn cells([figure, what, median, min, max, n, must, met, load]: [&str; 9], note: &str) -> String {
     let line = format!(
-        "{figure:<12} {what:<46} {median:>11} {min:>11} {max:>11} {n:>4}  {must:<13} {met:<7}  {load:<9}  {note}"
+        "{figure:<12} {what:<52} {median:>11} {min:>11} {max:>11} {n:>4}  {must:<13} {met:<7}  {load:<9}  {note}"
     );
     line.trim_end().to_owned()
 }

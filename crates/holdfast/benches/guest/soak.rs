@@ -57,7 +57,7 @@ impl Watch {
 pub fn measure(bench: &mut Bench) {
     bench.say("soak: a guest boots");
     let world = World::with(&["orders"]);
-    let client = Client::start(world.lab.vm("orders")["address"]["postgres"].as_str().expect("an address"));
+    let client = Client::start(&world.address("orders"));
     end::pause(QUIET);
     let (time, before, mut watch) = (world.now(), Held::by(world.lab.daemon_pid()), Watch::new(&world));
     let began = Instant::now();

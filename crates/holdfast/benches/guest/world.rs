@@ -48,6 +48,11 @@ impl World {
         boot_time() + self.wall
     }
 
+    /// Where the database of a VM is reached.
+    pub fn address(&self, vm: &str) -> String {
+        self.lab.vm(vm)["address"]["postgres"].as_str().expect("an address").to_owned()
+    }
+
     /// Waits until all is well, clears the budgets, and rests for a time that is not a multiple of a period.
     pub fn rest(&self, sample: u32) {
         end::unless_stopped();
