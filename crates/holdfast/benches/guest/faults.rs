@@ -93,9 +93,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// One sample.
 struct Sample {
     seconds: f64,
-    /// From the injection to first evidence and to the confirmed diagnosis.
+    /// From the injection to first evidence, to the confirmed diagnosis, to the remedy.
     detected: f64,
     diagnosed: f64,
+    begun: f64,
     named: String,
     remedies: String,
     /// The VM's process was not replaced.
@@ -114,9 +115,9 @@ pub fn measure(bench: &mut Bench, world: &World, name: &str) {
     }
     let of = |part: fn(&Sample) -> f64| samples.iter().map(part).collect::<Vec<f64>>();
     let median = |part| crate::figure::median(&of(part)).unwrap_or(f64::NAN);
-    let (detected, diagnosed) = (median(|s| s.detected), median(|s| s.diagnosed));
+    let steps = (median(|s| s.detected), median(|s| s.diagnosed), median(|s| s.begun));
     let named = tally(samples.iter().map(|sample| sample.named.as_str()));
-    let note = format!("{named}; evidence after {detected:.2} s, sure after {diagnosed:.2} s");
+    let note = format!("{named}; evidence {:.2} s, sure {:.2} s, remedy {:.2} s", steps.0, steps.1, steps.2);
     let row = Row::new(case.figure, case.what, Unit::Seconds, of(|sample| sample.seconds));
     let row = row.must(Must::AtMost(case.at_most)).unless(wrong(case, &samples)).note(note);
     bench.row(row.with(json!(samples.iter().map(Sample::json).collect::<Vec<_>>())));
@@ -146,6 +147,7 @@ fn one(world: &World, case: &Case) -> Sample {
         },
         detected: after(&incident["opened"]),
         diagnosed: after(&incident["diagnosed"]),
+        begun: after(&first["started"]),
         named: incident["fault"].as_str().unwrap_or("none").to_owned(),
         remedies: remedies.join(", "),
         same_start: Start::of(&world.lab, "orders") == before,
@@ -168,6 +170,6 @@ fn wrong(case: &Case, samples: &[Sample]) -> Option<String> {
 impl Sample {
     fn json(&self) -> Value {
         json!({ "seconds": self.seconds, "detected_s": self.detected, "diagnosed_s": self.diagnosed,
-            "named": self.named, "remedies": self.remedies, "same_start": self.same_start })
+            "begun_s": self.begun, "named": self.named, "remedies": self.remedies, "same_start": self.same_start })
     }
 }

@@ -113,7 +113,7 @@ fn report(
 }
 
 /// One for each processor, at the usual priority.
-fn hogs(world: &World) {
+fn hogs(_: &World) {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let hog = |_| {
         let hog = Ends(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("sh"));
@@ -123,7 +123,6 @@ fn hogs(world: &World) {
     let hogs: Vec<Ends> = (0..processors).map(hog).collect();
     end::pause(Duration::from_secs(20));
     drop(hogs);
-    let _ = world;
 }
 
 fn stopped(world: &World) {
