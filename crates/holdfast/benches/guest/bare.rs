@@ -6,7 +6,7 @@ use crate::lab::Lab;
 use rustix::fd::OwnedFd;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -80,9 +80,10 @@ fn start(words: &[String], turn: &Mutex<Turn>) -> Option<Child> {
     if turn.stop || end::is_stopped() {
         return None;
     }
-    let mut command = Command::new(Path::new(&words[0]));
-    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().expect("qemu-system-x86_64");
+    // In a session of its own, as Holdfast's: the kernel shares processors among sessions.
+    let mut command = Command::new("setsid");
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().expect("setsid, package util-linux");
     turn.running = end::hold(i32::try_from(child.id()).expect("a small number"));
     Some(child)
 }

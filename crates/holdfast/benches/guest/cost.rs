@@ -3,7 +3,7 @@
 use crate::Bench;
 use crate::end;
 use crate::figure::{Must, Row, Unit};
-use crate::world::{World, boot_time};
+use crate::world::{World, boot_time, processor_time};
 use std::time::Duration;
 
 /// Watched for so long.
@@ -41,15 +41,6 @@ impl Held {
     }
 }
 
-/// Seconds of processor time that a process has used.
-fn used(pid: i32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    // utime and stime, the 14th and 15th of all, the third being the first after the name
-    let ticks: f64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
-    ticks / rustix::param::clock_ticks_per_second() as f64
-}
-
 /// `daemon-cost`
 pub fn measure(bench: &mut Bench) {
     const FIGURE: &str = "daemon-cost";
@@ -60,9 +51,9 @@ pub fn measure(bench: &mut Bench) {
     end::pause(SETTLED);
     world.lab.wait_well(crate::lab::SOON);
     bench.say(&format!("daemon-cost: watched for {} s", WATCHED.as_secs()));
-    let (began, before) = (boot_time(), used(pid));
+    let (began, before) = (boot_time(), processor_time(pid));
     end::pause(WATCHED);
-    let share = 100.0 * (used(pid) - before) / (boot_time() - began);
+    let share = 100.0 * (processor_time(pid) - before) / (boot_time() - began);
     let held = Held::by(pid);
     bench.sample();
     let debug = cfg!(debug_assertions).then(|| "a debug build: not the figure that counts".to_owned());

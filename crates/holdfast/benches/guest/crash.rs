@@ -6,15 +6,18 @@ use crate::bare::Bare;
 use crate::client::Client;
 use crate::end;
 use crate::figure::{Must, Row, Unit, median};
-use crate::world::{Lookout, World, boot_time};
+use crate::world::{Born, Lookout, World, boot_time, processor_time};
 use rustix::process::{Signal, pidfd_send_signal};
 use std::path::PathBuf;
+use std::time::Duration;
 
-/// What a kill cost, in seconds: until another QEMU ran, until a row was acknowledged again.
+/// What a kill cost, in seconds: until another QEMU ran, until a row was acknowledged again, and how much
+/// processor time that QEMU had used by then.
 #[derive(Clone, Copy)]
 struct Cost {
     process: f64,
     served: f64,
+    used: f64,
 }
 
 /// Something that can be killed and comes back by itself.
@@ -88,22 +91,26 @@ impl Victim for Looped {
 fn kill(world: &World, sample: u32, victims: &[&dyn Victim]) -> Cost {
     world.rest(sample);
     victims.iter().for_each(|victim| victim.client().write(true));
+    end::pause(WRITES);
     let lookout = Lookout::new();
     let began = boot_time();
     victims.iter().for_each(|victim| victim.kill());
     let last = |times: Vec<f64>| times.into_iter().fold(began, f64::max) - began;
-    let process = last(victims.iter().map(|victim| lookout.qemu(&victim.mark())).collect());
+    let born: Vec<Born> = victims.iter().map(|victim| lookout.qemu(&victim.mark())).collect();
     let served = last(victims.iter().map(|victim| victim.client().back_after(began)).collect());
+    let used = born.iter().map(|born| processor_time(born.pid)).fold(0.0, f64::max);
     victims.iter().for_each(|victim| victim.client().write(false));
-    Cost { process, served }
+    Cost { process: last(born.iter().map(|born| born.at).collect()), served, used }
 }
 
-/// The two times of a kill: what it is, its unit, how it is read.
+/// A client writes for so long before the kill.
+const WRITES: Duration = Duration::from_secs(1);
+
+/// One time of a kill: what it is, its unit, how it is read.
 type Part = (&'static str, Unit, fn(&Cost) -> f64);
-const PARTS: [Part; 2] = [
-    ("kill to new QEMU", Unit::Millis, |cost| cost.process * 1e3),
-    ("kill to a row acknowledged", Unit::Seconds, |cost| cost.served),
-];
+const PROCESS: Part = ("kill to new QEMU", Unit::Millis, |cost| cost.process * 1e3);
+const SERVED: Part = ("kill to a row acknowledged", Unit::Seconds, |cost| cost.served);
+const USED: Part = ("processor time of QEMU until then", Unit::Seconds, |cost| cost.used);
 
 fn of(costs: &[Cost], part: fn(&Cost) -> f64) -> Vec<f64> {
     costs.iter().map(part).collect()
@@ -129,11 +136,11 @@ pub fn vm_kill(bench: &mut Bench) {
         bench.sample();
     }
     world.rest(0);
-    for (what, unit, part) in PARTS {
+    for (what, unit, part) in [PROCESS, SERVED, USED] {
         bench.row(Row::new(FIGURE, format!("{what}: Holdfast"), unit, of(&ours, part)));
         bench.row(Row::new(FIGURE, format!("{what}: bare restart loop"), unit, of(&theirs, part)));
     }
-    let [process, served] = PARTS.map(|(_, _, part)| (of(&ours, part), of(&theirs, part)));
+    let [process, served] = [PROCESS, SERVED].map(|(_, _, part)| (of(&ours, part), of(&theirs, part)));
     let more = compare(&process.0, &process.1, |ours, theirs| ours - theirs);
     let row = Row::new(FIGURE, "new QEMU later than in the bare loop", Unit::Millis, vec![more]);
     bench.row(row.must(Must::AtMost(50.0)));
@@ -162,7 +169,7 @@ pub fn two_at_once(bench: &mut Bench) {
         two[1].push(kill(&world, sample, &[&looped[0], &looped[1]]));
         bench.sample();
     }
-    for (what, unit, part) in PARTS {
+    for (what, unit, part) in [PROCESS, SERVED] {
         let ratio = |side: usize| compare(&of(&two[side], part), &of(&one[side], part), |two, one| two / one);
         bench.row(Row::new(FIGURE, format!("{what}: one VM"), unit, of(&one[0], part)));
         bench.row(Row::new(FIGURE, format!("{what}: the later of two"), unit, of(&two[0], part)));

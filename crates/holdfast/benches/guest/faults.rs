@@ -129,7 +129,7 @@ fn one(world: &World, case: &Case) -> Sample {
     let time = (case.inject)(world);
     let process = if case.until == Until::Process {
         let since_boot = time - (world.now() - boot_time());
-        lookout.qemu(&world.lab.state()) - since_boot
+        lookout.qemu(&world.lab.state()).at - since_boot
     } else {
         f64::NAN
     };

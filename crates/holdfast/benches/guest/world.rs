@@ -131,6 +131,21 @@ fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// Seconds of processor time that a process has used.
+pub fn processor_time(pid: i32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    // utime and stime, the 14th and 15th of all, the third being the first after the name
+    let ticks: f64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// A new process, and when it was first there, in seconds since boot.
+pub struct Born {
+    pub pid: i32,
+    pub at: f64,
+}
+
 /// Looks out for QEMU processes that are not there yet.
 pub struct Lookout(std::collections::BTreeSet<i32>);
 
@@ -140,19 +155,18 @@ impl Lookout {
         Self(processes().collect())
     }
 
-    /// Waits for a new QEMU process that names this folder or file; when it was first there, in seconds since
-    /// boot.
-    pub fn qemu(&self, mark: &Path) -> f64 {
+    /// Waits for a new QEMU process that names this folder or file.
+    pub fn qemu(&self, mark: &Path) -> Born {
         let mark = mark.to_string_lossy();
-        let is_it = |pid: i32| {
+        let is_it = |pid: &i32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
             let program = line.split('\0').next().unwrap_or_default();
             program.rsplit('/').next().unwrap_or_default().starts_with("qemu-system") && line.contains(&*mark)
         };
         wait(LONG, LOOK, "another QEMU process", || {
-            let found = processes().filter(|pid| !self.0.contains(pid)).any(is_it);
-            found.then(boot_time)
+            let pid = processes().filter(|pid| !self.0.contains(pid)).find(is_it)?;
+            Some(Born { pid, at: boot_time() })
         })
     }
 }
