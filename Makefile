@@ -1,9 +1,9 @@
 # What can be done here; `make` alone lists it.
 
-.PHONY: help setup build image demo test bench
+.PHONY: help setup build image demo test bench bench-full
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 setup:  ## install the Debian or Ubuntu packages that are missing
 	@scripts/setup.sh
@@ -21,6 +21,16 @@ test: image  ## run every check and every test, on real guests too
 	@scripts/setup.sh --tests
 	@scripts/test.sh
 
-bench: setup  ## measure the speed of the engine and of the simulator
+bench: image  ## measure everything once, in about 20 minutes (EVAL=FOLDER: the heartbeat detector too)
+	$(measure)
+	cargo bench -p holdfast --bench guest -- --short
+
+bench-full: image  ## the same with as many samples as the figures need, in about 2 hours (JSON=FILE: write them there)
+	$(measure)
+	cargo bench -p holdfast --bench guest -- $(if $(JSON),--json $(abspath $(JSON)))
+
+define measure
 	cargo run --release -p holdfast-core --example bench_engine
 	cargo run --release -p holdfast-sim --example simulate 200
+	$(if $(EVAL),benches/heartbeat.sh $(EVAL))
+endef
