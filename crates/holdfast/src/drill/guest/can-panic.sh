@@ -1,1 +1,2 @@
-[ -w /proc/sysrq-trigger ] || { echo "this guest's kernel takes no sysrq, or the agent may not give one" && exit 1; }
+# Opens what makes it panic, and writes nothing.
+(: >>/proc/sysrq-trigger) 2>/dev/null || { echo "this guest's kernel takes no order to panic from its agent" && exit 1; }
