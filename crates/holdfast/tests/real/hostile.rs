@@ -2,11 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{turn, untouched_for};
+use crate::hands::{Start, turn};
 use crate::lab::{BOOT, Lab};
 use crate::rows::Rows;
 use std::fs;
-use std::time::Duration;
 
 const AGENT: &str = include_str!("hostile_agent.sh");
 /// What a session with an agent may take, and some air.
@@ -35,20 +34,24 @@ fn an_agent_that_floods_lies_and_drips_harms_nobody_and_is_shown_escaped_r32_a11
 
     let take_over = format!("cat > /etc/agent <<'END'\n{AGENT}END\nkill $(pidof qemu-ga)");
     lab.in_guest("orders", &take_over);
+    let (start, mut told) = (Start::of(&lab, "orders"), false);
+    lab.until(BOOT, "the agent has said all it has to say", |lab| {
+        let now = resident(daemon);
+        assert!(now < before + MORE, "{now} bytes, {before} before");
+        for words in [&["status"][..], &["incidents"], &["events", "-n", "200"]] {
+            let shown = lab.cli(words);
+            let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+            assert!(shown.status.code() != Some(1) && is_tame(&text), "{text:?}");
+            told |= text.contains("file system /\\u{1b}]0;owned");
+        }
+        assert_eq!(Start::of(lab, "orders"), start, "{}", lab.story());
+        said("hostile: over")
+    });
+    assert!(told, "its lie of a full disk is told, escaped: {}", lab.story());
     for kind in ["endless", "deep", "numbers", "old", "drip", "junk", "lies"] {
-        lab.until(BOOT, &format!("the agent is hostile: {kind}"), |_| said(&format!("hostile: {kind}")));
-        untouched_for(&lab, "orders", Duration::from_secs(6), || {
-            let now = resident(daemon);
-            assert!(now < before + MORE, "{kind}: {now} bytes, {before} before");
-            for words in [&["status"][..], &["incidents"], &["events", "-n", "200"]] {
-                let shown = lab.cli(words);
-                let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-                assert!(shown.status.code() != Some(1) && is_tame(&text), "{kind}: {text:?}");
-            }
-        });
-        rows.wait_for_more(&lab);
+        assert!(said(&format!("hostile: {kind}")), "{kind}: {}", lab.story());
     }
-    lab.until(BOOT, "it has nothing more to say", |_| said("hostile: over"));
+    rows.wait_for_more(&lab);
 
     assert_eq!(lab.daemon_pid(), daemon);
     assert_eq!(lab.vm("orders")["apps"][0]["state"], "ok", "the application is still asked: {}", lab.story());

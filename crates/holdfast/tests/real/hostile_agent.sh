@@ -1,16 +1,18 @@
 #!/bin/sh
 # Not an agent: whoever asks on its port gets what no agent would say, one kind after the other (A11 to A16).
-for port in /sys/class/virtio-ports/*; do
-  read -r name 2>/dev/null <"$port/name" && [ "$name" = org.qemu.guest_agent.0 ] && break
-done
-exec 3<>"/dev/${port##*/}" || exec sleep 5
+open_port() { # one process may; those that it starts inherit it
+  for port in /sys/class/virtio-ports/*; do
+    read -r name 2>/dev/null <"$port/name" && [ "$name" = org.qemu.guest_agent.0 ] && break
+  done
+  exec 3<>"/dev/${port##*/}"
+}
 
 say() { echo "hostile: $1" >/dev/console; }
 
-for_a_while() { # KIND: everything that it starts is one group, which ends after some seconds
+for_a_while() { # KIND SECONDS: everything that it starts is one group, which ends after some seconds
   say "$1"
   setsid sh "$0" "$1" &
-  sleep 7
+  sleep "$2"
   kill -9 "-$!" 2>/dev/null
 }
 
@@ -38,7 +40,9 @@ case $1 in
   junk) while :; do printf '\377\033]0;owned\007\033[31m\033[2J\n\r\b\200\376\n'; usleep 20000; done >&3 ;;
   lies) lie >&3 ;;
   '')
-    for kind in endless deep numbers old drip junk lies; do for_a_while $kind; done
+    open_port
+    for kind in endless deep numbers old drip junk; do for_a_while $kind 7; done
+    for_a_while lies 20
     say over
     exec sleep 3600
     ;;
