@@ -184,3 +184,31 @@ impl AppView {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn said(view: &AppView, now: Timestamp) -> Vec<Kind> {
+        let (fresh, hang_after) = (Duration::from_secs(4), Duration::from_secs(10));
+        let lens =
+            Lens { now, fresh, hang_after, trust_silence: true, patience: 1, booting: false, excused: false };
+        let mut say = Vec::new();
+        view.speak(&"db".parse().unwrap(), &lens, &mut say);
+        say.iter().map(|evidence| evidence.kind).collect()
+    }
+
+    #[test]
+    fn what_was_seen_inside_is_forgotten_once_it_answers_again() {
+        let at = Timestamp::from_secs;
+        let mut view = AppView::default();
+        view.observe(at(1), &AppSign::Failed { how: ProbeFailure::Refused, text: String::new() });
+        view.observe_inside(at(2), &AgentSign::Service { listens: false, waiting: 0 });
+        assert!(said(&view, at(2)).contains(&Kind::NobodyListens));
+        view.observe(at(3), &AppSign::Answered { latency: Duration::from_millis(1) });
+        assert_eq!(said(&view, at(4)), [Kind::AppAnswers]);
+        view.observe_inside(at(5), &AgentSign::Service { listens: false, waiting: 0 });
+        assert_eq!(said(&view, at(5)), [Kind::AppAnswers, Kind::NobodyListens], "news is told");
+    }
+}
