@@ -14,7 +14,7 @@ const VM_CRASHED: FaultRow = FaultRow {
     seen: &[
         (ProcessExited, 0.999),
         (ProcessRuns, 1e-6),
-        (ProcessStopped, 1e-6),
+        (ProcessStopped, 1e-7),
         (ProcessStuck, 1e-6),
         (HypervisorSilent, 0.9),
         (AgentSilent, 0.9),
@@ -59,7 +59,7 @@ const VM_PAUSED_IO: FaultRow = FaultRow {
     once_in: days(180),
     seen: &[
         (PausedIo, 0.999),
-        (ProcessStopped, 1e-5),
+        (ProcessStopped, 1e-6),
         (HypervisorSilent, 1e-5),
         (HypervisorAnswers, 1e-4),
         (DiskIdle, 0.99),
@@ -83,7 +83,7 @@ const VM_WONT_START: FaultRow = FaultRow {
         (StartFailed, 0.999),
         (ProcessExited, 0.01),
         (ProcessRuns, 1e-6),
-        (ProcessStopped, 1e-6),
+        (ProcessStopped, 1e-7),
         (ProcessStuck, 1e-6),
         (AppRefused, 0.9),
         (AppMute, 0.3),

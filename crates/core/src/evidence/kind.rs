@@ -36,7 +36,7 @@ kinds! {
     /// A start was refused or ended at once.
     StartFailed: Process, 1e-6;
     /// The process is stopped by a signal.
-    ProcessStopped: Process, 1e-4;
+    ProcessStopped: Process, 1e-5;
     /// The process waits for storage and cannot be interrupted.
     ProcessStuck: Process, 0.01;
     /// The process runs.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A stopped process is a hung VM after this: long enough for a debugger's peek or a busy operator's two
 /// seconds, short enough to matter.
-const STOPPED_FULL: Duration = Duration::from_millis(3_200);
+const STOPPED_FULL: Duration = Duration::from_secs(4);
 /// Waiting for storage this long is more than slow.
 const STUCK_FULL: Duration = Duration::from_secs(30);
 
