@@ -6,6 +6,7 @@
 
 mod commands;
 mod consider;
+mod isolation;
 mod jobs;
 mod phases;
 mod planning;
@@ -19,7 +20,7 @@ use vm::{Left, Vms};
 use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
 use crate::diagnosis::Catalogue;
 use crate::evidence::{HostView, Lens};
-use crate::incident::{Incident, IncidentId, Resolution};
+use crate::incident::{Incident, IncidentId, Phase, Resolution};
 use crate::input::{Input, Started};
 use crate::lease::Incarnation;
 use crate::plan::Brake;
@@ -205,7 +206,9 @@ impl Engine {
 
     /// An attempt that was never made counts neither in the budget nor as tried.
     fn take_back(&mut self, id: IncidentId, name: &VmName) {
-        let Some(incident) = self.edit(id) else { return };
+        let Some(incident) = self.edit(id).filter(|incident| incident.phase == Phase::Recovering) else {
+            return;
+        };
         let drill = incident.drill;
         if let Some(attempt) = incident.attempts.last_mut() {
             attempt.forgiven = true;
