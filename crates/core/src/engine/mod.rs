@@ -185,12 +185,22 @@ impl Engine {
         anchor.map_or(0, |(_, offset)| *offset)
     }
 
+    /// Whether it still waits for the outcome of this action. What it has given up is not to be begun: a person
+    /// may have decided otherwise while the intent was on its way to the disk (I5).
+    #[must_use]
+    pub fn wants(&self, action: &Action) -> bool {
+        let job = self.vms.get(&action.vm).and_then(|vm| vm.job.as_ref());
+        job.is_some_and(|job| job.action == Some(action.id))
+    }
+
     /// These actions could not be recorded, and so were not done (I8). Until [`Engine::recorded`] nothing is
     /// begun any more; what is under way is settled and watched.
     pub fn not_recorded(&mut self, actions: &[Action], why: &str) {
         self.muted = true;
         for action in actions {
-            if let Reason::Incident(id) = action.reason {
+            if let Reason::Incident(id) = action.reason
+                && self.wants(action)
+            {
                 self.take_back(id, &action.vm);
             }
             let ended = Ended::Failed { why: format!("not recorded, so not done: {why}") };
