@@ -1,5 +1,6 @@
 //! What is wanted for a VM, as meant (the program checks what was written).
 
+use crate::isolate::Isolation;
 use crate::subject::{AppName, VmName};
 use crate::time::Duration;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,9 @@ pub struct VmPolicy {
     pub disk_path: String,
     /// Rungs that would lose more acknowledged writes than this wait for a person.
     pub max_data_loss: Duration,
+    /// How it is isolated while it is held and may do harm.
+    #[serde(default)]
+    pub isolate: Isolation,
 }
 
 impl Default for VmPolicy {
@@ -80,6 +84,7 @@ impl Default for VmPolicy {
             needs: Vec::new(),
             disk_path: String::new(),
             max_data_loss: Duration::ZERO,
+            isolate: Isolation::None,
         }
     }
 }

@@ -2,24 +2,32 @@
 //!
 //! Inputs come through one inbox. What the engine asks for is in the journal, durably, before anybody
 //! starts on it (I8); if it cannot be written, it is not done, and the daemon goes on watching (I7).
+//!
+//! The loop does not wait for the disk. What must be durable waits in line while a sync is under way, and
+//! the loop goes on: one sync serves all that were written before it began. What the engine has changed its
+//! mind about meanwhile, as for maintenance (I5), is not begun.
 
 use crate::clock::Clock;
 use crate::events::{Event, Ring};
-use crate::journal::Durability;
-use crate::recorder::Recorder;
-use holdfast_core::action::{Action, Answer, Command, CommandId, Order, Wish};
+use crate::journal::sync::Synced;
+use crate::recorder::{Recorded, Recorder};
+use holdfast_core::action::{Action, Answer, Command, CommandId, Ended, Order, Outcome, Wish};
 use holdfast_core::engine::{Engine, Reaction};
 use holdfast_core::incident::IncidentId;
 use holdfast_core::input::Input;
 use holdfast_core::policy::Policies;
 use holdfast_core::subject::VmName;
-use std::collections::BTreeMap;
+use holdfast_core::time::Timestamp;
+use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 /// Inputs that may wait; a full inbox makes sources wait, and own lag is then seen.
 pub const INBOX: usize = 4_096;
+/// Reactions that may wait for the disk; then no further input is taken.
+const UNSAFE_MOST: usize = 4_096;
 /// Live events a slow listener may be behind before it loses some (A44).
 const LISTENERS_BEHIND: usize = 512;
 
@@ -120,6 +128,14 @@ impl Inbox {
     }
 }
 
+/// Waits for the end of a sync, if one is under way.
+async fn ended(syncing: &mut Option<JoinHandle<Synced>>) -> Result<Synced, JoinError> {
+    match syncing {
+        Some(sync) => sync.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Who carries out what the engine asks for.
 pub trait Actors: Send {
     /// Starts on these; each reports exactly one outcome through the inbox.
@@ -136,6 +152,9 @@ pub struct Decider<A> {
     pub actors: A,
     /// Where live events go.
     pub inbox: Inbox,
+    /// What must be safe first, by the number of its record.
+    unsafe_yet: VecDeque<(u64, Reaction)>,
+    syncing: Option<JoinHandle<Synced>>,
     told: BTreeMap<IncidentId, usize>,
     waiting: BTreeMap<CommandId, oneshot::Sender<Answer>>,
     last_command: CommandId,
@@ -145,32 +164,26 @@ impl<A: Actors> Decider<A> {
     /// A loop that has not begun.
     pub fn new(desk: Desk, recorder: Recorder, actors: A, inbox: Inbox, last_command: CommandId) -> Self {
         let told = desk.engine.incidents().map(|incident| (incident.id, incident.story.len())).collect();
-        Self { desk, recorder, actors, inbox, told, waiting: BTreeMap::new(), last_command }
+        let (unsafe_yet, waiting) = (VecDeque::new(), BTreeMap::new());
+        Self { desk, recorder, actors, inbox, unsafe_yet, syncing: None, told, waiting, last_command }
     }
 
     /// Decides until told to stop.
     pub async fn run(&mut self, mut inbox: mpsc::Receiver<Message>, stop: CancellationToken) {
         loop {
-            let wake = self.desk.engine.wake_at().into_iter().chain(self.recorder.flush_due()).min();
-            let wake = wake.unwrap_or(holdfast_core::time::Timestamp::NEVER);
-            let message = tokio::select! {
+            let wake = self.desk.engine.wake_at().unwrap_or(Timestamp::NEVER);
+            let flush = self.recorder.flush_due().filter(|_| self.syncing.is_none());
+            let has_room = self.unsafe_yet.len() < UNSAFE_MOST;
+            tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                message = inbox.recv() => message,
-                () = self.desk.clock.until(wake) => Some(Message::Input(Input::Tick)),
-            };
-            match message {
-                None => break,
-                Some(Message::Input(input)) => {
-                    self.flush();
-                    self.step(&input);
-                }
-                Some(Message::Command { by, vm, wish, reply }) => self.obey(by, vm, wish, reply),
-                Some(Message::Configure { policies, reply }) => {
-                    self.configure(policies);
-                    let _ = reply.send(()); // whoever asked may have gone
-                }
-                Some(Message::Look(look)) => look(&self.desk),
+                synced = ended(&mut self.syncing) => self.end_sync(synced),
+                message = inbox.recv(), if has_room => match message {
+                    Some(message) => self.take(message),
+                    None => break,
+                },
+                () = self.desk.clock.until(wake) => self.step(&Input::Tick),
+                () = self.desk.clock.until(flush.unwrap_or(Timestamp::NEVER)) => self.sync(),
             }
         }
         if let Err(cause) = self.recorder.flush(self.desk.clock.now()) {
@@ -178,14 +191,73 @@ impl<A: Actors> Decider<A> {
         }
     }
 
-    /// Makes lazy records safe when that is due.
-    fn flush(&mut self) {
-        let now = self.desk.clock.now();
-        if self.recorder.flush_due().is_some_and(|due| due <= now)
-            && let Err(cause) = self.recorder.flush(now)
-        {
-            self.cannot_record(&Reaction::default(), &cause.to_string());
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Input(input) => self.step(&input),
+            Message::Command { by, vm, wish, reply } => self.obey(by, vm, wish, reply),
+            Message::Configure { policies, reply } => {
+                self.configure(policies);
+                let _ = reply.send(()); // whoever asked may have gone
+            }
+            Message::Look(look) => look(&self.desk),
         }
+    }
+
+    /// Makes safe what is written, beside this loop; one sync at a time.
+    fn sync(&mut self) {
+        if self.syncing.is_some() {
+            return; // the next one serves all that wait by then
+        }
+        match self.recorder.begin_sync(self.desk.clock.now()) {
+            Ok(Some(sync)) => self.syncing = Some(tokio::task::spawn_blocking(move || sync.carry_out())),
+            Ok(None) => {}
+            Err(cause) => self.lose(&crate::act::chain(&cause)),
+        }
+    }
+
+    fn end_sync(&mut self, synced: Result<Synced, JoinError>) {
+        self.syncing = None;
+        let now = self.desk.clock.now();
+        let safe = match synced.map(|synced| self.recorder.end_sync(now, synced)) {
+            Ok(Ok(safe)) => safe,
+            Ok(Err(crate::journal::JournalError::Stopped)) if self.unsafe_yet.is_empty() => return,
+            Ok(Err(cause)) => return self.lose(&crate::act::chain(&cause)),
+            Err(cause) => return self.lose(&cause.to_string()),
+        };
+        while let Some((_, reaction)) = self.unsafe_yet.pop_front_if(|(n, _)| *n <= safe) {
+            self.release(reaction);
+        }
+        if !self.unsafe_yet.is_empty() {
+            self.sync();
+        }
+    }
+
+    /// What is not safe yet may never be: it is not done.
+    fn lose(&mut self, why: &str) {
+        self.cannot_record(&Reaction::default(), why);
+        for (_, reaction) in std::mem::take(&mut self.unsafe_yet) {
+            self.cannot_record(&reaction, why);
+            self.answer(reaction.answers);
+        }
+    }
+
+    /// It is on record: it is told, and begun, but for what the engine no longer wants or what is too late.
+    fn release(&mut self, reaction: Reaction) {
+        self.publish(&reaction);
+        let now = self.desk.clock.now();
+        let fits = |action: &Action| action.deadline > now && self.desk.engine.wants(action);
+        let (begun, dropped): (Vec<Action>, Vec<Action>) = reaction.actions.into_iter().partition(fits);
+        for action in dropped {
+            let why = "it was on record too late, or no longer wanted then: not begun".to_owned();
+            warn!(action = action.id.0, vm = %action.vm, order = action.order.name(), why, "not begun");
+            let (inbox, ended) = (self.inbox.clone(), Ended::Failed { why });
+            let outcome = Input::Outcome(Outcome { action: action.id, ended });
+            tokio::spawn(async move { inbox.send(outcome).await });
+        }
+        if !begun.is_empty() {
+            self.actors.start(begun, &self.desk);
+        }
+        self.answer(reaction.answers);
     }
 
     /// A configuration comes into force.
@@ -198,25 +270,35 @@ impl<A: Actors> Decider<A> {
         let now = self.desk.clock.now(); // read after the wait: we may have been stopped (I20)
         let reaction = self.desk.engine.step(now, input);
         let quiet = reaction.actions.is_empty() && matches!(input, Input::Signal(_) | Input::Tick);
-        let durability = if quiet { Durability::Lazy } else { Durability::Durable };
         if self.desk.mute.is_some() && self.recorder.begins_again(now) {
             self.desk.engine.recorded(); // and so says the checkpoint that the new segment begins with
         }
         let Desk { engine, clock, .. } = &self.desk;
-        match self.recorder.write(now, input, &reaction, durability, engine, clock) {
-            Ok(()) => {
-                if self.desk.mute.take().is_some() {
-                    self.desk.engine.recorded();
-                    info!("the journal can be written again");
-                }
-                self.publish(&reaction);
-                if !reaction.actions.is_empty() {
-                    self.actors.start(reaction.actions, &self.desk);
-                }
+        let recorded = match self.recorder.write(now, input, &reaction, engine, clock) {
+            Ok(recorded) => recorded,
+            Err(cause) => {
+                let why = crate::act::chain(&cause);
+                self.lose(&why);
+                self.cannot_record(&reaction, &why);
+                return self.answer(reaction.answers);
             }
-            Err(cause) => self.cannot_record(&reaction, &crate::act::chain(&cause)),
+        };
+        if self.desk.mute.take().is_some() {
+            self.desk.engine.recorded();
+            info!("the journal can be written again");
         }
-        self.answer(reaction.answers);
+        match recorded {
+            Recorded::Safe => {
+                let before = std::mem::take(&mut self.unsafe_yet);
+                before.into_iter().for_each(|(_, reaction)| self.release(reaction));
+                self.release(reaction);
+            }
+            Recorded::Written(_) if quiet => self.publish(&reaction),
+            Recorded::Written(n) => {
+                self.unsafe_yet.push_back((n, reaction));
+                self.sync();
+            }
+        }
     }
 
     /// No record, no action, and no exit (I7, I8).
@@ -276,3 +358,6 @@ impl<A: Actors> Decider<A> {
         self.told.retain(|id, _| self.desk.engine.incident(*id).is_some());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,10 @@
 //! itself goes there whole as the checkpoint that each segment begins with.
 
 use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::journal::recover::Recovery;
-use crate::journal::{Beginning, Durability, Entry, Journal, JournalError, Limits, OpenError};
+use crate::journal::sync::{Sync, Synced};
+use crate::journal::{Beginning, Entry, Journal, JournalError, Limits, OpenError};
 use crate::state::StateFolder;
 use holdfast_core::engine::{Engine, Reaction};
 use holdfast_core::incident::IncidentId;
@@ -11,7 +13,18 @@ use holdfast_core::input::Input;
 use holdfast_core::subject::HostName;
 use holdfast_core::time::Timestamp;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tracing::{error, info, warn};
+
+/// How something is recorded by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// As the record of this number, in the hands of the kernel. It is safe once [`Recorder::end_sync`] has
+    /// told this number, or a higher one.
+    Written(u64),
+    /// In a new checkpoint: it is safe, and so is everything before it.
+    Safe,
+}
 
 /// Writes what the engine is told and what it makes of it.
 pub struct Recorder {
@@ -30,7 +43,17 @@ impl Recorder {
         folder: &str,
         host: HostName,
     ) -> Result<(Self, Engine, Timestamp), OpenError> {
-        let (journal, recovery) = Journal::open(state.disk(), folder, Limits::default())?;
+        Self::on(state.disk(), folder, host, state.boot())
+    }
+
+    /// The same, in a folder of any disk.
+    pub fn on(
+        disk: Arc<dyn Disk>,
+        folder: &str,
+        host: HostName,
+        boot: &str,
+    ) -> Result<(Self, Engine, Timestamp), OpenError> {
+        let (journal, recovery) = Journal::open(disk, folder, Limits::default())?;
         for trouble in &recovery.troubles {
             if trouble.is_serious() {
                 error!(%trouble, "the journal is damaged; what is left of it is used, nothing is deleted");
@@ -40,30 +63,27 @@ impl Recorder {
         }
         let engine = restore(&recovery);
         let newest = recovery.newest.max(engine.now());
-        let boot = state.boot().to_owned();
-        Ok((Self { journal, host, boot, open: BTreeMap::new() }, engine, newest))
+        Ok((Self { journal, host, boot: boot.to_owned(), open: BTreeMap::new() }, engine, newest))
     }
 
-    /// Writes one input and what came of it. Durable before it returns where that is asked for. The engine
-    /// has taken the input in already.
+    /// Writes one input and what came of it. The engine has taken the input in already.
     pub fn write(
         &mut self,
         now: Timestamp,
         input: &Input,
         reaction: &Reaction,
-        how: Durability,
         engine: &Engine,
         clock: &Clock,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Recorded, JournalError> {
         if !self.journal.is_writing() {
-            return self.begin(now, engine, clock);
+            return self.begin(now, engine, clock).map(|()| Recorded::Safe);
         }
         let entry = Entry {
             input: input.clone(),
             actions: reaction.actions.clone(),
             answers: reaction.answers.clone(),
         };
-        let n = self.journal.append(now, &entry, how)?;
+        let n = self.journal.append(now, &entry)?;
         for id in &reaction.changed {
             self.open.entry(*id).or_insert(n);
         }
@@ -71,8 +91,19 @@ impl Recorder {
             self.open.retain(|id, _| engine.incident(*id).is_some_and(|incident| !incident.is_closed()));
             self.journal.keep_from(self.open.values().min().copied());
             self.begin(now, engine, clock)?;
+            return Ok(Recorded::Safe);
         }
-        Ok(())
+        Ok(Recorded::Written(n))
+    }
+
+    /// Begins to make safe all that is written by now; `None` if it is.
+    pub fn begin_sync(&mut self, now: Timestamp) -> Result<Option<Sync>, JournalError> {
+        self.journal.begin_sync(now)
+    }
+
+    /// A sync has ended: the number of the last record that is safe now.
+    pub fn end_sync(&mut self, now: Timestamp, synced: Synced) -> Result<u64, JournalError> {
+        self.journal.end_sync(now, synced)
     }
 
     /// Begins a segment with the engine as it is now: all that it was ever told is in it.

@@ -124,7 +124,7 @@ impl Reloader {
         let Loaded { config, path, warnings } = loaded.map_err(|_| Stopping)??;
         let changes = running.changes(&config);
         // The driver knows a VM before the engine asks for it, and until it asks no more.
-        let later = self.driver.take_on(specs(&config), restarts(&config)).await?;
+        let later = self.driver.take_on(specs(&config), restarts(&config))?;
         self.inbox.configure(policies(&config, self.driver.as_ref(), self.newer)).await?;
         self.watching.configure(&config);
         self.driver.let_go(&changes.removed);

@@ -231,6 +231,14 @@ impl Checker {
         if gentle {
             return;
         }
+        let isolation =
+            matches!(&action.order, Order::Perform { operation: Operation::Pause | Operation::LinkDown, .. });
+        let wanted = machine.setup.policy.isolate.operation();
+        if isolation
+            && !matches!(&action.order, Order::Perform { operation, .. } if Some(operation) == wanted.as_ref())
+        {
+            self.broken("I7", now, format!("{name} of {vm}, which nobody wants"));
+        }
         if !machine.was_ill(now, FRESH) {
             self.broken("I10", now, format!("{name} of {vm}, which is well"));
         }
@@ -241,6 +249,9 @@ impl Checker {
             return;
         }
         self.check_storm(now, vm, vms);
+        if isolation {
+            return; // it brings nothing back, and so costs no try
+        }
         let second_half = matches!(action.order, Order::Start { .. }) && self.half_way.remove(vm);
         if matches!(action.order, Order::PowerOff { .. }) {
             self.half_way.insert(vm.clone());

@@ -381,6 +381,7 @@ pub const ORDERS: &[&str] = &[
     "pause",
     "shutdown",
     "link-up",
+    "link-down",
     "power-off",
     "take-lease",
     "adopt",

@@ -7,12 +7,13 @@ use crate::faults::{
     HypervisorFault, ORDERS, PersonWish, ProcessFault, Quirk,
 };
 use crate::mutant::Mutant;
-use crate::random::Random;
+use crate::random::{Random, noise};
 use crate::run::Options;
 use crate::scenario::tell;
 use crate::story::{Event, FoundAs, Moment, Story, VmSetup, When};
 use holdfast_core::action::Work;
 use holdfast_core::diagnosis::Fault;
+use holdfast_core::isolate::Isolation;
 use holdfast_core::plan::Remedy;
 use holdfast_core::policy::{Ability, AppPolicy, Mode};
 use holdfast_core::subject::{AppName, VmName};
@@ -133,7 +134,14 @@ pub fn story(seed: u64) -> Story {
     let mut random = Random::new(seed);
     let host = "atlas".parse().expect("atlas is a name");
     let count = *random.pick(&[1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 5, 12]);
-    let vms: Vec<VmSetup> = (1..=count).map(|n| vm(&mut random, n)).collect();
+    let mut vms: Vec<VmSetup> = (1..=count).map(|n| vm(&mut random, n)).collect();
+    for (number, vm) in (0..).zip(&mut vms) {
+        vm.policy.isolate = match noise(seed, number, 0, 6) {
+            0 => Isolation::Network,
+            1 => Isolation::Pause,
+            _ => Isolation::None,
+        };
+    }
     let mut events = Vec::new();
     let mut at = random.between(secs(20), secs(240 * 3_600));
     for round in 0..*random.pick(&[1, 1, 1, 1, 2]) {

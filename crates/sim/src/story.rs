@@ -3,6 +3,7 @@
 
 use crate::faults::Happening;
 use crate::words::{duration_text, parse_duration};
+use holdfast_core::isolate::Isolation;
 use holdfast_core::policy::{Ability, AppPolicy, Budget, Mode, VmPolicy};
 use holdfast_core::subject::{AppName, HostName, VmName};
 use std::collections::BTreeSet;
@@ -319,6 +320,11 @@ fn vm_clause(vm: &mut VmSetup, clause: &str, words: &[&str]) -> Result<(), Strin
             let ability = ability_named(ability).ok_or_else(|| format!("`{ability}` is no ability"))?;
             policy.abilities.remove(&ability);
         }
+        ["isolate", how] => {
+            let ways = [Isolation::Network, Isolation::Pause];
+            let way = ways.into_iter().find(|way| way.name() == how);
+            policy.isolate = way.ok_or_else(|| format!("`{how}` is no way to isolate"))?;
+        }
         ["observed"] => policy.mode = Mode::Observe,
         ["without", "autostart"] => policy.autostart = false,
         ["without", "agent"] => vm.agent = false,
@@ -371,6 +377,9 @@ impl fmt::Display for VmSetup {
         let missing: BTreeSet<_> = usual.abilities.difference(&policy.abilities).collect();
         missing.into_iter().try_for_each(|ability| write!(f, ", cannot {}", ability_text(*ability)))?;
         policy.needs.iter().try_for_each(|other| write!(f, ", needs {other}"))?;
+        if policy.isolate != usual.isolate {
+            write!(f, ", isolate {}", policy.isolate.name())?;
+        }
         let flags = [
             (policy.mode == Mode::Observe, "observed"),
             (!policy.autostart, "without autostart"),

@@ -50,6 +50,11 @@ impl Engine {
     fn wish_start(&mut self, command: &Command) -> Result<(), String> {
         let name = &command.vm;
         self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
+        let reason = Reason::Command(command.id);
+        let idle = self.vms.get(name).is_some_and(|vm| vm.job.is_none());
+        if idle && self.take_isolation_back(name, reason) {
+            return Ok(());
+        }
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.desired = Desired::Running;
         vm.view.settled();
@@ -65,6 +70,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.desired = Desired::Stopped { by: command.by.clone(), grace };
         vm.paused_by = None;
+        vm.isolated = None;
         let asks_gently = matches!(&vm.job, Some(job) if matches!(job.goal, Goal::Down { .. }));
         if asks_gently && grace.is_zero() {
             vm.job = None; // stop now, after having asked gently: do not wait any longer
@@ -83,6 +89,7 @@ impl Engine {
         if let Some(vm) = self.vms.get_mut(name) {
             vm.desired = Desired::Running;
             vm.paused_by = None;
+            vm.isolated = None;
         }
         let goal = Goal::Down { grace, then_up: true };
         self.begin_job(name, Job::new(goal, Reason::Command(command.id), OPERATION));
@@ -96,9 +103,13 @@ impl Engine {
         if !matches!(vm.power, Power::On(_)) {
             return Err("it does not run".into());
         }
+        let paused = vm.paused_by.take().is_some();
         vm.paused_by = (operation == Operation::Pause).then(|| command.by.clone());
         if operation == Operation::Continue {
             self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
+            if !paused && self.take_isolation_back(name, Reason::Command(command.id)) {
+                return Ok(());
+            }
         }
         self.begin_job(name, Job::new(Goal::Do(operation), Reason::Command(command.id), OPERATION));
         Ok(())
@@ -115,7 +126,8 @@ impl Engine {
             self.stop_automatic_job(name, Some(HeldReason::Maintenance));
         }
         let open: Vec<_> = self.vms.get(name).map(|vm| vm.open_incidents().collect()).unwrap_or_default();
-        for id in open {
+        let isolated = self.vms.get(name).and_then(|vm| vm.isolated).map(|isolated| isolated.incident);
+        for id in open.into_iter().filter(|id| Some(*id) != isolated) {
             self.hold(id, HeldReason::Maintenance);
         }
         Ok(())
@@ -128,6 +140,10 @@ impl Engine {
 
     fn release(&mut self, command: &Command) -> Result<(), String> {
         let name = &command.vm;
+        if self.vms.get(name).is_some_and(|vm| vm.isolated.is_some()) {
+            self.is_busy(name)?;
+            self.take_isolation_back(name, Reason::Command(command.id));
+        }
         if self.brake.pulled().is_some() {
             self.brake.release();
         }

@@ -30,6 +30,7 @@ impl Engine {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
         vm.end_excuse(now);
+        self.pursue_isolation(name);
         let Some(vm) = self.vms.get(name) else { return };
         if self.rests(vm) {
             return;
@@ -56,7 +57,9 @@ impl Engine {
         let Some(vm) = self.vms.get(name) else { return false };
         let operates = |job: &Job| job.incident().is_some() && matches!(job.goal, Goal::Do(_));
         let ours = vm.job.as_ref().is_none_or(operates);
-        vm.desired == Desired::Running && vm.power != Power::Unknown && ours && vm.paused_by.is_none()
+        let settled = self.now >= vm.judge_from || matches!(vm.power, Power::Off(_));
+        let left = vm.paused_by.is_none() && vm.isolated.is_none() && settled;
+        vm.desired == Desired::Running && vm.power != Power::Unknown && ours && left
     }
 
     fn judge_vm(&mut self, name: &VmName, lens: &Lens) {
@@ -227,7 +230,9 @@ impl Engine {
             (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance() && !self.muted);
         match (&vm.power, &vm.desired) {
             (Power::Unknown, _) if now >= vm.look.1 => self.upkeep(name, Goal::Look),
-            (Power::Off(_), Desired::Running) if automatic && vm.incident.is_none() => {
+            (Power::Off(_), Desired::Running)
+                if automatic && vm.incident.is_none() && vm.isolated.is_none() =>
+            {
                 self.start_if_ready(name)
             }
             (Power::On(_), Desired::Stopped { grace, .. }) => {
@@ -278,7 +283,7 @@ impl Engine {
     fn schedule(&mut self, name: &VmName) {
         let Some(vm) = self.vms.get(name) else { return };
         let now = self.now;
-        let mut at = vm.next_expiry();
+        let mut at = vm.next_expiry(now);
         if let Some(job) = &vm.job {
             at = at.min(job.deadline);
         } else if vm.power == Power::Unknown {

@@ -1,5 +1,6 @@
 //! The one thing that is being done to a VM: begun, settled, given up, ended.
 
+use super::isolation::Came;
 use super::{Desired, Engine, LATE};
 use crate::action::{Ended, Operation, Order, Outcome, Reason};
 use crate::evidence::BootCause;
@@ -187,8 +188,9 @@ impl Engine {
         vm.power = Power::Unknown;
         vm.look = (0, now);
         vm.view.look_away();
-        let job = vm.job.take();
-        if let Some(incident) = job.and_then(|job| job.incident()).and_then(|id| self.edit(id)) {
+        let isolating = vm.isolated.map(|isolated| isolated.incident);
+        let job = vm.job.take().and_then(|job| job.incident()).filter(|id| Some(*id) != isolating);
+        if let Some(incident) = job.and_then(|id| self.edit(id)) {
             let why = "the daemon was restarted meanwhile".to_owned();
             incident.end_attempt(now, AttemptResult::Unknown(why));
             incident.phase = Phase::Suspected;
@@ -218,6 +220,12 @@ impl Engine {
         } else if job.goal == Goal::Do(Operation::Pause) {
             vm.paused_by = None;
         }
+        let came = match &end {
+            End::Done => Came::Done,
+            End::Failed(why) => Came::Failed(why),
+            End::Unknown(why) => Came::Unknown(why),
+        };
+        self.after_isolation(name, &job, &came);
         if let Some(id) = job.incident() {
             self.end_attempt(id, name, end);
         }
@@ -258,6 +266,7 @@ impl Engine {
         // It ran when we last knew, and it is dead: that is a crash, unless the host has booted since.
         let Power::Off(proof) = vm.power.clone() else { return };
         if *proof.death() == Death::HostRebooted {
+            self.end_isolation(name, "the isolation is over: the host was rebooted");
             return self.close_all(name, &Resolution::Superseded { by: "the host's reboot".into() });
         }
         let Some(vm) = self.vms.get_mut(name) else { return };

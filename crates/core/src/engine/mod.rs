@@ -6,6 +6,7 @@
 
 mod commands;
 mod consider;
+mod isolation;
 mod jobs;
 mod phases;
 mod planning;
@@ -19,7 +20,7 @@ use vm::{Left, Vms};
 use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
 use crate::diagnosis::Catalogue;
 use crate::evidence::{HostView, Lens};
-use crate::incident::{Incident, IncidentId, Resolution};
+use crate::incident::{Incident, IncidentId, Phase, Resolution};
 use crate::input::{Input, Started};
 use crate::lease::Incarnation;
 use crate::plan::Brake;
@@ -184,12 +185,22 @@ impl Engine {
         anchor.map_or(0, |(_, offset)| *offset)
     }
 
+    /// Whether it still waits for the outcome of this action. What it has given up is not to be begun: a person
+    /// may have decided otherwise while the intent was on its way to the disk (I5).
+    #[must_use]
+    pub fn wants(&self, action: &Action) -> bool {
+        let job = self.vms.get(&action.vm).and_then(|vm| vm.job.as_ref());
+        job.is_some_and(|job| job.action == Some(action.id))
+    }
+
     /// These actions could not be recorded, and so were not done (I8). Until [`Engine::recorded`] nothing is
     /// begun any more; what is under way is settled and watched.
     pub fn not_recorded(&mut self, actions: &[Action], why: &str) {
         self.muted = true;
         for action in actions {
-            if let Reason::Incident(id) = action.reason {
+            if let Reason::Incident(id) = action.reason
+                && self.wants(action)
+            {
                 self.take_back(id, &action.vm);
             }
             let ended = Ended::Failed { why: format!("not recorded, so not done: {why}") };
@@ -205,7 +216,9 @@ impl Engine {
 
     /// An attempt that was never made counts neither in the budget nor as tried.
     fn take_back(&mut self, id: IncidentId, name: &VmName) {
-        let Some(incident) = self.edit(id) else { return };
+        let Some(incident) = self.edit(id).filter(|incident| incident.phase == Phase::Recovering) else {
+            return;
+        };
         let drill = incident.drill;
         if let Some(attempt) = incident.attempts.last_mut() {
             attempt.forgiven = true;

@@ -151,6 +151,8 @@ impl Engine {
                 self.tell(id, "note", "what held it back is gone: it is looked at afresh".into());
             }
             self.update_suspected(id, name, found, lens);
+        } else {
+            self.isolate_held(id, name, found, lens, reason);
         }
     }
 

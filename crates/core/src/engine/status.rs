@@ -3,6 +3,7 @@
 use super::{Desired, Engine, VmState};
 use crate::evidence::{Evidence, Kind, Lens};
 use crate::incident::{Incident, IncidentId, Phase};
+use crate::isolate::Isolated;
 use crate::lease::Incarnation;
 use crate::policy::Mode;
 use crate::recover::{Power, Step};
@@ -70,6 +71,8 @@ pub struct VmStatus {
     pub note: Option<String>,
     /// Recoveries that still count, and how many there are.
     pub tries: (u32, u32),
+    /// It was made harmless.
+    pub isolated: Option<Isolated>,
 }
 
 impl Engine {
@@ -99,6 +102,7 @@ impl Engine {
             protection: self.protection(vm).to_owned(),
             note: note(vm),
             tries: (vm.tries.spent(now, &vm.policy.budget), vm.policy.budget.tries),
+            isolated: vm.isolated,
         })
     }
 
@@ -147,7 +151,9 @@ fn note(vm: &VmState) -> Option<String> {
     };
     let paused = match (&vm.paused_by, vm.view.run_state()) {
         (Some(by), _) => Some(format!("paused by {by}")),
-        (None, Some(RunState::Paused)) => Some("paused, and not through Holdfast".to_owned()),
+        (None, Some(RunState::Paused)) if vm.isolated.is_none() => {
+            Some("paused, and not through Holdfast".to_owned())
+        }
         (None, _) => None,
     };
     let waits = vm.waits_for.as_ref().map(|what| format!("waits for {what}"));

@@ -3,6 +3,7 @@
 use crate::action::Work;
 use crate::evidence::{Lens, VmView};
 use crate::incident::IncidentId;
+use crate::isolate::Isolated;
 use crate::lease::{Incarnation, Lease};
 use crate::plan::Tries;
 use crate::policy::VmPolicy;
@@ -50,6 +51,8 @@ pub(super) struct Left {
     maintenance: Option<Timestamp>,
     paused_by: Option<String>,
     tries: Tries,
+    #[serde(default)]
+    isolated: Option<Isolated>,
 }
 
 /// What the engine knows of one VM.
@@ -81,6 +84,15 @@ pub struct VmState {
     pub incident: Option<IncidentId>,
     /// The open incidents of its applications.
     pub app_incidents: BTreeMap<AppName, IncidentId>,
+    /// It was made harmless, and is not judged until a person takes that back.
+    #[serde(default)]
+    pub isolated: Option<Isolated>,
+    /// Not to be isolated (again) before.
+    #[serde(default)]
+    pub isolate_at: Timestamp,
+    /// It was isolated until a moment ago: what is heard until then may be of before, and is not judged.
+    #[serde(default)]
+    pub judge_from: Timestamp,
     /// Looks that failed in a row, and when to look again.
     pub look: (u32, Timestamp),
     /// Why it is not started although it is meant to run, if that is so.
@@ -108,6 +120,9 @@ impl VmState {
             job: None,
             incident: None,
             app_incidents: BTreeMap::new(),
+            isolated: None,
+            isolate_at: Timestamp::ZERO,
+            judge_from: Timestamp::ZERO,
             look: (0, Timestamp::ZERO),
             waits_for: None,
             wake: Timestamp::NEVER,
@@ -116,13 +131,14 @@ impl VmState {
 
     /// The configuration leaves it out from now on.
     pub(super) fn leave(self, at: Timestamp) -> Left {
-        let Self { desired, maintenance, paused_by, tries, .. } = self;
-        Left { at, desired, maintenance, paused_by, tries }
+        let Self { desired, maintenance, paused_by, tries, isolated, .. } = self;
+        Left { at, desired, maintenance, paused_by, tries, isolated }
     }
 
     /// It is back.
     pub(super) fn take_up(&mut self, left: Left) {
-        let Left { at: _, desired, maintenance, paused_by, tries } = left;
+        let Left { at: _, desired, maintenance, paused_by, tries, isolated } = left;
+        self.isolated = isolated;
         (self.desired, self.maintenance, self.paused_by, self.tries) =
             (desired, maintenance, paused_by, tries);
     }
@@ -154,7 +170,7 @@ impl VmState {
         ran.map(|lease| lease.incarnation)
     }
 
-    /// Something announced, somebody's pause, or a frozen guest explains slow answers.
+    /// Something announced, somebody's pause, our own isolation or a frozen guest explains slow answers.
     #[must_use]
     pub fn is_excused(&self, now: Timestamp) -> bool {
         let by_hand = matches!(
@@ -162,7 +178,7 @@ impl VmState {
             Some(RunState::Paused | RunState::Moving | RunState::Suspended | RunState::Prelaunch)
         );
         let announced = self.works.keys().any(|work| *work != Work::Drill);
-        by_hand || announced || self.view.is_frozen(now)
+        by_hand || announced || self.isolated.is_some() || self.view.is_frozen(now)
     }
 
     /// What was silent while something excused it, is silent from now on if it stays so.
@@ -226,8 +242,9 @@ impl VmState {
 
     /// When something of its own runs out next.
     #[must_use]
-    pub fn next_expiry(&self) -> Timestamp {
+    pub fn next_expiry(&self, now: Timestamp) -> Timestamp {
         let works = self.works.values().copied();
-        works.chain(self.maintenance).min().unwrap_or(Timestamp::NEVER)
+        let settles = Some(self.judge_from).filter(|from| *from > now);
+        works.chain(self.maintenance).chain(settles).min().unwrap_or(Timestamp::NEVER)
     }
 }

@@ -4,7 +4,7 @@
 //! before is still under way, that order and the new ones take turns as before.
 
 use super::launch::RunFolder;
-use super::machine::{Disks, Machine};
+use super::machine::{Disks, Machine, Starts};
 use super::make_folder;
 use super::spec::QemuVm;
 use crate::{DriverError, Glimpse};
@@ -57,12 +57,9 @@ impl Fleet {
     ///
     /// # Errors
     /// A path is too long, or a folder cannot be made: then nothing has changed.
-    pub async fn take_on(
-        &self,
-        vms: Vec<QemuVm>,
-        restarts: Restarts,
-    ) -> Result<BTreeSet<VmName>, DriverError> {
+    pub fn take_on(&self, vms: Vec<QemuVm>, restarts: Restarts) -> Result<BTreeSet<VmName>, DriverError> {
         let mut fresh = BTreeMap::new();
+        let starts = Starts::now();
         for vm in vms.iter().filter(|vm| self.known(&vm.name).is_none()) {
             let folder = RunFolder::of(&self.run_folder, &vm.name);
             if folder.control().as_os_str().len() > SOCKET_PATH {
@@ -70,7 +67,7 @@ impl Fleet {
                 return Err(DriverError::Refused { what: "watch over", vm: vm.name.clone(), why });
             }
             make_folder(folder.path())?;
-            let machine = Machine::open(vm.clone(), folder, self.out.clone()).await;
+            let machine = Machine::open(vm.clone(), folder, self.out.clone(), &starts);
             fresh.insert(vm.name.clone(), Arc::new(machine));
         }
         let mut later = BTreeSet::new();

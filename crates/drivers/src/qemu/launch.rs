@@ -200,6 +200,12 @@ pub fn recognize(folder: &RunFolder, words: &[String]) -> Option<(Incarnation, T
     Some((Incarnation(incarnation.parse().ok()?), Token(token.parse().ok()?)))
 }
 
+/// Whether a command line is a start of any VM by a driver like this one.
+#[must_use]
+pub fn is_marked(words: &[String]) -> bool {
+    words.iter().any(|word| word.starts_with(MARK))
+}
+
 fn monitors(line: &mut Line, folder: &RunFolder) {
     for (id, path) in [("control", folder.control()), ("people", folder.qmp())] {
         line.pair("-chardev", socket(id, &path));

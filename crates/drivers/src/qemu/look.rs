@@ -1,7 +1,7 @@
 //! Looks at a VM from outside: its process and its QEMU.
 
 use super::live::{Life, Live};
-use super::machine::Machine;
+use super::machine::{Machine, Starts};
 use super::sign::{self, BalloonStats, BlockStats};
 use super::spawn;
 use super::untrusted::{Few, Text};
@@ -27,7 +27,7 @@ impl Machine {
         if matches!(*self.life.borrow(), Life::Unclear(_))
             && let Ok(_turn) = self.turn(deadline).await
         {
-            self.look().await;
+            self.look(&Starts::now());
         }
         let life = self.life.borrow().clone();
         match life {

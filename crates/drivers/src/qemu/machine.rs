@@ -12,7 +12,6 @@ use super::spec::{Network, QemuVm};
 use crate::{DriverError, Glimpse};
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
 use holdfast_core::subject::VmName;
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +50,28 @@ struct Specs {
     disks: Disks,
 }
 
+/// The processes on this host that some driver like this one has started, each with its command line: the
+/// process table is read once for all VMs.
+pub struct Starts(Result<Vec<(u32, Vec<String>)>, String>);
+
+impl Starts {
+    /// As they are now.
+    pub fn now() -> Self {
+        let entries = match std::fs::read_dir("/proc") {
+            Ok(entries) => entries.flatten(),
+            Err(error) => return Self(Err(format!("cannot search the process table: {error}"))),
+        };
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Self(Ok(pids.filter_map(|pid| Some((pid, Self::words(pid)?))).collect()))
+    }
+
+    fn words(pid: u32) -> Option<Vec<String>> {
+        let line = read_small(&format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<String> = line.split('\0').map(ToOwned::to_owned).collect();
+        launch::is_marked(&words).then_some(words)
+    }
+}
+
 /// The disks of all VMs, each with its owner.
 pub type Disks = Arc<[(VmName, PathBuf)]>;
 
@@ -63,7 +84,7 @@ impl Drop for Machine {
 
 impl Machine {
     /// Reads what is on record and adopts the VM if it runs.
-    pub async fn open(spec: QemuVm, folder: RunFolder, out: mpsc::Sender<Glimpse>) -> Self {
+    pub fn open(spec: QemuVm, folder: RunFolder, out: mpsc::Sender<Glimpse>, starts: &Starts) -> Self {
         let (name, wanted) = (spec.name.clone(), Arc::new(spec));
         let started = Arc::clone(&wanted);
         let specs = Mutex::new(Specs { wanted, started, disks: Arc::from([]) });
@@ -71,7 +92,7 @@ impl Machine {
         let (life, _) = watch::channel(Life::Unclear("not looked at yet".into()));
         let (record, orders, sessions) = (Mutex::default(), Semaphore::new(1), Semaphore::new(1));
         let machine = Self { name, folder, agent, life, out, specs, record, orders, sessions };
-        machine.look().await;
+        machine.look(starts);
         machine
     }
 
@@ -125,10 +146,10 @@ impl Machine {
 
     /// Finds out whether it lives, from its record and the process table. Only for a VM that nobody
     /// watches yet.
-    pub async fn look(&self) {
+    pub fn look(&self, starts: &Starts) {
         let found = match Record::read(&self.folder.record()) {
-            Ok(record) => self.find(record),
-            Err(error) => self.find_without(&error),
+            Ok(record) => self.find(record, starts),
+            Err(error) => self.find_without(&error, starts),
         };
         match found {
             Ok(Some(process)) => drop(self.watch(process)),
@@ -140,12 +161,12 @@ impl Machine {
         }
     }
 
-    fn find(&self, record: Record) -> Result<Option<Process>, String> {
+    fn find(&self, record: Record, starts: &Starts) -> Result<Option<Process>, String> {
         let incarnation = record.incarnation;
         let (id, group) = (record.process.clone(), record.cgroup.clone());
         self.keep(record);
         let death = match id {
-            None => match self.find_by_command_line()? {
+            None => match self.find_by_command_line(starts)? {
                 Some(process) => return Ok(Some(process)),
                 None if incarnation != Incarnation::NONE => Death::StartRefused,
                 None => self.never_started()?,
@@ -165,12 +186,12 @@ impl Machine {
     }
 
     /// The record is of no use: only a process that says itself which start it is can be adopted.
-    fn find_without(&self, error: &RecordError) -> Result<Option<Process>, String> {
+    fn find_without(&self, error: &RecordError, starts: &Starts) -> Result<Option<Process>, String> {
         let why = error_chain(error);
         if matches!(error, RecordError::Newer { .. }) {
             return Err(why); // I22: left untouched
         }
-        self.find_by_command_line()?.map(Some).ok_or(why)
+        self.find_by_command_line(starts)?.map(Some).ok_or(why)
     }
 
     /// Nothing on record: it never ran, unless a damaged record was set aside and a person has not looked.
@@ -188,14 +209,14 @@ impl Machine {
     }
 
     /// Looks for a process that was started for this run folder, and keeps what it says of itself.
-    fn find_by_command_line(&self) -> Result<Option<Process>, String> {
-        let odd = |e: io::Error| format!("cannot search the process table: {e}");
-        for entry in std::fs::read_dir("/proc").map_err(odd)?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Ok(line) = read_small(&format!("/proc/{pid}/cmdline")) else { continue };
-            let words: Vec<String> = line.split('\0').map(ToOwned::to_owned).collect();
-            let Some((incarnation, token)) = launch::recognize(&self.folder, &words) else { continue };
+    fn find_by_command_line(&self, starts: &Starts) -> Result<Option<Process>, String> {
+        for (pid, words) in starts.0.as_ref().map_err(Clone::clone)? {
+            let pid = *pid;
+            let Some((incarnation, token)) = launch::recognize(&self.folder, words) else { continue };
             let Ok(process) = Process::hold(pid) else { continue };
+            if Starts::words(pid).as_ref() != Some(words) {
+                continue; // that number is another process's by now
+            }
             if !image::has_open(pid, &self.spec().disk) {
                 return Err(format!("process {pid} says that it is this VM but does not have its disk open"));
             }

@@ -76,7 +76,7 @@ impl Qemu {
     ) -> Result<Self, DriverError> {
         let (out, seen) = mpsc::channel(SEEN);
         let fleet = Fleet::new(run_folder, out);
-        fleet.take_on(vms, restarts).await?;
+        fleet.take_on(vms, restarts)?;
         make_folder(&evidence_folder)?;
         Ok(Self { fleet, evidence: evidence_folder, seen: Mutex::new(seen) })
     }
@@ -87,12 +87,12 @@ impl Qemu {
     ///
     /// # Errors
     /// As for [`Qemu::open`].
-    pub async fn take_on(
+    pub fn take_on(
         &self,
         vms: Vec<QemuVm>,
         restarts: BTreeMap<(VmName, AppName), Vec<String>>,
     ) -> Result<BTreeSet<VmName>, DriverError> {
-        self.fleet.take_on(vms, restarts).await
+        self.fleet.take_on(vms, restarts)
     }
 
     /// Leaves these VMs alone from now on: they run or rest as they do (I7).

@@ -27,7 +27,7 @@ pub struct Hands {
 
 impl Actors for Hands {
     fn start(&self, actions: Vec<Action>, desk: &Desk) {
-        let now = desk.engine.now();
+        let now = desk.clock.now();
         for action in actions {
             let (hands, limit) = (self.clone(), action.deadline.since(now));
             tokio::spawn(async move { hands.carry_out(action, limit).await });

@@ -95,6 +95,19 @@ pub struct VmDoc {
     pub tries: u32,
     /// Recoveries it may have in its window.
     pub tries_most: u32,
+    /// It was made harmless, until a person takes that back.
+    pub isolated: Option<IsolatedDoc>,
+}
+
+/// How a VM was made harmless.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IsolatedDoc {
+    /// `network` or `pause`.
+    pub how: String,
+    /// Since when, in seconds since the epoch; `null` while nobody knows whether it is done.
+    pub since: Option<f64>,
+    /// For this incident.
+    pub incident: u64,
 }
 
 /// One channel.
@@ -285,6 +298,11 @@ impl Wall<'_> {
             note: vm.note,
             tries: vm.tries.0,
             tries_most: vm.tries.1,
+            isolated: vm.isolated.map(|isolated| IsolatedDoc {
+                how: isolated.how.name().into(),
+                since: self.maybe(isolated.since),
+                incident: isolated.incident.0,
+            }),
         }
     }
 

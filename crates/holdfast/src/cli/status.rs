@@ -2,7 +2,7 @@
 
 use super::paint::{self, Tone, tint};
 use super::{CliError, Exit, print_json};
-use crate::api::shape::{StatusDoc, VmDoc};
+use crate::api::shape::{IsolatedDoc, StatusDoc, VmDoc};
 use crate::client::Client;
 use holdfast_core::signal::Channel;
 
@@ -43,6 +43,13 @@ pub fn render(status: &StatusDoc) -> String {
     text
 }
 
+/// How it was made harmless, and the way back.
+pub fn isolation(vm: &str, isolated: &IsolatedDoc) -> String {
+    let how = if isolated.how == "pause" { "its processors are stopped" } else { "its cables are unplugged" };
+    let since = isolated.since.map_or("nobody knows yet whether".into(), |at| format!("{}:", paint::ago(at)));
+    format!("{since} {how}; `holdfast vm release {vm}` takes it back")
+}
+
 /// One VM as text.
 pub fn render_vm(vm: &VmDoc) -> String {
     let mut text = format!("vm {}  {}", tint(Tone::Bold, &vm.name), paint::state(&vm.state));
@@ -59,6 +66,9 @@ pub fn render_vm(vm: &VmDoc) -> String {
     }
     if let Some(id) = vm.incident {
         text.push_str(&format!("  {} #{id}: `holdfast explain {id}`\n", tint(Tone::Bad, "incident")));
+    }
+    if let Some(isolated) = &vm.isolated {
+        text.push_str(&format!("  {} {}\n", tint(Tone::Bad, "isolated"), isolation(&vm.name, isolated)));
     }
     for app in &vm.apps {
         let address = vm.address.get(&app.name).map(|at| format!("  {at}")).unwrap_or_default();

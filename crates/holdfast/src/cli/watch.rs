@@ -95,6 +95,12 @@ fn tinted(status: &StatusDoc) -> Text<'static> {
             )),
             Span::styled(incident, Style::new().fg(Color::Red)),
         ]));
+        if let Some(isolated) = &vm.isolated {
+            lines.push(Line::from(vec![
+                Span::styled("  isolated ", Style::new().fg(Color::Red)),
+                Span::raw(super::status::isolation(&vm.name, isolated)),
+            ]));
+        }
         for app in &vm.apps {
             lines.push(Line::from(vec![
                 Span::raw(format!("  app {}  ", app.name)),

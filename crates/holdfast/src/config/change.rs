@@ -117,6 +117,7 @@ fn note_policy(differences: &mut Differences, old: &VmPolicy, new: &VmPolicy) {
         needs,
         disk_path: _, // the disk's
         max_data_loss,
+        isolate,
     } = old;
     differences.note("mode", mode != &new.mode);
     differences.note("autostart", autostart != &new.autostart);
@@ -128,6 +129,7 @@ fn note_policy(differences: &mut Differences, old: &VmPolicy, new: &VmPolicy) {
     differences.note("recover.boot_limit", boot_limit != &new.boot_limit);
     differences.note("recover.hang_after", hang_after != &new.hang_after);
     differences.note("recover.max_data_loss", max_data_loss != &new.max_data_loss);
+    differences.note("recover.isolate", isolate != &new.isolate);
 }
 
 fn note_machine(differences: &mut Differences, old: &QemuVm, new: &QemuVm) {
@@ -168,7 +170,7 @@ mod tests {
     }
 
     /// Every setting of a VM, each with another value than its default.
-    const ALL: [(&str, &str, bool); 22] = [
+    const ALL: [(&str, &str, bool); 23] = [
         ("memory = \"2GiB\"", "memory", true),
         ("cpus = 2", "cpus", true),
         ("accel = \"tcg\"", "accel", true),
@@ -190,6 +192,7 @@ mod tests {
         ("[vm.a.recover]\nboot_limit = \"4m\"", "recover.boot_limit", false),
         ("[vm.a.recover]\nhang_after = \"11s\"", "recover.hang_after", false),
         ("[vm.a.recover]\nmax_data_loss = \"1s\"", "recover.max_data_loss", false),
+        ("[vm.a.recover]\nisolate = \"pause\"", "recover.isolate", false),
         ("[vm.a.app.web]\nprobe = \"http://guest:80\"", "app.web", false),
     ];
 

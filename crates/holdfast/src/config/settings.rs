@@ -333,6 +333,12 @@ pub const RECOVER: &[Setting] = &[
         "\"0s\"",
         "remedies that would lose more than the writes of so long wait for a person",
     ),
+    set(
+        "isolate",
+        Kind::Word(&["none", "network", "pause"]),
+        "\"none\"",
+        "what is done to it when no remedy is left and it may do harm: its cables are unplugged, or it is paused",
+    ),
 ];
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use holdfast_core::isolate::Isolation;
 use holdfast_core::policy::{Budget, Mode};
 use holdfast_drivers::qemu::{Accel, Forward, Network};
 use proptest::prelude::*;
@@ -261,6 +262,7 @@ fn everything_that_is_written_is_meant() {
         tries = 5
         within = "2h"
         max_data_loss = "15m"
+        isolate = "network"
     "#;
     let config = parse(text).unwrap();
     let (name, vm) = config.vms.iter().next().unwrap();
@@ -274,6 +276,7 @@ fn everything_that_is_written_is_meant() {
         Budget { tries: 5, within: Duration::from_secs(7_200), ..Budget::default() }
     );
     assert_eq!(vm.policy.max_data_loss, Duration::from_secs(900));
+    assert_eq!(vm.policy.isolate, Isolation::Network);
     let app =
         |name: &str| (&vm.apps[&name.parse().unwrap()], vm.policy.apps[&name.parse().unwrap()].can_restart);
     let pg = AppConfig {
@@ -446,4 +449,13 @@ proptest! {
             Err(errors) => prop_assert!(errors.0.count() > 0 && errors.to_string().contains("\nhint:  ")),
         }
     }
+}
+
+#[test]
+fn cutting_off_a_vm_that_has_no_network_is_refused() {
+    let vm = "[vm.a]\ndisk = \"/a\"\nnetwork = \"none\"\n[vm.a.recover]\nisolate = \"network\"\n";
+    let said = parse(vm).unwrap_err().to_string();
+    assert!(said.contains("`isolate` means nothing in [vm.a.recover]"), "{said}");
+    assert!(said.contains("--> ") && said.contains("write `isolate = \"pause\"`"), "{said}");
+    parse(&vm.replace("\"network\"\n", "\"pause\"\n")).unwrap();
 }

@@ -7,6 +7,7 @@ use super::rules::{Alone, Claims};
 use super::section::{Section, Text};
 use super::units::{bare, quote};
 use super::{Config, Frame, MOST_APPS, VmConfig, probe, rules, settings};
+use holdfast_core::isolate::Isolation;
 use holdfast_core::policy::{AppPolicy, Budget, Mode, VmPolicy};
 use holdfast_core::subject::{AppName, VmName};
 use holdfast_drivers::qemu::{Accel, Forward, Kernel, Network, QemuVm};
@@ -41,7 +42,7 @@ pub fn read(
     }
     let mut network = network(name, section, claims);
     let (apps, places) = read_apps(name, section, frame, &mut network, claims, apps);
-    let policy = policy(section, frame, &apps, &places, before);
+    let policy = policy(section, frame, &apps, &places, network == Network::None, before);
     let kernel = kernel(section, frame);
     let images: Vec<Text> = section.texts("images");
     claims.needs.push((name.clone(), policy.autostart, section.texts("needs")));
@@ -129,6 +130,7 @@ fn policy(
     frame: &Frame<'_>,
     apps: &BTreeMap<AppName, AppConfig>,
     places: &AppPlaces,
+    wireless: bool,
     problems_before: usize,
 ) -> VmPolicy {
     let title = section.name.replace(']', ".recover]");
@@ -150,8 +152,17 @@ fn policy(
         hang_after: recover.time("hang_after"),
         needs: section.texts("needs").iter().filter_map(|name| name.get_ref().parse().ok()).collect(),
         max_data_loss: recover.time("max_data_loss"),
+        isolate: match recover.word("isolate") {
+            "network" => Isolation::Network,
+            "pause" => Isolation::Pause,
+            _ => Isolation::None,
+        },
         ..VmPolicy::default()
     };
+    if wireless && policy.isolate == Isolation::Network {
+        let cause = "it has no network: its `network` is \"none\"";
+        recover.pointless("isolate", cause, "write `isolate = \"pause\"`, or leave it out");
+    }
     // Times that were refused are not compared: the default stands in for them.
     if frame.problems.count() == problems_before {
         rules::times(&policy, &recover, frame);

@@ -327,6 +327,10 @@ impl NewFile for FaultyFile {
         }
         result
     }
+
+    fn another(&self) -> io::Result<Box<dyn NewFile>> {
+        Ok(Box::new(Self { disk: self.disk.clone(), number: self.number }))
+    }
 }
 
 #[cfg(test)]

@@ -66,6 +66,12 @@ pub trait NewFile: Send {
     /// The kernel's; then the file must not be trusted again: the kernel forgets what it could not
     /// write, and a second call would succeed.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// The same file once more, so that it can be synced while it is being written.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn another(&self) -> io::Result<Box<dyn NewFile>>;
 }
 
 /// A file in a folder, or a folder, a link or a device, which no other operation accepts.
@@ -176,6 +182,10 @@ impl NewFile for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn another(&self) -> io::Result<Box<dyn NewFile>> {
+        Ok(Box::new(self.try_clone()?))
     }
 }
 

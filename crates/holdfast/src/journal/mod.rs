@@ -15,6 +15,7 @@ pub mod reader;
 mod real_tests;
 pub mod recover;
 pub mod segment;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 pub mod trouble;
@@ -62,16 +63,6 @@ impl<T: DeserializeOwned> Record<T> {
     }
 }
 
-/// How safe a record must be before `append` returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// In the hands of the kernel: it survives the end of the program, and a power cut once a later
-    /// record was durable or [`Limits::sync_after`] has passed.
-    Lazy,
-    /// On the disk, with all records before it: it survives a power cut.
-    Durable,
-}
-
 /// How large a journal may become.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -80,7 +71,7 @@ pub struct Limits {
     /// With more than this in all, the oldest segments are removed: never the newest two, never one that
     /// is damaged, and one that is [still needed](Journal::keep_from) only at twice this.
     pub total_bytes: u64,
-    /// The longest that a lazy record stays unsafe, as long as [`Journal::flush`] is called when due.
+    /// The longest that a record stays unsafe, as long as a sync is begun when it is due.
     pub sync_after: Duration,
 }
 
@@ -216,20 +207,17 @@ impl Journal {
         Ok((journal, recovery))
     }
 
-    /// Records something; its number. The caller's state has already changed by it: after an error the
-    /// number is used up, nothing is recorded any more, and no action may be taken (I8).
+    /// Records something; its number. It is in the hands of the kernel then: it survives the end of the
+    /// program, and a power cut once it was made safe ([`Journal::begin_sync`], [`Journal::flush`]). The
+    /// caller's state has already changed by it: after an error the number is used up, nothing is recorded
+    /// any more, and no action may be taken (I8).
     ///
     /// # Errors
     /// [`JournalError`]. The record may or may not be found after a crash, whole in either case.
-    pub fn append<T: Serialize>(
-        &mut self,
-        at: Timestamp,
-        body: &T,
-        how: Durability,
-    ) -> Result<u64, JournalError> {
+    pub fn append<T: Serialize>(&mut self, at: Timestamp, body: &T) -> Result<u64, JournalError> {
         let n = self.next;
         self.next += 1;
-        match self.try_append(n, at, body, how) {
+        match self.try_append(n, at, body) {
             Ok(()) => Ok(n),
             Err(error) => {
                 self.fail(at);
@@ -238,13 +226,7 @@ impl Journal {
         }
     }
 
-    fn try_append<T: Serialize>(
-        &mut self,
-        n: u64,
-        at: Timestamp,
-        body: &T,
-        how: Durability,
-    ) -> Result<(), JournalError> {
+    fn try_append<T: Serialize>(&mut self, n: u64, at: Timestamp, body: &T) -> Result<(), JournalError> {
         let Writer::Open(open) = &mut self.writer else { return Err(JournalError::Stopped) };
         let json = serde_json::to_vec(body)?;
         let times = at.as_micros().to_le_bytes();
@@ -252,14 +234,10 @@ impl Journal {
         self.buffer.clear();
         let framed = frame::encode(open.salt, Kind::Record, &parts, &mut self.buffer);
         framed.map_err(|TooLong| JournalError::TooLong { what: "record", bytes: json.len() })?;
-        open.write(at, &self.buffer)?;
-        match how {
-            Durability::Lazy => Ok(()),
-            Durability::Durable => open.sync(),
-        }
+        open.write(at, &self.buffer)
     }
 
-    /// When the next [`Journal::flush`] is due, so that lazy records become safe.
+    /// When everything written must be made safe at the latest.
     #[must_use]
     pub fn flush_due(&self) -> Option<Timestamp> {
         match &self.writer {
@@ -268,7 +246,7 @@ impl Journal {
         }
     }
 
-    /// Makes all records safe.
+    /// Makes all records safe, and waits until they are.
     ///
     /// # Errors
     /// [`JournalError`]; as for [`Journal::append`].

@@ -37,7 +37,8 @@ fn an_input_and_its_actions_come_back_as_they_were() {
     let disk = Arc::new(Folder::new(place.path()));
     let (mut journal, _) = Journal::open(disk.clone(), "", Limits::default()).unwrap();
     journal.begin(&who(at), b"state").unwrap();
-    assert_eq!(journal.append(at, &entry, Durability::Durable).unwrap(), 1);
+    assert_eq!(journal.append(at, &entry).unwrap(), 1);
+    journal.flush(at).unwrap();
     drop(journal);
     let (_, recovery) = Journal::open(disk, "", Limits::default()).unwrap();
     assert_eq!(recovery.checkpoint.as_ref().unwrap().bytes, b"state");
@@ -54,7 +55,7 @@ fn a_record_of_another_program_ends_the_replay_with_its_reason() {
     journal.begin(&who(Timestamp::ZERO), b"").unwrap();
     for text in ["\"a\"", "[1]", "\"b\""] {
         let body: serde_json::Value = serde_json::from_str(text).unwrap();
-        journal.append(Timestamp::ZERO, &body, Durability::Durable).unwrap();
+        journal.append(Timestamp::ZERO, &body).unwrap();
     }
     let (_, recovery) = Journal::open(disk, "", Limits::default()).unwrap();
     let records: Vec<_> = recovery.records::<String>().collect();
@@ -101,7 +102,8 @@ fn on_a_full_tmpfs_nothing_safe_is_lost_and_writing_goes_on_with_room_r25() {
     let (mut safe, mut full) = (Vec::new(), None);
     for _ in 0..2_000 {
         now = now + Duration::from_millis(1);
-        match journal.append(now, &"x".repeat(1_000), Durability::Durable) {
+        let recorded = journal.append(now, &"x".repeat(1_000));
+        match recorded.and_then(|n| journal.flush(now).map(|()| n)) {
             Ok(n) => safe.push(n),
             Err(error) => full = full.or(Some(error)),
         }
@@ -118,7 +120,8 @@ fn on_a_full_tmpfs_nothing_safe_is_lost_and_writing_goes_on_with_room_r25() {
     now = now + TRY_AGAIN;
     assert!(journal.wants_checkpoint(now));
     journal.begin(&who(now), b"[1]").unwrap();
-    safe.push(journal.append(now, &"y", Durability::Durable).unwrap());
+    safe.push(journal.append(now, &"y").unwrap());
+    journal.flush(now).unwrap();
     assert_eq!(numbers(&disk), safe);
     let troubles = check(disk.clone(), "").unwrap();
     let missing = Trouble::Missing { first: safe[safe.len() - 2] + 1, last: 2_000 };

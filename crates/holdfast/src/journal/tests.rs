@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::reader::{Item, Reader, check};
+use super::sync::Sync;
 use super::*;
 use crate::disk::Folder;
 use crate::disk::faulty::{Dice, FaultyDisk, Plan};
@@ -21,6 +22,10 @@ struct Life {
     now: Timestamp,
     list: Vec<u64>,
     safe: usize,
+    /// How long the list was with each record.
+    lengths: Vec<(u64, usize)>,
+    /// A sync that goes on while the next record is written.
+    syncing: Option<Sync>,
 }
 
 fn who(at: Timestamp) -> Beginning {
@@ -37,10 +42,11 @@ impl Life {
         };
         list.extend(recovery.records::<Body>().map(|record| record.unwrap().body.0));
         let safe = list.len();
-        (Self { journal, now: recovery.newest + Duration::from_secs(1), list, safe }, recovery)
+        let now = recovery.newest + Duration::from_secs(1);
+        (Self { journal, now, list, safe, lengths: Vec::new(), syncing: None }, recovery)
     }
 
-    /// Records so many values, every third of them durably, as the daemon would.
+    /// Records so many values, and makes every third of them safe: at once, or while the next one is written.
     fn work(&mut self, count: usize) {
         for step in 0..count {
             if self.journal.wants_checkpoint(self.now) {
@@ -51,14 +57,27 @@ impl Life {
             self.now = self.now + Duration::from_millis(110);
             let value = self.list.last().map_or(1, |last| last + 1);
             self.list.push(value);
-            let how = if step % 3 == 2 { Durability::Durable } else { Durability::Lazy };
             let body: Body = (value, "x".repeat(step % 7 * 20));
-            let done = self.journal.append(self.now, &body, how).is_ok();
-            let flushed = self.journal.flush_due().is_some_and(|due| due <= self.now)
-                && self.journal.flush(self.now).is_ok();
-            if flushed || (done && how == Durability::Durable) {
+            let recorded = self.journal.append(self.now, &body);
+            self.lengths.extend(recorded.iter().map(|n| (*n, self.list.len())));
+            self.end_sync();
+            let due = self.journal.flush_due().is_some_and(|due| due <= self.now) || step % 6 == 2;
+            if due && recorded.is_ok() && self.journal.flush(self.now).is_ok() {
                 self.safe = self.list.len();
             }
+            if step % 6 == 5 {
+                self.syncing = self.journal.begin_sync(self.now).ok().flatten();
+            }
+        }
+        self.end_sync();
+    }
+
+    /// What had been written when it began is safe; what was written since may not be.
+    fn end_sync(&mut self) {
+        let Some(sync) = self.syncing.take() else { return };
+        if let Ok(last) = self.journal.end_sync(self.now, sync.carry_out()) {
+            let safe = self.lengths.iter().filter(|(n, _)| *n <= last).map(|(_, length)| *length);
+            self.safe = self.safe.max(safe.max().unwrap_or(0));
         }
     }
 }
@@ -342,9 +361,9 @@ fn a_record_that_is_too_long_stops_the_journal_and_a_checkpoint_covers_it() {
     life.work(1);
     life.list.push(2);
     let long: Body = (2, "x".repeat(frame::RECORD_MOST));
-    let refused = life.journal.append(life.now, &long, Durability::Durable).unwrap_err();
+    let refused = life.journal.append(life.now, &long).unwrap_err();
     assert!(matches!(refused, JournalError::TooLong { what: "record", .. }));
-    let stopped = life.journal.append(life.now, &long, Durability::Durable).unwrap_err();
+    let stopped = life.journal.append(life.now, &long).unwrap_err();
     assert!(matches!(stopped, JournalError::Stopped));
     life.work(1);
     assert_eq!(Life::start(Arc::new(disk), LIMITS).0.list, [1, 2, 3]);
