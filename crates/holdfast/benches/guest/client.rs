@@ -1,6 +1,7 @@
-//! A client that writes rows as fast as one that waits for each, remembers which were acknowledged, and is back
-//! as soon as the database is: several tries to connect overlap, because one that began while the guest booted
-//! hangs until long after the guest is up.
+//! A client that writes one row after the other, remembers which were acknowledged, and is back as soon as the
+//! database is: tries to connect overlap, because one that began while the guest booted hangs until long after the
+//! guest is up; and as soon as the database has answered one of them, no other is begun, because each costs a
+//! guest that has little.
 
 use crate::end;
 use crate::world::{boot_time, wait};
@@ -9,14 +10,22 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_postgres::{Client as Database, Config, NoTls};
 
 /// A row that is not acknowledged within this is given up, never to be written again under its number.
 const ROW_LIMIT: Duration = Duration::from_secs(3);
-/// A try to connect is given up after this, and the next one begins so long after it began.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-const CONNECT_EVERY: Duration = Duration::from_millis(200);
+/// A try is given up when the database has said nothing for so long; the next one begins so long after it began;
+/// and no more than so many wait at once.
+const WORD_LIMIT: Duration = Duration::from_secs(2);
+const TRY_EVERY: Duration = Duration::from_millis(200);
+const TRIES: usize = 8;
+/// What a client asks first, and the answer that this database has no encryption.
+const ASK: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const PLAIN: u8 = b'N';
 /// The pause between two rows.
 const PAUSE: Duration = Duration::from_millis(25);
 const LONG: Duration = Duration::from_secs(180);
@@ -86,8 +95,8 @@ impl Client {
         let query = format!("select id from {}", self.table);
         let kept: BTreeSet<i64> = wait(LONG, Duration::from_millis(500), "the rows can be counted", || {
             runtime().block_on(async {
-                let database = connect(&self.address).await?;
-                let rows = tokio::time::timeout(LONG, database.query(&query, &[])).await.ok()?.ok()?;
+                let database = connect(&self.address, &AtomicBool::new(false)).await?;
+                let rows = timeout(LONG, database.query(&query, &[])).await.ok()?.ok()?;
                 Some(rows.iter().map(|row| row.get(0)).collect())
             })
         });
@@ -117,30 +126,36 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-async fn connect(address: &str) -> Option<Database> {
-    let (host, port) = address.rsplit_once(':')?;
+/// A connection to a database that has said its first word.
+async fn first_word(address: String) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    stream.write_all(&ASK).await.ok()?;
+    (stream.read_u8().await.ok()? == PLAIN).then_some(stream)
+}
+
+async fn log_in(stream: TcpStream) -> Option<Database> {
     let mut config = Config::new();
-    config.host(host).port(port.parse().ok()?).user("orders").dbname("orders");
-    let (client, connection) = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await.ok()?.ok()?;
+    config.user("orders").dbname("orders");
+    let (client, connection) = timeout(LONG, config.connect_raw(stream, NoTls)).await.ok()?.ok()?;
     tokio::spawn(connection);
     Some(client)
 }
 
 /// The first of many overlapping tries that comes through.
-async fn connect_soon(address: &str, stop: &AtomicBool) -> Option<Database> {
+async fn connect(address: &str, stop: &AtomicBool) -> Option<Database> {
     let mut tries = JoinSet::new();
-    let mut next = tokio::time::interval(CONNECT_EVERY);
+    let mut next = tokio::time::interval(TRY_EVERY);
     while !stop.load(Ordering::Relaxed) && !end::is_stopped() {
         tokio::select! {
-            _ = next.tick() => {
-                let address = address.to_owned();
-                tries.spawn(async move { connect(&address).await });
-            }
-            Some(ended) = tries.join_next() => {
-                if let Ok(Some(client)) = ended {
+            _ = next.tick() => if tries.len() < TRIES {
+                tries.spawn(timeout(WORD_LIMIT, first_word(address.to_owned())));
+            },
+            Some(ended) = tries.join_next() => if let Ok(Ok(Some(stream))) = ended {
+                tries.abort_all();
+                if let Some(client) = log_in(stream).await {
                     return Some(client);
                 }
-            }
+            },
         }
     }
     None
@@ -149,10 +164,10 @@ async fn connect_soon(address: &str, stop: &AtomicBool) -> Option<Database> {
 async fn write(address: &str, table: &str, seen: &Mutex<Seen>, stop: &AtomicBool) {
     let make = format!("create table if not exists {table} (id bigint primary key)");
     let (mut id, mut made) = (0_i64, false);
-    while let Some(database) = connect_soon(address, stop).await {
+    while let Some(database) = connect(address, stop).await {
         let connected = boot_time();
         if !made {
-            made = matches!(tokio::time::timeout(ROW_LIMIT, database.batch_execute(&make)).await, Ok(Ok(())));
+            made = matches!(timeout(ROW_LIMIT, database.batch_execute(&make)).await, Ok(Ok(())));
             if !made {
                 continue;
             }
@@ -168,7 +183,7 @@ async fn write(address: &str, table: &str, seen: &Mutex<Seen>, stop: &AtomicBool
             }
             id += 1;
             let row = format!("insert into {table} values ({id})");
-            match tokio::time::timeout(ROW_LIMIT, database.batch_execute(&row)).await {
+            match timeout(ROW_LIMIT, database.batch_execute(&row)).await {
                 Ok(Ok(())) => {
                     let mut seen = lock(seen);
                     seen.acked.push(id);
