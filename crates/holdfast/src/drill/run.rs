@@ -193,7 +193,7 @@ fn writes_again(writer: &Writer) -> bool {
     writer.seen().last.is_some_and(|last| last.elapsed() < Duration::from_secs(1))
 }
 
-/// The widest confirmed incident since then, else the newest.
+/// The first confirmed incident since then that no wider one has absorbed, else the first suspected.
 async fn newest(client: &Client, vm: &str, injected: f64) -> Result<Option<IncidentDoc>, ClientError> {
     let all: Vec<IncidentDoc> = client.get("/api/v1/incidents").await?;
     let ours = |incident: &&IncidentDoc| {
