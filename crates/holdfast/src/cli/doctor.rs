@@ -31,7 +31,6 @@ struct Finding {
     what: &'static str,
     health: Health,
     found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
 
