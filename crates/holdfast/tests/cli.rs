@@ -208,3 +208,41 @@ fn a_journal_that_is_none_is_not_replayed() {
         assert!(is_tame(&err(&output)), "{file}");
     }
 }
+
+/// Commands that print something and need no daemon.
+const PRINTING: &[&[&str]] =
+    &[&["completions", "zsh"], &["man"], &["drill", "list"], &["drill", "list", "--json"], &["doctor"]];
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    let folder = empty();
+    for words in PRINTING {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        let output =
+            command.args(*words).current_dir(folder.path()).stdout(writer).stderr(Stdio::piped()).output();
+        let output = output.unwrap();
+        assert_eq!(err(&output), "", "{words:?}");
+        let whole = holdfast(folder.path(), words);
+        assert_eq!(output.status.code(), whole.status.code(), "{words:?}: as if it had been read");
+    }
+}
+
+#[test]
+fn what_cannot_be_printed_is_told_and_fails() {
+    let folder = empty();
+    for words in PRINTING {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        let output = command.args(*words).current_dir(folder.path()).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        let said = err(&output);
+        assert!(said.starts_with("error: cannot print\ncause: No space left"), "{words:?}: {said}");
+    }
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    command.args(["--state", "nowhere", "status"]).current_dir(folder.path());
+    let status = command.stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(1), "not even that can be told, and it is no crash");
+}

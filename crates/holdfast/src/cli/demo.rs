@@ -50,7 +50,7 @@ pub async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
         if args.faults.is_empty() { FAULTS.map(str::to_owned).to_vec() } else { args.faults.clone() };
     let image = super::guest::image(args.image.as_deref())?;
     let stage = Stage::set(&image, args)?;
-    println!("state folder {}", stage.folder.display());
+    say!("state folder {}", stage.folder.display());
     let mut daemon = stage.start_daemon()?;
     let shown = tokio::select! {
         shown = show(&stage, &faults) => shown,
@@ -127,12 +127,12 @@ impl Stage {
 
     fn say_how_to_play(&self) {
         let state = self.folder.join("state");
-        println!("\neverything is left running, to play with:");
-        println!("  export HOLDFAST_STATE={}", state.display());
-        println!(
+        say!("\neverything is left running, to play with:");
+        say!("  export HOLDFAST_STATE={}", state.display());
+        say!(
             "  holdfast status; holdfast watch; holdfast drill run guest-hang --vm orders; holdfast explain 1"
         );
-        println!(
+        say!(
             "and to end it: holdfast vm stop orders --force, then `holdfast run`'s process in {}",
             state.join("lock").display()
         );
@@ -140,7 +140,7 @@ impl Stage {
 
     /// Stops what was started: first the VM, then the daemon, then the folder goes.
     async fn strike(&self, mut daemon: Child) {
-        println!("\nstopping the VM and the daemon");
+        say!("\nstopping the VM and the daemon");
         let words = crate::api::Words { grace_s: Some(0.0), by: Some("demo".into()), ..Default::default() };
         let asked = self.client.tell("/api/v1/vms/orders/stop", &words).await;
         let began = Instant::now();
@@ -193,9 +193,9 @@ restart = "service postgresql restart"
 async fn show(stage: &Stage, faults: &[String]) -> Result<Exit, CliError> {
     let began = Instant::now();
     wait_for_daemon(&stage.client).await?;
-    println!("the daemon runs; waiting until PostgreSQL answers in a guest that boots from scratch");
+    say!("the daemon runs; waiting until PostgreSQL answers in a guest that boots from scratch");
     wait_until_well(&stage.client, "orders", BOOT_LIMIT).await?;
-    println!("{} after {:.1} s\n", tint(Tone::Good, "PostgreSQL answers"), began.elapsed().as_secs_f64());
+    say!("{} after {:.1} s\n", tint(Tone::Good, "PostgreSQL answers"), began.elapsed().as_secs_f64());
     let live = tokio::spawn(follow(stage.client.clone()));
     let mut reports = Vec::new();
     for (n, fault) in faults.iter().enumerate() {
@@ -206,25 +206,25 @@ async fn show(stage: &Stage, faults: &[String]) -> Result<Exit, CliError> {
                 hint: "`holdfast drill list` lists them".into(),
             });
         };
-        println!("{}", tint(Tone::Bold, &format!("{} of {}", n + 1, faults.len())));
-        let mut tell = |progress: drill::Progress<'_>| println!("{}", progress_line(&progress));
+        say!("{}", tint(Tone::Bold, &format!("{} of {}", n + 1, faults.len())));
+        let mut tell = |progress: drill::Progress<'_>| say!("{}", progress_line(&progress));
         reports.push(run(&stage.client, "orders", drill, &mut tell).await?);
         tokio::time::sleep(Duration::from_millis(200)).await; // the last lines of the story
-        println!();
+        say!();
     }
     live.abort();
     Ok(sum_up(&reports, began.elapsed()))
 }
 
 fn sum_up(reports: &[Report], took: Duration) -> Exit {
-    println!("{}\n", table(reports));
+    say!("{}\n", table(reports));
     reports.iter().for_each(complain_of);
     let well = reports.iter().filter(|report| report.ok).count();
     let rows: u64 = reports.iter().map(|report| report.rows_acked).sum();
     let lost: u64 = reports.iter().map(|report| report.rows_lost).sum();
     let verdict =
         if well == reports.len() { tint(Tone::Good, "all well") } else { tint(Tone::Bad, "not well") };
-    println!(
+    say!(
         "{verdict}: {well} of {} faults named and healed, {rows} rows acknowledged, {lost} lost, {:.0} s",
         reports.len(),
         took.as_secs_f64()
@@ -251,7 +251,7 @@ async fn follow(client: Client) {
         let Ok(bytes) = frame.into_data() else { continue };
         pending.extend_from_slice(&bytes);
         for event in complete(&mut pending) {
-            println!("  {}", event_line(&event));
+            say!("  {}", event_line(&event));
         }
     }
 }

@@ -31,7 +31,6 @@ struct Finding {
     what: &'static str,
     health: Health,
     found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
 
@@ -60,9 +59,9 @@ fn show(finding: &Finding) {
         Health::Weak => (Tone::Warm, "weak"),
         Health::Missing => (Tone::Bad, "missing"),
     };
-    println!("{}  {:14}{}", tint(tone, &format!("{word:8}")), finding.what, finding.found);
+    say!("{}  {:14}{}", tint(tone, &format!("{word:8}")), finding.what, finding.found);
     if let Some(hint) = &finding.hint {
-        println!("          {:14}{}", "", tint(Tone::Dim, hint));
+        say!("          {:14}{}", "", tint(Tone::Dim, hint));
     }
 }
 

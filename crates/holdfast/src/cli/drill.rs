@@ -48,7 +48,7 @@ pub async fn drill(place: &Place, command: DrillCommand) -> Result<Exit, CliErro
             if json {
                 print_json(&report)?;
             } else {
-                println!("{}", table(std::slice::from_ref(&report)));
+                say!("{}", table(std::slice::from_ref(&report)));
                 complain_of(&report);
             }
             Ok(if report.ok { Exit::Fine } else { Exit::NotHealthy })
@@ -88,7 +88,7 @@ fn list(json: bool) -> Result<Exit, CliError> {
     for drill in ALL {
         rows.add_row([tint(Tone::Bold, drill.name), drill.expected.join(" or "), drill.does.to_owned()]);
     }
-    println!("{rows}");
+    say!("{rows}");
     Ok(Exit::Fine)
 }
 
@@ -104,7 +104,7 @@ pub fn progress_line(progress: &Progress<'_>) -> String {
 /// What was not as it should be, if anything.
 pub fn complain_of(report: &Report) {
     if let Some(why) = &report.why {
-        println!("{} {}: {why}", tint(Tone::Bad, "not ok"), report.fault);
+        say!("{} {}: {why}", tint(Tone::Bad, "not ok"), report.fault);
     }
 }
 

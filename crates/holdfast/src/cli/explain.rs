@@ -11,7 +11,7 @@ pub async fn explain(client: &Client, id: u64, json: bool) -> Result<Exit, CliEr
     if json {
         print_json(&explained)?;
     } else {
-        print!("{}", render(&explained));
+        paint::text(&render(&explained));
     }
     Ok(Exit::Fine)
 }

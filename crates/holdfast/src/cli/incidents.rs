@@ -16,7 +16,7 @@ pub async fn incidents(client: &Client, json: bool, open: bool) -> Result<Exit, 
         return Ok(Exit::Fine);
     }
     if list.is_empty() {
-        println!("no incidents");
+        say!("no incidents");
         return Ok(Exit::Fine);
     }
     let mut table = paint::table(&["id", "opened", "subject", "fault", "sure", "state", "outage", "remedy"]);
@@ -33,7 +33,7 @@ pub async fn incidents(client: &Client, json: bool, open: bool) -> Result<Exit, 
             remedy.to_owned(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(Exit::Fine)
 }
 
@@ -49,6 +49,9 @@ pub async fn events(client: &Client, follow: bool, json: bool, lines: usize) -> 
     let Some(mut live) = live else { return Ok(Exit::Fine) };
     let mut pending = Vec::new();
     while let Some(frame) = live.frame().await {
+        if paint::is_unread() {
+            break;
+        }
         let frame = frame.map_err(crate::client::ClientError::Http)?;
         let Ok(bytes) = frame.into_data() else { continue };
         pending.extend_from_slice(&bytes);
@@ -72,10 +75,10 @@ pub fn complete(pending: &mut Vec<u8>) -> Vec<Event> {
 fn print_event(event: &Event, json: bool) -> Result<(), CliError> {
     if json {
         let line = serde_json::to_string(event).map_err(std::io::Error::from);
-        println!("{}", line.map_err(|source| CliError::Io { what: "print JSON".into(), source })?);
+        say!("{}", line.map_err(|source| CliError::Io { what: "print JSON".into(), source })?);
         return Ok(());
     }
-    println!("{}", event_line(event));
+    say!("{}", event_line(event));
     Ok(())
 }
 

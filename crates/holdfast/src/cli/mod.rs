@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 3 not healthy.
 
+#[macro_use]
+mod paint;
 mod check;
 mod demo;
 mod doctor;
@@ -10,7 +12,6 @@ mod explain;
 mod guest;
 mod incidents;
 mod init;
-mod paint;
 mod reload;
 mod replay;
 mod simulate;
@@ -162,8 +163,8 @@ pub struct Answer {
 
 impl Answer {
     fn say(&self) -> Exit {
-        print!("{}", self.out);
-        eprint!("{}", self.err);
+        paint::text(&self.out);
+        paint::aside(&self.err);
         match self.code {
             0 => Exit::Fine,
             2 => Exit::Usage,
@@ -212,7 +213,11 @@ pub enum CliError {
 /// Runs one command.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    match dispatch(args) {
+    let ended = dispatch(args);
+    if paint::could_not_say() {
+        return ExitCode::from(1); // and that is told already
+    }
+    match ended {
         Ok(Exit::Fine) => ExitCode::SUCCESS,
         Ok(Exit::Failed) => ExitCode::from(1),
         Ok(Exit::Usage) => ExitCode::from(2),
@@ -229,7 +234,9 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
     let place = Place { config: args.config, state: args.state };
     match args.command {
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "holdfast", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "holdfast", &mut script);
+            paint::text(&String::from_utf8_lossy(&script));
             Ok(Exit::Fine)
         }
         Command::Man => manual(),
@@ -273,9 +280,8 @@ fn wait_for<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, Cli
 fn manual() -> Result<Exit, CliError> {
     let mut page = Vec::new();
     let printed = clap_mangen::Man::new(Args::command()).render(&mut page);
-    printed
-        .and_then(|()| std::io::Write::write_all(&mut std::io::stdout(), &page))
-        .map_err(|source| CliError::Io { what: "print the manual page".into(), source })?;
+    printed.map_err(|source| CliError::Io { what: "print the manual page".into(), source })?;
+    paint::text(&String::from_utf8_lossy(&page));
     Ok(Exit::Fine)
 }
 
@@ -300,10 +306,8 @@ impl Place {
     fn load(&self) -> Result<(Config, PathBuf), CliError> {
         let loaded = Config::load(&self.file())?;
         if !loaded.warnings.is_empty() {
-            eprintln!(
-                "{}",
-                loaded.warnings.render(config::Kind::Warning, paint::on_terminal(&std::io::stderr()))
-            );
+            let colour = paint::on_terminal(&std::io::stderr());
+            paint::aside(&format!("{}\n", loaded.warnings.render(config::Kind::Warning, colour)));
         }
         let config = match &self.state {
             Some(state) => loaded.config.at_state(state),
@@ -340,6 +344,6 @@ impl Place {
 fn print_json<T: serde::Serialize>(document: &T) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(document).map_err(std::io::Error::from);
     let text = text.map_err(|source| CliError::Io { what: "print JSON".into(), source })?;
-    println!("{text}");
+    say!("{text}");
     Ok(())
 }

@@ -5,7 +5,46 @@ use crate::act::chain;
 use crate::config::tame;
 use crate::drill::DrillError;
 use comfy_table::{ContentArrangement, Table, presets};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Prints a line to standard output, as `println!` does, but never panics: see [`text`].
+macro_rules! say {
+    () => { $crate::cli::paint::text("\n") };
+    ($($words:tt)*) => { $crate::cli::paint::text(&format!("{}\n", format_args!($($words)*))) };
+}
+
+/// Nobody reads standard output any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+/// It could not be written to: the disk behind it is full, say.
+static UNSAID: AtomicBool = AtomicBool::new(false);
+
+/// Prints to standard output. That its reader has had enough (`| head -1`) is no failure: what is left is
+/// then said to nobody, and the command ends as it would have.
+pub fn text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let Err(cause) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) else { return };
+    if cause.kind() == std::io::ErrorKind::BrokenPipe {
+        UNREAD.store(true, Ordering::Relaxed);
+    } else if !UNSAID.swap(true, Ordering::Relaxed) {
+        aside(&format!("error: cannot print\ncause: {cause}\n"));
+    }
+}
+
+/// Prints to standard error, where that can be done.
+pub fn aside(text: &str) {
+    drop(std::io::stderr().lock().write_all(text.as_bytes())); // nobody is left to be told
+}
+
+/// Whether nobody reads any more: what goes on for ever ends.
+pub fn is_unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
+}
+
+/// Whether something could not be printed.
+pub fn could_not_say() -> bool {
+    UNSAID.load(Ordering::Relaxed)
+}
 
 /// A colour, by what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +147,7 @@ pub fn seconds(value: Option<f64>) -> String {
 /// Prints an error, its cause and the way out.
 pub fn complain(error: &CliError) {
     let text = match error {
-        CliError::Config(errors) => return eprintln!("{errors}"), // tamed where it was made, maybe coloured
+        CliError::Config(errors) => return aside(&format!("{errors}\n")), // tamed where it was made, maybe coloured
         CliError::Said { error, cause, hint } => format!("error: {error}\ncause: {cause}\nhint:  {hint}"),
         CliError::Client(client)
         | CliError::Drill(DrillError::Client(client) | DrillError::Injection(client)) => {
@@ -119,5 +158,5 @@ pub fn complain(error: &CliError) {
         CliError::Daemon(daemon) => format!("error: {}\nhint:  {}", chain(daemon), daemon.hint()),
         CliError::Io { .. } | CliError::Drill(_) => format!("error: {}", chain(error)),
     };
-    eprintln!("{}", tame(&text));
+    aside(&format!("{}\n", tame(&text)));
 }

@@ -145,11 +145,11 @@ fn compare(outcome: &mut Outcome, record: u64, at: Timestamp, recorded: &[Action
 
 fn show(outcome: &Outcome, with: Option<&Path>) {
     for trouble in &outcome.troubles {
-        println!("{} {trouble}", tint(Tone::Bad, "damaged:"));
+        say!("{} {trouble}", tint(Tone::Bad, "damaged:"));
     }
     let words = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     for difference in &outcome.differences {
-        println!(
+        say!(
             "{}  record {}: {}; {} {}",
             tint(Tone::Dim, &difference.at.to_string()),
             difference.record,
@@ -164,8 +164,10 @@ fn show(outcome: &Outcome, with: Option<&Path>) {
         (n, None) => tint(Tone::Bad, &format!("{n} steps came out otherwise")),
         (n, Some(_)) => format!("{n} steps would have come out otherwise"),
     };
-    println!(
+    say!(
         "{} records in {} segments, {} actions: {verdict}",
-        outcome.records, outcome.segments, outcome.actions
+        outcome.records,
+        outcome.segments,
+        outcome.actions
     );
 }

@@ -86,15 +86,15 @@ fn document(all: &Report, hours: f64, pace: f64) -> serde_json::Value {
 
 fn show(all: &Report, hours: f64, pace: f64) {
     if let Some(failure) = all.failures.first() {
-        println!("{} {}: {}\n", tint(Tone::Bad, "seed"), failure.seed, failure.violation);
-        println!("{}----\n{}\n", failure.story, failure.timeline.join("\n"));
+        say!("{} {}: {}\n", tint(Tone::Bad, "seed"), failure.seed, failure.violation);
+        say!("{}----\n{}\n", failure.story, failure.timeline.join("\n"));
     }
     let faults: u64 = all.faults.values().sum();
     let verdict = match all.failures.len() {
         0 => tint(Tone::Good, "no invariant was broken"),
         _ => tint(Tone::Bad, "an invariant was broken"),
     };
-    println!(
+    say!(
         "{} seeds, {hours:.0} VM-hours ({pace:.0} a second), {faults} faults confirmed: {verdict}",
         all.seeds
     );

@@ -12,7 +12,7 @@ pub async fn status(client: &Client, json: bool) -> Result<Exit, CliError> {
     if json {
         print_json(&status)?;
     } else {
-        print!("{}", render(&status));
+        paint::text(&render(&status));
     }
     Ok(if is_well(&status) { Exit::Fine } else { Exit::NotHealthy })
 }

@@ -132,7 +132,7 @@ async fn tell(client: &Client, name: &str, wish: &str, words: Words) -> Result<E
     let name = checked(name)?;
     let words = Words { by: Some(client.by().to_owned()), ..words };
     client.tell(&format!("/api/v1/vms/{name}/{wish}"), &words).await?;
-    println!("{name}: {wish} accepted");
+    say!("{name}: {wish} accepted");
     Ok(Exit::Fine)
 }
 
@@ -166,7 +166,7 @@ async fn list(client: &Client, json: bool) -> Result<Exit, CliError> {
             paint::state(&vm.protection),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(Exit::Fine)
 }
 
@@ -189,10 +189,10 @@ async fn show(client: &Client, name: &str, json: bool) -> Result<Exit, CliError>
         print_json(vm)?;
         return Ok(Exit::Fine);
     }
-    print!("{}", render_vm(vm));
+    paint::text(&render_vm(vm));
     let place = |what: &str, path: &Option<String>| {
         if let Some(path) = path {
-            println!("    {what:12}{path}");
+            say!("    {what:12}{path}");
         }
     };
     place("qmp", &vm.qmp);

@@ -20,7 +20,7 @@ const REFRESH: Duration = Duration::from_millis(500);
 pub async fn watch(client: &Client) -> Result<Exit, CliError> {
     let first: StatusDoc = client.get("/api/v1/status").await?;
     if !std::io::stdout().is_terminal() {
-        print!("{}", render(&first));
+        super::paint::text(&render(&first));
         return Ok(Exit::Fine);
     }
     let mut terminal = ratatui::init();

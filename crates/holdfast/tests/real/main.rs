@@ -11,6 +11,7 @@ mod daemon;
 mod hands;
 mod hostile;
 mod images;
+mod isolation;
 mod orders;
 mod remedies;
 mod rows;
