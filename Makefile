@@ -21,7 +21,7 @@ test: image  ## run every check and every test, on real guests too
 	@scripts/setup.sh --tests
 	@scripts/test.sh
 
-bench: image  ## measure everything once, in about 20 minutes (EVAL=FOLDER: the heartbeat detector too)
+bench: image  ## measure everything once, in about 25 minutes (EVAL=FOLDER: the heartbeat detector too)
 	$(measure)
 	cargo bench -p holdfast --bench guest -- --short
 

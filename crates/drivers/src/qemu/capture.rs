@@ -8,6 +8,7 @@ use crate::DriverError;
 use holdfast_core::action::Fact;
 use holdfast_core::incident::IncidentId;
 use holdfast_core::lease::Incarnation;
+use holdfast_core::signal::ProcessState;
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -54,8 +55,11 @@ impl Machine {
         // What cannot be asked for comes first: it is there also when QEMU is silent.
         keep("process.txt", Ok(self.describe_process(&live).into_bytes()));
         keep("console.txt", tail(&self.folder.console(), CONSOLE));
-        keep("screen.png", self.screen(&live, deadline).await);
-        keep("registers.txt", self.registers(&live, deadline).await);
+        // A stopped process answers nobody: each moment spent on asking it is one more of the outage.
+        if !live.process.sample().is_ok_and(|sample| sample.state == ProcessState::Stopped) {
+            keep("screen.png", self.screen(&live, deadline).await);
+            keep("registers.txt", self.registers(&live, deadline).await);
+        }
         Ok(Fact::Captured { files })
     }
 

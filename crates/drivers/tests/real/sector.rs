@@ -342,8 +342,14 @@ async fn evidence_is_kept_of_a_silent_vm_too() {
     assert!(String::from_utf8(read("7/orders-registers.txt")).unwrap().contains("EIP="));
     assert!(String::from_utf8(read("7/orders-process.txt")).unwrap().contains("CPU 0/TCG"));
     qemu.inject(&name, &Injection::Stop).await.unwrap();
-    let Ok(Fact::Captured { files }) = qemu.perform(&name, &capture(8), SHORT).await else { panic!() };
+    let stat = format!("/proc/{}/stat", qemu.places(&name).pid.unwrap());
+    while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {}
+    let Ok(Fact::Captured { files }) = qemu.perform(&name, &capture(8), LONG).await else { panic!() };
     assert_eq!(files, ["process.txt", "console.txt"].map(|n| format!("8/orders-{n}")));
+    qemu.inject(&name, &Injection::Unstop).await.unwrap();
+    bench.until_it_writes(&qemu).await;
+    let asked = bench.path("run").join("orders/vm/screen.png");
+    assert!(!asked.exists(), "a stopped QEMU is asked for nothing, so it has nothing to do when it goes on");
     bench.power_off(&qemu, &lease).await;
 }
 
