@@ -132,7 +132,10 @@ impl Engine {
         }
         let Some(vm) = self.vms.get(name) else { return };
         let lifted = match reason {
-            HeldReason::Unsure => self.remedy_for(id, name, lens).is_some(),
+            HeldReason::Unsure => {
+                let seen = found.is_some() || matches!(vm.power, Power::Off(_));
+                seen && self.remedy_for(id, name, lens).is_some()
+            }
             HeldReason::Maintenance => !vm.in_maintenance(),
             HeldReason::Observing => vm.policy.mode == Mode::Armed,
             HeldReason::Brake => self.brake.pulled().is_none(),

@@ -101,6 +101,7 @@ impl Engine {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let (policy, now) = (std::sync::Arc::clone(&vm.policy), self.now);
         let counted = remedy.is_destructive() && !incident.drill;
+        self.let_go_of_brake();
         if counted && self.brake.mark(now, name, self.vms.len(), &self.policies.brake) {
             self.tell(id, "note", BRAKE_PULLED.into());
         }
@@ -248,10 +249,11 @@ impl Engine {
         self.let_go_of_brake();
     }
 
-    /// When every VM that the brake held has proved healthy, it lets go by itself.
+    /// When its window is over and every VM that it held has proved healthy, the brake lets go by itself.
     fn let_go_of_brake(&mut self) {
         let held = |incident: &Incident| incident.phase == Phase::Held(HeldReason::Brake);
-        if self.brake.pulled().is_some() && !self.incidents.values().any(held) {
+        let over = self.brake.pulled().is_some_and(|at| self.now.since(at) >= self.policies.brake.within);
+        if over && !self.incidents.values().any(held) {
             self.brake.release();
         }
     }
