@@ -7,9 +7,9 @@ use crate::machine::Machine;
 use crate::world::World;
 use holdfast_core::action::{Action, ActionId, Command, Ended, Fact, Found, Operation, Order, Reason, Wish};
 use holdfast_core::engine::{Desired, Engine, Reaction, VmState};
-use holdfast_core::incident::Phase;
+use holdfast_core::incident::{Incident, Phase};
 use holdfast_core::input::Input;
-use holdfast_core::lease::{Incarnation, Lease};
+use holdfast_core::lease::{Incarnation, Lease, Token};
 use holdfast_core::policy::Mode;
 use holdfast_core::recover::Power;
 use holdfast_core::signal::{ProcessSign, RunState, Seen};
@@ -37,6 +37,10 @@ impl fmt::Display for Violation {
 
 /// Three periods, and the second that a failing question takes (T_FRESH).
 const FRESH: Duration = Duration::from_secs(4);
+/// A recovery begins when it is planned; its first order follows when evidence is kept and the lease taken.
+const PREPARES: Duration = Duration::from_secs(8);
+/// No back-off is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// STORM_N, STORM_PCT and STORM_W of I11.
 const STORM: (usize, usize, Duration) = (3, 25, Duration::from_secs(60));
 
@@ -52,15 +56,19 @@ pub(crate) struct Checker {
     recoveries: BTreeMap<VmName, VecDeque<Timestamp>>,
     /// The power of this VM was cut as the first half of a recovery.
     half_way: BTreeSet<VmName>,
+    /// When a person last let go of the brake: for all that was wrong then (I11).
+    released: Timestamp,
     /// Which VMs were acted on, and when last.
     acted: BTreeMap<VmName, Timestamp>,
-    /// Destructive orders without an outcome.
-    open: BTreeMap<ActionId, VmName>,
+    /// Destructive orders without an outcome, and the running incarnation that they name.
+    open: BTreeMap<ActionId, (VmName, Option<Incarnation>)>,
     /// VMs that something unknown was done to, and nobody has looked since.
     unclear: BTreeSet<VmName>,
     /// Orders that have had their effect.
     done: BTreeSet<(u32, ActionId)>,
     started: BTreeMap<VmName, Incarnation>,
+    /// The newest token ever given out.
+    token: Token,
 }
 
 impl Checker {
@@ -95,19 +103,20 @@ impl Checker {
         match input {
             Input::Started(_) => {
                 let open = std::mem::take(&mut self.open);
-                self.unclear.extend(open.into_values());
+                self.unclear.extend(open.into_values().map(|(vm, _)| vm));
             }
             Input::Outcome(outcome) => {
                 let vm = self.open.remove(&outcome.action);
                 match (&outcome.ended, vm) {
-                    (Ended::Unknown { .. }, Some(vm)) => {
+                    // What a dead incarnation was told can have no effect any more (I3).
+                    (Ended::Unknown { .. }, Some((vm, to))) if can_matter(world, &vm, to) => {
                         self.unclear.insert(vm);
                     }
                     (Ended::Done(Fact::Found(found)), _) => self.looked(found, outcome.action, world),
                     (Ended::Unknown { .. } | Ended::Done(_) | Ended::Failed { .. }, _) => {}
                 }
             }
-            Input::Command(command) => self.answered(command, reaction),
+            Input::Command(command) => self.answered(now, command, reaction),
             Input::Signal(signal) => self.saw(&signal.seen, world),
             Input::Configured(_) | Input::Tick => {}
         }
@@ -140,7 +149,7 @@ impl Checker {
         }
     }
 
-    fn answered(&mut self, command: &Command, reaction: &Reaction) {
+    fn answered(&mut self, now: Timestamp, command: &Command, reaction: &Reaction) {
         self.pending = None;
         let refused = reaction.answers.iter().any(|a| a.command == command.id && a.refused.is_some());
         if refused {
@@ -156,7 +165,7 @@ impl Checker {
             }
             Wish::Release => {
                 self.recoveries.remove(vm);
-                self.acted.clear();
+                self.released = now;
             }
             Wish::Start | Wish::Stop { .. } | Wish::Restart { .. } => {
                 self.recoveries.remove(vm);
@@ -189,16 +198,23 @@ impl Checker {
         if !action.order.is_destructive() {
             return;
         }
-        self.open.insert(action.id, vm.clone());
+        let to = match &action.order {
+            Order::Perform { incarnation, .. } | Order::PowerOff { incarnation, .. } => Some(*incarnation),
+            Order::Inspect
+            | Order::Capture { .. }
+            | Order::TakeLease { .. }
+            | Order::Adopt { .. }
+            | Order::Start { .. }
+            | Order::ReleaseLease { .. } => None,
+        };
+        self.open.insert(action.id, (vm.clone(), to));
         match &action.reason {
             Reason::Command(_) => {}
             Reason::Upkeep => self.check_upkeep(now, action, engine, machine),
-            Reason::Incident(id) => {
-                let incident = engine.incident(*id);
-                let drill = incident.is_some_and(|incident| incident.drill);
-                let grounded = incident.is_some_and(|incident| incident.diagnosis.grounds.suffice());
-                self.check_recovery(now, action, grounded, drill, machine, world.machines.len());
-            }
+            Reason::Incident(id) => match engine.incident(*id) {
+                Some(incident) => self.check_recovery(now, action, incident, machine, world.machines.len()),
+                None => self.broken("I10", now, format!("{name} of {vm} for no incident")),
+            },
         }
     }
 
@@ -218,8 +234,7 @@ impl Checker {
         &mut self,
         now: Timestamp,
         action: &Action,
-        grounded: bool,
-        drill: bool,
+        incident: &Incident,
         machine: &Machine,
         vms: usize,
     ) {
@@ -242,13 +257,15 @@ impl Checker {
         if !machine.was_ill(now, FRESH) {
             self.broken("I10", now, format!("{name} of {vm}, which is well"));
         }
-        if !grounded && machine.process.is_some() {
+        if !incident.diagnosis.grounds.suffice() && machine.process.is_some() {
             self.broken("I10", now, format!("{name} of {vm} on thin grounds"));
         }
-        if drill {
+        if incident.drill {
             return;
         }
-        self.check_storm(now, vm, vms);
+        if incident.times.opened > self.released {
+            self.check_storm(now, vm, vms);
+        }
         if isolation {
             return; // it brings nothing back, and so costs no try
         }
@@ -262,9 +279,14 @@ impl Checker {
         let budget = machine.setup.policy.budget;
         let begun = self.recoveries.entry(vm.clone()).or_default();
         begun.retain(|at| now.since(*at) < budget.within);
+        let wait = (budget.backoff * (1 << begun.len().saturating_sub(1).min(6))).min(LONGEST_WAIT);
+        let soon = begun.back().is_some_and(|last| now.since(*last) + PREPARES < wait);
         begun.push_back(now);
-        if begun.len() > budget.tries as usize {
-            let count = begun.len();
+        let count = begun.len();
+        if soon {
+            self.broken("I6", now, format!("{name} of {vm} did not wait {wait:?} after the recovery before"));
+        }
+        if count > budget.tries as usize {
             self.broken("I6", now, format!("{name} of {vm} is recovery {count} of {}", budget.tries));
         }
     }
@@ -316,6 +338,14 @@ impl Checker {
         }
     }
 
+    /// A lease was given out.
+    pub(crate) fn leases(&mut self, now: Timestamp, lease: &Lease) {
+        if lease.token <= self.token {
+            self.broken("I3", now, format!("{lease:?} is given out after {:?}", self.token));
+        }
+        self.token = self.token.max(lease.token);
+    }
+
     /// A process is about to be started.
     pub(crate) fn starts(&mut self, now: Timestamp, machine: &Machine, lease: &Lease, held: Option<&Lease>) {
         let vm = &machine.setup.name;
@@ -340,9 +370,10 @@ impl Checker {
     }
 
     /// A person has accepted that Holdfast goes on with what is left of its state: what that no longer knows of
-    /// it cannot count (I6).
+    /// cannot count (I5, I6).
     pub(crate) fn accepts_loss(&mut self) {
         self.recoveries.clear();
+        self.maintained.clear();
     }
 
     /// The journal was read back after a restart.
@@ -393,4 +424,10 @@ impl Checker {
             }
         }
     }
+}
+
+/// Whether an order to this running incarnation can still have an effect.
+fn can_matter(world: &World, vm: &VmName, to: Option<Incarnation>) -> bool {
+    let running = world.index(vm).and_then(|at| world.machines[at].incarnation());
+    to.is_none_or(|to| running == Some(to))
 }

@@ -97,7 +97,9 @@ impl Run {
             return;
         }
         let full = self.world.host.state_full;
+        let skips = self.is(Mutant::SkipsSync);
         let daemon = &mut self.daemon;
+        daemon.journal.skips_sync = skips;
         let kept = daemon.journal.record(now, &input, &reaction.actions, daemon.life, full);
         if !kept && !self.is(Mutant::ActsUnrecorded) {
             self.daemon.engine.not_recorded(&reaction.actions, "no space left on device");
@@ -269,6 +271,9 @@ impl Run {
             }
             if self.is(Mutant::IgnoresBudget) {
                 policy.budget.tries = 1_000;
+            }
+            if self.is(Mutant::IgnoresBackoff) {
+                policy.budget.backoff = Duration::ZERO;
             }
             policies.vms.insert(setup.name.clone(), policy);
         }

@@ -55,6 +55,10 @@ phrases! {
         CanDie: "can be killed";
         /// Its memory takes four seconds to be given back after a kill.
         DiesSlowly: "dies slowly";
+        /// Its end, when it comes, is told five seconds late.
+        EndsUnnoticed: "ends unnoticed", undone by EndsNoticed;
+        /// Its end is told at once.
+        EndsNoticed: "ends noticed";
     }
 }
 

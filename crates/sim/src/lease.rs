@@ -10,11 +10,14 @@ pub(crate) struct LeaseStore {
     holder: HostName,
     leases: BTreeMap<VmName, Lease>,
     last: Token,
+    /// As it was before the newest lease: what a store that skips its sync finds after a power cut.
+    before: (BTreeMap<VmName, Lease>, Token),
 }
 
 impl LeaseStore {
     pub(crate) const fn new(holder: HostName) -> Self {
-        Self { holder, leases: BTreeMap::new(), last: Token(0) }
+        let before = (BTreeMap::new(), Token(0));
+        Self { holder, leases: BTreeMap::new(), last: Token(0), before }
     }
 
     /// The lease on record.
@@ -29,10 +32,16 @@ impl LeaseStore {
 
     /// Writes a lease for this incarnation, under a new token.
     pub(crate) fn grant(&mut self, vm: &VmName, incarnation: Incarnation) -> Lease {
+        self.before = (self.leases.clone(), self.last);
         self.last.0 += 1;
         let lease = Lease { vm: vm.clone(), incarnation, token: self.last, holder: self.holder.clone() };
         self.leases.insert(vm.clone(), lease.clone());
         lease
+    }
+
+    /// With `forgets-leases`: the newest lease was never made safe.
+    pub(crate) fn cut_power(&mut self) {
+        (self.leases, self.last) = self.before.clone();
     }
 
     /// The lease for the incarnation after the dead one; refused if that is not the newest.

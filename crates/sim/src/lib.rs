@@ -5,17 +5,21 @@
 //!
 //! - `faults` what can happen, in words; `story` a whole story; `strike` does it to the world
 //! - `world`, `machine`, `guest`, `lease` the truth
-//! - `sense` what Holdfast sees of it; `driver` what it does to it; `daemon`, `journal` Holdfast itself
+//! - `sense` what Holdfast sees of it; `driver` the way of its orders, `hypervisor` what they do
+//! - `adapter` the same behind the `Driver` trait, for the contract; `daemon`, `journal` Holdfast itself
 //! - `checker` the invariants; `mutant` ways to break them on purpose
-//! - `run` one run; `scenario` story files; `simulate` random stories
+//! - `run` one run; `scenario` story files; `simulate` random stories, `aims` those that aim at something
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the world reacts to a few of many orders and signs")]
 
+mod adapter;
+mod aims;
 mod checker;
 mod daemon;
 mod driver;
 pub mod faults;
 mod guest;
+mod hypervisor;
 mod journal;
 mod lease;
 mod machine;
@@ -31,6 +35,7 @@ mod timeline;
 mod words;
 mod world;
 
+pub use adapter::Hypervisor;
 pub use checker::Violation;
 pub use faults::Happening;
 pub use mutant::{Mutant, UnknownMutant};

@@ -62,6 +62,8 @@ pub(crate) struct Machine {
     pub(crate) storage: bool,
     pub(crate) unkillable: bool,
     pub(crate) slow_death: bool,
+    /// The end of its process is told late.
+    pub(crate) unnoticed: bool,
     pub(crate) quirks: BTreeMap<String, Quirk>,
     /// When its hypervisor last went mute, and when something last befell its guest.
     pub(crate) muted_at: Option<Timestamp>,
@@ -90,6 +92,7 @@ impl Machine {
             storage: true,
             unkillable: false,
             slow_death: setup.large,
+            unnoticed: false,
             quirks: BTreeMap::new(),
             muted_at: None,
             disturbed_at: None,

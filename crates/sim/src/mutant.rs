@@ -50,6 +50,9 @@ mutants! {
     WallClock: "wall-clock", "time is read from the wall clock";
     EndsChildren: "ends-children", "the end of the daemon ends its VMs";
     WrongVm: "wrong-vm", "every seventh order goes to another VM";
+    SkipsSync: "skips-sync", "the journal is never made safe against a power cut";
+    ForgetsLeases: "forgets-leases", "the lease store does not make its newest lease safe against a power cut";
+    IgnoresBackoff: "ignores-backoff", "the waits between recoveries are dropped";
     DeafAfterRestart: "deaf-after-restart", "after a restart of the daemon no probe is asked any more";
 }
 

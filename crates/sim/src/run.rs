@@ -112,6 +112,8 @@ pub(crate) struct Run {
 const SETTLED: Duration = Duration::from_secs(45);
 /// The clock jumps to so long before the next event.
 const BEFORE: Duration = Duration::from_secs(15);
+/// How late a process ends that ends unnoticed.
+const NEWS: Duration = Duration::from_secs(5);
 /// Power returns after this.
 const POWER_RETURNS: Duration = Duration::from_secs(30);
 
@@ -272,6 +274,9 @@ impl Run {
             Happening::Host(HostFault::LosesPower) => {
                 self.crash();
                 self.daemon.journal.cut_power();
+                if self.is(Mutant::ForgetsLeases) {
+                    self.world.leases.cut_power();
+                }
                 self.world.strike(happening);
                 self.after(POWER_RETURNS, Due::Undo(Happening::Daemon(DaemonFault::Starts)));
             }
@@ -320,10 +325,12 @@ impl Run {
         }
         let late = if self.world.host.slow || self.world.host.pressed { 700 } else { 0 };
         for glimpse in std::mem::take(&mut self.world.heard) {
+            let mut late = Duration::from_millis(late);
             if let Seen::Process(ProcessSign::Exited { proof, .. }) = &glimpse.seen {
                 self.process_ended(glimpse.vm, proof);
+                late += if self.world.machines[glimpse.vm].unnoticed { NEWS } else { Duration::ZERO };
             }
-            self.after(Duration::from_millis(late), Due::Hear(self.daemon.life, Box::new(glimpse), None));
+            self.after(late, Due::Hear(self.daemon.life, Box::new(glimpse), None));
         }
     }
 
@@ -339,7 +346,9 @@ impl Run {
         let mut seen: Vec<(Duration, Glimpse)> = Vec::with_capacity(4);
         self.world.ask(probe, self.options.mutant, &mut |after, glimpse| seen.push((after, glimpse)));
         for (after, glimpse) in seen {
-            let glimpse = if self.daemon.deaf { unheard(glimpse) } else { glimpse };
+            let Some(glimpse) = (if self.daemon.deaf { unheard(glimpse) } else { Some(glimpse) }) else {
+                continue;
+            };
             if after.is_zero() {
                 self.hear(glimpse);
             } else {
@@ -432,7 +441,7 @@ const fn is_answer(seen: &Seen) -> bool {
 }
 
 /// With `ignores-stall`: the answer came, and nobody read it in time.
-fn unheard(glimpse: Glimpse) -> Glimpse {
+fn unheard(glimpse: Glimpse) -> Option<Glimpse> {
     let waited = Duration::from_secs(1);
     let seen = match glimpse.seen {
         Seen::Hypervisor(HypervisorSign::Answered { .. }) => {
@@ -442,7 +451,11 @@ fn unheard(glimpse: Glimpse) -> Glimpse {
         Seen::Application(_) => {
             Seen::Application(AppSign::Failed { how: ProbeFailure::NoAnswer, text: "no answer".into() })
         }
+        Seen::Network(NetworkSign::Answered { .. }) => Seen::Network(NetworkSign::NoAnswer { waited }),
+        Seen::Hypervisor(HypervisorSign::Counters(_)) | Seen::Process(ProcessSign::Alive { .. }) => {
+            return None;
+        }
         seen => seen,
     };
-    Glimpse { seen, ..glimpse }
+    Some(Glimpse { seen, ..glimpse })
 }

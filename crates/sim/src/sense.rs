@@ -305,20 +305,29 @@ impl World {
             return;
         }
         self.ask_health(vm, &mut |soon, glimpse| emit(after + soon + Duration::from_millis(15), glimpse));
+        for (soon, sight) in [20, 20, 60].into_iter().zip(self.look_inside(vm, app)) {
+            emit(after + Duration::from_millis(soon), sight);
+        }
+    }
+
+    /// What the guest itself says of an application, through its agent.
+    pub(crate) fn look_inside(&self, vm: usize, app: usize) -> Vec<Glimpse> {
+        let machine = &self.machines[vm];
+        let incarnation = machine.incarnation();
+        let of_app = |seen| Glimpse { vm, incarnation, app: Some(app), seen };
         let one = &machine.guest.apps[app];
         let liar = machine.guest.agent == AgentFault::SaysWell;
         let up = Seen::Agent(AgentSign::Uptime(self.now.since(machine.guest.booted)));
-        let answered = after + Duration::from_millis(20);
-        emit(answered, Glimpse { vm, incarnation, app: None, seen: up });
         let listens = liar || one.state != AppState::Dead;
         let waiting = if one.state == AppState::Hung && !liar { 3 } else { 0 };
-        emit(answered, of_app(Seen::Agent(AgentSign::Service { listens, waiting })));
+        let service = of_app(Seen::Agent(AgentSign::Service { listens, waiting }));
+        let mut said = vec![Glimpse { vm, incarnation, app: None, seen: up }, service];
         if machine.setup.checked {
             let passed = liar || (one.state == AppState::Serving && !machine.guest.disk_full);
             let text = if passed { "ok" } else { "exit status 1" }.to_owned();
-            let check = of_app(Seen::Agent(AgentSign::Check { passed, text }));
-            emit(answered + Duration::from_millis(40), check);
+            said.push(of_app(Seen::Agent(AgentSign::Check { passed, text })));
         }
+        said
     }
 
     fn ask_network(&self, vm: usize, emit: Emit) {

@@ -128,12 +128,18 @@ const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// A VM that is started when the story begins has so long until things happen to it.
+const FIRST_START: Duration = secs(20 * 60);
+
 /// The story of a seed.
 #[must_use]
 pub fn story(seed: u64) -> Story {
     let mut random = Random::new(seed);
     let host = "atlas".parse().expect("atlas is a name");
-    let count = *random.pick(&[1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 5, 12]);
+    let aimed = crate::aims::aims(seed);
+    let counts: &[u64] =
+        if aimed { crate::aims::COUNTS } else { &[1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 5, 12] };
+    let count = *random.pick(counts);
     let mut vms: Vec<VmSetup> = (1..=count).map(|n| vm(&mut random, n)).collect();
     for (number, vm) in (0..).zip(&mut vms) {
         vm.policy.isolate = match noise(seed, number, 0, 6) {
@@ -144,6 +150,9 @@ pub fn story(seed: u64) -> Story {
     }
     let mut events = Vec::new();
     let mut at = random.between(secs(20), secs(240 * 3_600));
+    if vms.iter().any(|vm| vm.found == FoundAs::Off) {
+        at = at.min(FIRST_START); // what befalls its first start does not last for days
+    }
     for round in 0..*random.pick(&[1, 1, 1, 1, 2]) {
         if round > 0 {
             for (after, what) in
@@ -154,7 +163,12 @@ pub fn story(seed: u64) -> Story {
             }
             at += random.between(secs(120), secs(2 * 3_600));
         }
-        for _ in 0..=random.below(6) {
+        if aimed {
+            let (aim, last) = crate::aims::aim(&mut random, at, &vms);
+            events.extend(aim);
+            at = last;
+        }
+        for _ in 0..=random.below(if aimed { 2 } else { 6 }) {
             at += random.between(Duration::ZERO, secs(25));
             events.push(event(&mut random, at, &vms));
         }

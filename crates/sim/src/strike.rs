@@ -78,6 +78,8 @@ impl World {
                 }
             }
             ProcessFault::DiesSlowly => self.machines[vm].slow_death = true,
+            ProcessFault::EndsUnnoticed => self.machines[vm].unnoticed = true,
+            ProcessFault::EndsNoticed => self.machines[vm].unnoticed = false,
         }
     }
 
@@ -227,7 +229,7 @@ impl World {
                 self.strike_process(vm, ProcessFault::CanDie);
             }
             let machine = &mut self.machines[vm];
-            machine.storage = true;
+            (machine.storage, machine.unnoticed) = (true, false);
             machine.quirks.clear();
             machine.guest.boot_fault = None;
             (machine.guest.disk_full, machine.guest.busy, machine.guest.frozen) = (false, false, false);

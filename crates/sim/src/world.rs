@@ -372,13 +372,13 @@ impl World {
         self.last_pid += 1;
         let (pid, now, boot) = (self.last_pid, self.now, self.host.boot);
         let machine = &mut self.machines[vm];
+        if machine.process.is_some() {
+            return Err("exit code 1: Failed to get \"write\" lock: another process uses the image".into());
+        }
         machine.record.started = incarnation;
         machine.record.token = token;
         if machine.hypervisor.refuses_start {
             return Err("exit code 1: cannot set up guest memory: Cannot allocate memory".into());
-        }
-        if machine.process.is_some() {
-            return Err("exit code 1: Failed to get \"write\" lock: another process uses the image".into());
         }
         machine.process =
             Some(Process { pid, incarnation, state: ProcessState::Running, dying: false, since: now });

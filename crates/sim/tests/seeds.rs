@@ -3,7 +3,7 @@
 use holdfast_sim::simulate::{Seeds, run};
 
 /// Seeds that every check runs; `HOLDFAST_SEEDS` runs more.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 10_000;
 
 #[test]
 fn random_worlds_keep_every_promise() {
