@@ -94,6 +94,7 @@ impl Run {
         self.steps += 1;
         let acts = !reaction.actions.is_empty();
         if acts && self.passes_point() {
+            self.daemon.journal.miss(); // the engine took a step that nobody will ever know of
             return;
         }
         let full = self.world.host.state_full;

@@ -104,6 +104,11 @@ impl Journal {
         }
     }
 
+    /// The engine has gone one step further than the records.
+    pub(crate) const fn miss(&mut self) {
+        self.broken = true;
+    }
+
     /// Notes that quiet time was skipped.
     pub(crate) fn pass(&mut self, now: Timestamp) {
         self.records.push(Record::Passed(now));

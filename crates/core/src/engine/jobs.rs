@@ -189,6 +189,10 @@ impl Engine {
         vm.look = (0, now);
         vm.view.look_away();
         let isolating = vm.isolated.map(|isolated| isolated.incident);
+        let resets = |job: &Job| job.goal == Goal::Do(Operation::Reset) && job.step == Step::Doing;
+        if vm.job.as_ref().is_some_and(resets) {
+            vm.view.begin_boot(now, BootCause::Reset); // if it was done, nobody heard of it, and the guest boots
+        }
         let job = vm.job.take().and_then(|job| job.incident()).filter(|id| Some(*id) != isolating);
         if let Some(incident) = job.and_then(|id| self.edit(id)) {
             let why = "the daemon was restarted meanwhile".to_owned();

@@ -151,6 +151,11 @@ impl Engine {
         if vm.power == Power::Unknown {
             return Some((now + LOOK_SOON, "it is looked at first".into())); // something was broken off (I9)
         }
+        let dead = matches!(vm.power, Power::Off(_));
+        if remedy.is_destructive() && !dead && !self.view.trusts_silence(now) {
+            // What was true before we slept or were away may have passed: first we hear what is true now (I10, S17).
+            return Some((self.view.doubt_until(), "what is true now is heard first".into()));
+        }
         let wider = incident.app().is_some() && vm.incident.is_some();
         if wider && matches!(remedy, Remedy::ResetGuest | Remedy::RestartVm) {
             return Some((now + LOOK_EVERY, "a wider fault is suspected".into()));
