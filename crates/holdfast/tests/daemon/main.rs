@@ -7,3 +7,4 @@ mod json;
 mod lab;
 mod quiet;
 mod reload;
+mod user;
