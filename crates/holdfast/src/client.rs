@@ -52,15 +52,29 @@ impl ClientError {
     /// The cause and the way out, for people.
     pub fn advice(&self) -> (Option<String>, &str) {
         match self {
-            Self::NotThere { source, .. } => (
-                Some(source.to_string()),
-                "start it with `holdfast run`, or name its state folder with --state DIR",
-            ),
+            Self::NotThere { source, .. } => not_there(source.kind()),
             Self::Refused(refusal) => (Some(refusal.cause.clone()), &refusal.hint),
             Self::Late => (None, "it may be overloaded; its log tells more"),
             Self::Http(_) | Self::Strange(_) => (None, "is it the same version? its log tells more"),
         }
     }
+}
+
+/// Why nobody was reached, and the way out.
+fn not_there(kind: std::io::ErrorKind) -> (Option<String>, &'static str) {
+    use std::io::ErrorKind;
+    let start = "start it with `holdfast run`, or name its state folder with --state DIR";
+    let known = [
+        (ErrorKind::NotFound, "there is no such socket: no daemon runs with that state folder", start),
+        (ErrorKind::ConnectionRefused, "nobody listens there: the daemon that did has ended", start),
+        (
+            ErrorKind::PermissionDenied,
+            "the socket is for the daemon's own user alone",
+            "ask as that user, mostly with `sudo holdfast ..`",
+        ),
+    ];
+    let found = known.into_iter().find(|(one, ..)| *one == kind);
+    found.map_or_else(|| (Some(kind.to_string()), start), |(_, cause, hint)| (Some(cause.into()), hint))
 }
 
 impl Client {

@@ -293,7 +293,12 @@ impl<A: Actors> Decider<A> {
                 before.into_iter().for_each(|(_, reaction)| self.release(reaction));
                 self.release(reaction);
             }
-            Recorded::Written(_) if quiet => self.publish(&reaction),
+            Recorded::Written(_) if quiet => {
+                self.publish(&reaction);
+                if self.recorder.flush_due().is_some_and(|due| due <= now) {
+                    self.sync(); // also where one signal follows the other
+                }
+            }
             Recorded::Written(n) => {
                 self.unsafe_yet.push_back((n, reaction));
                 self.sync();

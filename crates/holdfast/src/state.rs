@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ pub enum StateError {
         /// The user of this program.
         user: u32,
     },
-    /// Others may enter it.
+    /// Others may look into it.
     #[error("the state folder `{}` is open to other users (mode {mode:03o})", path.display())]
     Exposed {
         /// The folder.
@@ -123,7 +123,9 @@ impl StateError {
                 "choose an empty or new folder with `--state DIR`".into()
             }
             Self::ForeignOwner { owner, .. } => format!("run as user {owner}, or choose `--state DIR`"),
-            Self::Exposed { path, .. } => format!("look who changed it, then `chmod 700 {}`", path.display()),
+            Self::Exposed { path, .. } => {
+                format!("look who changed it, then `chmod go-rw {}`", path.display())
+            }
             Self::Version { .. } | Self::Disk { .. } => {
                 "see that the disk has room and can be written, then start again".into()
             }
@@ -198,7 +200,8 @@ impl StateFolder {
     }
 }
 
-/// Whether it is a folder of ours that no other user may enter.
+/// Whether it is a folder of ours that no other user may look into. As root, others may pass through: QEMU runs
+/// as a user of its own, in a folder of its own further down. All else in it is closed to others by itself.
 fn examine(path: &Path) -> Result<(), StateError> {
     let path = path.to_owned();
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -217,8 +220,13 @@ fn examine(path: &Path) -> Result<(), StateError> {
     if owner != user {
         return Err(StateError::ForeignOwner { path, owner, user });
     }
-    if mode & 0o077 != 0 {
+    if mode & 0o066 != 0 {
         return Err(StateError::Exposed { path, mode });
+    }
+    if rustix::process::geteuid().is_root() && mode & 0o011 != 0o011 {
+        let through = std::fs::Permissions::from_mode(mode | 0o011);
+        let told = |source| StateError::Disk { doing: "let QEMU's user pass through", path, source };
+        return folder.set_permissions(through).map_err(told);
     }
     Ok(())
 }
@@ -285,7 +293,7 @@ mod tests {
     use super::*;
     use crate::journal::{Beginning, Journal, Limits, OpenError};
     use holdfast_core::time::Timestamp;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     fn refused(path: &Path) -> StateError {
         let Err(error) = StateFolder::open(path) else { panic!("it should be refused") };
@@ -302,9 +310,12 @@ mod tests {
             assert_eq!(state.boot().len(), 36);
             assert_eq!((state.newer(), state.path()), (None, path.as_path()));
             assert!(state.damage().is_none());
-            for folder in [path.clone(), path.join(JOURNAL), path.join(LEASES)] {
+            for folder in [path.join(JOURNAL), path.join(LEASES)] {
                 assert_eq!(std::fs::metadata(folder).unwrap().mode() & 0o777, 0o700);
             }
+            let root = rustix::process::geteuid().is_root();
+            let mode = std::fs::metadata(&path).unwrap().mode() & 0o777;
+            assert_eq!(mode, if root { 0o711 } else { 0o700 }, "nobody else looks into it");
         }
     }
 

@@ -152,7 +152,7 @@ fn the_example_configuration_is_right_but_for_what_this_machine_lacks() {
 fn a_wrong_configuration_is_refused_with_file_line_and_hint_and_exit_code_2() {
     let folder = empty();
     std::fs::write(folder.path().join("holdfast.toml"), "[vm.orders]\ndsik = \"x\"\n").unwrap();
-    for words in [&["check"][..], &["run"], &["status"]] {
+    for words in [&["check"][..], &["run"]] {
         let output = holdfast(folder.path(), words);
         let said = err(&output);
         assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
@@ -161,6 +161,24 @@ fn a_wrong_configuration_is_refused_with_file_line_and_hint_and_exit_code_2() {
     let json = holdfast(folder.path(), &["check", "--json"]);
     assert_eq!(json.status.code(), Some(2));
     assert_eq!(serde_json::from_str::<Value>(&out(&json)).unwrap()["v"], 1);
+}
+
+#[test]
+fn a_daemon_is_found_by_its_file_whatever_else_is_wrong_in_it() {
+    let folder = empty();
+    std::fs::write(folder.path().join("holdfast.toml"), "state = \"here\"\n[vm.orders]\ndsik = \"x\"\n")
+        .unwrap();
+    let output = holdfast(folder.path(), &["status"]);
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    assert!(
+        err(&output).contains("here/holdfast.sock") && !err(&output).contains("dsik"),
+        "{}",
+        err(&output)
+    );
+    std::fs::write(folder.path().join("holdfast.toml"), "state = \"here\n").unwrap();
+    let output = holdfast(folder.path(), &["status"]);
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+    assert!(err(&output).contains("holdfast.toml:1"), "not even its place can be told: {}", err(&output));
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //! machine is nobody on the host.
 
 use super::process::read_small;
+use super::spec::QemuVm;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A local user. Users that only a network directory knows are not found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,23 @@ pub struct Account {
     pub uid: u32,
     /// The number of its first group.
     pub gid: u32,
+}
+
+/// A file or a folder that is closed to a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// Which.
+    pub path: PathBuf,
+    /// The mode that opens it.
+    pub lets: &'static str,
+}
+
+impl Barrier {
+    /// The command that opens it, for people.
+    #[must_use]
+    pub fn way_out(&self) -> String {
+        format!("chmod {} {}", self.lets, self.path.display())
+    }
 }
 
 /// Whose QEMU it is when the configuration names nobody and the daemon is root.
@@ -36,18 +54,21 @@ impl Account {
         self
     }
 
-    /// Whether it gets to `path` and may read it, as far as owner, group and mode tell.
+    /// What keeps it from reading `path`, as far as owner, group and mode tell.
     #[must_use]
-    pub fn may_read(&self, path: &Path) -> bool {
-        self.is_allowed(path, 4) && path.parent().is_none_or(|folder| self.may_enter(folder))
+    pub fn kept_from_reading(&self, path: &Path) -> Option<Barrier> {
+        let outside = path.parent().and_then(|folder| self.kept_from_entering(folder));
+        let closed = || Barrier { path: path.to_owned(), lets: "o+r" };
+        outside.or_else(|| (!self.is_allowed(path, 4)).then(closed))
     }
 
-    /// Whether it gets to what is in `folder`, as far as owner, group and mode tell.
+    /// What keeps it from getting to what is in `folder`: the outermost closed one.
     #[must_use]
-    pub fn may_enter(&self, folder: &Path) -> bool {
+    pub fn kept_from_entering(&self, folder: &Path) -> Option<Barrier> {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let Ok(folder) = folder.canonicalize() else { return false };
-        folder.ancestors().all(|folder| self.is_allowed(folder, 1))
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let closed = folder.ancestors().filter(|folder| !self.is_allowed(folder, 1)).last()?;
+        Some(Barrier { path: closed.to_owned(), lets: "o+x" })
     }
 
     fn is_allowed(&self, path: &Path, bit: u32) -> bool {
@@ -59,6 +80,30 @@ impl Account {
         };
         self.uid == 0 || meta.mode() >> shift & bit != 0
     }
+}
+
+/// What keeps this user from running a VM: its disk's folder, its kernel, or one of these files.
+pub fn barrier<'a>(
+    account: &Account,
+    vm: &'a QemuVm,
+    files: impl Iterator<Item = &'a Path>,
+) -> Option<Barrier> {
+    let kernel = vm.kernel.iter().flat_map(|kernel| std::iter::once(&kernel.image).chain(&kernel.initrd));
+    let mut files = kernel.map(PathBuf::as_path).chain(files);
+    let folder = vm.disk.parent().and_then(|folder| account.kept_from_entering(folder));
+    folder.or_else(|| files.find_map(|file| account.kept_from_reading(file)))
+}
+
+/// Why QEMU would run as root for this VM, if it would: the user that it cannot run as, and what is in the
+/// way. For what can be told before a start.
+#[must_use]
+pub fn why_root(vm: &QemuVm) -> Option<(&'static str, Barrier)> {
+    if !rustix::process::geteuid().is_root() || vm.user.is_some() {
+        return None;
+    }
+    let known = DEFAULTS.iter().find_map(|name| Some((*name, Account::named(name).ok()??)));
+    let (name, account) = known?;
+    barrier(&account, vm, std::iter::empty()).map(|barrier| (name, barrier))
 }
 
 /// The number of a group; `None` if there is no such group.
@@ -103,17 +148,23 @@ mod tests {
         let file = folder.path().join("image");
         std::fs::write(&file, "").unwrap();
         let stranger = Account { name: "stranger".into(), uid: 3_999_999, gid: 3_999_999 };
+        let barrier = |path: &Path, lets| Some(Barrier { path: path.to_owned(), lets });
+        let kept = |path: &Path| stranger.kept_from_reading(path);
         let open = |path: &Path, mode| {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         };
         open(&file, 0o644);
         open(folder.path(), 0o755);
-        assert!(stranger.may_read(&file));
+        assert_eq!(kept(&file), None);
         open(folder.path(), 0o700);
-        assert!(!stranger.may_read(&file));
+        assert_eq!(kept(&file), barrier(folder.path(), "o+x"));
         open(folder.path(), 0o711);
         open(&file, 0o640);
-        assert!(!stranger.may_read(&file));
-        assert!(!stranger.may_read(&folder.path().join("missing")));
+        assert_eq!(kept(&file), barrier(&file, "o+r"));
+        assert_eq!(
+            kept(&file).map(|barrier| barrier.way_out()),
+            Some(format!("chmod o+r {}", file.display()))
+        );
+        assert!(kept(&folder.path().join("missing")).is_some());
     }
 }

@@ -60,13 +60,14 @@ impl Fleet {
     pub fn take_on(&self, vms: Vec<QemuVm>, restarts: Restarts) -> Result<BTreeSet<VmName>, DriverError> {
         let mut fresh = BTreeMap::new();
         let starts = Starts::now();
+        make_folder(&self.run_folder, 0o711)?;
         for vm in vms.iter().filter(|vm| self.known(&vm.name).is_none()) {
             let folder = RunFolder::of(&self.run_folder, &vm.name);
             if folder.control().as_os_str().len() > SOCKET_PATH {
                 let why = format!("its sockets would have too long a path: {}", folder.control().display());
                 return Err(DriverError::Refused { what: "watch over", vm: vm.name.clone(), why });
             }
-            make_folder(folder.path())?;
+            make_folder(folder.path(), 0o711)?;
             let machine = Machine::open(vm.clone(), folder, self.out.clone(), &starts);
             fresh.insert(vm.name.clone(), Arc::new(machine));
         }

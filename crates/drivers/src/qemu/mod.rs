@@ -31,6 +31,7 @@ mod start;
 pub mod untrusted;
 pub mod wire;
 
+pub use account::{Barrier, why_root};
 pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
 
 use crate::{Driver, DriverError, Glimpse, Injection, Places, Question};
@@ -41,6 +42,7 @@ use holdfast_core::policy::Ability;
 use holdfast_core::subject::{AppName, VmName};
 use machine::Machine;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +79,7 @@ impl Qemu {
         let (out, seen) = mpsc::channel(SEEN);
         let fleet = Fleet::new(run_folder, out);
         fleet.take_on(vms, restarts)?;
-        make_folder(&evidence_folder)?;
+        make_folder(&evidence_folder, 0o700)?;
         Ok(Self { fleet, evidence: evidence_folder, seen: Mutex::new(seen) })
     }
 
@@ -119,9 +121,11 @@ impl Qemu {
     }
 }
 
-fn make_folder(folder: &Path) -> Result<(), DriverError> {
+/// Makes a folder that only we may look into, and with `0o711` others pass through. One that is there gets that mode.
+fn make_folder(folder: &Path, mode: u32) -> Result<(), DriverError> {
     let told = |source| DriverError::Io { what: format!("make the folder {}", folder.display()), source };
-    std::fs::create_dir_all(folder).map_err(told)
+    std::fs::create_dir_all(folder).map_err(told)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).map_err(told)
 }
 
 #[async_trait]

@@ -259,19 +259,18 @@ fn account_for(
     }
     for name in account::DEFAULTS {
         let Some(account) = find(name)?.map(grouped) else { continue };
-        let kernel = vm.kernel.iter().flat_map(|k| std::iter::once(&k.image).chain(&k.initrd));
-        let device = (engine == Engine::Kvm).then(|| Path::new("/dev/kvm"));
-        let below = disk.iter().skip(1).map(|layer| &layer.path);
-        let mut needed = kernel.chain(below).map(AsRef::as_ref).chain(device);
         if tap.as_ref().is_some_and(|owner| owner.trim().parse() != Ok(account.uid)) {
             tracing::warn!(vm = %vm.name, user = name, "QEMU runs as root: the tap interface is not that user's");
             return Ok(None);
         }
-        let beyond = needed.find(|path| !account.may_read(path));
-        let folders = [vm.disk.parent(), Some(folder.path())];
-        let beyond = beyond.or_else(|| folders.into_iter().flatten().find(|path| !account.may_enter(path)));
-        let Some(beyond) = beyond else { return Ok(Some(account)) };
-        tracing::warn!(vm = %vm.name, user = name, path = %beyond.display(), "QEMU runs as root: that user cannot read what it needs");
+        let device = (engine == Engine::Kvm).then(|| Path::new("/dev/kvm"));
+        let below = disk.iter().skip(1).map(|layer| layer.path.as_path());
+        let barrier = account::barrier(&account, vm, below.chain(device));
+        let Some(barrier) = barrier.or_else(|| account.kept_from_entering(folder.path())) else {
+            return Ok(Some(account));
+        };
+        let way_out = barrier.way_out();
+        tracing::warn!(vm = %vm.name, user = name, way_out, "QEMU runs as root: that user cannot reach what it needs");
         return Ok(None);
     }
     Ok(None)

@@ -8,6 +8,7 @@ use crate::events::Event;
 use crate::reload::{ReloadError, Reloads};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -117,7 +118,20 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/vms/{vm}/drills/{fault}/{step}", post(inject))
         .route("/api/v1/vms/{vm}/{wish}", post(command))
         .layer(DefaultBodyLimit::max(BODY_MOST))
+        .layer(axum::middleware::map_response(refuse_in_our_words))
         .with_state(api)
+}
+
+/// What was refused before any of us saw it, as a body that is no JSON, is refused in the same shape.
+async fn refuse_in_our_words(response: Response) -> Response {
+    let status = response.status();
+    let ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if ours || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let cause = status.canonical_reason().unwrap_or("it is refused").to_lowercase();
+    let hint = "docs/json.md tells what can be asked, and how".to_owned();
+    Refused(status, "cannot answer".into(), cause, hint).into_response()
 }
 
 async fn health(State(api): State<Api>) -> Result<Json<serde_json::Value>, Refused> {

@@ -2,11 +2,11 @@
 
 use super::paint::{Tone, tint};
 use super::{CliError, Exit, Place, print_json};
-use crate::config::default_state;
+use crate::config::Config;
 use crate::disk::Folder;
 use crate::journal;
 use crate::state::JOURNAL;
-use holdfast_drivers::qemu::accel;
+use holdfast_drivers::qemu::{accel, why_root};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,8 +42,16 @@ impl Finding {
 
 /// Looks at everything Holdfast needs. Exit code 1 if something is missing.
 pub fn doctor(place: &Place, json: bool) -> Result<Exit, CliError> {
-    let findings =
-        vec![qemu(), qemu_img(), acceleration(), user(), room(place), journal(place), pressure(), systemd()];
+    let findings = vec![
+        qemu(),
+        qemu_img(),
+        acceleration(),
+        user(place),
+        room(place),
+        journal(place),
+        pressure(),
+        systemd(),
+    ];
     if json {
         print_json(&findings)?;
     } else {
@@ -98,16 +106,25 @@ fn acceleration() -> Finding {
     }
 }
 
-fn user() -> Finding {
+/// Whom QEMU runs as: with a configuration, for each of its VMs.
+fn user(place: &Place) -> Finding {
     if !rustix::process::geteuid().is_root() {
         let hint = "QEMU runs as you; run the daemon as root to give QEMU a user of its own";
         return Finding::new("permissions", Health::Weak, "you are not root", Some(hint));
+    }
+    let vms = Config::load(&place.file()).map(|loaded| loaded.config.vms).unwrap_or_default();
+    let kept = vms.values().find_map(|vm| Some((&vm.spec.name, why_root(&vm.spec)?)));
+    if let Some((vm, (user, barrier))) = kept {
+        let found =
+            format!("QEMU of vm {vm} runs as root: {} is closed to user {user}", barrier.path.display());
+        let hint = format!("`{}`, or move its files: QEMU then runs as {user}", barrier.way_out());
+        return Finding::new("permissions", Health::Weak, found, Some(&hint));
     }
     Finding::new("permissions", Health::Fine, "root: QEMU gets a user of its own", None)
 }
 
 fn room(place: &Place) -> Finding {
-    let named = place.state.clone().or_else(default_state).unwrap_or_else(|| PathBuf::from("/"));
+    let named = place.state_folder().unwrap_or_else(|_| PathBuf::from("/"));
     let folder = named.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(folder) {
         Ok(disk) => {
@@ -123,7 +140,7 @@ fn room(place: &Place) -> Finding {
 
 /// Reads the whole journal, if there is one.
 fn journal(place: &Place) -> Finding {
-    let named = place.state.clone().or_else(default_state).unwrap_or_else(|| PathBuf::from("/"));
+    let named = place.state_folder().unwrap_or_else(|_| PathBuf::from("/"));
     if !named.join(JOURNAL).is_dir() {
         return Finding::new("journal", Health::Fine, "none yet", None);
     }

@@ -319,7 +319,7 @@ impl Place {
     /// The way to the daemon: of the named state folder, of the configuration, or of the default folder.
     fn client(&self) -> Result<Client, CliError> {
         if self.state.is_none() && (self.config.is_some() || self.file().exists()) {
-            return Ok(Client::new(&self.load()?.0.socket));
+            return Ok(Client::new(&Config::places(&self.file())?.1));
         }
         Ok(Client::new(&config::socket_in(&self.state_folder()?)))
     }
@@ -330,7 +330,7 @@ impl Place {
             return Ok(std::path::absolute(state).unwrap_or_else(|_| state.clone()));
         }
         if self.config.is_some() || self.file().exists() {
-            return Ok(self.load()?.0.state);
+            return Ok(Config::places(&self.file())?.0);
         }
         config::default_state().ok_or_else(|| CliError::Said {
             error: "cannot tell which daemon is meant".into(),

@@ -80,7 +80,8 @@ pub fn render_vm(vm: &VmDoc) -> String {
             tint(Tone::Dim, &format!("{address}{answered}"))
         ));
     }
-    for channel in Channel::ALL {
+    let rests = vm.state == "stopped" && vm.incident.is_none(); // then no channel has anything to say
+    for channel in Channel::ALL.into_iter().filter(|_| !rests) {
         let Some(seen) = vm.channels.get(channel.name()) else { continue };
         let word = tint(Tone::of(&seen.state), &format!("{:8}", seen.state));
         text.push_str(&format!("    {:12}{word}{}\n", channel.name(), tint(Tone::Dim, &seen.detail)));

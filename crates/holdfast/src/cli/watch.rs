@@ -107,7 +107,8 @@ fn tinted(status: &StatusDoc) -> Text<'static> {
                 Span::styled(app.state.clone(), tone(&app.state)),
             ]));
         }
-        for channel in holdfast_core::signal::Channel::ALL {
+        let rests = vm.state == "stopped" && vm.incident.is_none();
+        for channel in holdfast_core::signal::Channel::ALL.into_iter().filter(|_| !rests) {
             let Some(seen) = vm.channels.get(channel.name()) else { continue };
             lines.push(Line::from(vec![
                 Span::raw(format!("    {:12}", channel.name())),

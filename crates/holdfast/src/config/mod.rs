@@ -110,6 +110,24 @@ impl Config {
         })
     }
 
+    /// The state folder and the socket that a file names, whatever else is wrong with it: a daemon that runs
+    /// goes on with what it had, and can be asked while its file is being edited.
+    ///
+    /// # Errors
+    /// Everything that is wrong, if it is so wrong that not even these can be told.
+    pub fn places(path: &Path) -> Result<(PathBuf, PathBuf), ConfigErrors> {
+        let (text, problems, folder) = (Self::read(path)?, Problems::default(), folder_of(path));
+        let found = file::parse(&text, &problems).and_then(|table| {
+            let top = Section::new("the top level".into(), 0..0, table.get_ref(), settings::TOP, &problems);
+            let (period, patterns) = (top.time("period"), Cell::new(0));
+            let (folder, problems) = (folder.as_path(), &problems);
+            let frame = Frame { folder, period, period_place: None, user: None, patterns, problems };
+            let (state, socket) = places(&top, &frame, &Surroundings::here());
+            state.zip(socket)
+        });
+        found.ok_or_else(|| ConfigErrors(problems.into_remarks(&path.to_string_lossy(), &text)))
+    }
+
     /// Reads and checks what is to replace `running`, which was made from the same origin.
     ///
     /// # Errors

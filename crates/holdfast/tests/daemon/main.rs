@@ -2,8 +2,11 @@
 //!
 //! Some tests start a real QEMU on an empty disk. Every process is ended by its number when its test ends.
 
+mod api;
 mod json;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod many;
 mod quiet;
 mod reload;
+mod user;

@@ -66,6 +66,13 @@ impl Quiet {
         self.until("the daemon answers", |quiet| quiet.say(&["vm", "list"]).status.success());
     }
 
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let mut daemon = self.daemon.take().expect("it runs");
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
     /// Ends the daemon in order.
     pub fn stop(&mut self) {
         let mut daemon = self.daemon.take().expect("it runs");

@@ -34,7 +34,7 @@ fn what_is_added_removed_and_changed_comes_into_force_and_is_told() {
 #[test]
 fn a09_a_wrong_file_changes_nothing_and_is_told_as_check_tells_it() {
     let daemon = Quiet::running(&vm("a", ""));
-    daemon.until("it runs", |daemon| !daemon.vm("a")["incarnation"].is_null());
+    daemon.until("it runs", |daemon| daemon.vm("a")["pid"].is_u64());
     let before = daemon.vm("a");
     daemon.write(&[vm("a", "cpus = 100\n[vm.a.recover]\ntrise = 2\n"), vm("b", IDLE)].concat());
     let (answer, check) = (daemon.say(&["reload"]), daemon.say(&["check"]));
