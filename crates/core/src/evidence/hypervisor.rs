@@ -144,13 +144,20 @@ impl HypervisorView {
             let text = format!("the guest's watchdog ran out {} ago", lasted(lens, at));
             push(Kind::WatchdogFired, at, lens.now, lens.aged(at, WATCHDOG_HALF_LIFE), text);
         }
-        if self.resets.len() >= LOOP_RESETS {
+        if self.resets.len() >= LOOP_RESETS && self.loops_on(lens) {
             let since = self.resets.front().copied().unwrap_or(lens.now);
             let text =
                 format!("the guest reset itself {} times in {}", self.resets.len(), lasted(lens, since));
             push(Kind::ResetsAgain, since, lens.now, FULL, text);
         }
         self.speak_disk(lens, &mut push);
+    }
+
+    /// The next reset is not overdue: a guest that has stopped resetting itself is in no loop any more.
+    fn loops_on(&self, lens: &Lens) -> bool {
+        let (Some(first), Some(last)) = (self.resets.front(), self.resets.back()) else { return false };
+        let turns = u32::try_from(self.resets.len() - 1).unwrap_or(1).max(1);
+        lens.now.since(*last) <= last.since(*first) / turns * 2 + lens.fresh
     }
 
     fn speak_state(
