@@ -31,27 +31,92 @@ pub async fn watch(client: &Client) -> Result<Exit, CliError> {
 
 async fn live(client: &Client, terminal: &mut DefaultTerminal) -> Result<Exit, CliError> {
     let io = |source| CliError::Io { what: "draw on the terminal".into(), source };
+    let mut place = Place::default();
     loop {
         let status: Result<StatusDoc, _> = client.get("/api/v1/status").await;
         let events: Vec<Event> = client.get("/api/v1/events?limit=200").await.unwrap_or_default();
-        terminal
-            .draw(|frame| draw(frame, status.as_ref().map_err(ToString::to_string), &events))
-            .map_err(io)?;
-        if pressed_quit(REFRESH).map_err(io)? {
-            return Ok(Exit::Fine);
+        let asked = std::time::Instant::now();
+        loop {
+            let shown = status.as_ref().map_err(ToString::to_string);
+            terminal.draw(|frame| draw(frame, shown, &events, &mut place)).map_err(io)?;
+            let Some(left) = REFRESH.checked_sub(asked.elapsed()) else { break };
+            match pressed(left).map_err(io)? {
+                Some(Pressed::Quit) => return Ok(Exit::Fine),
+                Some(Pressed::Move(by)) => place.go(by),
+                None => {}
+            }
         }
     }
 }
 
-fn pressed_quit(patience: Duration) -> std::io::Result<bool> {
-    if !event::poll(patience)? {
-        return Ok(false);
-    }
-    Ok(matches!(event::read()?, Key::Key(key) if key.code == KeyCode::Char('q') || key.code == KeyCode::Esc
-        || (key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL))))
+/// Which line of the status is at the top.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    top: usize,
+    /// Lines there are, and lines that fit.
+    lines: usize,
+    room: usize,
 }
 
-fn draw(frame: &mut Frame<'_>, status: Result<&StatusDoc, String>, events: &[Event]) {
+impl Place {
+    /// Goes up or down, and no further than there is something to see.
+    fn go(&mut self, by: Step) {
+        let page = self.room.saturating_sub(1).max(1);
+        self.top = match by {
+            Step::Up => self.top.saturating_sub(1),
+            Step::Down => self.top + 1,
+            Step::PageUp => self.top.saturating_sub(page),
+            Step::PageDown => self.top + page,
+            Step::Top => 0,
+            Step::Bottom => self.lines,
+        };
+        self.fit(self.lines, self.room);
+    }
+
+    fn fit(&mut self, lines: usize, room: usize) {
+        (self.lines, self.room) = (lines, room);
+        self.top = self.top.min(lines.saturating_sub(room));
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Top,
+    Bottom,
+}
+
+enum Pressed {
+    Quit,
+    Move(Step),
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "of all keys there are only these are ours")]
+fn pressed(patience: Duration) -> std::io::Result<Option<Pressed>> {
+    if !event::poll(patience)? {
+        return Ok(None);
+    }
+    let Key::Key(key) = event::read()? else { return Ok(None) };
+    let step = match key.code {
+        KeyCode::Char('q') | KeyCode::Esc => return Ok(Some(Pressed::Quit)),
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+            return Ok(Some(Pressed::Quit));
+        }
+        KeyCode::Up | KeyCode::Char('k') => Step::Up,
+        KeyCode::Down | KeyCode::Char('j') => Step::Down,
+        KeyCode::PageUp => Step::PageUp,
+        KeyCode::PageDown | KeyCode::Char(' ') => Step::PageDown,
+        KeyCode::Home => Step::Top,
+        KeyCode::End => Step::Bottom,
+        _ => return Ok(None),
+    };
+    Ok(Some(Pressed::Move(step)))
+}
+
+fn draw(frame: &mut Frame<'_>, status: Result<&StatusDoc, String>, events: &[Event], place: &mut Place) {
     let [above, below, foot] =
         Layout::vertical([Constraint::Fill(3), Constraint::Fill(2), Constraint::Length(1)])
             .areas(frame.area());
@@ -59,12 +124,17 @@ fn draw(frame: &mut Frame<'_>, status: Result<&StatusDoc, String>, events: &[Eve
         Ok(status) => tinted(status),
         Err(why) => Text::styled(format!("{why}: trying again"), Style::new().fg(Color::Red)),
     };
-    frame.render_widget(Paragraph::new(body).block(Block::bordered().title(" holdfast ")), above);
+    place.fit(body.lines.len(), usize::from(above.height.saturating_sub(2)));
+    let more = place.lines.saturating_sub(place.top + place.room);
+    let below_it = if more > 0 { format!(" {more} more lines below ") } else { String::new() };
+    let block = Block::bordered().title(" holdfast ").title_bottom(below_it);
+    let top = u16::try_from(place.top).unwrap_or(u16::MAX);
+    frame.render_widget(Paragraph::new(body).block(block).scroll((top, 0)), above);
     let room = usize::from(below.height.saturating_sub(2));
     let lines: Vec<Line<'_>> = events.iter().rev().take(room).rev().map(event_line).collect();
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" what happened ")), below);
-    let foot_text = Span::styled(" q quit", Style::new().add_modifier(Modifier::DIM));
-    frame.render_widget(Paragraph::new(foot_text), foot);
+    let keys = if place.lines > place.room { " q quit  up/down, page up/down move" } else { " q quit" };
+    frame.render_widget(Paragraph::new(Span::styled(keys, Style::new().add_modifier(Modifier::DIM))), foot);
 }
 
 fn tone(word: &str) -> Style {
@@ -83,7 +153,9 @@ fn tinted(status: &StatusDoc) -> Text<'static> {
         Span::raw(format!("host {}  ", status.host)),
         Span::styled(status.mode.clone(), tone(&status.mode)),
     ])];
-    for vm in &status.vms {
+    // What is not well comes first, so that it is seen among hundreds.
+    let (sick, well): (Vec<_>, Vec<_>) = status.vms.iter().partition(|vm| vm.incident.is_some());
+    for vm in sick.into_iter().chain(well) {
         let incident = vm.incident.map(|id| format!("  incident #{id}")).unwrap_or_default();
         lines.push(Line::default());
         lines.push(Line::from(vec![
@@ -95,6 +167,7 @@ fn tinted(status: &StatusDoc) -> Text<'static> {
             )),
             Span::styled(incident, Style::new().fg(Color::Red)),
         ]));
+        lines.extend(vm.note.as_ref().map(|note| Line::raw(format!("  {note}"))));
         if let Some(isolated) = &vm.isolated {
             lines.push(Line::from(vec![
                 Span::styled("  isolated ", Style::new().fg(Color::Red)),
@@ -127,4 +200,24 @@ fn event_line(event: &Event) -> Line<'static> {
         Span::styled(format!("{:10}", event.step), tone(&event.step)),
         Span::raw(event.text.clone()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_goes_no_further_than_there_is_something_to_see() {
+        let mut place = Place::default();
+        place.fit(25, 10);
+        let mut go = |by| {
+            place.go(by);
+            place.top
+        };
+        assert_eq!([go(Step::Up), go(Step::Down), go(Step::PageDown), go(Step::PageDown)], [0, 1, 10, 15]);
+        assert_eq!([go(Step::Down), go(Step::PageUp), go(Step::Bottom), go(Step::Top)], [15, 6, 15, 0]);
+        go(Step::Bottom);
+        place.fit(5, 10);
+        assert_eq!(place.top, 0, "what became shorter is seen whole");
+    }
 }
