@@ -128,6 +128,17 @@ impl Inbox {
     }
 }
 
+/// Nobody is told that something was accepted which the end of this daemon would undo (I5, I8).
+fn not_recorded(answers: Vec<Answer>, why: &str) -> Vec<Answer> {
+    let doubt = || {
+        format!(
+            "it holds now, but is not on record: if the daemon ends before it can write, it forgets it ({why})"
+        )
+    };
+    let told = |answer: Answer| Answer { refused: answer.refused.or_else(|| Some(doubt())), ..answer };
+    answers.into_iter().map(told).collect()
+}
+
 /// Waits for the end of a sync, if one is under way.
 async fn ended(syncing: &mut Option<JoinHandle<Synced>>) -> Result<Synced, JoinError> {
     match syncing {
@@ -237,7 +248,7 @@ impl<A: Actors> Decider<A> {
         self.cannot_record(&Reaction::default(), why);
         for (_, reaction) in std::mem::take(&mut self.unsafe_yet) {
             self.cannot_record(&reaction, why);
-            self.answer(reaction.answers);
+            self.answer(not_recorded(reaction.answers, why));
         }
     }
 
@@ -280,7 +291,7 @@ impl<A: Actors> Decider<A> {
                 let why = crate::act::chain(&cause);
                 self.lose(&why);
                 self.cannot_record(&reaction, &why);
-                return self.answer(reaction.answers);
+                return self.answer(not_recorded(reaction.answers, &why));
             }
         };
         if self.desk.mute.take().is_some() {

@@ -216,3 +216,16 @@ async fn what_the_disk_loses_is_never_begun_and_the_next_segment_begins_anew_i7_
     world.until(|world| world.notes.begun() == [3, 4]).await;
     world.end().await;
 }
+
+#[tokio::test]
+async fn nobody_is_told_that_something_was_accepted_which_a_crash_would_undo_i5_i8() {
+    let world = World::begin();
+    world.until(|world| world.syncs() == 1).await;
+    let asked = world.ask_of_b(Wish::MaintenanceOn { until: None }).await;
+    assert!(world.b_is_maintained().await);
+    world.gate.turn(Door::Broken);
+    let refused = asked.await.unwrap().refused.expect("its record was lost");
+    assert!(refused.contains("not on record"), "{refused}");
+    assert!(world.b_is_maintained().await, "it holds as long as this daemon lives");
+    world.end().await;
+}
