@@ -87,7 +87,7 @@ kinds! {
     /// The guest's file systems have room and take writes.
     FsFine: Agent, 0.97;
     /// A file system of the guest is full.
-    FsFull: Agent, 1e-4;
+    FsFull: Agent, 1e-5;
     /// The guest's root file system refuses writes.
     FsReadOnly: Agent, 1e-5;
     /// The guest has next to no memory left.
