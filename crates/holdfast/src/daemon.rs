@@ -24,6 +24,7 @@ use holdfast_core::time::Timestamp;
 use holdfast_drivers::qemu::{Qemu, QemuVm};
 use holdfast_drivers::{Driver, DriverError};
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,7 +65,8 @@ impl DaemonError {
     }
 }
 
-/// Runs until it is told to stop (SIGTERM, SIGINT). SIGHUP has it read its configuration again.
+/// Runs until it is told to stop (SIGTERM, SIGINT). SIGHUP has it read its configuration again; in a terminal it
+/// means that the terminal is gone, and stops it, too.
 pub fn run(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
@@ -190,7 +192,12 @@ async fn obey_signals(stop: CancellationToken, reloads: Reloads) {
         tokio::select! {
             _ = term.recv() => break,
             _ = int.recv() => break,
-            _ = hangup.recv() => drop(reloads.ask("SIGHUP").await), // what came of it is in the log
+            _ = hangup.recv() => {
+                if std::io::stdin().is_terminal() {
+                    break; // the terminal it was started in was closed
+                }
+                drop(reloads.ask("SIGHUP").await); // what came of it is in the log
+            }
         }
     }
     stop.cancel();
