@@ -1,10 +1,10 @@
 //! Ends what was started, whatever happens: after ctrl-c everything that waits unwinds, and what it holds is
 //! ended by its own `Drop`; what is left after that is ended here, by process id, and so are control groups.
 
-use crate::lab::{Lab, signal, vms_of};
+use crate::lab::{Lab, remove_groups, signal, vms_of};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,17 +109,5 @@ pub fn sweep() {
         }
         remove_groups(&folder.join("state/run"));
         let _gone = std::fs::remove_dir_all(&folder); // its own `Drop` was first, as a rule
-    }
-}
-
-/// The control groups that a killed daemon leaves behind.
-fn remove_groups(root: &Path) {
-    let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let family = hierarchy.path().join(&family);
-        for member in std::fs::read_dir(&family).into_iter().flatten().flatten() {
-            let _others_there = std::fs::remove_dir(member.path());
-        }
-        let _none_there = std::fs::remove_dir(&family);
     }
 }

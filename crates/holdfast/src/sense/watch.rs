@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 /// One question to hypervisor or agent takes at most so long.
@@ -33,6 +33,10 @@ const QUESTION: Duration = Duration::from_secs(1);
 const LONG_QUESTION: Duration = Duration::from_secs(2);
 /// How full the guest's disks are, and how much memory is left, is asked this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// What is wrong with an application shows within this time; so long it is looked at closely each time it fails ...
+const LOOK_CLOSELY: Duration = Duration::from_secs(10);
+/// ... and after that this often: sooner than what was seen inside grows old.
+const LOOK_NOW_AND_THEN: Duration = Duration::from_secs(5);
 /// Questions to one application that may be on their way at a time.
 const ASKED_MOST: usize = 2;
 /// Signs of the host that may wait; it is asked about once a second.
@@ -219,7 +223,7 @@ impl Eye {
     /// The agent, once a period, and at once when an application fails.
     async fn agent(self, apps: Vec<(AppName, AppConfig)>) {
         let mut ticker = self.ticker(self.period);
-        let mut health = tokio::time::Instant::now();
+        let mut health = Instant::now();
         loop {
             let closer = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -233,7 +237,7 @@ impl Eye {
             if !answered {
                 continue;
             }
-            let due = closer || health <= tokio::time::Instant::now();
+            let due = closer || health <= Instant::now();
             // Disks before services: a full one explains what ails them.
             if due {
                 self.ask(&Question::Disks).await;
@@ -243,7 +247,7 @@ impl Eye {
             }
             if due {
                 self.ask(&Question::Health).await;
-                health = tokio::time::Instant::now() + HEALTH_EVERY;
+                health = Instant::now() + HEALTH_EVERY;
             }
         }
     }
@@ -279,6 +283,7 @@ impl Eye {
         let mut ticker = self.ticker(self.period);
         let mut asked = FuturesUnordered::new();
         let (mut turn, mut answered) = (0_u64, 0);
+        let mut closer = Closer::default();
         // A write would meet that of the one before, and a program of the user's is not run twice at a time.
         let alone = app.write || matches!(app.probe, Probe::Command { .. });
         let most = if alone { 1 } else { ASKED_MOST };
@@ -296,9 +301,13 @@ impl Eye {
                 }
                 Some((of, incarnation, sign)) = asked.next() => {
                     match sign {
-                        AppSign::Answered { .. } => answered = answered.max(of),
+                        AppSign::Answered { .. } => {
+                            answered = answered.max(of);
+                            closer.answered(incarnation);
+                        }
                         AppSign::Failed { .. } if of < answered => continue,
-                        AppSign::Failed { .. } => self.look_closer.notify_one(),
+                        AppSign::Failed { .. } if closer.is_due(incarnation) => self.look_closer.notify_one(),
+                        AppSign::Failed { .. } => {}
                     }
                     self.tell_of(incarnation, Some(&name), Seen::Application(sign)).await;
                 }
@@ -366,6 +375,30 @@ impl Eye {
                 self.tell_of(incarnation, None, Seen::Network(sign)).await;
             }
         }
+    }
+}
+
+/// When to ask the guest about an application that fails: each time while it has only just answered, else now and
+/// then. A guest that boots, or comes back, has better things to do than to answer us each second.
+#[derive(Default)]
+struct Closer {
+    answered: Option<(Incarnation, Instant)>,
+    looked: Option<Instant>,
+}
+
+impl Closer {
+    fn answered(&mut self, incarnation: Incarnation) {
+        self.answered = Some((incarnation, Instant::now()));
+    }
+
+    fn is_due(&mut self, incarnation: Incarnation) -> bool {
+        let fresh = |(of, at): (Incarnation, Instant)| of == incarnation && at.elapsed() < LOOK_CLOSELY;
+        let rested = self.looked.is_none_or(|at| at.elapsed() >= LOOK_NOW_AND_THEN);
+        let due = rested || self.answered.is_some_and(fresh);
+        if due {
+            self.looked = Some(Instant::now());
+        }
+        due
     }
 }
 

@@ -269,6 +269,20 @@ impl Drop for Lab {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
+        remove_groups(&self.state().join("run"));
+    }
+}
+
+/// Removes the control groups that a killed daemon leaves behind. `root` is the folder of its run folders.
+pub fn remove_groups(root: &Path) {
+    let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
+    let groups = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(groups).into_iter().flatten().flatten().map(|entry| entry.path());
+    for family in hierarchies.chain([groups.to_owned()]).map(|hierarchy| hierarchy.join(&family)) {
+        for member in fs::read_dir(&family).into_iter().flatten().flatten() {
+            let _others_there = fs::remove_dir(member.path());
+        }
+        let _none_there = fs::remove_dir(&family);
     }
 }
 
