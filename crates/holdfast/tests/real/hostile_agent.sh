@@ -38,7 +38,7 @@ case $1 in
   old) while :; do printf '\377{"return": 7}\n{"return": {}, "id": 7}\n'; usleep 20000; done >&3 ;;
   drip) while :; do printf '{'; sleep 1; printf '"'; sleep 1; done >&3 ;;
   junk) while :; do printf '\377\033]0;owned\007\033[31m\033[2J\n\r\b\200\376\n'; usleep 20000; done >&3 ;;
-  lies) lie >&3 ;;
+  lies) while :; do lie >&3; usleep 20000; done ;; # the port reads as ended whenever the host lets go of it
   '')
     open_port
     for kind in endless deep numbers old drip junk; do for_a_while $kind 7; done
