@@ -16,7 +16,8 @@ usage: build.sh [--cache DIR] [--print-id] [--quiet]
 Builds the PostgreSQL demo guest, or finds it already built, and prints its folder.
 
   --cache DIR   where packages and guests are kept
-                (default: $HOLDFAST_CACHE, else $XDG_CACHE_HOME/holdfast, else ~/.cache/holdfast)
+                (default: $HOLDFAST_CACHE; for root /var/cache/holdfast, where QEMU's own user can read it;
+                else $XDG_CACHE_HOME/holdfast, else ~/.cache/holdfast)
   --print-id    print the name that the guest has or would get, and build nothing
   --quiet       no progress on the error output
 
@@ -707,7 +708,9 @@ lock() {
 
 main() {
   work='' files='' trouble='' quiet='' id_only='' unshared=${HOLDFAST_GUEST_UNSHARED-}
-  cache=${HOLDFAST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/holdfast}
+  cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/holdfast
+  ((EUID)) || cache=/var/cache/holdfast
+  cache=${HOLDFAST_CACHE:-$cache}
   while (($#)); do
     case $1 in
       --cache) cache=${2:?"--cache needs a folder"} && shift ;;

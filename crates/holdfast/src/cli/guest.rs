@@ -53,15 +53,22 @@ fn tempdir() -> std::io::Result<PathBuf> {
     Ok(folder)
 }
 
+/// Where the build script keeps what it builds.
+fn cache() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    if let Some(folder) = variable("HOLDFAST_CACHE") {
+        return Some(folder);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Some("/var/cache/holdfast".into());
+    }
+    let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    caches.map(|caches| caches.join("holdfast"))
+}
+
 /// The demo VM for a first configuration, if its image was built before.
 pub fn found() -> Option<FoundVm> {
-    let home = std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        cache
-            .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))
-            .map(|c| c.join("holdfast"))
-    })?;
-    let built = std::fs::read_dir(home.join("guest")).ok()?;
+    let built = std::fs::read_dir(cache()?.join("guest")).ok()?;
     let mut folders: Vec<PathBuf> =
         built.flatten().map(|entry| entry.path()).filter(|path| whole(path)).collect();
     folders.sort_by_key(|folder| folder.metadata().and_then(|meta| meta.modified()).ok());
