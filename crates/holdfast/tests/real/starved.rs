@@ -26,6 +26,13 @@ fn healed(lab: &Lab, faults: &[&str]) -> Value {
     named(lab).unwrap_or_default()
 }
 
+/// Something was done, and nothing more than a reset. How much it takes is up to the guest: its kernel may end
+/// what starved it before the database is restarted.
+fn ended_inside(incident: &Value) -> bool {
+    let remedies = remedies_of(incident);
+    !remedies.is_empty() && remedies.iter().all(|remedy| ["restart-app", "reset-guest"].contains(remedy))
+}
+
 #[test]
 fn a_fork_bomb_and_a_memory_hog_are_named_and_healed_with_every_row_there_r12() {
     let _turn = turn();
@@ -37,15 +44,15 @@ fn a_fork_bomb_and_a_memory_hog_are_named_and_healed_with_every_row_there_r12() 
     let bombed = healed(&lab, &["GuestHung", "GuestOutOfMemory"]);
     lab.wait_well(BOOT);
     rows.wait_for_more(&lab);
-    assert_eq!(remedies_of(&bombed).last(), Some(&"reset-guest"), "{}", lab.story());
-    assert_eq!(Start::of(&lab, "orders"), start, "a reset ends it, nothing more is needed: {}", lab.story());
+    assert!(ended_inside(&bombed), "{}", lab.story());
+    assert_eq!(Start::of(&lab, "orders"), start, "nothing more than a reset is needed: {}", lab.story());
     told(&lab, &["vm", "release", "orders"]);
 
     lab.in_guest("orders", MEMORY_HOG);
     let starved = healed(&lab, &["GuestOutOfMemory", "GuestPanicked"]);
     lab.wait_well(BOOT);
     rows.wait_for_more(&lab);
-    assert_eq!(remedies_of(&starved).last(), Some(&"reset-guest"), "{}", lab.story());
+    assert!(ended_inside(&starved), "{}", lab.story());
     assert_eq!(Start::of(&lab, "orders"), start, "{}", lab.story());
 
     rows.all_there(&lab);
