@@ -125,10 +125,7 @@ impl Engine {
         let (Some(wide), Some(heir)) = (vm.incident, vm.app_incidents.values().next().copied()) else {
             return;
         };
-        let since = self.incidents.get(&wide).map(|incident| incident.times.down_since);
-        if let (Some(since), Some(heir)) = (since, self.incidents.get_mut(&heir)) {
-            heir.times.down_since = heir.times.down_since.min(since);
-        }
+        self.inherit_outage(wide, heir);
         self.tell(wide, "note", format!("that is over; what is still down is {heir}"));
         self.close(wide, name, Resolution::Absorbed(heir));
     }

@@ -88,11 +88,16 @@ impl Engine {
             self.stop_automatic_job(name, None);
         }
         for narrow in absorbed {
-            let since = self.incidents.get(&narrow).map(|incident| incident.times.down_since);
-            if let (Some(since), Some(incident)) = (since, self.incidents.get_mut(&id)) {
-                incident.times.down_since = incident.times.down_since.min(since);
-            }
+            self.inherit_outage(narrow, id);
             self.close(narrow, name, Resolution::Absorbed(id));
+        }
+    }
+
+    /// One incident takes over from another: users have been without service since the earlier of the two.
+    pub(super) fn inherit_outage(&mut self, from: IncidentId, to: IncidentId) {
+        let since = self.incidents.get(&from).map(|incident| incident.times.down_since);
+        if let (Some(since), Some(heir)) = (since, self.incidents.get_mut(&to)) {
+            heir.times.down_since = heir.times.down_since.min(since);
         }
     }
 
