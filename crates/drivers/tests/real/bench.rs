@@ -94,17 +94,23 @@ impl Bench {
         }
     }
 
-    /// Waits until something is seen that fits.
+    /// Waits until something is seen that fits; fails with what was seen instead, and with the console.
     pub async fn until(&self, qemu: &Qemu, what: &str, fits: impl Fn(&Seen) -> bool) -> Glimpse {
+        let mut instead = Vec::new();
         let wait = async {
             loop {
                 let glimpse = qemu.next_event().await;
                 if fits(&glimpse.seen) {
                     return glimpse;
                 }
+                instead.push(glimpse.seen);
             }
         };
-        tokio::time::timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{what} was not seen"))
+        if let Ok(glimpse) = tokio::time::timeout(LONG, wait).await {
+            return glimpse;
+        }
+        let console = qemu.places(&self.name).console.map(std::fs::read_to_string);
+        panic!("{what} was not seen, but {instead:?}; the console says: {console:?}")
     }
 
     pub async fn counters(&self, qemu: &Qemu) -> Counters {
