@@ -1,7 +1,6 @@
 //! The run record: what a restarted daemon must know to adopt a VM that runs, and the highest incarnation
 //! and token ever seen (I3). Small, checksummed, versioned, written whole or not at all.
 
-use super::launch::Format;
 use super::process::ProcessId;
 use super::spec::Forward;
 use holdfast_core::lease::{Incarnation, Token};
@@ -16,6 +15,8 @@ use std::path::{Path, PathBuf};
 const VERSION: u32 = 1;
 /// A record larger than this is not ours.
 const MOST: u64 = 64 * 1024;
+/// So many raw disks are remembered: a VM has one, and few VMs ever get another.
+const DISKS_MOST: usize = 8;
 
 /// What is kept of one VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,10 +33,10 @@ pub struct Record {
     pub cgroup: Option<PathBuf>,
     /// The ports that were chosen for it, kept from start to start.
     pub ports: Vec<Port>,
-    /// The layout of the disk at its first start. A guest that writes a qcow2 head into a raw disk changes
-    /// nothing (A31).
+    /// The disks that were raw when they were started, the newest last. A guest that writes a qcow2 head into a
+    /// raw disk changes nothing (A31).
     #[serde(default)]
-    pub format: Option<Format>,
+    pub raw: Vec<PathBuf>,
 }
 
 /// A port of the host that leads to a port of the guest.
@@ -84,6 +85,13 @@ pub enum RecordError {
 }
 
 impl Record {
+    /// Remembers that this disk was raw when it was started.
+    pub fn remember_raw(&mut self, disk: &Path) {
+        self.raw.retain(|known| known != disk);
+        self.raw.push(disk.to_owned());
+        self.raw.drain(..self.raw.len().saturating_sub(DISKS_MOST));
+    }
+
     /// Reads a record; an empty one if there is none.
     ///
     /// # Errors
@@ -171,8 +179,8 @@ mod tests {
     fn record() -> Record {
         let process = Some(ProcessId { pid: 7, start: 99, boot: "b".into() });
         let ports = vec![Port { listen: "127.0.0.1:5".parse().unwrap(), guest: 5432 }];
-        let (cgroup, format) = (Some("/sys/fs/cgroup/x".into()), Some(Format::Qcow2));
-        Record { incarnation: Incarnation(3), token: Token(9), process, cgroup, ports, format }
+        let (cgroup, raw) = (Some("/sys/fs/cgroup/x".into()), vec!["/disk".into()]);
+        Record { incarnation: Incarnation(3), token: Token(9), process, cgroup, ports, raw }
     }
 
     #[test]
@@ -182,6 +190,16 @@ mod tests {
         assert_eq!(Record::read(&path).unwrap(), Record::default());
         record().write(&path).unwrap();
         assert_eq!(Record::read(&path).unwrap(), record());
+    }
+
+    #[test]
+    fn the_newest_raw_disks_are_remembered_once_each() {
+        let mut record = Record::default();
+        for n in [0, 1, 2, 1, 3, 4, 5, 6, 7, 8, 9] {
+            record.remember_raw(Path::new(&format!("/{n}")));
+        }
+        let newest = ["/2", "/1", "/3", "/4", "/5", "/6", "/7", "/8", "/9"];
+        assert_eq!(record.raw, newest[1..].iter().map(PathBuf::from).collect::<Vec<_>>());
     }
 
     #[test]

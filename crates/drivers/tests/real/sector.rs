@@ -424,3 +424,31 @@ async fn a_saved_memory_goes_on_where_it_was_and_is_not_lived_twice() {
     bench.until_it_writes(&qemu).await;
     bench.power_off(&qemu, &lease).await;
 }
+
+#[tokio::test]
+async fn a_raw_disk_that_claims_to_be_qcow2_is_refused_and_another_disk_is_not() {
+    let mut bench = bench(); // A31
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    drop(qemu);
+    let convert = |to: &str| {
+        let mut command = std::process::Command::new("qemu-img");
+        command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(bench.path("disk")).arg(bench.path(to));
+        assert!(command.status().expect("qemu-img, package qemu-utils").success());
+    };
+    convert("other");
+    convert("same");
+    std::fs::rename(bench.path("same"), bench.path("disk")).unwrap();
+
+    let qemu = bench.open().await;
+    let lease = bench.lease();
+    let refused = qemu.perform(&bench.name, &Order::Start { lease }, LONG).await.unwrap_err();
+    assert!(refused.to_string().contains("was raw and now claims to be qcow2"), "{refused}");
+    drop(qemu);
+    let qemu = bench.open_as(QemuVm { disk: bench.path("other"), ..bench.vm() }).await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
