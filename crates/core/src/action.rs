@@ -184,6 +184,12 @@ pub enum Ended {
         /// Why, for people.
         why: String,
     },
+    /// It was certainly not done, because somebody else has what it needs, as a disk: once that is free it can
+    /// be done. This costs no try.
+    Blocked {
+        /// Who has what, for people.
+        why: String,
+    },
     /// Nobody knows: look, never repeat blindly (I9).
     Unknown {
         /// Why, for people.

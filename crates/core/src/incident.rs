@@ -201,6 +201,8 @@ pub enum AttemptResult {
     Done,
     /// It did not help, or could not be done.
     Failed(String),
+    /// It was not done: somebody else has what it needs.
+    Blocked(String),
     /// Nobody knows whether it was done (I9).
     Unknown(String),
 }
@@ -213,6 +215,7 @@ impl AttemptResult {
             Self::Running => "running",
             Self::Done => "done",
             Self::Failed(_) => "failed",
+            Self::Blocked(_) => "blocked",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -337,8 +340,7 @@ impl Incident {
     /// This remedy is only tried once more, as often before: that needs no new line in the story.
     #[must_use]
     pub fn tries_again(&self, remedy: Remedy) -> bool {
-        let times = self.attempts.iter().rev().take_while(|a| a.remedy == remedy).count();
-        remedy == Remedy::ResumeIo && times >= 1
+        self.repeated(remedy) >= 1
     }
 
     /// What went well after a remedy of which nobody knows whether it was done, was that remedy's work.
@@ -353,14 +355,21 @@ impl Incident {
     /// The attempt under way is such a repetition.
     #[must_use]
     pub fn tried_before(&self, remedy: Remedy) -> bool {
-        let times = self.attempts.iter().rev().take_while(|a| a.remedy == remedy).count();
-        remedy == Remedy::ResumeIo && times >= 2
+        self.repeated(remedy) >= 2
+    }
+
+    /// How often in a row, up to now, this remedy was tried where that cost no try.
+    fn repeated(&self, remedy: Remedy) -> usize {
+        let free = |a: &Attempt| remedy == Remedy::ResumeIo || matches!(a.result, AttemptResult::Blocked(_));
+        let ended = self.attempts.iter().rev().skip_while(|a| a.result == AttemptResult::Running);
+        let running =
+            self.attempts.last().is_some_and(|a| a.remedy == remedy && a.result == AttemptResult::Running);
+        usize::from(running) + ended.take_while(|a| a.remedy == remedy && free(a)).count()
     }
 
     /// Begins an attempt. Of a remedy that is tried again and again only the first and the last are kept.
     pub fn begin_attempt(&mut self, now: Timestamp, remedy: Remedy) {
-        let same = self.attempts.iter().rev().take_while(|a| a.remedy == remedy).count();
-        if remedy == Remedy::ResumeIo && same >= 2 {
+        if self.repeated(remedy) >= 2 {
             self.attempts.pop();
         }
         let result = AttemptResult::Running;

@@ -113,6 +113,8 @@ pub enum Next {
     Finished,
     /// Certainly not done.
     Failed(String),
+    /// Certainly not done, because somebody else is in the way.
+    Blocked(String),
     /// Nobody knows; look.
     Unknown(String),
 }
@@ -195,7 +197,9 @@ impl Job {
             // Evidence is worth three seconds, not the service: without it we go on.
             (Step::Capturing, _) => self.after_capture(power),
             (Step::Asking, Ended::Done(_)) => self.await_end(now),
-            (Step::Asking, Ended::Failed { .. } | Ended::Unknown { .. }) => cut_if_on(power),
+            (Step::Asking, Ended::Failed { .. } | Ended::Blocked { .. } | Ended::Unknown { .. }) => {
+                cut_if_on(power)
+            }
             (Step::CuttingPower, Ended::Done(Fact::Died(proof))) => self.died(power, proof),
             (Step::Claiming, Ended::Done(Fact::Leased(lease))) => {
                 Next::Ask(Step::Starting(lease.clone()), Order::Start { lease: lease.clone() }, START)
@@ -205,18 +209,19 @@ impl Job {
                 Next::Finished
             }
             (Step::Starting(lease), Ended::Failed { why }) => {
-                // The driver says so only when no process is left: that incarnation is used up and dead.
-                let (vm, incarnation) = (lease.vm.clone(), lease.incarnation);
-                let refused = crate::lease::Death::StartRefused;
-                *power = Power::Off(DeathProof::witnessed(vm, incarnation, refused));
+                *power = never_ran(lease);
                 Next::Failed(why.clone())
             }
+            (Step::Starting(lease), Ended::Blocked { why }) => {
+                *power = never_ran(lease);
+                Next::Blocked(why.clone())
+            }
             (Step::Doing | Step::Releasing, Ended::Done(_)) => Next::Finished,
-            (Step::Claiming, Ended::Failed { why }) => {
+            (Step::Claiming, Ended::Failed { why } | Ended::Blocked { why }) => {
                 *power = Power::Unknown; // the store knows of another incarnation, or cannot be written
                 Next::Unknown(why.clone())
             }
-            (_, Ended::Failed { why }) => Next::Failed(why.clone()),
+            (_, Ended::Failed { why } | Ended::Blocked { why }) => Next::Failed(why.clone()),
             (_, Ended::Unknown { why }) => {
                 *power = Power::Unknown;
                 Next::Unknown(why.clone())
@@ -269,6 +274,12 @@ impl Job {
     pub fn after_grace(&self, power: &Power) -> Next {
         cut_if_on(power)
     }
+}
+
+/// A refused start. The driver says so only when no process is left: that incarnation is used up and dead.
+fn never_ran(lease: &Lease) -> Power {
+    let (vm, incarnation) = (lease.vm.clone(), lease.incarnation);
+    Power::Off(DeathProof::witnessed(vm, incarnation, crate::lease::Death::StartRefused))
 }
 
 fn perform(lease: &Lease, operation: Operation) -> Order {

@@ -151,6 +151,16 @@ pub enum DriverError {
         /// Why not, for people, with the way out where there is one.
         why: String,
     },
+    /// Somebody else has what it needs. It was certainly not done, and can be done once that is free.
+    #[error("cannot {what} vm `{vm}`: {why}")]
+    Blocked {
+        /// What was asked.
+        what: &'static str,
+        /// Of which VM.
+        vm: VmName,
+        /// Who has what, for people.
+        why: String,
+    },
     /// No answer in time: nobody knows whether it was done.
     #[error("{what} of vm `{vm}` did not end within {limit:?}")]
     Late {

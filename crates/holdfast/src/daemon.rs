@@ -8,6 +8,7 @@ use crate::api::{self, Api, ListenError};
 use crate::clock::Clock;
 use crate::config::{AppConfig, Config, Origin};
 use crate::decide::{Decider, Desk, Inbox};
+use crate::drill::Keeper;
 use crate::events::Ring;
 use crate::journal::OpenError;
 use crate::lease::file::FileLeases;
@@ -98,7 +99,9 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
     let reloader = Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, config: sender, newer };
     let (reloads, reloading) = reloader.start(stop.clone());
-    let api = Api { inbox: inbox.clone(), driver, config: in_force, reloads: reloads.clone() };
+    let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
+    tokio::spawn(drills.run(stop.clone()));
+    let api = Api { inbox: inbox.clone(), driver, config: in_force, reloads: reloads.clone(), keeper };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]); // nobody listens outside systemd

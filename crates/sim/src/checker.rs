@@ -113,7 +113,10 @@ impl Checker {
                         self.unclear.insert(vm);
                     }
                     (Ended::Done(Fact::Found(found)), _) => self.looked(found, outcome.action, world),
-                    (Ended::Unknown { .. } | Ended::Done(_) | Ended::Failed { .. }, _) => {}
+                    (
+                        Ended::Unknown { .. } | Ended::Done(_) | Ended::Failed { .. } | Ended::Blocked { .. },
+                        _,
+                    ) => {}
                 }
             }
             Input::Command(command) => self.answered(now, command, reaction),
@@ -269,7 +272,11 @@ impl Checker {
         if isolation {
             return; // it brings nothing back, and so costs no try
         }
-        let second_half = matches!(action.order, Order::Start { .. }) && self.half_way.remove(vm);
+        let starts = matches!(action.order, Order::Start { .. });
+        if starts && machine.taken {
+            return; // somebody else has its disk: that is no try
+        }
+        let second_half = starts && self.half_way.remove(vm);
         if matches!(action.order, Order::PowerOff { .. }) {
             self.half_way.insert(vm.clone());
         }

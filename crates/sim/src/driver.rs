@@ -84,6 +84,9 @@ impl Run {
         }
         match effect {
             Effect::Done(fact) => self.end_flight(flight, Ended::Done(fact), Duration::ZERO),
+            Effect::Failed(Refusal::Blocked(why)) => {
+                self.end_flight(flight, Ended::Blocked { why }, Duration::ZERO);
+            }
             Effect::Failed(why) => {
                 let why = why.to_string();
                 self.end_flight(flight, Ended::Failed { why }, Duration::ZERO);

@@ -211,6 +211,10 @@ phrases! {
         Fails: "fails", undone by Works;
         /// It works again.
         Works: "works";
+        /// While the VM does not run, another process opens its image for writing.
+        Taken: "is taken by another process", undone by Free;
+        /// That process has closed it.
+        Free: "is free";
     }
 }
 

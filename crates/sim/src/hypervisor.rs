@@ -30,6 +30,8 @@ pub(crate) enum Refusal {
     Stale(String),
     /// Nothing runs.
     NotRunning,
+    /// Somebody else has what it needs.
+    Blocked(String),
     /// Anything else.
     Refused(String),
 }
@@ -39,7 +41,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Stale(why) => write!(f, "an old order: {why}"),
             Self::NotRunning => f.write_str("it does not run"),
-            Self::Refused(why) => f.write_str(why),
+            Self::Blocked(why) | Self::Refused(why) => f.write_str(why),
         }
     }
 }
@@ -229,6 +231,9 @@ impl World {
         let old = lease.token <= machine.record.token || lease.incarnation <= machine.record.started;
         if burned || (old && !is(Mutant::IgnoresToken) && !is(Mutant::ReusesIncarnation)) {
             return Err(Refusal::Stale("its lease is not the newest".into()));
+        }
+        if machine.taken {
+            return Err(Refusal::Blocked("the image is in use by process 4711 (qemu-img)".into()));
         }
         if self.host.state_full {
             return Err(Refusal::Refused("cannot write the run record: no space left on device".into()));

@@ -60,6 +60,8 @@ pub(crate) struct Machine {
     pub(crate) guest: Guest,
     pub(crate) cable: bool,
     pub(crate) storage: bool,
+    /// Another process has its image open for writing, wherever the VM itself has not.
+    pub(crate) taken: bool,
     pub(crate) unkillable: bool,
     pub(crate) slow_death: bool,
     /// The end of its process is told late.
@@ -90,6 +92,7 @@ impl Machine {
             guest: Guest::new(setup),
             cable: true,
             storage: true,
+            taken: false,
             unkillable: false,
             slow_death: setup.large,
             unnoticed: false,
@@ -167,7 +170,7 @@ impl Machine {
     /// Its users are served, and nothing at all is wrong with it.
     pub(crate) fn is_well(&self) -> bool {
         let h = &self.hypervisor;
-        let watched = !h.mute && !h.says_running && !h.refuses_start;
+        let watched = !h.mute && !h.says_running && !h.refuses_start && !self.taken;
         let steady = !self.guest.busy && !self.guest.frozen && self.guest.life == crate::guest::Life::Up;
         !self.is_ill() && self.executes() && watched && steady && self.quirks.is_empty()
     }

@@ -259,7 +259,7 @@ fn happening(random: &mut Random, vm: &VmSetup) -> Happening {
             None => Happening::Guest(name, GuestFault::Hangs),
         },
         66..69 => Happening::Cable(name, CableFault::Unplugged),
-        69..72 => Happening::Disk(name, DiskFault::Fails),
+        69..72 => Happening::Disk(name, *random.pick(DISK)),
         72..77 => {
             let quirk = *random.pick(&[Quirk::Fails, Quirk::Unanswered, Quirk::Lost, Quirk::Late]);
             Happening::Order((*random.pick(ORDERS)).to_owned(), name, quirk)
@@ -300,6 +300,7 @@ const PROCESS: &[ProcessFault] = &[
     ProcessFault::CannotDie,
     ProcessFault::DiesSlowly,
 ];
+const DISK: &[DiskFault] = &[DiskFault::Fails, DiskFault::Fails, DiskFault::Fails, DiskFault::Taken];
 const HYPERVISOR: &[HypervisorFault] = &[
     HypervisorFault::Mute,
     HypervisorFault::Mute,

@@ -39,8 +39,14 @@ impl World {
             }
             Happening::Disk(vm, fault) => {
                 let Some(vm) = at(vm) else { return };
-                self.machines[vm].storage = *fault == DiskFault::Works;
-                self.use_storage_soon(vm);
+                match fault {
+                    DiskFault::Taken => self.machines[vm].taken = true,
+                    DiskFault::Free => self.machines[vm].taken = false,
+                    DiskFault::Fails | DiskFault::Works => {
+                        self.machines[vm].storage = *fault == DiskFault::Works;
+                        self.use_storage_soon(vm);
+                    }
+                }
             }
             Happening::Order(order, vm, quirk) => {
                 let Some(vm) = at(vm) else { return };
@@ -229,7 +235,7 @@ impl World {
                 self.strike_process(vm, ProcessFault::CanDie);
             }
             let machine = &mut self.machines[vm];
-            (machine.storage, machine.unnoticed) = (true, false);
+            (machine.storage, machine.taken, machine.unnoticed) = (true, false, false);
             machine.quirks.clear();
             machine.guest.boot_fault = None;
             (machine.guest.disk_full, machine.guest.busy, machine.guest.frozen) = (false, false, false);

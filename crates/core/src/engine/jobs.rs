@@ -19,6 +19,10 @@ const APP_SETTLES: Duration = Duration::from_secs(30);
 /// The same after storage or network came back.
 const VM_SETTLES: Duration = Duration::from_secs(20);
 
+/// What somebody else has is tried for again after this at first, and after this at the latest.
+const ROOM_SOON: Duration = Duration::from_secs(2);
+const ROOM_LATER: Duration = Duration::from_secs(15);
+
 /// How long evidence is waited for when the hypervisor itself is silent.
 const SHORT_CAPTURE: Duration = Duration::from_millis(500);
 
@@ -26,6 +30,8 @@ const SHORT_CAPTURE: Duration = Duration::from_millis(500);
 enum End {
     Done,
     Failed(String),
+    /// Failed because somebody else is in the way.
+    Blocked(String),
     Unknown(String),
 }
 
@@ -94,6 +100,7 @@ impl Engine {
             }
             Next::Finished => self.end_job(name, End::Done),
             Next::Failed(why) => self.end_job(name, End::Failed(why)),
+            Next::Blocked(why) => self.end_job(name, End::Blocked(why)),
             Next::Unknown(why) => self.end_job(name, End::Unknown(why)),
         }
     }
@@ -136,7 +143,11 @@ impl Engine {
         let now = self.now;
         if let Some(incident) = self.edit(id) {
             incident.times.isolated.get_or_insert(now);
-            incident.tell(now, "isolate", format!("dead for certain: {proof}"));
+            let text = format!("dead for certain: {proof}");
+            if incident.story.iter().rfind(|line| line.step == "isolate").is_none_or(|line| line.text != text)
+            {
+                incident.tell(now, "isolate", text);
+            }
         }
     }
 
@@ -209,7 +220,7 @@ impl Engine {
         if let Power::On(lease) = &vm.power {
             vm.ran = Some(lease.clone());
         }
-        if let (Step::Starting(_), End::Failed(why)) = (&job.step, &end) {
+        if let (Step::Starting(_), End::Failed(why) | End::Blocked(why)) = (&job.step, &end) {
             vm.view.start_failed(self.now, why.clone());
         }
         if job.goal == Goal::Look {
@@ -226,7 +237,7 @@ impl Engine {
         }
         let came = match &end {
             End::Done => Came::Done,
-            End::Failed(why) => Came::Failed(why),
+            End::Failed(why) | End::Blocked(why) => Came::Failed(why),
             End::Unknown(why) => Came::Unknown(why),
         };
         self.after_isolation(name, &job, &came);
@@ -259,7 +270,7 @@ impl Engine {
     fn after_look(&mut self, name: &VmName, end: &End) {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
-        if let End::Failed(why) | End::Unknown(why) = end {
+        if let End::Failed(why) | End::Blocked(why) | End::Unknown(why) = end {
             let wait = Duration::from_secs(1 << vm.look.0.min(5)).min(LONGEST_LOOK_WAIT);
             vm.look = (vm.look.0 + 1, now + wait);
             vm.waits_for = Some(format!("its state is not clear: {why}"));
@@ -297,7 +308,7 @@ impl Engine {
                 incident.times.isolated.get_or_insert(now);
                 incident.times.recovered = Some(now);
                 incident.phase = Phase::Verifying { deadline };
-                if !incident.tried_before(remedy) {
+                if remedy.is_destructive() || !incident.tried_before(remedy) {
                     incident.tell(now, "recover", format!("{remedy} done, watching whether it helps"));
                 }
             }
@@ -308,6 +319,14 @@ impl Engine {
                 incident.fail_attempt(now, why);
                 incident.phase = Phase::Suspected;
             }
+            End::Blocked(why) => {
+                if !incident.tried_before(remedy) {
+                    incident.tell(now, "recover", format!("{remedy} has to wait: {why}"));
+                }
+                incident.end_attempt(now, AttemptResult::Blocked(why.clone()));
+                self.take_back(id, name);
+                self.await_room(id, why);
+            }
             End::Unknown(why) => {
                 if !incident.tried_before(remedy) {
                     let text = format!("not known whether {remedy} was done: {why}; looking");
@@ -317,6 +336,14 @@ impl Engine {
                 incident.phase = Phase::Suspected;
             }
         }
+    }
+
+    /// Somebody else has what a remedy needs: it is tried again soon, and ever more rarely.
+    fn await_room(&mut self, id: IncidentId, why: String) {
+        let now = self.now;
+        let Some(incident) = self.edit(id) else { return };
+        let until = now + (now.since(incident.times.opened) / 4).clamp(ROOM_SOON, ROOM_LATER);
+        incident.phase = Phase::Waiting { until, why };
     }
 
     /// How long a recovery may take to show.

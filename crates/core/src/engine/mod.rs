@@ -215,7 +215,7 @@ impl Engine {
     }
 
     /// An attempt that was never made counts neither in the budget nor as tried.
-    fn take_back(&mut self, id: IncidentId, name: &VmName) {
+    pub(super) fn take_back(&mut self, id: IncidentId, name: &VmName) {
         let Some(incident) = self.edit(id).filter(|incident| incident.phase == Phase::Recovering) else {
             return;
         };

@@ -46,8 +46,9 @@ const TRY_AGAIN: [Duration; 3] =
     [Duration::from_millis(4), Duration::from_millis(20), Duration::from_millis(250)];
 /// How long the answer may take when an event makes us ask for the run state.
 const ASIDE: Duration = Duration::from_secs(3);
-/// How long the last words of a dead QEMU are waited for: they are in the socket already.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long the last words of a dead QEMU are waited for at most. They are in the socket already, and its end
+/// ends the wait; only a busy host is late in reading them, and a fork of QEMU could keep the socket open.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long processes that a dead QEMU left in its control group are given.
 const LEFTOVERS: Duration = Duration::from_secs(5);
 

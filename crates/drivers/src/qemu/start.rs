@@ -59,8 +59,11 @@ impl Machine {
         let Lease { incarnation, token, .. } = *lease;
         let cgroup = self.group();
         let path = cgroup.as_ref().map(|group| group.path().to_owned());
-        let (ports, format) = (ready.ports.clone(), ready.disk.first().map(|layer| layer.format));
-        let next = Record { incarnation, token, process: None, cgroup: path, ports, format };
+        let (ports, raw) = (ready.ports.clone(), record.raw);
+        let mut next = Record { incarnation, token, process: None, cgroup: path, ports, raw };
+        if let Some(disk) = ready.disk.first().filter(|disk| disk.format == Format::Raw) {
+            next.remember_raw(&disk.path);
+        }
         self.write(next.clone()).await?;
         let live = match self.launch(&ready, &next, cgroup).await {
             Ok(live) => live,
@@ -94,18 +97,18 @@ impl Machine {
     async fn prepare(&self, record: &Record) -> Result<Ready, DriverError> {
         let (spec, others) = self.spec_to_start();
         let (folder, record) = (self.folder.clone(), record.clone());
+        if let Some(holder) = self.holder().await {
+            return Err(self.blocked(&holder));
+        }
         let ready = tokio::task::spawn_blocking(move || {
-            let said = |error: ImageError| error_chain(&error);
-            let disk = image::check(&spec, &others).map_err(said)?;
-            let format = disk.first().map(|layer| layer.format);
-            if (record.format, format) == (Some(Format::Raw), Some(Format::Qcow2)) {
-                return Err(
-                    "its disk was raw and now claims to be qcow2: its guest may have written that (A31)"
-                        .into(),
-                );
-            }
-            if let Some(held) = image::holder(&spec.disk) {
-                return Err(said(held));
+            let disk = image::check(&spec, &others).map_err(|error| error_chain(&error))?;
+            let changed = |disk: &&Layer| disk.format == Format::Qcow2 && record.raw.contains(&disk.path);
+            if let Some(disk) = disk.first().filter(changed) {
+                return Err(format!(
+                    "{} was raw and now claims to be qcow2, which its guest may have written (A31); if you \
+                     converted it, give it another name",
+                    disk.path.display()
+                ));
             }
             let root = folder.path().parent().unwrap_or(Path::new("/"));
             let engine = settle(spec.accel, root)?;
@@ -157,14 +160,16 @@ impl Machine {
         deadline: Instant,
     ) -> Result<Fact, DriverError> {
         let mut life = self.life.subscribe();
-        let ended = life.wait_for(|life| !matches!(life, Life::Running(_)));
-        tokio::select! {
+        let ended = async { drop(life.wait_for(|life| !matches!(life, Life::Running(_))).await) };
+        let answer = tokio::select! {
             biased;
-            _ended = ended => return Err(self.refused(START, self.last_words())),
-            answer = live.qmp(deadline) => match answer {
-                Ok(_) => {}
-                Err(_) => return Err(self.late(START, limit)),
-            },
+            _ended = ended => None,
+            answer = live.qmp(deadline) => Some(answer),
+        };
+        match answer {
+            None => return Err(self.ended_at_once().await),
+            Some(Err(_)) => return Err(self.late(START, limit)),
+            Some(Ok(_)) => {}
         }
         if resumes {
             memory::load(self, live, deadline).await.map_err(|why| self.unknown(START, why))?;
@@ -172,15 +177,25 @@ impl Machine {
         Ok(Fact::Started { pid: live.process.pid() })
     }
 
-    /// Why QEMU ended by itself, for people.
-    fn last_words(&self) -> String {
+    /// Why QEMU ended by itself.
+    async fn ended_at_once(&self) -> DriverError {
         let said = process::read_small(&self.folder.log().to_string_lossy()).unwrap_or_default();
         let said = said.lines().rev().find(|line| !line.contains("warning:")).unwrap_or("it said nothing");
         let said = super::untrusted::tame(said, 300);
-        match image::holder(&self.spec().disk) {
-            Some(holder) if said.contains("lock") => format!("{}; QEMU said: {said}", error_chain(&holder)),
-            _ => format!("QEMU ended at once and said: {said}"),
+        match self.holder().await.filter(|_| said.contains("lock")) {
+            Some(holder) => self.blocked(&holder),
+            None => self.refused(START, format!("QEMU ended at once and said: {said}")),
         }
+    }
+
+    /// Who else has its disk open for writing.
+    async fn holder(&self) -> Option<ImageError> {
+        let disk = self.spec().disk.clone();
+        tokio::task::spawn_blocking(move || image::holder(&disk)).await.ok().flatten()
+    }
+
+    fn blocked(&self, holder: &ImageError) -> DriverError {
+        DriverError::Blocked { what: START, vm: self.name.clone(), why: error_chain(holder) }
     }
 
     /// Ends the process and proves its death; harmless if it is dead.

@@ -44,7 +44,9 @@ impl Hands {
         };
         match &ended {
             Ended::Done(_) => info!(action = action.id.0, vm = %action.vm, order, "done"),
-            Ended::Failed { why } => warn!(action = action.id.0, vm = %action.vm, order, why, "failed"),
+            Ended::Failed { why } | Ended::Blocked { why } => {
+                warn!(action = action.id.0, vm = %action.vm, order, why, "failed")
+            }
             Ended::Unknown { why } => warn!(action = action.id.0, vm = %action.vm, order, why, "not known"),
         }
         let outcome = Input::Outcome(Outcome { action: action.id, ended });
@@ -101,6 +103,7 @@ fn ended(result: Result<Fact, DriverError>) -> Ended {
     match result {
         Ok(fact) => Ended::Done(fact),
         Err(cause) if cause.is_unknown() => Ended::Unknown { why: chain(&cause) },
+        Err(cause @ DriverError::Blocked { .. }) => Ended::Blocked { why: chain(&cause) },
         Err(cause) => Ended::Failed { why: chain(&cause) },
     }
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// The largest body anybody may send (I18).
 const BODY_MOST: usize = 64 * 1024;
@@ -41,6 +41,8 @@ pub struct Api {
     pub config: watch::Receiver<Arc<Config>>,
     /// Where a new configuration is asked for.
     pub reloads: Reloads,
+    /// Who is told what a drill puts in and takes back.
+    pub keeper: mpsc::Sender<(VmName, drill::Told)>,
 }
 
 impl Api {
@@ -376,12 +378,18 @@ async fn inject(
         let cause = format!("{nothing}: the vm has no application with a port");
         return Err(refuse(StatusCode::CONFLICT, cause, "configure one with a `probe`"));
     };
+    if step != "undo" {
+        let _ = api.keeper.send((name.clone(), drill::Told::In(*drill, aim))).await; // it stops with us
+    }
     for injection in injections {
         if let Err(error) = api.driver.inject(&name, &injection).await {
             let nothing = if error.is_unknown() { "nobody knows whether it was done" } else { nothing };
             let cause = format!("{nothing}: {}", crate::act::chain(&error));
             return Err(refuse(StatusCode::BAD_GATEWAY, cause, "`holdfast doctor` tells what is missing"));
         }
+    }
+    if step == "undo" {
+        let _ = api.keeper.send((name, drill::Told::Out(*drill))).await;
     }
     Ok(Json(serde_json::json!({ "v": V, "ok": true })))
 }

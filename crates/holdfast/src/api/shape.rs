@@ -349,7 +349,9 @@ impl Wall<'_> {
 
     fn remedy(&self, attempt: &holdfast_core::incident::Attempt) -> RemedyDoc {
         let why = match &attempt.result {
-            AttemptResult::Failed(why) | AttemptResult::Unknown(why) => Some(why.clone()),
+            AttemptResult::Failed(why) | AttemptResult::Blocked(why) | AttemptResult::Unknown(why) => {
+                Some(why.clone())
+            }
             AttemptResult::Running | AttemptResult::Done => None,
         };
         RemedyDoc {

@@ -4,9 +4,11 @@
 //! drill's own client wrote and saw acknowledged are counted afterwards: none may be missing.
 
 mod faults;
+mod keeper;
 mod run;
 mod writer;
 
 pub use faults::{ALL, Aim, Drill, find};
+pub use keeper::{Keeper, Told};
 pub use run::{DrillError, Progress, Report, run, wait_until_well};
 pub use writer::{Reach, Writer, reach};
