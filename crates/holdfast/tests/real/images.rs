@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Ends, Start, Writers, lives, start_of, told, turn, untouched_for};
+use crate::hands::{Ends, Start, Writers, lives, start_of, turn, untouched_for};
 use crate::lab::{BOOT, Lab, SOON, vms_of};
 use std::fs;
 use std::os::unix::net::UnixListener;
