@@ -3,6 +3,7 @@
 //! Holds where a password is, never the password: that is read when it is needed, and never shown.
 
 use holdfast_core::time::Duration;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +16,7 @@ pub struct AppConfig {
     pub probe: Probe,
     /// An answer later than this is none; 50 ms to 60 s.
     pub timeout: Duration,
-    /// Also write a row and read it back (postgres and mysql only).
+    /// Also write a row and read it back (postgres only).
     pub write: bool,
     /// Where the probe's password is.
     pub password: Option<Secret>,
@@ -264,7 +265,8 @@ pub enum PatternError {
 }
 
 /// Where a password is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Secret {
     /// In this file, alone, with or without an end of line.
     File(PathBuf),

@@ -57,9 +57,10 @@ pub fn read(
 /// Refuses what this kind of probe would not honour.
 fn refuse_pointless(section: &Section<'_>, probe: &Probe) {
     let (honoured, does): (&[&str], _) = match probe {
-        Probe::Postgres { .. } | Probe::Mysql { .. } => {
+        Probe::Postgres { .. } => {
             (&["query", "expect", "write", "password_file", "password_env"], "asks a query")
         }
+        Probe::Mysql { .. } => (&["query", "expect", "password_file", "password_env"], "only asks a query"),
         Probe::Redis { .. } => (&["password_file", "password_env"], "sends PING"),
         Probe::Http { .. } => (&["status", "contains"], "gets a page"),
         Probe::Tcp { .. } => (&[], "only connects"),

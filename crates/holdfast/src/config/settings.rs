@@ -267,7 +267,7 @@ pub const APP: &[Setting] = &[
         "\"2s\"",
         "an answer later than this is none",
     ),
-    set("write", Kind::Flag, "false", "also write a row and read it back, with postgres and mysql"),
+    set("write", Kind::Flag, "false", "also write a row and read it back, with postgres only"),
     set(
         "password_file",
         Kind::Path("\"/etc/holdfast/orders.password\""),

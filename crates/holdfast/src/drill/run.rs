@@ -3,6 +3,7 @@
 use super::{Drill, Reach, Writer};
 use crate::api::shape::{IncidentDoc, StatusDoc, VmDoc};
 use crate::client::{Client, ClientError};
+use crate::config::{Secret, SecretError};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::SignalKind;
@@ -68,6 +69,9 @@ pub enum DrillError {
     /// The VM is not well to begin with.
     #[error("vm `{0}` is not well, so a drill would prove nothing: {1}")]
     NotWell(String, String),
+    /// The password of the application cannot be had.
+    #[error("the drill's client has no password")]
+    Password(#[from] SecretError),
     /// There is nothing that a client could write to.
     #[error("vm `{0}` has no PostgreSQL application that a drill's client could write to")]
     NoClient(String),
@@ -94,10 +98,12 @@ pub async fn run(
     let reach = reach.into_iter().find(|reach| reach.kind == "postgres");
     let reach = reach.ok_or_else(|| DrillError::NoClient(vm.to_owned()))?;
     wait_until_well(client, vm, WELL_LIMIT).await?;
-    let writer = Writer::start(reach);
+    let password = reach.password.as_ref().map(Secret::read).transpose()?;
+    let writer = Writer::start(reach, password);
     let written = wait_for_rows(&writer, ROWS_BEFORE, Duration::from_secs(30)).await;
     if !written {
-        return Err(DrillError::NotWell(vm.to_owned(), "the drill's client gets no row in".into()));
+        let why = writer.seen().trouble.unwrap_or_else(|| "it is slow".into());
+        return Err(DrillError::NotWell(vm.to_owned(), format!("the drill's client gets no row in: {why}")));
     }
     client.command(vm, "drill-on", Some(BACK_LIMIT + WATCH_HARMLESS)).await?;
     tell(Progress::Injecting(drill));

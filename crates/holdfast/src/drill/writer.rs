@@ -1,6 +1,7 @@
 //! The drill's own client: writes rows, remembers which were acknowledged, and counts them afterwards.
 
-use crate::config::{Probe, VmConfig};
+use crate::config::{AppConfig, Password, Secret, VmConfig};
+use holdfast_core::subject::AppName;
 use holdfast_drivers::Places;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -28,16 +29,19 @@ pub struct Reach {
     pub database: Option<String>,
     /// `postgres`, `mysql`, `redis`, `http`, `tcp`.
     pub kind: String,
+    /// Where its password is, for a client that may read it; never the password.
+    pub password: Option<Secret>,
 }
 
 /// How the applications of a VM are reached from this host.
 pub fn reach(vm: &VmConfig, places: &Places) -> Vec<Reach> {
-    let one = |name: &holdfast_core::subject::AppName, probe: &Probe| {
-        let (host, port) = crate::sense::resolve(probe.target()?, places)?;
-        let (user, database) = probe.login();
-        Some(Reach { app: name.to_string(), host, port, user, database, kind: probe.scheme().to_owned() })
+    let one = |(name, app): (&AppName, &AppConfig)| {
+        let (host, port) = crate::sense::resolve(app.probe.target()?, places)?;
+        let (user, database) = app.probe.login();
+        let (kind, password) = (app.probe.scheme().to_owned(), app.password.clone());
+        Some(Reach { app: name.to_string(), host, port, user, database, kind, password })
     };
-    vm.apps.iter().filter_map(|(name, app)| one(name, &app.probe)).collect()
+    vm.apps.iter().filter_map(one).collect()
 }
 
 /// What the writer has seen so far.
@@ -49,6 +53,15 @@ pub struct Seen {
     pub last: Option<Instant>,
     /// The longest time without one since [`Writer::mark`], until the last one.
     pub longest_gap: Duration,
+    /// Why the last try brought none.
+    pub trouble: Option<String>,
+}
+
+/// How the database is reached, and the password for it.
+#[derive(Clone, Debug)]
+struct Login {
+    reach: Reach,
+    password: Option<Password>,
 }
 
 /// A client that writes rows until it is told to stop.
@@ -58,7 +71,7 @@ pub struct Writer {
     marks: watch::Sender<u64>,
     task: tokio::task::JoinHandle<Vec<i64>>,
     run: String,
-    reach: Reach,
+    login: Login,
 }
 
 /// Why the rows could not be counted.
@@ -74,13 +87,14 @@ pub enum WriterError {
 
 impl Writer {
     /// Starts writing.
-    pub fn start(reach: Reach) -> Self {
+    pub fn start(reach: Reach, password: Option<Password>) -> Self {
+        let login = Login { reach, password };
         let run = format!("{}-{}", std::process::id(), jiff::Timestamp::now().as_microsecond());
         let stop = CancellationToken::new();
         let (seen_to, seen) = watch::channel(Seen::default());
         let (marks, marked) = watch::channel(0);
-        let task = tokio::spawn(write(reach.clone(), run.clone(), stop.clone(), seen_to, marked));
-        Self { stop, seen, marks, task, run, reach }
+        let task = tokio::spawn(write(login.clone(), run.clone(), stop.clone(), seen_to, marked));
+        Self { stop, seen, marks, task, run, login }
     }
 
     /// What it has seen so far.
@@ -97,7 +111,7 @@ impl Writer {
     pub async fn finish(self) -> Result<(u64, u64), WriterError> {
         self.stop.cancel();
         let acked = self.task.await.map_err(|_| WriterError::Ended)?;
-        let client = connect(&self.reach).await?;
+        let client = connect(&self.login).await?;
         let rows = client.query("select id from holdfast_drill where run = $1", &[&self.run]).await?;
         let kept: std::collections::BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
         let lost = acked.iter().filter(|id| !kept.contains(id)).count();
@@ -106,8 +120,12 @@ impl Writer {
     }
 }
 
-async fn connect(reach: &Reach) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+async fn connect(login: &Login) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let Login { reach, password } = login;
     let mut config = tokio_postgres::Config::new();
+    if let Some(password) = password {
+        config.password(password.reveal());
+    }
     config.host(&reach.host).port(reach.port).connect_timeout(ROW_LIMIT);
     config.user(reach.user.as_deref().unwrap_or("postgres"));
     config.dbname(reach.database.as_deref().unwrap_or("postgres"));
@@ -117,7 +135,7 @@ async fn connect(reach: &Reach) -> Result<tokio_postgres::Client, tokio_postgres
 }
 
 async fn write(
-    reach: Reach,
+    login: Login,
     run: String,
     stop: CancellationToken,
     seen_to: watch::Sender<Seen>,
@@ -129,20 +147,21 @@ async fn write(
     while !stop.is_cancelled() {
         id += 1;
         let began = Instant::now();
-        match tokio::time::timeout(ROW_LIMIT, row(&mut client, &reach, &run, id)).await {
+        match tokio::time::timeout(ROW_LIMIT, row(&mut client, &login, &run, id)).await {
             Ok(Ok(())) => {
                 let now = Instant::now();
                 if std::mem::replace(&mut mark, *marked.borrow()) != mark {
                     seen.longest_gap = Duration::ZERO;
                 }
                 let gap = seen.last.map_or(Duration::ZERO, |last| now - last);
-                seen =
-                    Seen { acked: seen.acked + 1, last: Some(now), longest_gap: seen.longest_gap.max(gap) };
+                let longest_gap = seen.longest_gap.max(gap);
+                seen = Seen { acked: seen.acked + 1, last: Some(now), longest_gap, trouble: None };
                 acked.push(id);
-                let _ = seen_to.send(seen.clone()); // nobody may be looking
             }
-            Ok(Err(_)) | Err(_) => client = None,
+            Ok(Err(cause)) => (client, seen.trouble) = (None, Some(crate::act::chain(&cause))),
+            Err(_) => (client, seen.trouble) = (None, Some(format!("no answer in {} s", ROW_LIMIT.as_secs()))),
         }
+        let _ = seen_to.send(seen.clone()); // nobody may be looking
         tokio::time::sleep(PAUSE.saturating_sub(began.elapsed())).await;
     }
     acked
@@ -150,12 +169,12 @@ async fn write(
 
 async fn row(
     client: &mut Option<tokio_postgres::Client>,
-    reach: &Reach,
+    login: &Login,
     run: &str,
     id: i64,
 ) -> Result<(), tokio_postgres::Error> {
     if client.is_none() {
-        let fresh = connect(reach).await?;
+        let fresh = connect(login).await?;
         fresh.batch_execute(TABLE).await?;
         *client = Some(fresh);
     }
