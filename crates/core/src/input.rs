@@ -20,6 +20,12 @@ pub enum Input {
     Outcome(Outcome),
     /// A person asked for something.
     Command(Command),
+    /// The wall clock was moved: what it now is ahead of engine time, in microseconds. To show times, never to
+    /// decide (I20).
+    WallClock {
+        /// Wall clock minus engine time.
+        offset: i64,
+    },
     /// Time has passed.
     Tick,
 }

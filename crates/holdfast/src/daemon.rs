@@ -32,6 +32,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+/// How often the wall clock is looked at, and by how much it must have moved to be told of, in microseconds.
+const WALL_CLOCK_EVERY: Duration = Duration::from_secs(10);
+const WALL_CLOCK_MOVED: u64 = 50_000;
+
 /// Why the daemon could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -104,6 +108,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let api = Api { inbox: inbox.clone(), driver, config: in_force, reloads: reloads.clone(), keeper };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));
+    tokio::spawn(watch_wall_clock(decider.desk.clock, inbox.clone(), stop.clone()));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]); // nobody listens outside systemd
     decider.run(receiver, stop.clone()).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -178,11 +183,24 @@ fn begin(
 ) -> Decider<Hands> {
     let last_command = CommandId(clock.now().as_micros()); // rises over restarts
     let wall_offset = clock.wall_offset();
-    let desk = Desk { engine, clock, events: Ring::default(), mute: None };
+    let events = Ring::of(&engine);
+    let desk = Desk { engine, clock, events, mute: None };
     let mut decider = Decider::new(desk, recorder, hands, inbox.clone(), last_command);
     let boot = boot.to_owned();
     decider.step(&Input::Started(Started { host: config.host.clone(), boot, wall_offset }));
     decider
+}
+
+/// Tells when the wall clock was moved, as by NTP, so that times are shown as people read them.
+async fn watch_wall_clock(clock: Clock, inbox: Inbox, stop: CancellationToken) {
+    let mut told = clock.wall_offset();
+    while stop.run_until_cancelled(tokio::time::sleep(WALL_CLOCK_EVERY)).await.is_some() {
+        let offset = clock.wall_offset();
+        if offset.abs_diff(told) > WALL_CLOCK_MOVED {
+            let _ = inbox.send(Input::WallClock { offset }).await; // stopping: nobody needs it any more
+            told = offset;
+        }
+    }
 }
 
 async fn obey_signals(stop: CancellationToken, reloads: Reloads) {

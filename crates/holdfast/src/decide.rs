@@ -280,7 +280,8 @@ impl<A: Actors> Decider<A> {
     pub fn step(&mut self, input: &Input) {
         let now = self.desk.clock.now(); // read after the wait: we may have been stopped (I20)
         let reaction = self.desk.engine.step(now, input);
-        let quiet = reaction.actions.is_empty() && matches!(input, Input::Signal(_) | Input::Tick);
+        let seen = matches!(input, Input::Signal(_) | Input::WallClock { .. } | Input::Tick);
+        let quiet = seen && reaction.actions.is_empty();
         if self.desk.mute.is_some() && self.recorder.begins_again(now) {
             self.desk.engine.recorded(); // and so says the checkpoint that the new segment begins with
         }

@@ -1,5 +1,6 @@
 //! What happened lately, line by line, for those who watch.
 
+use holdfast_core::engine::Engine;
 use holdfast_core::incident::{Incident, Line};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -61,6 +62,21 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// What the incidents tell that are on record, so that a restart of the daemon forgets no event.
+    pub fn of(engine: &Engine) -> Self {
+        let told = |incident: &Incident, line: &Line| {
+            (line.at, Event::of(incident, line, engine.wall_offset(line.at)))
+        };
+        let mut events: Vec<_> =
+            engine.incidents().flat_map(|i| i.story.iter().map(move |line| told(i, line))).collect();
+        events.sort_by_key(|(at, event)| (*at, event.incident));
+        let mut ring = Self::default();
+        for (_, event) in events {
+            ring.push(event);
+        }
+        ring
+    }
+
     /// Numbers and keeps a line.
     pub fn push(&mut self, mut event: Event) -> Event {
         self.last += 1;

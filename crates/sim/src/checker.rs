@@ -121,7 +121,7 @@ impl Checker {
             }
             Input::Command(command) => self.answered(now, command, reaction),
             Input::Signal(signal) => self.saw(&signal.seen, world),
-            Input::Configured(_) | Input::Tick => {}
+            Input::Configured(_) | Input::WallClock { .. } | Input::Tick => {}
         }
         for action in &reaction.actions {
             self.asks_for(now, action, engine, world);

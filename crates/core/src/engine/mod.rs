@@ -101,6 +101,7 @@ impl Engine {
             Input::Signal(signal) => self.observe(signal),
             Input::Outcome(outcome) => self.settle(outcome),
             Input::Command(command) => self.obey(command),
+            Input::WallClock { offset } => self.anchor(*offset),
             Input::Tick => {}
         }
         self.run_timers();
@@ -228,13 +229,17 @@ impl Engine {
         }
     }
 
-    fn start(&mut self, started: &Started) {
-        self.host = Some(started.host.clone());
-        self.boot.clone_from(&started.boot);
-        self.anchors.push((self.now, started.wall_offset));
+    fn anchor(&mut self, wall_offset: i64) {
+        self.anchors.push((self.now, wall_offset));
         if self.anchors.len() > ANCHORS_KEPT {
             self.anchors.remove(0);
         }
+    }
+
+    fn start(&mut self, started: &Started) {
+        self.host = Some(started.host.clone());
+        self.boot.clone_from(&started.boot);
+        self.anchor(started.wall_offset);
         self.asked.clear();
         let names: Vec<VmName> = self.vms.keys().cloned().collect();
         for name in names {

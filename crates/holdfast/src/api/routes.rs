@@ -1,7 +1,7 @@
 //! What can be asked and told, under `/api/v1`.
 
 use super::shape::{ExplainDoc, IncidentDoc, ReloadDoc, StatusDoc, V, Wall};
-use crate::config::{Config, Kind, Probe};
+use crate::config::{AppConfig, Config, Kind, Probe, VmConfig};
 use crate::decide::{Desk, Inbox};
 use crate::drill;
 use crate::events::Event;
@@ -16,7 +16,7 @@ use axum::{Json, Router};
 use futures_util::Stream;
 use holdfast_core::action::{Wish, Work};
 use holdfast_core::incident::IncidentId;
-use holdfast_core::subject::{Subject, VmName};
+use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Duration;
 use holdfast_drivers::{Driver, Places};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 /// The largest body anybody may send (I18).
 const BODY_MOST: usize = 64 * 1024;
+/// How long announced work lasts where nobody says.
+const WORK_LASTS: Duration = Duration::from_secs(300);
 /// The most lines one answer holds.
 const LINES_MOST: usize = 2_000;
 
@@ -153,8 +155,8 @@ fn status_doc(desk: &Desk, config: &Config, mut places: BTreeMap<VmName, Places>
     let now = desk.clock.now();
     let vms = desk.engine.vms().filter_map(|(name, _)| desk.engine.status(name, now)).map(|vm| {
         let place = places.remove(&vm.name).unwrap_or_default();
-        let ports = config.vms.get(&vm.name).map(ports).unwrap_or_default();
-        wall.vm(vm, place, &ports)
+        let addresses = config.vms.get(&vm.name).map(|vm| addresses(vm, &place)).unwrap_or_default();
+        wall.vm(vm, place, addresses)
     });
     let of_host = |subject: &Subject| matches!(subject, Subject::Host(_));
     let open = desk.engine.incidents().filter(|i| !i.is_closed() && of_host(&i.subject));
@@ -168,8 +170,18 @@ fn status_doc(desk: &Desk, config: &Config, mut places: BTreeMap<VmName, Places>
     }
 }
 
+/// Where each application is reached from this host, as host:port.
+fn addresses(vm: &VmConfig, places: &Places) -> BTreeMap<String, String> {
+    let address = |(name, app): (&AppName, &AppConfig)| {
+        let (host, port) = crate::sense::resolve(app.probe.target()?, places)?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        Some((name.to_string(), format!("{host}:{port}")))
+    };
+    vm.apps.iter().filter_map(address).collect()
+}
+
 /// The port of the guest that each application is asked on.
-fn ports(vm: &crate::config::VmConfig) -> BTreeMap<String, u16> {
+fn ports(vm: &VmConfig) -> BTreeMap<String, u16> {
     let port = |probe: &Probe| probe.target().map(|target| target.port());
     vm.apps.iter().filter_map(|(name, app)| Some((name.to_string(), port(&app.probe)?))).collect()
 }
@@ -297,14 +309,16 @@ async fn command(
         "maintenance-on" => Wish::MaintenanceOn { until },
         "maintenance-off" => Wish::MaintenanceOff,
         "release" => Wish::Release,
-        "drill-on" => {
-            Wish::Announce { work: Work::Drill, until: until.unwrap_or(now + Duration::from_secs(300)) }
-        }
-        "drill-off" => Wish::WorkDone(Work::Drill),
-        _ => {
-            let hint = "start stop restart pause resume maintenance-on maintenance-off release".to_owned();
-            return Err(Refused(StatusCode::NOT_FOUND, error, "there is no such command".into(), hint));
-        }
+        other => match work(other) {
+            Some((work, true)) => Wish::Announce { work, until: until.unwrap_or(now + WORK_LASTS) },
+            Some((work, false)) => Wish::WorkDone(work),
+            None => {
+                let hint = "start stop restart pause resume release maintenance-on maintenance-off, and -on and \
+                            -off of backup freeze migration reboot drill";
+                let cause = "there is no such command".to_owned();
+                return Err(Refused(StatusCode::NOT_FOUND, error, cause, hint.into()));
+            }
+        },
     };
     match api.inbox.command(&words.by(), vm, wish).await?.refused {
         None => Ok(Json(serde_json::json!({ "v": V, "ok": true }))),
@@ -313,6 +327,13 @@ async fn command(
             Err(Refused(StatusCode::CONFLICT, error, cause, hint))
         }
     }
+}
+
+/// `WORK-on` announces work, `WORK-off` ends it.
+fn work(wish: &str) -> Option<(Work, bool)> {
+    let (work, switch) = wish.rsplit_once('-')?;
+    let work = serde_json::from_value(work.into()).ok()?;
+    matches!(switch, "on" | "off").then_some((work, switch == "on"))
 }
 
 async fn refuse_stale(api: &Api, vm: &VmName, words: &Words, error: &str) -> Result<(), Refused> {

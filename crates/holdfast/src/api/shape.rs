@@ -277,17 +277,15 @@ impl Wall<'_> {
     }
 
     /// One VM.
-    pub fn vm(&self, vm: VmStatus, places: Places, ports: &BTreeMap<String, u16>) -> VmDoc {
+    pub fn vm(&self, vm: VmStatus, places: Places, address: BTreeMap<String, String>) -> VmDoc {
         let path = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
-        let reached =
-            |port: u16| places.ports.iter().find(|(guest, _)| *guest == port).map(|(_, at)| at.to_string());
         VmDoc {
             name: vm.name.to_string(),
             driver: "qemu".into(),
             state: vm.state,
             incarnation: vm.incarnation.map(|incarnation| incarnation.0),
             pid: places.pid,
-            address: ports.iter().filter_map(|(app, port)| Some((app.clone(), reached(*port)?))).collect(),
+            address,
             qmp: path(places.qmp),
             console: path(places.console),
             agent: path(places.agent),

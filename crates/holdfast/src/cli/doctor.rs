@@ -2,6 +2,7 @@
 
 use super::paint::{Tone, tint};
 use super::{CliError, Exit, Place, print_json};
+use crate::api::shape::{StatusDoc, VmDoc};
 use crate::config::Config;
 use crate::disk::Folder;
 use crate::journal;
@@ -41,8 +42,8 @@ impl Finding {
 }
 
 /// Looks at everything Holdfast needs. Exit code 1 if something is missing.
-pub fn doctor(place: &Place, json: bool) -> Result<Exit, CliError> {
-    let findings = vec![
+pub async fn doctor(place: &Place, json: bool) -> Result<Exit, CliError> {
+    let mut findings = vec![
         qemu(),
         qemu_img(),
         acceleration(),
@@ -52,6 +53,7 @@ pub fn doctor(place: &Place, json: bool) -> Result<Exit, CliError> {
         pressure(),
         systemd(),
     ];
+    findings.insert(4, agents(place).await);
     if json {
         print_json(&findings)?;
     } else {
@@ -81,9 +83,50 @@ fn version(program: &str) -> Option<String> {
 fn qemu() -> Finding {
     let hint = "apt-get install --no-install-recommends qemu-system-x86";
     match version("qemu-system-x86_64") {
+        Some(version) if is_old(&version) => {
+            let hint = "Holdfast is tried with QEMU 7.2 to 10; an older one may lack what it asks for";
+            Finding::new("QEMU", Health::Weak, version, Some(hint))
+        }
         Some(version) => Finding::new("QEMU", Health::Fine, version, None),
         None => Finding::new("QEMU", Health::Missing, "qemu-system-x86_64 is not there", Some(hint)),
     }
+}
+
+/// Whether that is a QEMU before 7.2.
+fn is_old(version: &str) -> bool {
+    let number = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let mut parts = number.unwrap_or_default().split('.').map_while(|part| part.parse::<u32>().ok());
+    let (major, minor) = (parts.next(), parts.next().unwrap_or(0));
+    major.is_some_and(|major| (major, minor) < (7, 2))
+}
+
+/// Whether the guest agents of the VMs that run are heard: only the daemon talks to them.
+async fn agents(place: &Place) -> Finding {
+    let inside = "in the guest: `apt-get install qemu-guest-agent`; without one nothing inside can be restarted or asked";
+    let status = match place.client() {
+        Ok(client) => client.get::<StatusDoc>("/api/v1/status").await.ok(),
+        Err(_) => None,
+    };
+    let Some(status) = status else {
+        return Finding::new(
+            "guest agents",
+            Health::Weak,
+            "not known: no daemon runs that asks them",
+            Some(inside),
+        );
+    };
+    let running = status.vms.iter().filter(|vm| vm.state == "running");
+    let mute = |vm: &&VmDoc| vm.channels.get("agent").is_none_or(|agent| agent.state != "ok");
+    let (mute, heard): (Vec<&VmDoc>, Vec<&VmDoc>) = running.partition(mute);
+    if mute.is_empty() {
+        let found = format!("{} of {} answer", heard.len(), heard.len());
+        return Finding::new("guest agents", Health::Fine, found, None);
+    }
+    let names: Vec<&str> = mute.iter().map(|vm| vm.name.as_str()).take(5).collect();
+    let more = if mute.len() > names.len() { " .." } else { "" };
+    let found =
+        format!("{} of {} do not answer: {}{more}", mute.len(), mute.len() + heard.len(), names.join(", "));
+    Finding::new("guest agents", Health::Weak, found, Some(inside))
 }
 
 fn qemu_img() -> Finding {
@@ -123,19 +166,24 @@ fn user(place: &Place) -> Finding {
     Finding::new("permissions", Health::Fine, "root: QEMU gets a user of its own", None)
 }
 
+/// The least room of all places that are written to: the state folder and the folders of the VMs' disks.
 fn room(place: &Place) -> Finding {
-    let named = place.state_folder().unwrap_or_else(|_| PathBuf::from("/"));
-    let folder = named.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    match rustix::fs::statvfs(folder) {
-        Ok(disk) => {
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            let found = format!("{} MiB free for {}", free >> 20, named.display());
-            let hint = "make room, or name another state folder";
-            let health = if free < ROOM { Health::Weak } else { Health::Fine };
-            Finding::new("disk space", health, found, (free < ROOM).then_some(hint))
-        }
-        Err(cause) => Finding::new("disk space", Health::Weak, cause.to_string(), None),
-    }
+    let state = place.state_folder().unwrap_or_else(|_| PathBuf::from("/"));
+    let vms = Config::load(&place.file()).map(|loaded| loaded.config.vms).unwrap_or_default();
+    let disks = vms.into_values().filter_map(|vm| Some(vm.spec.disk.parent()?.to_owned()));
+    let places = std::iter::once(state).chain(disks);
+    let rooms = places.filter_map(|named| {
+        let folder = named.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        Some((disk.f_bavail.saturating_mul(disk.f_frsize), named))
+    });
+    let Some((free, named)) = rooms.min() else {
+        return Finding::new("disk space", Health::Weak, "the file systems do not tell", None);
+    };
+    let found = format!("{} MiB free for {}", free >> 20, named.display());
+    let hint = "make room there, or name another folder";
+    let health = if free < ROOM { Health::Weak } else { Health::Fine };
+    Finding::new("disk space", health, found, (free < ROOM).then_some(hint))
 }
 
 /// Reads the whole journal, if there is one.
@@ -171,4 +219,19 @@ fn systemd() -> Finding {
     }
     let hint = "let something start `holdfast run` again when it ends";
     Finding::new("service", Health::Weak, "systemd does not run here", Some(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_old;
+
+    #[test]
+    fn a_qemu_is_old_before_7_2() {
+        for (version, old) in
+            [("5.2.0 (Debian 1:5.2+dfsg-11)", true), ("7.1.90", true), ("7.2.22", false), ("10.0.2", false)]
+        {
+            assert_eq!(is_old(&format!("QEMU emulator version {version}")), old, "{version}");
+        }
+        assert!(!is_old("QEMU emulator version unknown"));
+    }
 }

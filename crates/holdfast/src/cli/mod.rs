@@ -249,7 +249,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
                 init::Init { path: output, force, folders, demo: guest::found(), ..init::Init::default() };
             Ok(init::init(&asked).say())
         }
-        Command::Doctor { json } => doctor::doctor(&place, json),
+        Command::Doctor { json } => wait_for(doctor::doctor(&place, json)),
         Command::Replay(replay) => replay::replay(&replay, &place),
         Command::Simulate(simulate) => simulate::simulate(&simulate),
         Command::Run => {

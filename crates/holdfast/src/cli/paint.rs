@@ -157,7 +157,8 @@ pub fn complain(error: &CliError) {
         }
         CliError::Daemon(daemon) => format!("error: {}\nhint:  {}", chain(daemon), daemon.hint()),
         CliError::Drill(DrillError::Password(_)) => {
-            let hint = "hold the drill as the daemon's own user or as root; a variable must be set for it, too";
+            let hint =
+                "hold the drill as the daemon's own user or as root; a variable must be set for it, too";
             format!("error: {}\nhint:  {hint}", chain(error))
         }
         CliError::Io { .. } | CliError::Drill(_) => format!("error: {}", chain(error)),

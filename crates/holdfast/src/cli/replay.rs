@@ -95,7 +95,9 @@ fn run(items: Reader<Entry>, policies: Option<&Policies>) -> Outcome {
             Item::Checkpoint(_) if policies.is_some() && engine.is_some() => {}
             Item::Checkpoint(checkpoint) => match serde_json::from_slice::<Engine>(&checkpoint.bytes) {
                 Ok(mut found) => {
-                    if let Some(policies) = policies {
+                    // An engine that knows no VM yet is told in its turn, by an input that follows.
+                    let began = found.vms().next().is_some();
+                    if let Some(policies) = policies.filter(|_| began) {
                         let _ = found.step(checkpoint.at, &Input::Configured(policies.clone()));
                     }
                     engine = Some(found);

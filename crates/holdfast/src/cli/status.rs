@@ -2,7 +2,7 @@
 
 use super::paint::{self, Tone, tint};
 use super::{CliError, Exit, print_json};
-use crate::api::shape::{IsolatedDoc, StatusDoc, VmDoc};
+use crate::api::shape::{ChannelDoc, IsolatedDoc, StatusDoc, VmDoc, spoken};
 use crate::client::Client;
 use holdfast_core::signal::Channel;
 
@@ -84,7 +84,14 @@ pub fn render_vm(vm: &VmDoc) -> String {
     for channel in Channel::ALL.into_iter().filter(|_| !rests) {
         let Some(seen) = vm.channels.get(channel.name()) else { continue };
         let word = tint(Tone::of(&seen.state), &format!("{:8}", seen.state));
-        text.push_str(&format!("    {:12}{word}{}\n", channel.name(), tint(Tone::Dim, &seen.detail)));
+        let said = tint(Tone::Dim, &format!("{:>7}  {}", lasts(seen), seen.detail));
+        text.push_str(&format!("    {:12}{word}{said}\n", channel.name()));
     }
     text
+}
+
+/// For how long a channel has been in its state; nothing where nothing was heard.
+pub fn lasts(seen: &ChannelDoc) -> String {
+    let now = jiff::Timestamp::now().as_microsecond() as f64 / 1e6;
+    if seen.state == "unknown" { String::new() } else { spoken((now - seen.since).floor()) }
 }

@@ -55,6 +55,19 @@ pub enum VmCommand {
         #[arg(long = "for", value_name = "TIME", value_parser = duration)]
         lasts: Option<Duration>,
     },
+    /// Announce work that disturbs it on purpose, or tell that it is done: what it explains is no fault.
+    Announce {
+        /// Its name.
+        name: String,
+        /// Which work.
+        work: Announced,
+        /// It is over by itself after so long, as in `10m`; at most a day.
+        #[arg(long = "for", value_name = "TIME", value_parser = duration, required_unless_present = "done")]
+        lasts: Option<Duration>,
+        /// It is done.
+        #[arg(long, conflicts_with = "lasts")]
+        done: bool,
+    },
     /// Try again although it is held: its budget starts afresh.
     Release {
         /// Its name.
@@ -84,6 +97,19 @@ pub enum Switch {
     Off,
 }
 
+/// Work that can be announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Announced {
+    /// A backup: slow answers are no fault.
+    Backup,
+    /// File systems are frozen: writes hang.
+    Freeze,
+    /// It is being moved: it may be paused.
+    Migration,
+    /// Its guest is rebooted on purpose.
+    Reboot,
+}
+
 /// A duration as written by people: `90s`, `5m`, `2h`, `1d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -111,6 +137,11 @@ pub async fn vm(client: &Client, command: VmCommand) -> Result<Exit, CliError> {
         VmCommand::Pause { name } => tell(client, &name, "pause", Words::default()).await,
         VmCommand::Resume { name } => tell(client, &name, "resume", Words::default()).await,
         VmCommand::Release { name } => tell(client, &name, "release", Words::default()).await,
+        VmCommand::Announce { name, work, lasts, done } => {
+            let work = work.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            let words = Words { for_s: lasts.map(|lasts| lasts.as_secs_f64()), ..Words::default() };
+            tell(client, &name, &format!("{work}-{}", if done { "off" } else { "on" }), words).await
+        }
         VmCommand::Maintenance { name, switch: Switch::On, lasts } => {
             let words = Words { for_s: lasts.map(|lasts| lasts.as_secs_f64()), ..Words::default() };
             tell(client, &name, "maintenance-on", words).await

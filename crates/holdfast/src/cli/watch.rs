@@ -186,7 +186,10 @@ fn tinted(status: &StatusDoc) -> Text<'static> {
             lines.push(Line::from(vec![
                 Span::raw(format!("    {:12}", channel.name())),
                 Span::styled(format!("{:8}", seen.state), tone(&seen.state)),
-                Span::styled(seen.detail.clone(), Style::new().add_modifier(Modifier::DIM)),
+                Span::styled(
+                    format!("{:>7}  {}", super::status::lasts(seen), seen.detail),
+                    Style::new().add_modifier(Modifier::DIM),
+                ),
             ]));
         }
     }

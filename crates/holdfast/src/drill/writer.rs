@@ -159,7 +159,9 @@ async fn write(
                 acked.push(id);
             }
             Ok(Err(cause)) => (client, seen.trouble) = (None, Some(crate::act::chain(&cause))),
-            Err(_) => (client, seen.trouble) = (None, Some(format!("no answer in {} s", ROW_LIMIT.as_secs()))),
+            Err(_) => {
+                (client, seen.trouble) = (None, Some(format!("no answer in {} s", ROW_LIMIT.as_secs())))
+            }
         }
         let _ = seen_to.send(seen.clone()); // nobody may be looking
         tokio::time::sleep(PAUSE.saturating_sub(began.elapsed())).await;

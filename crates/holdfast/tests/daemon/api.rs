@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::quiet::{Quiet, vm};
+use crate::quiet::{Quiet, err, vm};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -90,4 +90,22 @@ fn a_command_for_a_start_that_is_over_is_refused_and_one_given_twice_is_harmless
     daemon.until("it has been looked at", |daemon| !daemon.vm("a")["incarnation"].is_null());
     let after = daemon.vm("a");
     assert_eq!((&after["pid"], &after["incarnation"]), (&before["pid"], &before["incarnation"]));
+}
+
+#[test]
+fn work_is_announced_for_a_time_and_told_to_be_done_once() {
+    let daemon = Quiet::running(&vm("a", "autostart = false\n"));
+    let announce = |words: &[&str]| daemon.say(&[&["vm", "announce", "a"], words].concat());
+    for work in ["backup", "freeze", "migration", "reboot"] {
+        assert!(announce(&[work, "--for", "10m"]).status.success());
+        assert!(announce(&[work, "--done"]).status.success());
+        let again = announce(&[work, "--done"]);
+        assert_eq!(again.status.code(), Some(1));
+        assert!(err(&again).contains("was not announced, or has run out"), "{}", err(&again));
+    }
+    let long = announce(&["backup", "--for", "25h"]);
+    assert!(err(&long).contains("must end within the next 24 hours"), "{}", err(&long));
+    assert_eq!(announce(&["backup"]).status.code(), Some(2), "for how long, or done?");
+    assert_eq!(announce(&["lunch", "--done"]).status.code(), Some(2));
+    assert_eq!(post(&daemon, "/api/v1/vms/a/lunch-on", "{}").0, 404);
 }

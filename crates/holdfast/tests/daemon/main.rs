@@ -9,4 +9,5 @@ mod lab;
 mod many;
 mod quiet;
 mod reload;
+mod replay;
 mod user;

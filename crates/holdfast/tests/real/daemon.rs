@@ -104,4 +104,7 @@ fn a_daemon_killed_at_any_moment_of_a_recovery_finishes_it_and_never_starts_two_
     assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stdout));
     rows.all_there(&lab);
     assert!(start_of(&lab, "orders").is_some());
+    let events = lab.cli(&["events", "--json", "--lines", "2000"]).stdout;
+    let events = String::from_utf8_lossy(&events);
+    assert!(events.contains(r#""incident":1,"#), "no event is forgotten: {events}");
 }
