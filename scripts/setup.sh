@@ -18,6 +18,7 @@ cc                                  gcc              links Rust programs
 TABLE
   if [[ $tests ]]; then
     cat <<'TABLE'
+ip                                  iproute2             makes the network of a guest on a tap interface
 redis-server                        redis-server         a real server for the Redis probe's tests
 /usr/sbin/mariadbd                  mariadb-server-core  a real server for the MySQL probe's tests
 /usr/bin/mariadb                    mariadb-client-core  makes that server's first databases

@@ -35,6 +35,8 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Nobody starts a VM three times within this.
+const A_MOMENT: Duration = Duration::from_secs(1);
 /// Three periods, and the second that a failing question takes (T_FRESH).
 const FRESH: Duration = Duration::from_secs(4);
 /// A recovery begins when it is planned; its first order follows when evidence is kept and the lease taken.
@@ -67,6 +69,8 @@ pub(crate) struct Checker {
     /// Orders that have had their effect.
     done: BTreeSet<(u32, ActionId)>,
     started: BTreeMap<VmName, Incarnation>,
+    /// When a VM was last started, and when before that.
+    starts: BTreeMap<VmName, [Timestamp; 2]>,
     /// The newest token ever given out.
     token: Token,
 }
@@ -362,6 +366,11 @@ impl Checker {
         }
         if held != Some(lease) {
             self.broken("I2", now, format!("{vm} is started under {lease:?}, on record is {held:?}"));
+        }
+        let [last, before] = self.starts.get(vm).copied().unwrap_or_default();
+        self.starts.insert(vm.clone(), [now, last]);
+        if before > Timestamp::ZERO && now.since(before) < A_MOMENT {
+            self.broken("I6", now, format!("{vm} is started three times within {A_MOMENT:?}"));
         }
         let last = self.started.insert(vm.clone(), lease.incarnation);
         if last.is_some_and(|last| last >= lease.incarnation) {

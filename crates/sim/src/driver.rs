@@ -88,8 +88,9 @@ impl Run {
                 self.end_flight(flight, Ended::Blocked { why }, Duration::ZERO);
             }
             Effect::Failed(why) => {
+                // What was seen of it meanwhile, as the end of a process that was refused its memory, comes first.
                 let why = why.to_string();
-                self.end_flight(flight, Ended::Failed { why }, Duration::ZERO);
+                self.end_flight(flight, Ended::Failed { why }, Duration::from_millis(1));
             }
             Effect::AwaitsExit(incarnation) => self.flights[flight].awaits = Some(incarnation),
             Effect::Silence => {}

@@ -378,6 +378,11 @@ impl World {
         machine.record.started = incarnation;
         machine.record.token = token;
         if machine.hypervisor.refuses_start {
+            // It was a process for a moment, and its end is seen like any other.
+            let (name, status) = (machine.setup.name.clone(), ExitStatus::Code(1));
+            let proof = DeathProof::witnessed(name, incarnation, Death::Exited { pid, status });
+            let seen = Seen::Process(ProcessSign::Exited { proof, status });
+            self.heard.push(Glimpse { vm, incarnation: Some(incarnation), app: None, seen });
             return Err("exit code 1: cannot set up guest memory: Cannot allocate memory".into());
         }
         machine.process =

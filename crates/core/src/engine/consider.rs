@@ -227,8 +227,9 @@ impl Engine {
             (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance() && !self.muted);
         match (&vm.power, &vm.desired) {
             (Power::Unknown, _) if now >= vm.look.1 => self.upkeep(name, Goal::Look),
+            // Whether a start that was refused is tried again, and when, is for an incident to say (I6).
             (Power::Off(_), Desired::Running)
-                if automatic && vm.incident.is_none() && vm.isolated.is_none() =>
+                if automatic && vm.incident.is_none() && vm.isolated.is_none() && !vm.view.was_refused() =>
             {
                 self.start_if_ready(name)
             }

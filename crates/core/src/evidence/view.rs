@@ -159,6 +159,11 @@ impl VmView {
         self.lifecycle.end();
     }
 
+    /// The last start was refused.
+    pub const fn was_refused(&self) -> bool {
+        self.start_failed.is_some()
+    }
+
     /// The guest has proved healthy: old lines and resets speak of the past.
     pub fn settled(&mut self) {
         self.console.turn_page();
@@ -294,18 +299,17 @@ impl VmView {
     /// Everything that can be stated now.
     pub fn evidence(&self, lens: &Lens, boot_limit: Duration) -> Vec<Evidence> {
         let mut say = Vec::new();
-        self.process.speak(lens, &mut say);
-        if let Some((at, why)) = &self.start_failed {
-            let text = format!("start refused: {why}");
-            let strength = FULL;
-            say.push(Evidence {
+        match &self.start_failed {
+            // A process that ends at once because it was refused something has not crashed.
+            Some((at, why)) => say.push(Evidence {
                 kind: Kind::StartFailed,
                 app: None,
                 since: *at,
                 at: lens.now,
-                strength,
-                text,
-            });
+                strength: FULL,
+                text: format!("start refused: {why}"),
+            }),
+            None => self.process.speak(lens, &mut say),
         }
         self.hypervisor.speak(lens, &mut say);
         self.console.speak(lens, self.agent.room_seen(), &mut say);

@@ -278,9 +278,10 @@ fn account_for(
             tracing::warn!(vm = %vm.name, user = name, "QEMU runs as root: the tap interface is not that user's");
             return Ok(None);
         }
-        let device = (engine == Engine::Kvm).then(|| Path::new("/dev/kvm"));
+        let kvm = (engine == Engine::Kvm).then(|| Path::new("/dev/kvm"));
+        let tun = tap.as_ref().map(|_| Path::new("/dev/net/tun"));
         let below = disk.iter().skip(1).map(|layer| layer.path.as_path());
-        let barrier = account::barrier(&account, vm, below.chain(device));
+        let barrier = account::barrier(&account, vm, below.chain(kvm).chain(tun));
         let Some(barrier) = barrier.or_else(|| account.kept_from_entering(folder.path())) else {
             return Ok(Some(account));
         };

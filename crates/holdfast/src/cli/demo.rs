@@ -54,7 +54,7 @@ pub async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
     let mut daemon = stage.start_daemon()?;
     let shown = tokio::select! {
         shown = show(&stage, &faults) => shown,
-        _ = tokio::signal::ctrl_c() => Err(interrupted()),
+        () = drill::interrupted() => Err(interrupted()),
         status = daemon.wait() => Err(stage.daemon_died(&status)),
     };
     if args.keep && shown.is_ok() {
@@ -68,7 +68,7 @@ pub async fn demo(args: &DemoArgs) -> Result<Exit, CliError> {
 fn interrupted() -> CliError {
     CliError::Said {
         error: "the demo was interrupted".into(),
-        cause: "you pressed ctrl-c".into(),
+        cause: "it was told to end, as by ctrl-c".into(),
         hint: "everything it started was stopped; run it again any time".into(),
     }
 }

@@ -10,5 +10,5 @@ mod writer;
 
 pub use faults::{ALL, Aim, Drill, find};
 pub use keeper::{Keeper, Told};
-pub use run::{DrillError, Progress, Report, run, wait_until_well};
+pub use run::{DrillError, Progress, Report, interrupted, run, wait_until_well};
 pub use writer::{Reach, Writer, reach};

@@ -141,8 +141,8 @@ async fn take_back(client: &Client, vm: &str, drill: &Drill) -> Option<String> {
     Some(format!("the fault may still be there: {}", cause.unwrap_or_else(|| error.to_string())))
 }
 
-/// Somebody wants the drill to end.
-async fn interrupted() {
+/// Somebody wants it to end: ctrl-c, SIGTERM, or the end of its terminal.
+pub async fn interrupted() {
     let heard = |kind| tokio::signal::unix::signal(kind);
     let (Ok(mut asked), Ok(mut gone)) = (heard(SignalKind::terminate()), heard(SignalKind::hangup())) else {
         let _ = tokio::signal::ctrl_c().await;

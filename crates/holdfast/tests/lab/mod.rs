@@ -34,12 +34,15 @@ pub fn image() -> &'static Path {
 pub struct Lab {
     folder: tempfile::TempDir,
     daemon: Option<Child>,
+    /// The network namespace that the daemon lives in, if it is not that of the test.
+    pub namespace: Option<String>,
 }
 
 impl Lab {
     /// A laboratory with one VM `orders`, its daemon not started yet. `more` is added to its configuration.
     pub fn new(more: &str) -> Self {
-        let lab = Self { folder: tempfile::Builder::new().prefix("hf-").tempdir().unwrap(), daemon: None };
+        let folder = tempfile::Builder::new().prefix("hf-").tempdir().unwrap();
+        let lab = Self { folder, daemon: None, namespace: None };
         lab.overlay("orders");
         fs::write(lab.config(), format!("state = \"state\"\n{}{more}", vm_section("orders"))).unwrap();
         lab
@@ -48,6 +51,22 @@ impl Lab {
     /// The same, with the daemon started and PostgreSQL answering.
     pub fn running(more: &str) -> Self {
         let mut lab = Self::new(more);
+        lab.start();
+        lab.wait_well(BOOT);
+        lab
+    }
+
+    /// The same as [`Lab::new`], with its configuration changed.
+    pub fn changed(change: impl FnOnce(String) -> String) -> Self {
+        let lab = Self::new("");
+        let config = fs::read_to_string(lab.config()).unwrap();
+        fs::write(lab.config(), change(config)).unwrap();
+        lab
+    }
+
+    /// The same as [`Lab::running`], with a probe that also writes a row and reads it back.
+    pub fn writing() -> Self {
+        let mut lab = Self::changed(|config| config.replace("//orders@", "//probe@") + "write = true\n");
         lab.start();
         lab.wait_well(BOOT);
         lab
@@ -79,7 +98,10 @@ impl Lab {
         assert!(self.daemon.is_none(), "it runs already");
         let log =
             fs::OpenOptions::new().create(true).append(true).open(self.path().join("daemon.log")).unwrap();
-        let mut command = holdfast();
+        let mut command = match &self.namespace {
+            Some(namespace) => within(namespace, &holdfast()),
+            None => holdfast(),
+        };
         command.arg("run").arg("--config").arg(self.config());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());
@@ -310,6 +332,19 @@ pub fn holdfast() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     command.env_remove("HOLDFAST_STATE").env_remove("HOLDFAST_CONFIG").env("NO_COLOR", "1");
     command
+}
+
+/// The same program in a network namespace; it keeps its process id.
+fn within(namespace: &str, command: &Command) -> Command {
+    let mut inside = Command::new("ip");
+    inside.args(["netns", "exec", namespace]).arg(command.get_program());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => inside.env(name, value),
+            None => inside.env_remove(name),
+        };
+    }
+    inside
 }
 
 /// The section of a VM with PostgreSQL, under software emulation.

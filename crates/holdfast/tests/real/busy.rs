@@ -18,7 +18,7 @@ fn booted(address: &str) -> Option<String> {
 #[test]
 fn a_busy_but_healthy_vm_is_never_touched() {
     let _turn = turn();
-    let lab = Lab::running("");
+    let lab = Lab::writing();
     let start = Start::of(&lab, "orders");
     let rows = Rows::start(&lab);
 

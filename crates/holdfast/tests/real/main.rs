@@ -8,10 +8,12 @@ mod lab;
 
 mod busy;
 mod daemon;
+mod demo;
 mod hands;
 mod hostile;
 mod images;
 mod isolation;
+mod network;
 mod orders;
 mod remedies;
 mod rows;
