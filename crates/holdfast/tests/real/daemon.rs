@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::hands::{
-    Dice, Start, Stopped, Writers, lives, start_of, told, turn, untouched_for, wait_restarted,
+    Dice, Frozen, Start, Stopped, Writers, lives, start_of, told, turn, untouched_for, wait_restarted,
 };
 use crate::lab::{Lab, SOON, holdfast, signal};
 use crate::rows::{Rows, address, ask};
@@ -15,7 +15,7 @@ use std::time::Duration;
 const KILLS: u64 = 5;
 
 #[test]
-fn a_daemon_that_is_stopped_killed_or_started_twice_harms_no_vm_r05_r06_r07() {
+fn a_daemon_that_is_stopped_killed_or_started_twice_harms_no_vm_r05_r07() {
     let _turn = turn();
     let mut lab = Lab::running("");
     let start = Start::of(&lab, "orders");
@@ -46,6 +46,23 @@ fn a_daemon_that_is_stopped_killed_or_started_twice_harms_no_vm_r05_r06_r07() {
         assert_eq!(Start::of(&lab, "orders"), start, "it was adopted: {}", lab.story());
     }
     untouched_for(&lab, "orders", Duration::from_secs(5), || {});
+    assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
+}
+
+#[test]
+fn a_daemon_that_is_frozen_for_a_minute_harms_no_vm_r06() {
+    let _turn = turn();
+    let lab = Lab::running("");
+    let (start, place) = (Start::of(&lab, "orders"), address(&lab));
+    let frozen = Frozen::new(lab.daemon_pid());
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(60) {
+        assert!(ask(&place, "select 1").is_some(), "the database answers although the daemon is frozen");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    drop(frozen);
+    untouched_for(&lab, "orders", Duration::from_secs(8), || {});
+    assert_eq!(Start::of(&lab, "orders"), start, "{}", lab.story());
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,6 +108,40 @@ pub fn told(lab: &Lab, words: &[&str]) {
         assert!(output.status.success() || busy, "{words:?}: {said}\n{}", lab.story());
         output.status.success()
     });
+}
+
+/// A process in a frozen control group (version 2), thawed with this value.
+pub struct Frozen {
+    pid: i32,
+    home: PathBuf,
+    group: PathBuf,
+}
+
+impl Frozen {
+    pub fn new(pid: i32) -> Self {
+        let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let mount = mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists());
+        let mount = mount.expect("control groups of version 2");
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let home = groups.lines().find_map(|line| line.strip_prefix("0::/")).expect("a group of its own");
+        let frozen = Self {
+            pid,
+            home: mount.join(home),
+            group: mount.join(format!("hf-frozen-{}", std::process::id())),
+        };
+        fs::create_dir(&frozen.group).unwrap();
+        fs::write(frozen.group.join("cgroup.procs"), pid.to_string()).unwrap();
+        fs::write(frozen.group.join("cgroup.freeze"), "1").unwrap();
+        frozen
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = fs::write(self.group.join("cgroup.freeze"), "0");
+        let _ = fs::write(self.home.join("cgroup.procs"), self.pid.to_string());
+        let _ = fs::remove_dir(&self.group);
+    }
 }
 
 /// A child process that ends with this value.

@@ -1,6 +1,6 @@
 //! A guest on a tap interface, in a network namespace of its own: the network channel has something to say.
 
-use crate::hands::{Start, turn};
+use crate::hands::{Start, closed, remedies_of, turn};
 use crate::lab::{BOOT, Lab, SOON};
 use std::process::Command;
 
@@ -56,19 +56,10 @@ fn a_guest_on_a_tap_interface_is_asked_by_its_address_and_its_lost_network_is_na
     lab.until(SOON, "the guest is heard on the network", |lab| network(lab) == "ok");
 
     let start = Start::of(&lab, "orders");
-    space.ip("link set hf0 down");
-    lab.until(SOON, "the network is missed", |lab| network(lab) != "ok");
-    let named = |lab: &Lab| lab.incidents().first().map(|incident| incident["fault"].clone());
-    lab.until(SOON, "the lost network is named", |lab| {
-        named(lab).is_some_and(|fault| fault == "GuestNetLost")
-    });
-    space.ip("link set hf0 up");
+    lab.in_guest("orders", "ip link set eth0 down");
+    let lost = closed(&lab, "GuestNetLost");
     lab.wait_well(BOOT);
+    assert_eq!(remedies_of(&lost), ["reset-guest"], "{}", lab.story());
     assert_eq!(Start::of(&lab, "orders"), start, "{}", lab.story());
-    assert_eq!(
-        lab.remedies(),
-        Vec::<String>::new(),
-        "what is wrong outside the guest is not healed inside: {}",
-        lab.story()
-    );
+    lab.until(SOON, "the guest is heard on the network again", |lab| network(lab) == "ok");
 }
