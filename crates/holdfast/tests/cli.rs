@@ -197,6 +197,17 @@ fn completions_and_the_manual_page_name_every_command() {
     for command in commands {
         assert!(page.contains(&format!("holdfast\\-{command}(1)")), "{command}");
     }
+    let page = out(&holdfast(folder.path(), &["man", "vm", "stop"]));
+    assert!(page.contains(".TH holdfast-vm-stop 1") && page.contains("grace"), "{page}");
+    let refused = holdfast(folder.path(), &["man", "vm", "stopp"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(err(&refused).contains("there is no command `vm stopp`"), "{}", err(&refused));
+    let pages = folder.path().join("pages");
+    std::fs::create_dir(&pages).unwrap();
+    assert!(holdfast(folder.path(), &["man", "--into", pages.to_str().unwrap()]).status.success());
+    for command in commands {
+        assert!(pages.join(format!("holdfast-{command}.1")).is_file(), "{command}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The house rules that a compiler does not check: sizes, borders, words, stories.
+//! The house rules that a compiler does not check: sizes, borders, what a module is for, nothing left for later.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -133,8 +133,15 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
-    Man,
+    /// Print a manual page, or write them all.
+    Man {
+        /// The page of this command, as in `holdfast man vm stop`.
+        #[arg(value_name = "COMMAND", conflicts_with = "into")]
+        of: Vec<String>,
+        /// Write the pages of all commands into this folder.
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
 }
 
 /// What a command ended with, for the shell.
@@ -239,7 +246,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
             paint::text(&String::from_utf8_lossy(&script));
             Ok(Exit::Fine)
         }
-        Command::Man => manual(),
+        Command::Man { of, into } => manual(&of, into.as_deref()),
         Command::Check { file, json } => {
             let file = file.unwrap_or_else(|| place.file());
             Ok(check::check(&file, json, paint::on_terminal(&std::io::stderr())).say())
@@ -277,9 +284,31 @@ fn wait_for<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, Cli
     runtime.block_on(work)
 }
 
-fn manual() -> Result<Exit, CliError> {
+fn manual(of: &[String], into: Option<&Path>) -> Result<Exit, CliError> {
+    let mut all = Args::command();
+    if let Some(folder) = into {
+        let written = clap_mangen::generate_to(all, folder);
+        written.map_err(|source| CliError::Io {
+            what: format!("write the pages into {}", folder.display()),
+            source,
+        })?;
+        return Ok(Exit::Fine);
+    }
+    all.build();
+    let mut command = &all;
+    for name in of {
+        command = command.find_subcommand(name).ok_or_else(|| CliError::Said {
+            error: format!("there is no command {}", crate::config::quote(&of.join(" "))),
+            cause: format!(
+                "{} has no {}",
+                command.get_bin_name().unwrap_or("holdfast"),
+                crate::config::quote(name)
+            ),
+            hint: "`holdfast help` lists them".into(),
+        })?;
+    }
     let mut page = Vec::new();
-    let printed = clap_mangen::Man::new(Args::command()).render(&mut page);
+    let printed = clap_mangen::Man::new(command.clone()).render(&mut page);
     printed.map_err(|source| CliError::Io { what: "print the manual page".into(), source })?;
     paint::text(&String::from_utf8_lossy(&page));
     Ok(Exit::Fine)

@@ -6,6 +6,7 @@ use crate::hands::{Ends, Start, qmp, remedies_of, told, turn};
 use crate::lab::{BOOT, Lab, SOON, signal};
 use crate::rows::Rows;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -68,6 +69,7 @@ fn drills_name_a_full_disk_leave_the_vm_as_it_was_when_interrupted_and_say_when_
     let report = lab.json(&["drill", "run", "disk-full", "--vm", "orders", "--yes"]);
     assert_eq!(report["named"], "GuestDiskFull", "{report:#}\n{}", lab.story());
     assert_eq!(report["ok"], true, "{report:#}\n{}", lab.story());
+    has_the_documented_keys(&report);
     lab.wait_well(SOON);
     assert!(lab.remedies().iter().all(|remedy| remedy == "restart-app"), "{}", lab.story());
 
@@ -86,6 +88,18 @@ fn drills_name_a_full_disk_leave_the_vm_as_it_was_when_interrupted_and_say_when_
 
     assert_eq!(lab.remedies().len(), remedies, "{}", lab.story());
     assert_eq!(Start::of(&lab, "orders"), start, "{}", lab.story());
+}
+
+/// The report of a drill has the keys of docs/json.md, and no others.
+fn has_the_documented_keys(report: &Value) {
+    const BEGINS: &str = "{v, fault, vm,";
+    let (_, shape) =
+        include_str!("../../../../docs/json.md").split_once(BEGINS).expect("the shape of a report");
+    let (shape, _) = shape.split_once('}').unwrap();
+    let words = BEGINS.trim_start_matches('{').split(',').chain(shape.split(','));
+    let documented: BTreeSet<&str> = words.map(str::trim).filter(|word| !word.is_empty()).collect();
+    let told: BTreeSet<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(told, documented);
 }
 
 /// Ctrl-c in the middle of a drill: its fault is taken back.
