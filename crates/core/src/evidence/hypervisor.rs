@@ -33,7 +33,7 @@ pub struct HypervisorView {
     moved: Option<Timestamp>,
     still_since: Option<Timestamp>,
     resets: VecDeque<Timestamp>,
-    reset_at: Option<Timestamp>,
+    reset_at: Option<Timestamp>, // the last that counted
 }
 
 impl HypervisorView {
@@ -66,8 +66,11 @@ impl HypervisorView {
         self.panicked = None;
         self.watchdog = None;
         self.moved = Some(at);
-        let again = self.reset_at.replace(at).is_some_and(|last| at.since(last) < ONE_RESET);
-        if by_guest && !again {
+        if self.reset_at.is_some_and(|counted| at.since(counted) < ONE_RESET) {
+            return; // of the same reset; the time runs from the one that counted, or a fast loop would never count
+        }
+        self.reset_at = Some(at);
+        if by_guest {
             self.resets.push_back(at);
             if self.resets.len() > RESETS_KEPT {
                 self.resets.pop_front();

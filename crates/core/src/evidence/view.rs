@@ -90,8 +90,8 @@ impl VmView {
             self.begin_silence(at); // what the hypervisor kept from us was no silence of its guest
         }
         self.hypervisor.observe(at, sign);
-        if let HypervisorSign::Reset { .. } = sign {
-            self.begin_boot(at, BootCause::Reset);
+        if let HypervisorSign::Reset { by_guest } = sign {
+            self.begin_boot(at, if *by_guest { BootCause::Itself } else { BootCause::Reset });
         }
     }
 
