@@ -172,6 +172,7 @@ const GUEST_NET_LOST: FaultRow = FaultRow {
     once_in: years(1),
     seen: &[
         (LinkDown, 0.9),
+        (NetworkAway, 0.9),
         (BootOverdue, 0.5),
         (NetworkSilent, 0.97),
         (NetworkAnswers, 0.01),

@@ -102,6 +102,8 @@ kinds! {
     CheckFailed: Agent, 1e-3;
     /// The check inside the guest passes.
     CheckPassed: Agent, 0.99;
+    /// The guest agent answers, and for long nothing has reached the guest over its network.
+    NetworkAway: Agent, 1e-4;
 
     /// Nobody takes the connection.
     AppRefused: Application, 1e-4;
@@ -158,6 +160,8 @@ pub enum Topic {
     Memory,
     /// One application, seen from inside.
     Service,
+    /// The guest's network.
+    Network,
 }
 
 impl Kind {
@@ -172,6 +176,8 @@ impl Kind {
             || matches!(self, Self::CheckFailed | Self::CheckPassed)
         {
             Topic::Service
+        } else if matches!(self, Self::NetworkAway) {
+            Topic::Network
         } else {
             Topic::Itself
         }
