@@ -61,16 +61,22 @@ impl Engine {
         }
     }
 
-    /// The diagnosis is kept up to date until something is done about it.
+    /// The diagnosis is kept up to date until something is done about it. A sign that settles the matter names
+    /// the incident anew; what it was called before stays in its story.
     pub(super) fn revise(&mut self, id: IncidentId, name: &VmName, diagnosis: Diagnosis) {
         let now = self.now;
         let Some(incident) = self.incidents.get(&id) else { return };
         let renamed = incident.diagnosis.fault != diagnosis.fault;
         let subject = crate::incident::subject_of(name, &diagnosis);
-        let text = renamed.then(|| self.describe(&subject.to_string(), &diagnosis, "now suspected"));
+        let settled = incident.is_settled_by(&diagnosis);
+        let certainty = if settled { "now confirmed" } else { "now suspected" };
+        let text = renamed.then(|| self.describe(&subject.to_string(), &diagnosis, certainty));
         let Some(incident) = self.incidents.get_mut(&id) else { return };
-        if incident.named.is_none() {
+        if incident.named.is_none() || settled {
             incident.subject = subject;
+        }
+        if settled {
+            incident.named = Some(diagnosis.clone());
         }
         incident.diagnosis = diagnosis;
         if let Some(text) = text {

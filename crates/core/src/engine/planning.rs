@@ -231,8 +231,9 @@ impl Engine {
         let now = self.now;
         let Some(incident) = self.edit(id).filter(|incident| !incident.is_closed()) else { return };
         if incident.phase != Phase::Held(reason.clone()) {
-            if incident.story.last().is_none_or(|line| line.text != reason.says()) {
-                incident.tell(now, "held", reason.says().to_owned());
+            let because = incident.because(&reason);
+            if incident.story.last().is_none_or(|line| line.text != because) {
+                incident.tell(now, "held", because);
             }
             incident.phase = Phase::Held(reason);
         }
