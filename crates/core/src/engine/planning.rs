@@ -110,7 +110,7 @@ impl Engine {
         if counted && self.brake.mark(now, name, self.vms.len(), &self.policies.brake) {
             self.tell(id, "note", BRAKE_PULLED.into());
         }
-        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let Some(vm) = self.vms.get(name) else { return };
         let gate = if self.muted {
             Some(HeldReason::NoRecord)
         } else if policy.mode == Mode::Observe {
@@ -126,9 +126,11 @@ impl Engine {
         } else {
             None
         };
+        self.tell_flapping(id, name, counted);
         if let Some(reason) = gate {
             return self.hold(id, reason);
         }
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         if let Some((until, why)) = self.must_wait(vm, incident, remedy, counted) {
             return self.wait(id, until, why);
         }
@@ -140,6 +142,17 @@ impl Engine {
         let (try_number, tries) = (spent + 1, policy.budget.tries);
         let plan = Plan { remedy, threshold, try_number, tries, verify_for: policy.verify_for, why: passed };
         self.carry_out_plan(id, name, plan);
+    }
+
+    /// A new incident soon after the last ones of this VM were over: it counts as failing (I6), and that is told once.
+    fn tell_flapping(&mut self, id: IncidentId, name: &VmName, counted: bool) {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let begins = incident.attempts.is_empty() && !incident.story.iter().any(|line| line.step == "note");
+        let Some(times) = vm.tries.flapping(self.now, &vm.policy.budget).filter(|_| begins && counted) else {
+            return;
+        };
+        let within = show(vm.policy.budget.within);
+        self.tell(id, "note", format!("flapping: it fails again after {times} recoveries within {within}"));
     }
 
     fn must_wait(
