@@ -9,7 +9,7 @@ use crate::policy::Mode;
 use crate::recover::{Power, Step};
 use crate::signal::{Channel, RunState};
 use crate::subject::{AppName, VmName};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, show};
 use serde::{Deserialize, Serialize};
 
 /// How one channel stands.
@@ -100,7 +100,7 @@ impl Engine {
                 .collect(),
             incident,
             protection: self.protection(vm).to_owned(),
-            note: note(vm),
+            note: note(vm, lens.now),
             tries: (vm.tries.spent(now, &vm.policy.budget), vm.policy.budget.tries),
             isolated: vm.isolated,
         })
@@ -144,7 +144,7 @@ fn state(vm: &VmState, incident: Option<&Incident>) -> &'static str {
     }
 }
 
-fn note(vm: &VmState) -> Option<String> {
+fn note(vm: &VmState, now: Timestamp) -> Option<String> {
     let stopped = match &vm.desired {
         Desired::Stopped { by, .. } => Some(format!("stopped by {by}")),
         Desired::Running => None,
@@ -157,7 +157,11 @@ fn note(vm: &VmState) -> Option<String> {
         (None, _) => None,
     };
     let waits = vm.waits_for.as_ref().map(|what| format!("waits for {what}"));
-    stopped.or(paused).or(waits)
+    let overrun = vm.overrun.iter().min_by_key(|(_, until)| **until).map(|(work, until)| {
+        let late = show(now.since(*until));
+        format!("its {} was to be over {late} ago, and nobody has said that it is", work.name())
+    });
+    stopped.or(paused).or(waits).or(overrun)
 }
 
 fn app(name: &AppName, alive: bool, answered: Option<Timestamp>, evidence: &[Evidence]) -> AppStatus {

@@ -74,6 +74,9 @@ pub struct VmState {
     pub paused_by: Option<String>,
     /// Announced work, and when it must be over.
     pub works: BTreeMap<Work, Timestamp>,
+    /// Announced work that ran out before anybody said that it is done, and when. It excuses nothing any more.
+    #[serde(default)]
+    pub overrun: BTreeMap<Work, Timestamp>,
     /// When last looked at, something excused slow answers.
     pub excused: bool,
     /// Its recoveries that still count (I6).
@@ -115,6 +118,7 @@ impl VmState {
             maintenance: None,
             paused_by: None,
             works: BTreeMap::new(),
+            overrun: BTreeMap::new(),
             excused: false,
             tries: Tries::default(),
             job: None,
@@ -232,7 +236,10 @@ impl VmState {
     /// Ends what has run out: maintenance, announced work.
     pub fn expire(&mut self, now: Timestamp) {
         self.maintenance = self.maintenance.filter(|until| *until > now);
-        self.works.retain(|_, until| *until > now);
+        let (on, over) = std::mem::take(&mut self.works).into_iter().partition(|(_, until)| *until > now);
+        self.works = on;
+        let over: BTreeMap<Work, Timestamp> = over;
+        self.overrun.extend(over);
     }
 
     /// All its open incidents.
