@@ -108,6 +108,9 @@ impl World {
     }
 
     fn ask_disks(&self, emit: Emit) {
+        if self.host.disks_unknown {
+            return;
+        }
         let disks = [("/vms", self.host.disk_full), ("/state", self.host.state_full)];
         for (path, full) in disks {
             let free = if full { 0 } else { 40 << 30 };
@@ -364,6 +367,6 @@ impl World {
 }
 
 /// A glimpse of the host carries no VM: `usize::MAX` stands for it.
-const fn host_glimpse(sign: HostSign) -> Glimpse {
+pub(crate) const fn host_glimpse(sign: HostSign) -> Glimpse {
     Glimpse { vm: usize::MAX, incarnation: None, app: None, seen: Seen::Host(sign) }
 }

@@ -1,5 +1,6 @@
 //! The hypervisor's answers and events, and whether the VM's disk moves.
 
+use super::agent::is_low;
 use super::pulse::Pulse;
 use super::{Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{Counters, HypervisorSign, RunState};
@@ -196,6 +197,19 @@ impl HypervisorView {
             | RunState::Moving
             | RunState::Suspended
             | RunState::Other => {}
+        }
+    }
+
+    /// What the guest's balloon driver says of its memory: the guest's own word, and so of its agent's channel.
+    pub fn speak_memory(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let Some((counters, at)) = self.counters.filter(|(_, at)| lens.is_fresh(*at)) else { return };
+        let (Some(available), Some(total)) = (counters.memory_available, counters.memory_total) else {
+            return;
+        };
+        if is_low(available, total) {
+            let text =
+                format!("{} of {} MiB of guest memory left, says its balloon", available >> 20, total >> 20);
+            say.push(Evidence { kind: Kind::MemoryLow, app: None, since: at, at, strength: FULL, text });
         }
     }
 

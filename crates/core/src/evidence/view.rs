@@ -337,6 +337,9 @@ impl VmView {
         self.hypervisor.speak(lens, &mut say);
         self.console.speak(lens, self.agent.room_seen(), &mut say);
         self.agent.speak(lens, &mut say);
+        if !self.agent.knows_memory(lens) {
+            self.hypervisor.speak_memory(lens, &mut say);
+        }
         self.network.speak(lens, &mut say);
         self.lifecycle.speak(lens, boot_limit, &mut say);
         for (name, app) in &self.apps {
