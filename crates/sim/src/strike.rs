@@ -26,7 +26,7 @@ impl World {
             Happening::Agent(vm, fault) => at(vm).map_or((), |vm| self.strike_agent(vm, *fault)),
             Happening::App(vm, app, fault) => {
                 let Some(vm) = at(vm) else { return };
-                let running = self.machines[vm].guest.life == Life::Up;
+                let running = self.machines[vm].guest.life == Life::Up && !self.machines[vm].guest.read_only;
                 if let Some(app) = self.machines[vm].guest.app(app) {
                     self.machines[vm].guest.apps[app].strike(*fault);
                     if !running {
@@ -167,7 +167,7 @@ impl World {
         let guest = &mut self.machines[vm].guest;
         match fault {
             GuestFault::OutOfMemory => {
-                guest.low_memory = true;
+                (guest.low_memory, guest.starved) = (true, true);
                 if let Some(app) = guest.apps.first_mut() {
                     app.enter(AppState::Dead);
                 }

@@ -24,6 +24,8 @@ const LOOK_SOON: Duration = Duration::from_millis(100);
 /// A VM that is being worked on is looked at again after this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Why nothing is begun just after a stall.
+pub(super) const HEAR_FIRST: &str = "what is true now is heard first";
 /// What is told of the VM that was one too many (I11).
 pub(super) const BRAKE_PULLED: &str = "the storm brake is pulled: too many VMs look failed at once (I11)";
 
@@ -172,9 +174,11 @@ impl Engine {
         let dead = matches!(vm.power, Power::Off(_));
         if remedy.is_destructive() && !dead && !self.view.trusts_silence(now) {
             // What was true before we slept or were away may have passed: first we hear what is true now (I10, S17).
-            return Some((self.view.doubt_until(), "what is true now is heard first".into()));
+            return Some((self.view.doubt_until(), HEAR_FIRST.into()));
         }
-        let wider = incident.app().is_some() && vm.incident.is_some();
+        let open =
+            |id: IncidentId| self.incidents.get(&id).is_some_and(|i| !matches!(i.phase, Phase::Held(_)));
+        let wider = incident.app().is_some() && vm.incident.is_some_and(open);
         if wider && matches!(remedy, Remedy::ResetGuest | Remedy::RestartVm) {
             return Some((now + LOOK_EVERY, "a wider fault is suspected".into()));
         }
@@ -224,7 +228,7 @@ impl Engine {
         app.map_or(Goal::Cycle, |app| Goal::Do(Operation::RestartApp(app.clone())))
     }
 
-    fn wait(&mut self, id: IncidentId, until: Timestamp, why: String) {
+    pub(super) fn wait(&mut self, id: IncidentId, until: Timestamp, why: String) {
         let now = self.now;
         let Some(incident) = self.edit(id) else { return };
         let told = incident

@@ -137,6 +137,7 @@ fn state(vm: &VmState, incident: Option<&Incident>) -> &'static str {
         Power::Off(_) if vm.desired == Desired::Running && incident.is_some() => "failed",
         Power::Off(_) => "stopped",
         Power::Unknown => "starting",
+        Power::On(_) if vm.paused_by.is_some() && vm.job.is_none() => "paused", // whatever the hypervisor says
         Power::On(_) if vm.view.run_state() == Some(RunState::Paused) => "paused",
         Power::On(_) if incident.is_some_and(Incident::is_confirmed) && vm.view.boot().is_none() => "failed",
         Power::On(_) if vm.view.boot().is_some() => "starting",

@@ -8,7 +8,7 @@ use crate::lease::{Incarnation, Lease};
 use crate::plan::Tries;
 use crate::policy::VmPolicy;
 use crate::recover::{Job, Power, Step};
-use crate::signal::{AgentSign, AppSign, HypervisorSign, RunState, Seen, Signal};
+use crate::signal::{AgentSign, AppSign, HypervisorSign, ProcessSign, RunState, Seen, Signal};
 use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -214,7 +214,8 @@ impl VmState {
             self.view.booted(at, *up);
         }
         self.view.observe(at, signal);
-        if self.paused_by.is_some() && self.job.is_none() && !self.may_be_paused(&signal.seen) {
+        let dead = matches!(signal.seen, Seen::Process(ProcessSign::Exited { .. }));
+        if self.paused_by.is_some() && (dead || (self.job.is_none() && !self.may_be_paused(&signal.seen))) {
             self.paused_by = None; // somebody else let it run on, or worse has come to it
         }
     }

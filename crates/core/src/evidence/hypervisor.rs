@@ -19,6 +19,8 @@ const WATCHDOG_HALF_LIFE: Duration = Duration::from_secs(20);
 const RESETS_KEPT: usize = 8;
 /// A machine that is reset pulses its reset line several times: events this close are one reset.
 const ONE_RESET: Duration = Duration::from_secs(3);
+/// The next reset of a loop comes about one turn after the last: this much later at most, and we hear of it at once.
+const RESET_LATE: Duration = Duration::from_millis(500);
 /// So many resets without a healthy moment between make a boot loop.
 const LOOP_RESETS: usize = 3;
 
@@ -161,7 +163,8 @@ impl HypervisorView {
     fn loops_on(&self, lens: &Lens) -> bool {
         let (Some(first), Some(last)) = (self.resets.front(), self.resets.back()) else { return false };
         let turns = u32::try_from(self.resets.len() - 1).unwrap_or(1).max(1);
-        lens.now.since(*last) <= last.since(*first) / turns * 2 + lens.fresh
+        let turn = last.since(*first) / turns;
+        lens.now.since(*last) <= turn + turn / 8 + RESET_LATE
     }
 
     fn speak_state(

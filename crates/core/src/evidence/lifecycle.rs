@@ -90,7 +90,9 @@ impl LifecycleView {
         let (Some(boot), Some(due)) = (self.boot, self.due(boot_limit, lens.patience)) else { return };
         if lens.now >= due && lens.trust_silence {
             let text = match (boot.cause, self.first) {
-                (BootCause::Started, _) => format!("still not up {} after its start", lasted(lens, boot.since)),
+                (BootCause::Started, _) => {
+                    format!("still not up {} after its start", lasted(lens, boot.since))
+                }
                 (BootCause::Reset | BootCause::Itself, None) => {
                     format!("still not up {} after its reset", lasted(lens, boot.since))
                 }
