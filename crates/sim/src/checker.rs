@@ -4,6 +4,7 @@
 
 use crate::journal::{Restored, write};
 use crate::machine::Machine;
+use crate::unserved::Unserved;
 use crate::world::World;
 use holdfast_core::action::{Action, ActionId, Command, Ended, Fact, Found, Operation, Order, Reason, Wish};
 use holdfast_core::engine::{Desired, Engine, Reaction, VmState};
@@ -69,6 +70,7 @@ pub(crate) struct Checker {
     started: BTreeMap<VmName, Incarnation>,
     /// The newest token ever given out.
     token: Token,
+    pub(crate) unserved: Unserved,
 }
 
 impl Checker {

@@ -291,6 +291,15 @@ impl World {
         }
     }
 
+    /// The users of all its applications are served, whatever our own probes may make of it.
+    pub(crate) fn serves(&self, vm: usize) -> bool {
+        (0..self.machines[vm].guest.apps.len()).all(|app| {
+            let answer = self.app_answer(vm, app);
+            answer.is_ok_and(|latency| latency < PATIENCE)
+                || matches!(answer, Err((_, ProbeFailure::Denied | ProbeFailure::Internal, _)))
+        })
+    }
+
     fn ask_app(&self, vm: usize, app: usize, emit: Emit) {
         let machine = &self.machines[vm];
         let Some(incarnation) = machine.incarnation() else { return };

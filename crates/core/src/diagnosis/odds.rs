@@ -206,7 +206,7 @@ fn weigh(row: &Row, panel: &[&Evidence]) -> Vec<Weighed> {
     let mut all: Vec<Weighed> = panel
         .iter()
         .map(|e| Weighed { evidence: (*e).clone(), weight: weight(row, e), counts: counts(e) })
-        .filter(|w| w.weight != 0)
+        .filter(|w| w.weight != 0 || w.evidence.kind.is_outage()) // what users suffer is never left out
         .collect();
     all.sort_by_key(|w| (-w.weight.abs(), w.evidence.kind));
     all
