@@ -319,6 +319,20 @@ pub enum Work {
     Reboot,
 }
 
+impl Work {
+    /// The word for it on screen.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drill => "drill",
+            Self::Backup => "backup",
+            Self::Freeze => "freeze",
+            Self::Migration => "migration",
+            Self::Reboot => "reboot",
+        }
+    }
+}
+
 /// The answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {

@@ -1,7 +1,7 @@
 //! The life of one fault, from the first evidence to closed: through suspicion, plan, isolation,
 //! recovery and verification, or to `Held`.
 
-use crate::diagnosis::{Diagnosis, Fault};
+use crate::diagnosis::{Diagnosis, Fault, Grounds};
 use crate::plan::{Plan, Remedy};
 use crate::subject::{AppName, Subject, VmName};
 use crate::time::{Duration, Timestamp};
@@ -27,7 +27,8 @@ pub struct Incident {
     pub subject: Subject,
     /// What is believed now, and why.
     pub diagnosis: Diagnosis,
-    /// The diagnosis that was first sure enough to act upon: its fault names the incident.
+    /// The diagnosis that was first sure enough to act upon, or that a sign has settled since: its fault names
+    /// the incident.
     pub named: Option<Diagnosis>,
     /// Where it stands.
     pub phase: Phase,
@@ -45,6 +46,8 @@ pub struct Incident {
     pub files: Vec<String>,
 }
 
+/// One sign names an incident anew if the fault is as sure as this, in parts of ten thousand.
+const SETTLES: u16 = 7_500;
 /// The longest story of one incident, in lines.
 pub const STORY_MOST: usize = 120;
 
@@ -293,6 +296,42 @@ impl Incident {
         match &self.named {
             Some(named) => named.fault,
             None => self.diagnosis.fault,
+        }
+    }
+
+    /// This names it anew: it was called something else, and one sign settles what it is. The end of a process
+    /// after something was done about it may be our own work, and so names nothing.
+    #[must_use]
+    pub fn is_settled_by(&self, found: &Diagnosis) -> bool {
+        let other = self.named.as_ref().is_some_and(|named| named.fault != found.fault);
+        let ours = found.fault == Fault::VmCrashed && !self.attempts.is_empty();
+        other && !ours && matches!(found.grounds, Grounds::Conclusive(_)) && found.probability >= SETTLES
+    }
+
+    /// Why the last remedy failed, if it did.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<&str> {
+        match &self.attempts.last()?.result {
+            AttemptResult::Failed(why) | AttemptResult::Unknown(why) => Some(why),
+            AttemptResult::Running | AttemptResult::Done | AttemptResult::Blocked(_) => None,
+        }
+    }
+
+    /// Why it is left alone, if it is: the sentence for people, with what the last remedy failed of.
+    #[must_use]
+    pub fn held_because(&self) -> Option<String> {
+        let Phase::Held(reason) = &self.phase else { return None };
+        Some(self.because(reason))
+    }
+
+    /// The same, were it held for this reason.
+    #[must_use]
+    pub fn because(&self, reason: &HeldReason) -> String {
+        match self.last_failure() {
+            Some(why) if *reason == HeldReason::BudgetSpent => {
+                format!("{}; the last try: {why}", reason.says())
+            }
+            Some(_) | None => reason.says().to_owned(),
         }
     }
 

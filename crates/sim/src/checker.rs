@@ -4,6 +4,7 @@
 
 use crate::journal::{Restored, write};
 use crate::machine::Machine;
+use crate::unserved::Unserved;
 use crate::world::World;
 use holdfast_core::action::{Action, ActionId, Command, Ended, Fact, Found, Operation, Order, Reason, Wish};
 use holdfast_core::engine::{Desired, Engine, Reaction, VmState};
@@ -73,6 +74,7 @@ pub(crate) struct Checker {
     starts: BTreeMap<VmName, [Timestamp; 2]>,
     /// The newest token ever given out.
     token: Token,
+    pub(crate) unserved: Unserved,
 }
 
 impl Checker {
@@ -219,7 +221,7 @@ impl Checker {
             Reason::Command(_) => {}
             Reason::Upkeep => self.check_upkeep(now, action, engine, machine),
             Reason::Incident(id) => match engine.incident(*id) {
-                Some(incident) => self.check_recovery(now, action, incident, machine, world.machines.len()),
+                Some(incident) => self.check_recovery(now, action, incident, machine, world),
                 None => self.broken("I10", now, format!("{name} of {vm} for no incident")),
             },
         }
@@ -243,7 +245,7 @@ impl Checker {
         action: &Action,
         incident: &Incident,
         machine: &Machine,
-        vms: usize,
+        world: &World,
     ) {
         let (vm, name) = (&action.vm, action.order.name());
         let gentle = matches!(
@@ -261,7 +263,9 @@ impl Checker {
         {
             self.broken("I7", now, format!("{name} of {vm}, which nobody wants"));
         }
-        if !machine.was_ill(now, FRESH) {
+        // A guest that says something untrue on a slow host that does not say so: two signs, and both are false.
+        let misled = machine.guest.misleads && world.host.slow;
+        if !machine.was_ill(now, FRESH) && !misled {
             self.broken("I10", now, format!("{name} of {vm}, which is well"));
         }
         if !incident.diagnosis.grounds.suffice() && machine.process.is_some() {
@@ -271,11 +275,16 @@ impl Checker {
             return;
         }
         if incident.times.opened > self.released {
-            self.check_storm(now, vm, vms);
+            self.check_storm(now, vm, world.machines.len());
         }
         if isolation {
             return; // it brings nothing back, and so costs no try
         }
+        self.check_budget(now, action, machine);
+    }
+
+    fn check_budget(&mut self, now: Timestamp, action: &Action, machine: &Machine) {
+        let (vm, name) = (&action.vm, action.order.name());
         let starts = matches!(action.order, Order::Start { .. });
         if starts && machine.taken {
             return; // somebody else has its disk: that is no try
@@ -421,8 +430,12 @@ impl Checker {
                         let off = matches!(state.power, Power::Off(_)) && state.policy.mode == Mode::Observe;
                         state.in_maintenance() || off || state.desired != Desired::Running
                     };
-                    // Or it needs another that is told not to run, and says so.
-                    let needed = |vm: &VmName| engine.vm(vm).is_some_and(told_not_to);
+                    // Or it needs another that is told not to run, or is held, and says so.
+                    let held = |state: &VmState| {
+                        let mut open = state.open_incidents().filter_map(|id| engine.incident(id));
+                        open.any(|incident| matches!(incident.phase, Phase::Held(_)))
+                    };
+                    let needed = |vm: &VmName| engine.vm(vm).is_some_and(|s| told_not_to(s) || held(s));
                     let waits = state.waits_for.is_some() && state.policy.needs.iter().any(needed);
                     machine.process.is_none() && (told_not_to(state) || waits)
                 }
@@ -430,6 +443,8 @@ impl Checker {
                 "paused" => machine.hypervisor.state == RunState::Paused && status.note.is_some(),
                 _ => false,
             };
+            // What no healing takes back is not over: only a new process ends that, after a reset that did not.
+            let settled = settled || (machine.guest.wedged && state.open_incidents().next().is_some());
             if !settled {
                 let ill = if machine.is_ill() { "ill" } else { "well" };
                 self.broken("I21", now, format!("{vm} is called {} and is {ill}: {status:?}", status.state));

@@ -237,6 +237,14 @@ phrases! {
         StateFull: "has a full state disk", undone by StateRoom;
         /// It has room.
         StateRoom: "has room for state";
+        /// Nobody can ask how full its disks are.
+        DisksUnknown: "does not tell of its disks", undone by DisksTold;
+        /// They can be asked about again.
+        DisksTold: "tells of its disks";
+        /// Its kernel says that a disk request failed.
+        PrintsIoError: "prints disk errors";
+        /// Its kernel says that it killed a process for want of memory.
+        PrintsOutOfMemory: "prints out of memory";
         /// The power fails; it is back half a minute later.
         LosesPower: "loses power";
     }
@@ -437,20 +445,10 @@ fn parse_person(text: &str) -> Option<Happening> {
     Some(Happening::Person(vm.parse().ok()?, wish))
 }
 
-const WORKS: &[(Work, &str)] = &[
-    (Work::Drill, "drill"),
-    (Work::Backup, "backup"),
-    (Work::Freeze, "freeze"),
-    (Work::Migration, "migration"),
-    (Work::Reboot, "reboot"),
-];
+const WORKS: [Work; 5] = [Work::Drill, Work::Backup, Work::Freeze, Work::Migration, Work::Reboot];
 
 fn parse_work(text: &str) -> Option<Work> {
-    WORKS.iter().find(|(_, name)| *name == text).map(|(work, _)| *work)
-}
-
-fn work_text(work: Work) -> &'static str {
-    WORKS.iter().find(|(one, _)| *one == work).map_or("drill", |(_, name)| name)
+    WORKS.into_iter().find(|work| work.name() == text)
 }
 
 fn person_text(vm: &VmName, wish: PersonWish) -> String {
@@ -467,9 +465,9 @@ fn person_text(vm: &VmName, wish: PersonWish) -> String {
         PersonWish::EndMaintenance => format!("ends maintenance of {vm}"),
         PersonWish::Release => format!("releases {vm}"),
         PersonWish::Announce(work, long) => {
-            format!("announces {} of {vm} for {}", work_text(work), duration_text(long))
+            format!("announces {} of {vm} for {}", work.name(), duration_text(long))
         }
-        PersonWish::EndWork(work) => format!("ends {} of {vm}", work_text(work)),
+        PersonWish::EndWork(work) => format!("ends {} of {vm}", work.name()),
     }
 }
 

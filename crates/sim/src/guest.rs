@@ -141,6 +141,8 @@ pub(crate) struct Guest {
     pub(crate) busy: bool,
     /// It has said something untrue: what it says next to that is its own doing (I17).
     pub(crate) misleads: bool,
+    /// Its kernel has killed for want of memory in this boot: one that is slow after that may be thrashing.
+    pub(crate) starved: bool,
     pub(crate) writes_nothing: bool,
     pub(crate) frozen: bool,
     pub(crate) net_lost: bool,
@@ -173,6 +175,7 @@ impl Guest {
             has_agent: false,
             busy: false,
             misleads: false,
+            starved: false,
             writes_nothing: false,
             frozen: false,
             net_lost: false,
@@ -193,7 +196,7 @@ impl Guest {
         self.agent = AgentFault::Answers;
         self.has_agent = false;
         (self.busy, self.frozen, self.net_lost) = (false, false, false);
-        self.misleads = false;
+        (self.misleads, self.starved) = (false, false);
         (self.read_only, self.low_memory) = (false, false);
         for app in &mut self.apps {
             app.broken &= app.ruined;
@@ -248,16 +251,17 @@ impl Guest {
     }
 
     /// Something is wrong inside that no patience ends. A slow, busy, frozen or booting guest is well: unless
-    /// it gives other signs of a hang, or is frozen with nobody inside to say so.
-    pub(crate) fn is_ill(&self) -> bool {
-        let failing_boot = self.boot_fault.is_some_and(|fault| fault != GuestFault::BootsSlowly);
+    /// it gives other signs of a hang, or is frozen with nobody inside to say so in time.
+    pub(crate) fn is_ill(&self, setup: &VmSetup) -> bool {
+        let overdue = self.boot_time(setup) > setup.policy.boot_limit; // that is what the limit is for
+        let failing_boot = overdue || self.boot_fault.is_some_and(|fault| fault != GuestFault::BootsSlowly);
         match self.life {
             Life::Booting(_) => failing_boot || self.apps.iter().any(|app| app.ruined),
             Life::Up => {
                 let starts = self.apps.iter().any(|app| app.state == AppState::Starting);
-                let looks_hung = self.is_slow() && (self.misleads || self.writes_nothing);
+                let looks_hung = self.is_slow() && (self.misleads || self.writes_nothing || self.starved);
                 let looks_hung = looks_hung || (starts && self.misleads);
-                let stuck = self.frozen && self.agent != AgentFault::Answers;
+                let stuck = self.frozen && (self.busy || self.agent != AgentFault::Answers);
                 let defect = self.net_lost || self.read_only || self.disk_full || self.low_memory;
                 let defect = defect || looks_hung || stuck;
                 defect || self.apps.iter().any(App::is_ill)

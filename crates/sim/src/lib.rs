@@ -32,6 +32,7 @@ pub mod simulate;
 mod story;
 mod strike;
 mod timeline;
+mod unserved;
 mod words;
 mod world;
 

@@ -145,7 +145,7 @@ impl Machine {
             || !self.storage
             || (self.guest.frozen && !self.hears()) // and nobody can be told that it is only frozen
             || self.looks_hung()
-            || self.guest.is_ill()
+            || self.guest.is_ill(&self.setup)
     }
 
     /// Its hypervisor went mute and something befell its guest in the same breath: nobody can tell that from a

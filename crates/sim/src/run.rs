@@ -337,6 +337,10 @@ impl Run {
     /// Asks one question, if somebody is there to ask it.
     fn ask(&mut self, probe: Probe, end: Timestamp) {
         let deaf = self.is(Mutant::DeafAfterRestart) && self.daemon.life > 1;
+        if probe == Probe::Pressure {
+            let up = self.daemon.running == Running::Up && !self.daemon.distrusts;
+            self.checker.watch_users(up, &self.daemon.engine, &self.world);
+        }
         if self.daemon.running != Running::Up || deaf {
             return;
         }

@@ -108,6 +108,9 @@ impl World {
     }
 
     fn ask_disks(&self, emit: Emit) {
+        if self.host.disks_unknown {
+            return;
+        }
         let disks = [("/vms", self.host.disk_full), ("/state", self.host.state_full)];
         for (path, full) in disks {
             let free = if full { 0 } else { 40 << 30 };
@@ -288,6 +291,15 @@ impl World {
         }
     }
 
+    /// The users of all its applications are served, whatever our own probes may make of it.
+    pub(crate) fn serves(&self, vm: usize) -> bool {
+        (0..self.machines[vm].guest.apps.len()).all(|app| {
+            let answer = self.app_answer(vm, app);
+            answer.is_ok_and(|latency| latency < PATIENCE)
+                || matches!(answer, Err((_, ProbeFailure::Denied | ProbeFailure::Internal, _)))
+        })
+    }
+
     fn ask_app(&self, vm: usize, app: usize, emit: Emit) {
         let machine = &self.machines[vm];
         let Some(incarnation) = machine.incarnation() else { return };
@@ -364,6 +376,6 @@ impl World {
 }
 
 /// A glimpse of the host carries no VM: `usize::MAX` stands for it.
-const fn host_glimpse(sign: HostSign) -> Glimpse {
+pub(crate) const fn host_glimpse(sign: HostSign) -> Glimpse {
     Glimpse { vm: usize::MAX, incarnation: None, app: None, seen: Seen::Host(sign) }
 }

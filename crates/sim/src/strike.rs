@@ -4,9 +4,12 @@ use crate::faults::{
     AgentFault, CableFault, DiskFault, GuestFault, Happening, HostFault, HypervisorFault, ProcessFault, Quirk,
 };
 use crate::guest::{AppState, Life};
+use crate::sense::host_glimpse;
 use crate::world::World;
 use holdfast_core::lease::ExitStatus;
-use holdfast_core::signal::{FindingKind, HypervisorSign, NetworkSign, ProcessState, RunState, Seen};
+use holdfast_core::signal::{
+    Finding, FindingKind, HostSign, HypervisorSign, NetworkSign, ProcessState, RunState, Seen,
+};
 use holdfast_core::subject::VmName;
 
 const SIGKILL: ExitStatus = ExitStatus::Signal(9);
@@ -23,7 +26,7 @@ impl World {
             Happening::Agent(vm, fault) => at(vm).map_or((), |vm| self.strike_agent(vm, *fault)),
             Happening::App(vm, app, fault) => {
                 let Some(vm) = at(vm) else { return };
-                let running = self.machines[vm].guest.life == Life::Up;
+                let running = self.machines[vm].guest.life == Life::Up && !self.machines[vm].guest.read_only;
                 if let Some(app) = self.machines[vm].guest.app(app) {
                     self.machines[vm].guest.apps[app].strike(*fault);
                     if !running {
@@ -164,7 +167,7 @@ impl World {
         let guest = &mut self.machines[vm].guest;
         match fault {
             GuestFault::OutOfMemory => {
-                guest.low_memory = true;
+                (guest.low_memory, guest.starved) = (true, true);
                 if let Some(app) = guest.apps.first_mut() {
                     app.enter(AppState::Dead);
                 }
@@ -214,6 +217,16 @@ impl World {
             HostFault::HasRoom => self.host.disk_full = false,
             HostFault::StateFull => self.host.state_full = true,
             HostFault::StateRoom => self.host.state_full = false,
+            HostFault::DisksUnknown => self.host.disks_unknown = true,
+            HostFault::DisksTold => self.host.disks_unknown = false,
+            HostFault::PrintsIoError => {
+                let line = "blk_update_request: I/O error, dev sda, sector 2048";
+                self.host_prints(FindingKind::DiskIoError, line);
+            }
+            HostFault::PrintsOutOfMemory => {
+                let line = "Out of memory: Killed process 100 (qemu-system-x86)";
+                self.host_prints(FindingKind::OutOfMemory, line);
+            }
             HostFault::LosesPower => {
                 self.host.boot += 1;
                 for machine in &mut self.machines {
@@ -225,11 +238,18 @@ impl World {
         }
     }
 
+    fn host_prints(&mut self, kind: FindingKind, line: &str) {
+        let rule = format!("{kind:?}").to_lowercase();
+        let finding = Finding { kind, rule, line: line.to_owned() };
+        self.heard.push(host_glimpse(HostSign::Kernel(finding)));
+    }
+
     /// All that was broken on purpose is repaired; what it has led to is left to Holdfast.
     pub(crate) fn heal(&mut self) {
         self.note_ill();
         (self.host.pressed, self.host.slow) = (false, false);
         (self.host.disk_full, self.host.state_full) = (false, false);
+        self.host.disks_unknown = false;
         for vm in 0..self.machines.len() {
             if self.machines[vm].unkillable {
                 self.strike_process(vm, ProcessFault::CanDie);

@@ -2,7 +2,7 @@
 
 use crate::faults::Happening;
 use holdfast_core::action::{Action, Order};
-use holdfast_core::engine::{Engine, Reaction};
+use holdfast_core::engine::{Engine, Reaction, VmStatus};
 use holdfast_core::incident::{IncidentId, STORY_MOST};
 use holdfast_core::input::Input;
 use holdfast_core::time::Timestamp;
@@ -116,12 +116,11 @@ impl Timeline {
         self.line(now, "act", &format!("{} {} {incarnation}", action.order.name(), action.vm));
     }
 
-    /// How those VMs stand at the end that do not simply run.
+    /// How those VMs stand at the end that do not simply run, or of which there is something to say.
     pub(crate) fn end(&mut self, now: Timestamp, engine: &Engine) {
         for (name, _) in engine.vms() {
-            let Some(status) = engine.status(name, now).filter(|status| status.state != "running") else {
-                continue;
-            };
+            let tells = |status: &VmStatus| status.state != "running" || status.note.is_some();
+            let Some(status) = engine.status(name, now).filter(tells) else { continue };
             let note = status.note.map(|note| format!(", {note}")).unwrap_or_default();
             let incident = status.incident.map(|id| format!(" ({id})")).unwrap_or_default();
             self.line(now, "end", &format!("{name} {}{incident}{note}", status.state));

@@ -51,6 +51,8 @@ pub(crate) struct Host {
     pub(crate) slow: bool,
     pub(crate) disk_full: bool,
     pub(crate) state_full: bool,
+    /// Nobody can ask how full its disks are.
+    pub(crate) disks_unknown: bool,
     /// Wall clock minus time since boot, in seconds.
     pub(crate) wall: i64,
 }
@@ -97,6 +99,7 @@ impl World {
                 slow: false,
                 disk_full: false,
                 state_full: false,
+                disks_unknown: false,
                 wall: 1_700_000_000,
             },
             machines,

@@ -1,13 +1,18 @@
 //! Every story file: its timeline is the one it expects, and no invariant breaks. `BLESS=1` rewrites
 //! the timelines; review them like code. `STORY=S04` runs one.
 
-use holdfast_sim::scenario::check_file;
+use holdfast_core::diagnosis::{Catalogue, Fault};
+use holdfast_sim::scenario::{check_file, tell};
+use holdfast_sim::{Options, Story};
 use std::path::PathBuf;
 
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scenarios")
+}
+
 fn files() -> Vec<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
     let wanted = std::env::var("STORY").unwrap_or_default();
-    let entries = std::fs::read_dir(folder).expect("the scenarios folder is there");
+    let entries = std::fs::read_dir(folder()).expect("the scenarios folder is there");
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.expect("the folder can be listed").path())
         .filter(|path| path.extension().is_some_and(|ext| ext == "txt"))
@@ -28,4 +33,43 @@ fn every_story_goes_as_it_is_told() {
         }
     }
     assert!(failed.is_empty(), "{} stories failed\n{}", failed.len(), failed.join("\n"));
+}
+
+/// A fault's name as the stories write it: `GuestHung` is `guest-hung`.
+fn kebab(fault: Fault) -> String {
+    let mut name = String::new();
+    for letter in fault.to_string().chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+/// What a story shows and its name must agree: a timeline can be blessed away, a promise cannot (STYLE 1.3).
+#[test]
+fn each_fault_is_confirmed_where_it_is_and_nowhere_else() {
+    let mut wrong = Vec::new();
+    for row in Catalogue::standard().iter() {
+        for (ending, is) in [("is", true), ("is-not", false), ("unknown", false)] {
+            let name = format!("{}-{ending}", kebab(row.fault));
+            let path = folder().join(format!("{name}.txt"));
+            let Ok(text) = std::fs::read_to_string(&path) else {
+                wrong.push(format!("there is no story {name}"));
+                continue;
+            };
+            let story: Story = text.parse().expect("it is a story");
+            if !story.why[0].starts_with(&format!("{name}: ")) {
+                wrong.push(format!("{name} is called otherwise in its first line"));
+            }
+            let told = tell(&story, Options { quiet: true, ..Options::default() });
+            let confirmed = told.outcomes.iter().any(|(fault, _)| *fault == row.fault);
+            if confirmed != is {
+                let what = if confirmed { "is confirmed" } else { "is not confirmed" };
+                wrong.push(format!("in {name} {} {what}", row.fault));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

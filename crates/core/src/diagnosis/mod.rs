@@ -15,4 +15,4 @@ mod odds;
 mod vm;
 
 pub use catalogue::{Catalogue, Fault, FaultRow, Level, level};
-pub use odds::{Diagnosis, Grounds, Rival, Weighed};
+pub use odds::{Asked, Diagnosis, Grounds, Rival, Weighed};

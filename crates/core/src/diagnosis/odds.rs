@@ -85,6 +85,15 @@ impl Grounds {
     }
 }
 
+/// How much is wanted from a diagnosis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A fault, if one is likely.
+    Usually,
+    /// The likeliest fault, however little speaks for it: users have waited for too long.
+    Insistently,
+}
+
 /// A statement weighs for a fault, as far as I10 is concerned, from here on (millidecibans): a likelihood
 /// ratio of ten.
 const VOICE: i32 = 10_000;
@@ -102,7 +111,7 @@ impl Catalogue {
     /// any): if it is likelier than not, or if hardly anything but some fault explains what is seen, or if
     /// somebody insists.
     #[must_use]
-    pub fn diagnose(&self, app: Option<&AppName>, evidence: &[Evidence], insist: bool) -> Option<Diagnosis> {
+    pub fn diagnose(&self, app: Option<&AppName>, evidence: &[Evidence], asked: Asked) -> Option<Diagnosis> {
         let panel: Vec<&Evidence> =
             evidence.iter().filter(|e| e.app.is_none() || e.app.as_ref() == app).collect();
         let neighbour =
@@ -122,7 +131,7 @@ impl Catalogue {
         odds.insert(0, (Some(best), top));
         let probability = share(top, &odds);
         let well = share(0, &odds);
-        (probability >= LIKELY || well < HARDLY_WELL || insist).then(|| Diagnosis {
+        (probability >= LIKELY || well < HARDLY_WELL || asked == Asked::Insistently).then(|| Diagnosis {
             fault: best.data.fault,
             app: app.filter(|_| is_of_app(best)).cloned(),
             probability,
@@ -206,7 +215,7 @@ fn weigh(row: &Row, panel: &[&Evidence]) -> Vec<Weighed> {
     let mut all: Vec<Weighed> = panel
         .iter()
         .map(|e| Weighed { evidence: (*e).clone(), weight: weight(row, e), counts: counts(e) })
-        .filter(|w| w.weight != 0)
+        .filter(|w| w.weight != 0 || w.evidence.kind.is_outage()) // what users suffer is never left out
         .collect();
     all.sort_by_key(|w| (-w.weight.abs(), w.evidence.kind));
     all
@@ -263,7 +272,7 @@ mod tests {
 
     fn named(kinds: &[Kind]) -> Option<Diagnosis> {
         let app: AppName = "db".parse().unwrap();
-        Catalogue::standard().diagnose(Some(&app), &seen(kinds), false)
+        Catalogue::standard().diagnose(Some(&app), &seen(kinds), Asked::Usually)
     }
 
     #[test]

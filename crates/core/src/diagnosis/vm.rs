@@ -13,6 +13,7 @@ const VM_CRASHED: FaultRow = FaultRow {
     once_in: years(1),
     seen: &[
         (ProcessExited, 0.999),
+        (HostOutOfMemory, 0.1),
         (ProcessRuns, 1e-6),
         (ProcessStopped, 1e-7),
         (ProcessStuck, 1e-6),
@@ -59,6 +60,7 @@ const VM_PAUSED_IO: FaultRow = FaultRow {
     once_in: days(180),
     seen: &[
         (PausedIo, 0.999),
+        (HostDiskErrors, 0.2),
         (ProcessStopped, 1e-6),
         (HypervisorSilent, 1e-5),
         (HypervisorAnswers, 1e-4),

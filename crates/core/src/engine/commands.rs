@@ -150,6 +150,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         let under_way = vm.job.as_ref().is_some_and(|job| job.incident().is_some());
         vm.tries.forget();
+        vm.overrun.clear();
         if under_way {
             vm.tries.spend(self.now, &vm.policy.budget); // it was begun before, and counts from now on (I6)
         }
@@ -171,12 +172,14 @@ impl Engine {
         }
         if let Some(vm) = self.vms.get_mut(name) {
             vm.works.insert(work, until);
+            vm.overrun.remove(&work);
         }
         Ok(())
     }
 
     fn work_done(&mut self, name: &VmName, work: Work) -> Result<(), String> {
-        let removed = self.vms.get_mut(name).and_then(|vm| vm.works.remove(&work));
-        removed.map(|_| ()).ok_or_else(|| "that work was not announced, or has run out".to_owned())
+        let removed =
+            self.vms.get_mut(name).and_then(|vm| vm.works.remove(&work).or(vm.overrun.remove(&work)));
+        removed.map(|_| ()).ok_or_else(|| "that work was not announced".to_owned())
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{Desired, Engine, VmState};
 use crate::action::{Operation, Reason};
-use crate::diagnosis::{Diagnosis, Fault, Grounds, Level, level};
+use crate::diagnosis::{Asked, Diagnosis, Fault, Grounds, Level, level};
 use crate::evidence::{Evidence, Lens};
 use crate::incident::{Incident, IncidentId, Phase, Resolution};
 use crate::policy::Mode;
@@ -71,8 +71,7 @@ impl Engine {
         let mut of_apps: Vec<(AppName, Option<Diagnosis>)> = Vec::new();
         let panels = if apps.is_empty() { vec![None] } else { apps.iter().map(Some).collect() };
         for panel in panels {
-            let found =
-                self.catalogue.diagnose(panel, &evidence, unserved_for_long(&evidence, panel, self.now));
+            let found = self.catalogue.diagnose(panel, &evidence, how_asked(&evidence, panel, self.now));
             let (wide, narrow) = split(found);
             if let Some(wide) = wide
                 && of_vm.as_ref().is_none_or(|best| wide.probability > best.probability)
@@ -223,8 +222,7 @@ impl Engine {
     /// Sets what is wanted against what is, when nothing else is being done.
     fn reconcile(&mut self, name: &VmName) {
         let Some(vm) = self.vms.get(name).filter(|vm| vm.job.is_none()) else { return };
-        let (now, automatic) =
-            (self.now, vm.policy.mode == Mode::Armed && !vm.in_maintenance() && !self.muted);
+        let (now, automatic) = (self.now, self.may_act(vm));
         match (&vm.power, &vm.desired) {
             (Power::Unknown, _) if now >= vm.look.1 => self.upkeep(name, Goal::Look),
             // Whether a start that was refused is tried again, and when, is for an incident to say (I6).
@@ -239,6 +237,12 @@ impl Engine {
             }
             (Power::Unknown | Power::Off(_) | Power::On(_), _) => {}
         }
+    }
+
+    /// Something may be done to it unasked: its mode is armed, it is not in maintenance (I5), and what is intended
+    /// can be recorded (I8).
+    pub(super) fn may_act(&self, vm: &VmState) -> bool {
+        vm.policy.mode == Mode::Armed && !vm.in_maintenance() && !self.muted
     }
 
     fn upkeep(&mut self, name: &VmName, goal: Goal) {
@@ -332,7 +336,8 @@ fn is_vague(diagnosis: &Diagnosis, now: Timestamp) -> bool {
 }
 
 /// Users have not been served for so long that a person is told, whatever it may be.
-fn unserved_for_long(evidence: &[Evidence], app: Option<&AppName>, now: Timestamp) -> bool {
+fn how_asked(evidence: &[Evidence], app: Option<&AppName>, now: Timestamp) -> Asked {
     let outage = |e: &Evidence| e.kind.is_outage() && e.app.as_ref() == app;
-    evidence.iter().any(|e| outage(e) && now.since(e.since) >= UNSURE_AFTER)
+    let long = evidence.iter().any(|e| outage(e) && now.since(e.since) >= UNSURE_AFTER);
+    if long { Asked::Insistently } else { Asked::Usually }
 }

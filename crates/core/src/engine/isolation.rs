@@ -11,7 +11,6 @@ use crate::diagnosis::Diagnosis;
 use crate::evidence::Lens;
 use crate::incident::{HeldReason, Incident, IncidentId};
 use crate::isolate::{Isolated, Isolation, harm};
-use crate::policy::Mode;
 use crate::recover::{Goal, Job, Power};
 use crate::signal::RunState;
 use crate::subject::VmName;
@@ -80,7 +79,7 @@ impl Engine {
         let how = vm.policy.isolate;
         let hopeless = matches!(reason, HeldReason::NoRemedy | HeldReason::BudgetSpent);
         let able = how.needs().is_some_and(|ability| vm.policy.abilities.contains(&ability));
-        let armed = vm.policy.mode == Mode::Armed && !vm.in_maintenance() && !self.muted;
+        let armed = self.may_act(vm);
         let braked = self.brake.pulled().is_some() && !incident.drill;
         let free = vm.job.is_none() && vm.isolated.is_none() && matches!(vm.power, Power::On(_));
         let sure = found.grounds.suffice() && found.probability >= SURE && harm(found.fault).is_some();

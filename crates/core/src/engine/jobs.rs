@@ -1,10 +1,11 @@
 //! The one thing that is being done to a VM: begun, settled, given up, ended.
 
 use super::isolation::Came;
+use super::planning::HEAR_FIRST;
 use super::{Desired, Engine, LATE};
 use crate::action::{Ended, Operation, Order, Outcome, Reason};
 use crate::evidence::BootCause;
-use crate::incident::{AttemptResult, HeldReason, IncidentId, Phase, Resolution};
+use crate::incident::{AttemptResult, HeldReason, Incident, IncidentId, Phase, Resolution};
 use crate::lease::{Death, DeathProof};
 use crate::plan::Remedy;
 use crate::recover::{Goal, Job, Next, Power, Step};
@@ -114,6 +115,9 @@ impl Engine {
             self.stop_automatic_job(name, Some(HeldReason::Maintenance));
             return;
         }
+        if self.has_slept_over(name, &reason, &order) {
+            return self.put_off(name);
+        }
         // A hypervisor that is silent has no evidence to give.
         let deaf = matches!(order, Order::Capture { .. }) && vm.view.is_hypervisor_silent(&self.lens(vm));
         let limit = if deaf { SHORT_CAPTURE } else { limit };
@@ -133,6 +137,30 @@ impl Engine {
         if let Some(id) = incident.filter(|_| isolated) {
             self.note_isolated(id, name);
         }
+    }
+
+    /// A recovery was decided, and before its first harm is done we were stopped: what it stands on may be over.
+    fn has_slept_over(&self, name: &VmName, reason: &Reason, order: &Order) -> bool {
+        let Some(vm) = self.vms.get(name) else { return false };
+        let Reason::Incident(id) = reason else { return false };
+        let harms =
+            |incident: &Incident| incident.plan.as_ref().is_some_and(|plan| plan.remedy.is_destructive());
+        let recovering = |incident: &&Incident| incident.phase == Phase::Recovering;
+        let harms = self.incidents.get(id).filter(recovering).is_some_and(harms);
+        let runs = matches!(vm.power, Power::On(_));
+        harms && runs && order.is_destructive() && !self.view.trusts_silence(self.now)
+    }
+
+    /// The recovery is not begun after all, and costs nothing: first we hear what is true now (I10, S17).
+    fn put_off(&mut self, name: &VmName) {
+        let now = self.now;
+        let job = self.vms.get_mut(name).and_then(|vm| vm.job.take());
+        let Some(id) = job.and_then(|job| job.incident()) else { return };
+        self.take_back(id, name);
+        if let Some(incident) = self.edit(id) {
+            incident.end_attempt(now, AttemptResult::Blocked(HEAR_FIRST.into()));
+        }
+        self.wait(id, self.view.doubt_until(), HEAR_FIRST.into());
     }
 
     fn note_isolated(&mut self, id: IncidentId, name: &VmName) {
@@ -212,6 +240,16 @@ impl Engine {
             incident.tell(now, "note", "the daemon was restarted: what was under way is looked for".into());
         }
         self.wake(name, now);
+    }
+
+    /// What was given up while it was under way has ended, and nobody knows how: whatever was seen before then, the
+    /// VM is looked at before anything is done to it (I9).
+    pub(super) fn look_after(&mut self, name: &VmName) {
+        let Some(vm) = self.vms.get_mut(name).filter(|vm| vm.job.is_none()) else { return };
+        let Power::On(lease) = &vm.power else { return };
+        vm.ran = Some(lease.clone());
+        vm.power = Power::Unknown;
+        vm.look = (0, self.now);
     }
 
     fn end_job(&mut self, name: &VmName, end: End) {

@@ -190,8 +190,12 @@ impl Engine {
     /// may have decided otherwise while the intent was on its way to the disk (I5).
     #[must_use]
     pub fn wants(&self, action: &Action) -> bool {
-        let job = self.vms.get(&action.vm).and_then(|vm| vm.job.as_ref());
-        job.is_some_and(|job| job.action == Some(action.id))
+        self.awaits(&action.vm, action.id)
+    }
+
+    fn awaits(&self, vm: &VmName, action: ActionId) -> bool {
+        let job = self.vms.get(vm).and_then(|vm| vm.job.as_ref());
+        job.is_some_and(|job| job.action == Some(action))
     }
 
     /// These actions could not be recorded, and so were not done (I8). Until [`Engine::recorded`] nothing is
@@ -282,7 +286,6 @@ impl Engine {
             oldest.and_then(|name| self.left.remove(&name));
         }
         self.timers.retain(|(_, vm)| vm != name);
-        self.asked.retain(|_, vm| vm != name);
         self.brake.clear(name);
     }
 
@@ -438,7 +441,11 @@ impl Engine {
 
     fn settle(&mut self, outcome: &Outcome) {
         let Some(name) = self.asked.remove(&outcome.action) else { return }; // late or unknown: ignored
+        let awaited = self.awaits(&name, outcome.action);
         self.settle_job(&name, outcome);
+        if !awaited && matches!(outcome.ended, Ended::Unknown { .. }) {
+            self.look_after(&name);
+        }
         self.consider(&name);
     }
 

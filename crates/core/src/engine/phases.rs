@@ -61,16 +61,22 @@ impl Engine {
         }
     }
 
-    /// The diagnosis is kept up to date until something is done about it.
+    /// The diagnosis is kept up to date until something is done about it. A sign that settles the matter names
+    /// the incident anew; what it was called before stays in its story.
     pub(super) fn revise(&mut self, id: IncidentId, name: &VmName, diagnosis: Diagnosis) {
         let now = self.now;
         let Some(incident) = self.incidents.get(&id) else { return };
         let renamed = incident.diagnosis.fault != diagnosis.fault;
         let subject = crate::incident::subject_of(name, &diagnosis);
-        let text = renamed.then(|| self.describe(&subject.to_string(), &diagnosis, "now suspected"));
+        let settled = incident.is_settled_by(&diagnosis);
+        let certainty = if settled { "now confirmed" } else { "now suspected" };
+        let text = renamed.then(|| self.describe(&subject.to_string(), &diagnosis, certainty));
         let Some(incident) = self.incidents.get_mut(&id) else { return };
-        if incident.named.is_none() {
+        if incident.named.is_none() || settled {
             incident.subject = subject;
+        }
+        if settled {
+            incident.named = Some(diagnosis.clone());
         }
         incident.diagnosis = diagnosis;
         if let Some(text) = text {
@@ -170,7 +176,7 @@ impl Engine {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let (Some(job), Some(attempt)) = (&vm.job, incident.attempts.last()) else { return };
         let inside = matches!(job.goal, Goal::Do(Operation::RestartApp(_))) && job.incident() == Some(id);
-        let why = found.and_then(|d| struck_again(d, attempt.started, false)).filter(|_| inside);
+        let why = found.and_then(|d| struck_again(d, attempt.started, After::Remedy)).filter(|_| inside);
         let Some(why) = why else { return };
         self.stop_automatic_job(name, None); // and the VM is looked at before anything else is done (I9)
         let now = self.now;
@@ -191,7 +197,8 @@ impl Engine {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         let recovered = incident.times.recovered.unwrap_or(incident.times.opened);
         let resumed = incident.plan.as_ref().is_some_and(|plan| plan.remedy == Remedy::ResumeIo);
-        if let Some(why) = found.as_ref().and_then(|d| struck_again(d, recovered, resumed)) {
+        let after = if resumed { After::Resumption } else { After::Remedy };
+        if let Some(why) = found.as_ref().and_then(|d| struck_again(d, recovered, after)) {
             return self.remedy_failed(id, name, found, format!("it struck again: {why}"), lens);
         }
         let fails_again = |d: &Diagnosis| vm.view.came_back(recovered) && is_sure_since(d, recovered);
@@ -254,11 +261,22 @@ fn is_sure_since(diagnosis: &Diagnosis, since: Timestamp) -> bool {
         && diagnosis.evidence.iter().filter(speaks).all(|w| w.evidence.since > since)
 }
 
+/// What a conclusive sign may have come after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// The VM was let run on.
+    Resumption,
+    /// Anything else was done.
+    Remedy,
+}
+
 /// A conclusive sign that is newer than the remedy. A VM that was resumed may have been paused again before we
 /// heard that the resumption was done, so there it counts that it is still seen paused some time later.
-fn struck_again(diagnosis: &Diagnosis, recovered: Timestamp, resumed: bool) -> Option<String> {
+fn struck_again(diagnosis: &Diagnosis, recovered: Timestamp, after: After) -> Option<String> {
     let Grounds::Conclusive(kind) = diagnosis.grounds else { return None };
-    let paused = |e: &Evidence| resumed && e.kind == Kind::PausedIo && e.at > recovered + STILL_PAUSED;
+    let paused = |e: &Evidence| {
+        after == After::Resumption && e.kind == Kind::PausedIo && e.at > recovered + STILL_PAUSED
+    };
     let sign = diagnosis.evidence.iter().map(|w| &w.evidence);
     let mut sign = sign.filter(|e| e.kind == kind && (e.since > recovered || paused(e)));
     sign.next().map(|e| e.text.clone())

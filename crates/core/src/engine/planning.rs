@@ -24,6 +24,8 @@ const LOOK_SOON: Duration = Duration::from_millis(100);
 /// A VM that is being worked on is looked at again after this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Why nothing is begun just after a stall.
+pub(super) const HEAR_FIRST: &str = "what is true now is heard first";
 /// What is told of the VM that was one too many (I11).
 pub(super) const BRAKE_PULLED: &str = "the storm brake is pulled: too many VMs look failed at once (I11)";
 
@@ -110,7 +112,7 @@ impl Engine {
         if counted && self.brake.mark(now, name, self.vms.len(), &self.policies.brake) {
             self.tell(id, "note", BRAKE_PULLED.into());
         }
-        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let Some(vm) = self.vms.get(name) else { return };
         let gate = if self.muted {
             Some(HeldReason::NoRecord)
         } else if policy.mode == Mode::Observe {
@@ -126,9 +128,11 @@ impl Engine {
         } else {
             None
         };
+        self.tell_flapping(id, name, counted);
         if let Some(reason) = gate {
             return self.hold(id, reason);
         }
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
         if let Some((until, why)) = self.must_wait(vm, incident, remedy, counted) {
             return self.wait(id, until, why);
         }
@@ -140,6 +144,17 @@ impl Engine {
         let (try_number, tries) = (spent + 1, policy.budget.tries);
         let plan = Plan { remedy, threshold, try_number, tries, verify_for: policy.verify_for, why: passed };
         self.carry_out_plan(id, name, plan);
+    }
+
+    /// A new incident soon after the last ones of this VM were over: it counts as failing (I6), and that is told once.
+    fn tell_flapping(&mut self, id: IncidentId, name: &VmName, counted: bool) {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        let begins = incident.attempts.is_empty() && !incident.story.iter().any(|line| line.step == "note");
+        let Some(times) = vm.tries.flapping(self.now, &vm.policy.budget).filter(|_| begins && counted) else {
+            return;
+        };
+        let within = show(vm.policy.budget.within);
+        self.tell(id, "note", format!("flapping: it fails again after {times} recoveries within {within}"));
     }
 
     fn must_wait(
@@ -159,9 +174,11 @@ impl Engine {
         let dead = matches!(vm.power, Power::Off(_));
         if remedy.is_destructive() && !dead && !self.view.trusts_silence(now) {
             // What was true before we slept or were away may have passed: first we hear what is true now (I10, S17).
-            return Some((self.view.doubt_until(), "what is true now is heard first".into()));
+            return Some((self.view.doubt_until(), HEAR_FIRST.into()));
         }
-        let wider = incident.app().is_some() && vm.incident.is_some();
+        let open =
+            |id: IncidentId| self.incidents.get(&id).is_some_and(|i| !matches!(i.phase, Phase::Held(_)));
+        let wider = incident.app().is_some() && vm.incident.is_some_and(open);
         if wider && matches!(remedy, Remedy::ResetGuest | Remedy::RestartVm) {
             return Some((now + LOOK_EVERY, "a wider fault is suspected".into()));
         }
@@ -211,7 +228,7 @@ impl Engine {
         app.map_or(Goal::Cycle, |app| Goal::Do(Operation::RestartApp(app.clone())))
     }
 
-    fn wait(&mut self, id: IncidentId, until: Timestamp, why: String) {
+    pub(super) fn wait(&mut self, id: IncidentId, until: Timestamp, why: String) {
         let now = self.now;
         let Some(incident) = self.edit(id) else { return };
         let told = incident
@@ -231,8 +248,9 @@ impl Engine {
         let now = self.now;
         let Some(incident) = self.edit(id).filter(|incident| !incident.is_closed()) else { return };
         if incident.phase != Phase::Held(reason.clone()) {
-            if incident.story.last().is_none_or(|line| line.text != reason.says()) {
-                incident.tell(now, "held", reason.says().to_owned());
+            let because = incident.because(&reason);
+            if incident.story.last().is_none_or(|line| line.text != because) {
+                incident.tell(now, "held", because);
             }
             incident.phase = Phase::Held(reason);
         }

@@ -9,7 +9,7 @@ use crate::policy::Mode;
 use crate::recover::{Power, Step};
 use crate::signal::{Channel, RunState};
 use crate::subject::{AppName, VmName};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, show};
 use serde::{Deserialize, Serialize};
 
 /// How one channel stands.
@@ -100,7 +100,7 @@ impl Engine {
                 .collect(),
             incident,
             protection: self.protection(vm).to_owned(),
-            note: note(vm),
+            note: note(vm, lens.now),
             tries: (vm.tries.spent(now, &vm.policy.budget), vm.policy.budget.tries),
             isolated: vm.isolated,
         })
@@ -137,6 +137,7 @@ fn state(vm: &VmState, incident: Option<&Incident>) -> &'static str {
         Power::Off(_) if vm.desired == Desired::Running && incident.is_some() => "failed",
         Power::Off(_) => "stopped",
         Power::Unknown => "starting",
+        Power::On(_) if vm.paused_by.is_some() && vm.job.is_none() => "paused", // whatever the hypervisor says
         Power::On(_) if vm.view.run_state() == Some(RunState::Paused) => "paused",
         Power::On(_) if incident.is_some_and(Incident::is_confirmed) && vm.view.boot().is_none() => "failed",
         Power::On(_) if vm.view.boot().is_some() => "starting",
@@ -144,7 +145,7 @@ fn state(vm: &VmState, incident: Option<&Incident>) -> &'static str {
     }
 }
 
-fn note(vm: &VmState) -> Option<String> {
+fn note(vm: &VmState, now: Timestamp) -> Option<String> {
     let stopped = match &vm.desired {
         Desired::Stopped { by, .. } => Some(format!("stopped by {by}")),
         Desired::Running => None,
@@ -157,7 +158,11 @@ fn note(vm: &VmState) -> Option<String> {
         (None, _) => None,
     };
     let waits = vm.waits_for.as_ref().map(|what| format!("waits for {what}"));
-    stopped.or(paused).or(waits)
+    let overrun = vm.overrun.iter().min_by_key(|(_, until)| **until).map(|(work, until)| {
+        let late = show(now.since(*until));
+        format!("its {} was to be over {late} ago, and nobody has said that it is", work.name())
+    });
+    stopped.or(paused).or(waits).or(overrun)
 }
 
 fn app(name: &AppName, alive: bool, answered: Option<Timestamp>, evidence: &[Evidence]) -> AppStatus {

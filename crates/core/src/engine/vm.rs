@@ -8,7 +8,7 @@ use crate::lease::{Incarnation, Lease};
 use crate::plan::Tries;
 use crate::policy::VmPolicy;
 use crate::recover::{Job, Power, Step};
-use crate::signal::{AgentSign, AppSign, HypervisorSign, RunState, Seen, Signal};
+use crate::signal::{AgentSign, AppSign, HypervisorSign, ProcessSign, RunState, Seen, Signal};
 use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,9 @@ pub struct VmState {
     pub paused_by: Option<String>,
     /// Announced work, and when it must be over.
     pub works: BTreeMap<Work, Timestamp>,
+    /// Announced work that ran out before anybody said that it is done, and when. It excuses nothing any more.
+    #[serde(default)]
+    pub overrun: BTreeMap<Work, Timestamp>,
     /// When last looked at, something excused slow answers.
     pub excused: bool,
     /// Its recoveries that still count (I6).
@@ -115,6 +118,7 @@ impl VmState {
             maintenance: None,
             paused_by: None,
             works: BTreeMap::new(),
+            overrun: BTreeMap::new(),
             excused: false,
             tries: Tries::default(),
             job: None,
@@ -210,7 +214,8 @@ impl VmState {
             self.view.booted(at, *up);
         }
         self.view.observe(at, signal);
-        if self.paused_by.is_some() && self.job.is_none() && !self.may_be_paused(&signal.seen) {
+        let dead = matches!(signal.seen, Seen::Process(ProcessSign::Exited { .. }));
+        if self.paused_by.is_some() && (dead || (self.job.is_none() && !self.may_be_paused(&signal.seen))) {
             self.paused_by = None; // somebody else let it run on, or worse has come to it
         }
     }
@@ -232,7 +237,10 @@ impl VmState {
     /// Ends what has run out: maintenance, announced work.
     pub fn expire(&mut self, now: Timestamp) {
         self.maintenance = self.maintenance.filter(|until| *until > now);
-        self.works.retain(|_, until| *until > now);
+        let (on, over) = std::mem::take(&mut self.works).into_iter().partition(|(_, until)| *until > now);
+        self.works = on;
+        let over: BTreeMap<Work, Timestamp> = over;
+        self.overrun.extend(over);
     }
 
     /// All its open incidents.

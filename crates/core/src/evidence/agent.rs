@@ -83,6 +83,11 @@ impl AgentView {
         self.frozen.is_some_and(|(frozen, at)| frozen && now.since(at) <= FROZEN_KEEPS)
     }
 
+    /// It has said lately how much memory is left.
+    pub fn knows_memory(&self, lens: &Lens) -> bool {
+        self.memory.is_some_and(|(_, _, at)| lens.now.since(at) <= FACT_KEEPS)
+    }
+
     /// It answers, and says that there is room on its disks.
     pub fn has_room(&self, lens: &Lens) -> bool {
         let room =
@@ -141,7 +146,7 @@ impl AgentView {
             }
         }
         if let Some((available, total, at)) = self.memory.filter(|(_, _, at)| keeps(*at))
-            && available.saturating_mul(1_000) < total.saturating_mul(LOW_BELOW)
+            && is_low(available, total)
         {
             let text = format!("{} of {} MiB of guest memory left", available >> 20, total >> 20);
             push(Kind::MemoryLow, at, lens.now, FULL, text);
@@ -153,6 +158,11 @@ impl AgentView {
 fn tells_late(strength: u16) -> u16 {
     let squared = u32::from(strength) * u32::from(strength) / u32::from(FULL);
     u16::try_from(squared).unwrap_or(FULL)
+}
+
+/// So little memory is left that a kernel begins to kill.
+pub(super) const fn is_low(available: u64, total: u64) -> bool {
+    available.saturating_mul(1_000) < total.saturating_mul(LOW_BELOW)
 }
 
 const fn is_full(used: u64, total: u64) -> bool {

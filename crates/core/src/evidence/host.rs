@@ -1,7 +1,7 @@
 //! The host and the observer: whether silence may be believed just now.
 
 use super::{Evidence, FULL, Kind, Lens, lasted};
-use crate::signal::{HostSign, ObserverSign};
+use crate::signal::{Finding, FindingKind, HostSign, ObserverSign};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -28,6 +28,10 @@ const PATIENCE: u32 = 3;
 const LAG_MATTERS: Duration = Duration::from_millis(500);
 /// Less free than this share, in parts of a thousand, is a full disk of the host.
 const DISK_FULL_BELOW: u64 = 10;
+/// What the host's kernel has said is told for so long ...
+const KERNEL_KEEPS: Duration = Duration::from_secs(600);
+/// ... and loses half its weight in this time.
+const KERNEL_HALF_LIFE: Duration = Duration::from_secs(60);
 /// Doubt lasts at most this long after a lag.
 const DOUBT_MOST: Duration = Duration::from_secs(5);
 
@@ -39,6 +43,8 @@ pub struct HostView {
     disks: BTreeMap<String, DiskView>,
     lag: Option<(Timestamp, Timestamp, Duration)>, // since, at, worst
     doubt_until: Timestamp,
+    #[serde(default)]
+    kernel: Vec<(Kind, Timestamp, String)>, // its last line of each kind
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,8 +80,30 @@ impl HostView {
                 let disk = DiskView { free: *free, total: *total, writable, since, at };
                 self.disks.insert(path.clone(), disk);
             }
-            HostSign::Memory { .. } | HostSign::Kernel(_) => {}
+            HostSign::Kernel(finding) => self.hear_kernel(at, finding),
+            HostSign::Memory { .. } => {}
         }
+    }
+
+    /// Of each kind the last line is kept.
+    fn hear_kernel(&mut self, at: Timestamp, finding: &Finding) {
+        let kind = match finding.kind {
+            FindingKind::DiskIoError | FindingKind::FsError | FindingKind::FsReadOnly => Kind::HostDiskErrors,
+            FindingKind::OutOfMemory => Kind::HostOutOfMemory,
+            FindingKind::KernelPanic
+            | FindingKind::KernelOops
+            | FindingKind::HungTask
+            | FindingKind::DiskFull
+            | FindingKind::RootLost
+            | FindingKind::BootStarted
+            | FindingKind::BootFinished
+            | FindingKind::AppPanic
+            | FindingKind::AppStarting
+            | FindingKind::AppReady
+            | FindingKind::GoingDown => return,
+        };
+        self.kernel.retain(|(other, ..)| *other != kind);
+        self.kernel.push((kind, at, finding.line.clone()));
     }
 
     /// What we saw of ourselves. Returns how long the loop slept, if that matters.
@@ -143,6 +171,11 @@ impl HostView {
     pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
         self.speak_pressure(lens, self.is_pressed(lens.now), say);
         self.speak_of_self(lens, say);
+        for (kind, at, line) in self.kernel.iter().filter(|(_, at, _)| lens.now.since(*at) <= KERNEL_KEEPS) {
+            let text = format!("the host's kernel, {} ago: {line}", lasted(lens, *at));
+            let strength = lens.aged(*at, KERNEL_HALF_LIFE);
+            say.push(Evidence { kind: *kind, app: None, since: *at, at: lens.now, strength, text });
+        }
     }
 
     /// What host and observer say of the host itself: the same, but pressure only once it has lasted and until

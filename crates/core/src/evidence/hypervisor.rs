@@ -1,5 +1,6 @@
 //! The hypervisor's answers and events, and whether the VM's disk moves.
 
+use super::agent::is_low;
 use super::pulse::Pulse;
 use super::{Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{Counters, HypervisorSign, RunState};
@@ -18,6 +19,8 @@ const WATCHDOG_HALF_LIFE: Duration = Duration::from_secs(20);
 const RESETS_KEPT: usize = 8;
 /// A machine that is reset pulses its reset line several times: events this close are one reset.
 const ONE_RESET: Duration = Duration::from_secs(3);
+/// The next reset of a loop comes about one turn after the last: this much later at most, and we hear of it at once.
+const RESET_LATE: Duration = Duration::from_millis(500);
 /// So many resets without a healthy moment between make a boot loop.
 const LOOP_RESETS: usize = 3;
 
@@ -33,7 +36,7 @@ pub struct HypervisorView {
     moved: Option<Timestamp>,
     still_since: Option<Timestamp>,
     resets: VecDeque<Timestamp>,
-    reset_at: Option<Timestamp>,
+    reset_at: Option<Timestamp>, // the last that counted
 }
 
 impl HypervisorView {
@@ -66,8 +69,11 @@ impl HypervisorView {
         self.panicked = None;
         self.watchdog = None;
         self.moved = Some(at);
-        let again = self.reset_at.replace(at).is_some_and(|last| at.since(last) < ONE_RESET);
-        if by_guest && !again {
+        if self.reset_at.is_some_and(|counted| at.since(counted) < ONE_RESET) {
+            return; // of the same reset; the time runs from the one that counted, or a fast loop would never count
+        }
+        self.reset_at = Some(at);
+        if by_guest {
             self.resets.push_back(at);
             if self.resets.len() > RESETS_KEPT {
                 self.resets.pop_front();
@@ -157,7 +163,8 @@ impl HypervisorView {
     fn loops_on(&self, lens: &Lens) -> bool {
         let (Some(first), Some(last)) = (self.resets.front(), self.resets.back()) else { return false };
         let turns = u32::try_from(self.resets.len() - 1).unwrap_or(1).max(1);
-        lens.now.since(*last) <= last.since(*first) / turns * 2 + lens.fresh
+        let turn = last.since(*first) / turns;
+        lens.now.since(*last) <= turn + turn / 8 + RESET_LATE
     }
 
     fn speak_state(
@@ -193,6 +200,19 @@ impl HypervisorView {
             | RunState::Moving
             | RunState::Suspended
             | RunState::Other => {}
+        }
+    }
+
+    /// What the guest's balloon driver says of its memory: the guest's own word, and so of its agent's channel.
+    pub fn speak_memory(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let Some((counters, at)) = self.counters.filter(|(_, at)| lens.is_fresh(*at)) else { return };
+        let (Some(available), Some(total)) = (counters.memory_available, counters.memory_total) else {
+            return;
+        };
+        if is_low(available, total) {
+            let text =
+                format!("{} of {} MiB of guest memory left, says its balloon", available >> 20, total >> 20);
+            say.push(Evidence { kind: Kind::MemoryLow, app: None, since: at, at, strength: FULL, text });
         }
     }
 

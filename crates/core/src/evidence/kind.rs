@@ -102,6 +102,8 @@ kinds! {
     CheckFailed: Agent, 1e-3;
     /// The check inside the guest passes.
     CheckPassed: Agent, 0.99;
+    /// The guest agent answers, and for long nothing has reached the guest over its network.
+    NetworkAway: Agent, 1e-4;
 
     /// Nobody takes the connection.
     AppRefused: Application, 1e-4;
@@ -139,6 +141,10 @@ kinds! {
     HostCalm: Host, 0.98;
     /// The host's disk is full.
     HostDiskFull: Host, 1e-4;
+    /// The host's kernel tells of disk requests that failed.
+    HostDiskErrors: Host, 5e-3;
+    /// The host's kernel has killed a process for want of memory.
+    HostOutOfMemory: Host, 5e-3;
 
     /// Our own loop runs late.
     ObserverLags: Observer, 0.02;
@@ -152,26 +158,30 @@ kinds! {
 pub enum Topic {
     /// The one thing that its channel is about.
     Itself,
-    /// The file systems of the guest.
+    /// The file systems of the guest, or the disks of the host.
     Disks,
-    /// The memory of the guest.
+    /// The memory of the guest, or of the host.
     Memory,
     /// One application, seen from inside.
     Service,
+    /// The guest's network.
+    Network,
 }
 
 impl Kind {
     /// What it is about.
     #[must_use]
     pub const fn topic(self) -> Topic {
-        if matches!(self, Self::FsFine | Self::FsFull | Self::FsReadOnly) {
+        if matches!(self, Self::FsFine | Self::FsFull | Self::FsReadOnly | Self::HostDiskErrors) {
             Topic::Disks
-        } else if matches!(self, Self::MemoryLow) {
+        } else if matches!(self, Self::MemoryLow | Self::HostOutOfMemory) {
             Topic::Memory
         } else if matches!(self, Self::NobodyListens | Self::QueueGrows | Self::ServiceListens)
             || matches!(self, Self::CheckFailed | Self::CheckPassed)
         {
             Topic::Service
+        } else if matches!(self, Self::NetworkAway) {
+            Topic::Network
         } else {
             Topic::Itself
         }

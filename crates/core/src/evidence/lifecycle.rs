@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 pub enum BootCause {
     /// The VM was started.
     Started,
-    /// It was reset, by us or by the guest.
+    /// It was reset by us, or nobody knows by whom.
     Reset,
+    /// The guest reset itself.
+    Itself,
 }
 
 /// A boot in progress.
@@ -27,6 +29,9 @@ pub struct Boot {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LifecycleView {
     boot: Option<Boot>,
+    /// When the first began of the boots that the guest itself has broken off since it was last up, if it has.
+    #[serde(default)]
+    first: Option<Timestamp>,
     longest: Duration,
     boots: u32,
 }
@@ -37,13 +42,17 @@ const SLACK: u32 = 5;
 const LEAST: Duration = Duration::from_secs(60);
 
 impl LifecycleView {
-    /// A boot begins; a reset during a boot begins it anew.
+    /// A boot begins; a reset during a boot begins it anew. One that the guest itself breaks off and begins anew
+    /// has its own time, but all of them together no more than one may have.
     pub fn begin(&mut self, at: Timestamp, cause: BootCause) {
+        let broken_off = self.boot.filter(|_| cause == BootCause::Itself).map(|boot| boot.since);
+        self.first = broken_off.map(|since| self.first.unwrap_or(since));
         self.boot = Some(Boot { since: at, cause });
     }
 
     /// The guest serves.
     pub fn arrive(&mut self, at: Timestamp) {
+        self.first = None;
         if let Some(boot) = self.boot.take() {
             self.longest = self.longest.max(at.since(boot.since));
             self.boots = self.boots.saturating_add(1);
@@ -52,7 +61,7 @@ impl LifecycleView {
 
     /// It came to nothing: nothing is learned from it.
     pub fn end(&mut self) {
-        self.boot = None;
+        (self.boot, self.first) = (None, None);
     }
 
     /// The boot in progress.
@@ -65,26 +74,32 @@ impl LifecycleView {
         if let Some(boot) = &mut self.boot {
             boot.since = boot.since + slept;
         }
+        self.first = self.first.map(|first| first + slept);
     }
 
-    /// When the boot in progress is overdue. Learned boots shorten the wait, never lengthen it.
+    /// When the boot in progress is overdue. Learned boots shorten the wait, never lengthen it; what the guest has
+    /// spent on boots that it broke off counts in full against what was allowed for one.
     pub fn due(&self, boot_limit: Duration, patience: u32) -> Option<Timestamp> {
         let boot = self.boot?;
         let learned = if self.boots >= 2 { (self.longest * SLACK).max(LEAST) } else { boot_limit };
-        Some(boot.since + boot_limit.min(learned) * patience)
+        let due = boot.since + boot_limit.min(learned) * patience;
+        Some(self.first.map_or(due, |first| due.min(first + boot_limit * patience)))
     }
 
     pub fn speak(&self, lens: &Lens, boot_limit: Duration, say: &mut Vec<Evidence>) {
         let (Some(boot), Some(due)) = (self.boot, self.due(boot_limit, lens.patience)) else { return };
         if lens.now >= due && lens.trust_silence {
-            let text = format!(
-                "still not up {} after its {}",
-                lasted(lens, boot.since),
-                match boot.cause {
-                    BootCause::Started => "start",
-                    BootCause::Reset => "reset",
+            let text = match (boot.cause, self.first) {
+                (BootCause::Started, _) => {
+                    format!("still not up {} after its start", lasted(lens, boot.since))
                 }
-            );
+                (BootCause::Reset | BootCause::Itself, None) => {
+                    format!("still not up {} after its reset", lasted(lens, boot.since))
+                }
+                (BootCause::Reset | BootCause::Itself, Some(first)) => {
+                    format!("still not up after {}, and resets itself", lasted(lens, first))
+                }
+            };
             say.push(Evidence {
                 kind: Kind::BootOverdue,
                 app: None,

@@ -7,7 +7,7 @@ use super::hypervisor::HypervisorView;
 use super::lifecycle::LifecycleView;
 use super::network::NetworkView;
 use super::process::ProcessView;
-use super::{Boot, BootCause, Evidence, FULL, Kind, Lens};
+use super::{Boot, BootCause, Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{
     AgentSign, ConsoleSign, FindingKind, HypervisorSign, NetworkSign, RunState, Seen, Signal,
 };
@@ -18,6 +18,10 @@ use std::collections::BTreeMap;
 
 /// A guest in which nobody ever spoke to us counts as up so long after its start.
 const MUTE_BOOT: Duration = Duration::from_secs(20);
+
+/// A network that has been silent for so long, in a guest whose agent answers, does not come back by itself: a
+/// switch that learns its ways anew takes half a minute.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(40);
 
 /// What is remembered of one VM.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -90,8 +94,8 @@ impl VmView {
             self.begin_silence(at); // what the hypervisor kept from us was no silence of its guest
         }
         self.hypervisor.observe(at, sign);
-        if let HypervisorSign::Reset { .. } = sign {
-            self.begin_boot(at, BootCause::Reset);
+        if let HypervisorSign::Reset { by_guest } = sign {
+            self.begin_boot(at, if *by_guest { BootCause::Itself } else { BootCause::Reset });
         }
     }
 
@@ -296,6 +300,29 @@ impl VmView {
         say.retain(|e| !joined(e.kind));
     }
 
+    /// Probes and echoes go the same way, so their silence is one voice. The agent is asked another way: where it
+    /// answers and everything that came over the network is missing, the guest lives and its network is away.
+    fn tell_cut_off(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let among = |kind| say.iter().filter(move |e| e.kind == kind);
+        let (Some(silent), Some(agent)) =
+            (among(Kind::NetworkSilent).next(), among(Kind::AgentAnswers).next())
+        else {
+            return;
+        };
+        let long = lens.now.since(silent.since) >= CUT_OFF_AFTER * lens.patience;
+        let unreached = !self.apps.is_empty() && among(Kind::AppUnreachable).count() == self.apps.len();
+        // An echo that was never answered, nobody may be meant to answer.
+        if !long || !unreached || self.network.answered().is_none_or(|heard| agent.at <= heard) {
+            return;
+        }
+        let (kind, since, at) = (Kind::NetworkAway, silent.since, agent.at);
+        let text = format!(
+            "the agent answers, and nothing has reached the guest by network for {}",
+            lasted(lens, since)
+        );
+        say.push(Evidence { kind, app: None, since, at, strength: silent.strength, text });
+    }
+
     /// Everything that can be stated now.
     pub fn evidence(&self, lens: &Lens, boot_limit: Duration) -> Vec<Evidence> {
         let mut say = Vec::new();
@@ -314,12 +341,16 @@ impl VmView {
         self.hypervisor.speak(lens, &mut say);
         self.console.speak(lens, self.agent.room_seen(), &mut say);
         self.agent.speak(lens, &mut say);
+        if !self.agent.knows_memory(lens) {
+            self.hypervisor.speak_memory(lens, &mut say);
+        }
         self.network.speak(lens, &mut say);
         self.lifecycle.speak(lens, boot_limit, &mut say);
         for (name, app) in &self.apps {
             app.speak(name, lens, &mut say);
         }
         self.join_silences(lens, &mut say);
+        self.tell_cut_off(lens, &mut say);
         // What lived before a conclusive sign says nothing of the time after it.
         if let Some(since) = say.iter().filter(|e| e.kind.is_conclusive()).map(|e| e.since).max() {
             say.retain(|e| !e.kind.is_sign_of_life() || e.at > since);

@@ -54,10 +54,10 @@ impl Tries {
         self.at.clear();
     }
 
-    /// Whether it fails again and again: more than one recovery in the window.
+    /// How often it was recovered lately, if it fails again and again: after more than one recovery in the window.
     #[must_use]
-    pub fn is_flapping(&self, now: Timestamp, budget: &Budget) -> bool {
-        self.spent(now, budget) >= 2
+    pub fn flapping(&self, now: Timestamp, budget: &Budget) -> Option<u32> {
+        Some(self.spent(now, budget)).filter(|spent| *spent >= 2)
     }
 }
 

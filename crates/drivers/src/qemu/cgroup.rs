@@ -5,6 +5,7 @@
 //! group, and the pidfd alone is the proof.
 
 use super::process::{Process, read_small};
+use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,24 @@ impl Cgroup {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.0.exists() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The processes in it that still live.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn living(&self) -> io::Result<Vec<u32>> {
+        let mut living = Vec::new();
+        for pid in self.members()? {
+            let lives = match Process::hold(pid) {
+                Ok(process) => !process.has_exited()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => false,
+                Err(error) => return Err(error),
+            };
+            living.extend(lives.then_some(pid));
+        }
+        Ok(living)
     }
 
     /// Ends all that is left in it; whether it was empty within `limit`.

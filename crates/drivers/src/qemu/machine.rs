@@ -174,7 +174,7 @@ impl Machine {
             Some(id) => {
                 match Process::find(&id).map_err(|e| format!("cannot look for process {}: {e}", id.pid))? {
                     Presence::Here(process) => return Ok(Some(process)),
-                    Presence::Gone(death) => death,
+                    Presence::Gone(death) => proven(death, id.pid, group.clone().map(Cgroup::at).as_ref())?,
                 }
             }
         };
@@ -381,4 +381,47 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+/// A process that is gone may have left others behind that still have the disk open: where it had a control group, the
+/// VM is dead only if that is empty, too (SAFETY section 3).
+fn proven(death: Death, pid: u32, group: Option<&Cgroup>) -> Result<Death, String> {
+    let Some(group) = group.filter(|_| death != Death::HostRebooted) else { return Ok(death) };
+    let told = |e| format!("process {pid} is gone, and its control group cannot be asked: {e}");
+    let living = group.living().map_err(told)?;
+    if !living.is_empty() {
+        let pids: Vec<String> = living.iter().map(ToString::to_string).collect();
+        return Err(format!(
+            "process {pid} is gone and has left others in its control group that may still write: {}; end them",
+            pids.join(", ")
+        ));
+    }
+    // How it ended says more than that nothing is left of it.
+    Ok(if matches!(death, Death::Exited { .. }) { death } else { Death::GroupEmpty { pid } })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use holdfast_core::lease::ExitStatus;
+
+    #[tokio::test]
+    async fn a_vm_is_dead_only_if_its_control_group_is_empty_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (group, pid) = (Cgroup::at(folder.path().to_owned()), 4_000_001);
+        let gone = || Death::NotFound { pid };
+        let members = |text: &str| std::fs::write(folder.path().join("cgroup.procs"), text).unwrap();
+        assert!(proven(gone(), pid, Some(&group)).unwrap_err().contains("cannot be asked"));
+        members(&format!("{}\n", std::process::id()));
+        let left = proven(gone(), pid, Some(&group)).unwrap_err();
+        assert!(left.contains(&std::process::id().to_string()), "{left}");
+        members("");
+        assert_eq!(proven(gone(), pid, Some(&group)), Ok(Death::GroupEmpty { pid }));
+        let exited = || Death::Exited { pid, status: ExitStatus::Signal(9) };
+        assert_eq!(proven(exited(), pid, Some(&group)), Ok(exited()));
+        assert_eq!(proven(gone(), pid, None), Ok(gone()));
+        members(&format!("{}\n", std::process::id()));
+        assert_eq!(proven(Death::HostRebooted, pid, Some(&group)), Ok(Death::HostRebooted));
+    }
 }

@@ -54,6 +54,9 @@ impl Launch<'_> {
         }
         let child = command.spawn()?;
         let process = Process::hold(child.id())?;
+        if let Err(error) = spare_no_more(child.id()) {
+            tracing::warn!(%error, "a VM is spared as we are when the host has no memory left");
+        }
         if let Some(cgroup) = self.cgroup
             && let Err(error) = cgroup.add(child.id())
         {
@@ -61,6 +64,14 @@ impl Launch<'_> {
         }
         Ok(process)
     }
+}
+
+/// The kernel is told to spare us when memory is short (`OOMScoreAdjust`), and what we start inherits that: a VM is to
+/// be no better than any other process. Raising it is always allowed.
+fn spare_no_more(pid: u32) -> io::Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    let spared = std::fs::read_to_string(&path)?.trim().starts_with('-');
+    if spared { std::fs::write(path, "0") } else { Ok(()) }
 }
 
 /// Where a program is, in the folders that programs are in, whatever our own `PATH` says.
@@ -152,6 +163,24 @@ mod tests {
         assert!(!orphan.has_exited().unwrap());
         assert_eq!(orphan.kill(LONG).await.unwrap(), Some(ExitStatus::Unknown)); // not our child
         assert!(matches!(Process::find(&id).unwrap(), Presence::Gone(_)));
+    }
+
+    #[tokio::test]
+    async fn the_kernel_does_not_spare_it_as_it_spares_us() {
+        let folder = tempfile::tempdir().unwrap();
+        let process = launch(folder.path(), "sleep", &["1000"]);
+        let path = format!("/proc/{}/oom_score_adj", process.pid());
+        let score = || std::fs::read_to_string(&path).unwrap();
+        assert!(!score().starts_with('-'), "{}", score());
+        if std::fs::write(&path, "-900").is_ok() {
+            assert_eq!(score(), "-900\n");
+            spare_no_more(process.pid()).unwrap();
+            assert_eq!(score(), "0\n");
+        }
+        std::fs::write(&path, "300").unwrap();
+        spare_no_more(process.pid()).unwrap();
+        assert_eq!(score(), "300\n", "what is spared less than others stays so");
+        process.kill(LONG).await.unwrap();
     }
 
     #[tokio::test]

@@ -322,7 +322,7 @@ impl Wall<'_> {
     pub fn incident(&self, incident: &Incident) -> IncidentDoc {
         let times = &incident.times;
         let diagnosis = incident.named.as_ref().unwrap_or(&incident.diagnosis);
-        let (resolution, reason) = ending(&incident.phase);
+        let (resolution, reason) = ending(incident);
         IncidentDoc {
             v: V,
             id: incident.id.0,
@@ -408,8 +408,8 @@ impl Wall<'_> {
     }
 }
 
-fn ending(phase: &Phase) -> (Option<String>, Option<String>) {
-    match phase {
+fn ending(incident: &Incident) -> (Option<String>, Option<String>) {
+    match &incident.phase {
         Phase::Closed(how) => {
             let reason = match how {
                 Resolution::Superseded { by } => Some(format!("by {by}")),
@@ -419,7 +419,7 @@ fn ending(phase: &Phase) -> (Option<String>, Option<String>) {
             };
             (Some(how.name().into()), reason)
         }
-        Phase::Held(reason) => (None, Some(reason.says().into())),
+        Phase::Held(_) => (None, incident.held_because()),
         Phase::Waiting { why, .. } => (None, Some(why.clone())),
         Phase::Suspected | Phase::Recovering | Phase::Verifying { .. } => (None, None),
     }
