@@ -101,7 +101,7 @@ fn work_is_announced_for_a_time_and_told_to_be_done_once() {
         assert!(announce(&[work, "--done"]).status.success());
         let again = announce(&[work, "--done"]);
         assert_eq!(again.status.code(), Some(1));
-        assert!(err(&again).contains("was not announced, or has run out"), "{}", err(&again));
+        assert!(err(&again).contains("that work was not announced"), "{}", err(&again));
     }
     let long = announce(&["backup", "--for", "25h"]);
     assert!(err(&long).contains("must end within the next 24 hours"), "{}", err(&long));

@@ -1,6 +1,6 @@
 //! A guest on a tap interface, in a network namespace of its own: the network channel has something to say.
 
-use crate::hands::{Start, closed, remedies_of, turn};
+use crate::hands::{Start, remedies_of, turn};
 use crate::lab::{BOOT, Lab, SOON};
 use std::process::Command;
 
@@ -57,7 +57,7 @@ fn a_guest_on_a_tap_interface_is_asked_by_its_address_and_its_lost_network_is_na
 
     let start = Start::of(&lab, "orders");
     lab.in_guest("orders", "ip link set eth0 down");
-    let lost = closed(&lab, "GuestNetLost");
+    let lost = lab.wait_closed("GuestNetLost", BOOT * 2); // its silence counts after 40 s, thrice that on a pressed host
     lab.wait_well(BOOT);
     assert_eq!(remedies_of(&lost), ["reset-guest"], "{}", lab.story());
     assert_eq!(Start::of(&lab, "orders"), start, "{}", lab.story());
