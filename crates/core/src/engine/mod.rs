@@ -322,7 +322,8 @@ impl Engine {
         } else {
             return;
         }
-        self.vms.values_mut().for_each(|vm| vm.view.forgive(gap));
+        let unknown = self.view.sleep(self.now, now);
+        self.vms.values_mut().for_each(|vm| vm.view.forgive(unknown));
     }
 
     /// Asks for an action.

@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why nothing is begun just after a stall.
 pub(super) const HEAR_FIRST: &str = "what is true now is heard first";
+/// Faults that no further sign has told apart for so long, none will.
+const LONG_UNDECIDED: Duration = Duration::from_secs(30);
 /// What is told of the VM that was one too many (I11).
 pub(super) const BRAKE_PULLED: &str = "the storm brake is pulled: too many VMs look failed at once (I11)";
 
@@ -54,6 +56,7 @@ impl Engine {
         let ends = |fault| ladder(fault).contains(&remedy);
         let helps = incident.named.is_some() && diagnosis.share_of(ends) >= threshold;
         let sure = diagnosis.probability >= threshold || helps || dead;
+        let sure = sure || self.is_the_same_to_all(incident, vm, remedy, &tried);
         let grounded = !remedy.is_destructive() || diagnosis.grounds.suffice() || dead;
         let serving = vm.serves(lens, diagnosis.settled_at());
         let harmless = !remedy.is_destructive() || dead || !serving;
@@ -62,6 +65,22 @@ impl Engine {
             return None; // a person is not called for what passes
         }
         (sure && grounded && harmless).then_some((remedy, passed))
+    }
+
+    /// For long two faults have been likely, a panic or a hang, say, and this is the next remedy for either: then it
+    /// matters no more which of them it is.
+    fn is_the_same_to_all(
+        &self,
+        incident: &Incident,
+        vm: &VmState,
+        remedy: Remedy,
+        tried: &[Remedy],
+    ) -> bool {
+        let (diagnosis, unplugged) = (&incident.diagnosis, vm.view.is_unplugged());
+        let next = |fault| choose(fault, diagnosis.app.as_ref(), &vm.policy, tried, unplugged).0 == remedy;
+        let long = self.now.since(incident.times.opened) >= LONG_UNDECIDED;
+        let likely = remedy != Remedy::Hold && diagnosis.probability >= LEAST_SURE;
+        long && likely && diagnosis.share_of(next) >= remedy.threshold()
     }
 
     fn confirm(&mut self, id: IncidentId, name: &VmName, drill: bool) {

@@ -44,6 +44,8 @@ pub struct HostView {
     lag: Option<(Timestamp, Timestamp, Duration)>, // since, at, worst
     doubt_until: Timestamp,
     #[serde(default)]
+    slept: Option<(Timestamp, Timestamp)>, // from, to: our last sleep that was forgiven
+    #[serde(default)]
     kernel: Vec<(Kind, Timestamp, String)>, // its last line of each kind
 }
 
@@ -106,12 +108,21 @@ impl HostView {
         self.kernel.push((kind, at, finding.line.clone()));
     }
 
-    /// What we saw of ourselves. Returns how long the loop slept, if that matters.
+    /// We were not there from then until then. Returns how much of that was not known yet: the same sleep shows as a
+    /// gap between our inputs and as a lag of our loop, and is forgiven once.
+    pub fn sleep(&mut self, from: Timestamp, to: Timestamp) -> Duration {
+        let known = self.slept.filter(|(since, until)| *since < to && from < *until);
+        let (since, until) = known.unwrap_or((from, from));
+        self.slept = Some((since.min(from), until.max(to)));
+        since.since(from) + to.since(until.max(from))
+    }
+
+    /// What we saw of ourselves. Returns how long the loop slept that was not known yet, if that matters.
     pub fn observe_self(&mut self, at: Timestamp, sign: &ObserverSign) -> Option<Duration> {
         match sign {
             ObserverSign::Lag(lag) if *lag >= LAG_MATTERS => {
                 self.doubt(at, *lag);
-                Some(*lag)
+                Some(self.sleep(at - *lag, at))
             }
             ObserverSign::Dropped(_) => {
                 self.doubt(at, LAG_MATTERS);
