@@ -35,7 +35,8 @@ mod tests {
     #[test]
     fn a_burst_is_told_once_unless_it_grows() {
         let mut hush = Hush::default();
-        let told: Vec<u64> = (1_000..1_040).filter(|&row| hush.lets(row, if row == 1_010 { 9.0 } else { 6.0 })).collect();
+        let told: Vec<u64> =
+            (1_000..1_040).filter(|&row| hush.lets(row, if row == 1_010 { 9.0 } else { 6.0 })).collect();
         assert_eq!(told, [1_000, 1_010]);
         assert!(hush.lets(1_041, 6.0), "and when it is over, again");
     }

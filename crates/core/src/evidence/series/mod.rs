@@ -12,9 +12,10 @@
 //! 3. **The surprises become one p-value**, a truncated product, and that a probability ([`odds`]).
 //! 4. **One alarm for one trouble** ([`hush`]): quiet for three hundredths of what was seen, unless much stronger.
 //!
-//! Standing still and silence are judged by the lengths of earlier pauses ([`pause`]).
+//! Standing still and silence are judged by the lengths of earlier pauses ([`pause`]). `docs/metrics.md` has the
+//! formulas, what was measured, and what this cannot see.
 //!
-//! Memory is bounded: some 150 KiB a series, however long it is. All arithmetic is exactly rounded (no `libm`, see
+//! Memory is bounded: about 120 KiB a series, however long it is, and twice that while an incident lasts. All arithmetic is exactly rounded (no `libm`, see
 //! `exact.rs`), so a replay on another machine gives the same bits.
 
 mod hush;
@@ -55,6 +56,8 @@ const SPREAD_AGE: usize = 10;
 const STILL: u32 = 3;
 /// A silence of this many usual intervals is one.
 const SILENT: f64 = 3.0;
+/// A silence is told when something is more likely wrong than not.
+const TOLD: f64 = 0.5;
 /// Steps of the usual interval, as a part of it: it follows the median.
 const INTERVAL_STEP: f64 = 1.0 / 64.0;
 
@@ -139,10 +142,13 @@ struct Usual {
     /// The latest errors of the season.
     errors: VecDeque<f64>,
     tails: [Tail; VIEWS],
+    /// What all views together weighed.
+    all: Tail,
     /// How often the latest value came in a row, and pauses of both kinds.
     same: u32,
     still: Pauses,
     silent: Pauses,
+    silence_told: bool,
     /// The usual interval between values, in seconds.
     interval: f64,
     hush: Hush,
@@ -176,7 +182,7 @@ impl Usual {
             return self.silence(at);
         }
         let value = value.clamp(-LARGEST, LARGEST);
-        let silence = self.heard(at);
+        self.heard(at);
         let flat = self.stood_still(at, value);
         let views = self.look(at, value);
         let mut total = 0.0;
@@ -191,8 +197,11 @@ impl Usual {
             tail.learn(view.strange);
         }
         let sight = most.map(|(_, view)| self.sight(at, view));
-        let seen = (odds::by_chance(total, VIEWS as u32), sight);
-        self.judge([Some(seen), flat, silence])
+        let reached = self.all.reached(total);
+        self.all.learn(total);
+        let chance = (odds::by_chance(total, VIEWS as u32) * (1.0 + reached as f64)).min(1.0);
+        let seen = (chance, sight);
+        self.judge(seen, flat)
     }
 
     /// All views of a row; with that, it is part of the past.
@@ -208,7 +217,10 @@ impl Usual {
         self.season.learn(value, value - recent);
         self.weight = self.weight * RECENT + 1.0;
         self.mean = recent + (value - recent) / self.weight;
-        let hour = if self.season.length().is_some() { SightKind::Season } else { SightKind::Level };
+        let (hour, hours) = match self.season.length() {
+            Some(_) => (SightKind::Season, SightKind::Season),
+            None => (SightKind::Spike, SightKind::Level),
+        };
         let unlike = self.past.unlike().map(|strange| View {
             strange,
             kind: SightKind::Shape,
@@ -228,7 +240,7 @@ impl Usual {
             forecast.map(|forecast| View::of(SightKind::Spike, value, forecast, 0)),
             unlike,
             usual.map(|usual| View::of(hour, value, usual, 0)),
-            self.off_season(value, usual, hour),
+            self.off_season(value, usual, hours),
             self.level(),
             moved,
         ]
@@ -277,22 +289,19 @@ impl Usual {
         Sight { kind: view.kind, since: since.unwrap_or(at), at, value: view.value, usual: view.usual }
     }
 
-    /// Notes that a value came after a pause, which may have been a silence: then what that was worth.
-    fn heard(&mut self, at: Timestamp) -> Option<(f64, Option<Sight>)> {
-        let last = *self.times.back()?;
-        let gap = at.since(last).as_secs_f64();
-        let silence = (self.interval > 0.0 && gap > self.interval * SILENT)
-            .then(|| told(SightKind::Missing, &self.silent.go_on(last, at), at))
-            .flatten();
+    /// Notes that a value came: how long after the one before, and that a silence is over.
+    fn heard(&mut self, at: Timestamp) {
+        let Some(&last) = self.times.back() else { return };
         self.silent.go_on(last, at);
         self.silent.end(at);
+        self.silence_told = false;
+        let gap = at.since(last).as_secs_f64();
         let step = if gap > self.interval { INTERVAL_STEP } else { -INTERVAL_STEP };
         self.interval = if self.interval > 0.0 { self.interval * (1.0 + step) } else { gap };
-        silence
     }
 
     /// Notes whether the value is the one before, and says how strange that is after a while.
-    fn stood_still(&mut self, at: Timestamp, value: f64) -> Option<(f64, Option<Sight>)> {
+    fn stood_still(&mut self, at: Timestamp, value: f64) -> Option<(f64, Sight)> {
         let last = *self.times.back()?;
         if self.past.latest().first() != Some(&value) {
             self.same = 0;
@@ -304,23 +313,28 @@ impl Usual {
         if self.same < STILL { None } else { told(SightKind::Flat, &pause, at) }
     }
 
-    /// Nothing came until now.
+    /// Nothing came until now. A silence is told once, and hushes nothing.
     fn silence(&mut self, at: Timestamp) -> Verdict {
         let Some(&last) = self.times.back() else { return Verdict::default() };
-        if at.since(last).as_secs_f64() <= self.interval * SILENT {
+        if self.rows < YOUNG || at.since(last).as_secs_f64() <= self.interval * SILENT {
             return Verdict::default();
         }
-        let silence = told(SightKind::Missing, &self.silent.go_on(last, at), at);
-        self.judge([silence, None, None])
+        let Some((chance, sight)) = told(SightKind::Missing, &self.silent.go_on(last, at), at) else {
+            return Verdict::default();
+        };
+        let wrong = odds::wrong(chance);
+        let news = wrong >= TOLD && !std::mem::replace(&mut self.silence_told, wrong >= TOLD);
+        Verdict { probability: if news { wrong } else { 0.0 }, wrong, sight: Some(sight) }
     }
 
-    /// The least likely of what was seen, as a verdict.
-    fn judge(&mut self, seen: [Option<(f64, Option<Sight>)>; 3]) -> Verdict {
+    /// The less likely of what was seen, as a verdict.
+    fn judge(&mut self, seen: (f64, Option<Sight>), flat: Option<(f64, Sight)>) -> Verdict {
         if self.rows < YOUNG {
             return Verdict::default();
         }
-        let Some((chance, sight)) = seen.into_iter().flatten().min_by(|a, b| a.0.total_cmp(&b.0)) else {
-            return Verdict::default();
+        let (chance, sight) = match flat {
+            Some((chance, sight)) if chance < seen.0 => (chance, Some(sight)),
+            _ => seen,
         };
         let wrong = odds::wrong(chance);
         let news = self.hush.lets(self.rows, -odds::ln(chance));
@@ -339,11 +353,199 @@ impl Usual {
 }
 
 /// What a pause is worth: its chance, and what it is.
-fn told(kind: SightKind, pause: &pause::Pause, at: Timestamp) -> Option<(f64, Option<Sight>)> {
+fn told(kind: SightKind, pause: &pause::Pause, at: Timestamp) -> Option<(f64, Sight)> {
     let weight = odds::weight(pause.surprise);
     (weight > 0.0).then(|| {
         let lasted = pause.lasted.as_secs_f64();
         let sight = Sight { kind, since: pause.since, at, value: lasted, usual: pause.longest };
-        (odds::by_chance(weight, 1), Some(sight))
+        (odds::by_chance(weight, 1), sight)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MINUTES: u64 = 5;
+
+    /// Noise between -1 and 1, mostly small, in an order without pattern.
+    fn noise(seed: u64, n: u64) -> f64 {
+        let mut state = (seed << 32) ^ n;
+        let mut sum = 0.0;
+        for _ in 0..4 {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            sum += (mixed >> 11) as f64 / (1u64 << 53) as f64 - 0.5;
+        }
+        sum / 2.0
+    }
+
+    fn at(n: u64) -> Timestamp {
+        Timestamp::from_secs(n * MINUTES * 60)
+    }
+
+    /// What is told of these values, with its row.
+    fn told(rows: u64, value: impl Fn(u64) -> f64) -> Vec<(u64, Sight)> {
+        let mut series = Series::new();
+        let verdicts = (0..rows).map(|n| (n, series.observe(at(n), value(n), Learn::Yes)));
+        verdicts
+            .filter(|(_, verdict)| verdict.probability >= 0.5)
+            .filter_map(|(n, v)| Some((n, v.sight?)))
+            .collect()
+    }
+
+    /// A day that rises to noon and falls, five minutes a row, with a little noise.
+    fn day(n: u64) -> f64 {
+        let hour = (n * MINUTES % 1_440) as f64 / 60.0;
+        100.0 - (hour - 12.0).powi(2) / 2.0 + noise(7, n)
+    }
+
+    #[test]
+    fn what_never_changes_is_never_told() {
+        for value in [0.0, -3.5, 1e300, 1e-300] {
+            assert_eq!(told(6_000, |_| value), []);
+        }
+    }
+
+    #[test]
+    fn steady_noise_gives_few_alarms() {
+        let told = |seed| told(5_000, move |n| 50.0 + noise(seed, n)).into_iter().map(|(n, _)| n);
+        let alarms: Vec<u64> = (0..10).flat_map(told).collect();
+        let settled = alarms.iter().filter(|n| **n >= 1_000).count();
+        assert!(alarms.len() <= 30 && settled <= 12, "in 10 series of 5,000 rows: {alarms:?}");
+    }
+
+    #[test]
+    fn a_spike_is_told_on_its_row() {
+        let told = told(3_000, |n| if n == 2_500 { 60.0 } else { 50.0 + noise(1, n) });
+        let spike = told.iter().find(|(n, _)| *n == 2_500).map(|(_, sight)| sight.kind);
+        assert_eq!(spike, Some(SightKind::Spike), "{told:?}");
+    }
+
+    #[test]
+    fn a_step_is_told_soon_and_not_for_ever() {
+        let told = told(4_000, |n| noise(2, n) + if n >= 2_500 { 54.0 } else { 50.0 });
+        let after: Vec<u64> = told.iter().map(|(n, _)| *n).filter(|n| *n >= 2_500).collect();
+        assert!(after.first().is_some_and(|first| *first < 2_512), "{after:?}");
+        assert!(after.iter().all(|n| *n < 3_000), "then it is the usual level: {after:?}");
+    }
+
+    #[test]
+    fn a_day_that_does_not_come_is_told_as_not_usual_for_the_hour() {
+        let lost = 10 * 288;
+        let told = told(lost + 288, |n| if n >= lost { 28.0 + noise(7, n) } else { day(n) });
+        assert!(told.iter().any(|(n, sight)| *n >= lost && sight.kind == SightKind::Season), "{told:?}");
+        let first = told.iter().map(|(n, _)| n - lost.min(*n)).find(|late| *late > 0);
+        assert!(first.is_some_and(|late| late < 288 / 2), "before noon: {first:?}");
+    }
+
+    #[test]
+    fn the_season_is_found() {
+        let mut series = Series::new();
+        for n in 0..288 * 8 {
+            series.observe(at(n), day(n), Learn::Yes);
+        }
+        assert_eq!(series.season(), Some(Duration::from_secs(86_400)));
+    }
+
+    #[test]
+    fn more_movement_around_the_same_level_is_told() {
+        let told = told(3_000, |n| 50.0 + noise(3, n) * if n >= 2_500 { 6.0 } else { 1.0 });
+        assert!(told.iter().any(|(n, _)| (2_500..2_600).contains(n)), "{told:?}");
+    }
+
+    #[test]
+    fn silence_is_told_once_and_only_if_it_is_longer_than_ever() {
+        let mut series = Series::new();
+        for n in 0..1_000 {
+            series.observe(at(n), noise(4, n), Learn::Yes);
+        }
+        assert_eq!(series.silence(at(1_000)).wrong, 0.0);
+        let silent = series.silence(at(1_020));
+        assert_eq!(silent.sight.as_ref().map(|sight| sight.kind), Some(SightKind::Missing));
+        assert!(silent.probability > 0.9, "{silent:?}");
+        let again = series.observe(at(1_021), f64::NAN, Learn::Yes);
+        assert!(again.probability == 0.0 && again.wrong > 0.9, "a value that is none is silence: {again:?}");
+        assert!(series.observe(at(1_022), 0.1, Learn::Yes).wrong < 0.5, "and it is over");
+    }
+
+    #[test]
+    fn what_stands_still_is_told_if_it_never_did_so_long() {
+        let told = told(2_400, |n| (noise(5, if n >= 2_000 { 2_000 } else { n }) * 4.0).round());
+        assert!(told.iter().any(|(n, sight)| *n > 2_000 && sight.kind == SightKind::Flat), "{told:?}");
+    }
+
+    #[test]
+    fn an_incident_teaches_nothing() {
+        let value =
+            |n: u64| noise(6, n) + if (2_000..2_300).contains(&n) || n >= 2_500 { 60.0 } else { 50.0 };
+        let mut series = Series::new();
+        let mut first = Series::new();
+        for n in 0..2_500 {
+            let learn = if (2_000..2_300).contains(&n) { Learn::No } else { Learn::Yes };
+            let verdict = series.observe(at(n), value(n), learn);
+            assert_eq!(
+                first.observe(at(n), value(n), Learn::Yes).wrong >= 0.5 && n == 2_000,
+                verdict.wrong >= 0.5 && n == 2_000
+            );
+        }
+        let taught = first.observe(at(2_500), value(2_500), Learn::Yes).wrong;
+        let clean = series.observe(at(2_500), value(2_500), Learn::Yes);
+        assert!(clean.probability > 0.9 && clean.wrong > taught, "{clean:?} against {taught}");
+    }
+
+    #[test]
+    fn units_do_not_matter() {
+        let (mut one, mut other) = (Series::new(), Series::new());
+        for n in 0..2_000 {
+            let value = noise(8, n) + if n > 1_500 { 3.0 } else { 0.0 };
+            let (a, b) = (
+                one.observe(at(n), value, Learn::Yes),
+                other.observe(at(n), value * 1_048_576.0, Learn::Yes),
+            );
+            assert!((a.wrong - b.wrong).abs() < 1e-6, "row {n}: {a:?} {b:?}");
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            any::<f64>(),
+            Just(f64::NAN),
+            Just(f64::INFINITY),
+            Just(f64::MAX),
+            Just(f64::MIN),
+            -9.0..9.0
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_comes_it_is_a_probability_and_memory_is_bounded(
+            rows in proptest::collection::vec((any::<u64>(), any_value(), any::<bool>()), 1..600),
+            steady in any::<bool>(),
+        ) {
+            let (mut series, mut again) = (Series::new(), Series::new());
+            for (n, (time, value, learns)) in rows.into_iter().enumerate() {
+                let at = if steady { at(n as u64) } else { Timestamp::from_micros(time) };
+                let learn = if learns || n < 300 { Learn::Yes } else { Learn::No };
+                let verdict = series.observe(at, value, learn);
+                prop_assert!((0.0..=1.0).contains(&verdict.wrong), "{verdict:?}");
+                prop_assert!(verdict.probability == 0.0 || verdict.probability == verdict.wrong);
+                prop_assert_eq!(&verdict, &again.observe(at, value, learn), "the same again");
+                if let Some(sight) = &verdict.sight {
+                    prop_assert!(sight.since <= sight.at && !sight.say("it").is_empty());
+                    prop_assert!(sight.value.is_finite() && sight.usual.is_finite(), "{:?}", sight);
+                }
+                let quiet = series.silence(Timestamp::from_micros(time));
+                prop_assert!((0.0..=1.0).contains(&quiet.wrong));
+                prop_assert_eq!(quiet, again.silence(Timestamp::from_micros(time)));
+            }
+            prop_assert!(series.usual.times.len() <= LEVEL.0 + 1 && series.usual.errors.len() <= SEASON);
+            prop_assert!(series.usual.past.latest().len() <= past::LAGS);
+        }
+    }
 }

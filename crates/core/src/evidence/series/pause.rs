@@ -4,7 +4,7 @@ use super::tail::Tail;
 use crate::time::{Duration, Timestamp};
 
 /// A pause is strange only if it is so many times as long as the longest there was.
-const LONGER: f64 = 2.0;
+const LONGER: f64 = 3.0;
 
 /// Pauses of one kind, as lengths of time that are over, and the one that may be going on.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -156,19 +156,21 @@ mod tests {
 
     fn after(hours: u64, value: impl Fn(u64) -> f64) -> Season {
         let mut season = Season::default();
-        let mut last = 0.0;
+        let mean = (0..hours).map(&value).sum::<f64>() / hours as f64;
         for hour in 0..hours {
             season.turn(Timestamp::from_secs(hour * 3_600));
             let value = value(hour);
-            season.learn(value, value - last);
-            last = value;
+            season.learn(value, value - mean);
         }
         season
     }
 
     #[test]
     fn a_day_is_found_before_a_week_and_a_week_where_the_day_is_wrong() {
-        assert_eq!(after(24 * 6, |hour| (hour % 24) as f64 * 5.0).length(), Some(Duration::from_secs(86_400)));
+        assert_eq!(
+            after(24 * 6, |hour| (hour % 24) as f64 * 5.0).length(),
+            Some(Duration::from_secs(86_400))
+        );
         let mut season = after(24 * 35, office);
         assert_eq!(season.length(), Some(Duration::from_secs(604_800)));
         season.turn(Timestamp::from_secs(24 * 35 * 3_600 + 9 * 3_600));

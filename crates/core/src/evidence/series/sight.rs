@@ -126,23 +126,41 @@ mod tests {
     #[test]
     fn each_kind_reads_as_a_plain_sentence() {
         let says = |kind, value, usual| sight(kind, value, usual).say("latency of orders");
-        assert_eq!(says(SightKind::Season, 31.0, 10.0), "latency of orders 3.1x its usual for this hour, for 40s");
-        assert_eq!(says(SightKind::Season, -3.0, 0.5), "latency of orders -3, usually 0.5 at this hour, for 40s");
-        assert_eq!(says(SightKind::Spike, 92.25, 10.0), "latency of orders jumped to 92.25, usually about 10");
+        assert_eq!(
+            says(SightKind::Season, 31.0, 10.0),
+            "latency of orders 3.1x its usual for this hour, for 40s"
+        );
+        assert_eq!(
+            says(SightKind::Season, -3.0, 0.5),
+            "latency of orders -3, usually 0.5 at this hour, for 40s"
+        );
+        assert_eq!(
+            says(SightKind::Spike, 92.25, 10.0),
+            "latency of orders jumped to 92.25, usually about 10"
+        );
         assert_eq!(
             says(SightKind::Level, 0.0123, 1e9),
             "latency of orders at a new level, 0.0123 instead of 1.00e9, for 40s"
         );
-        assert_eq!(says(SightKind::Spread, 8.0, 2.0), "latency of orders varies 4.0x as much as usual, for 40s");
+        assert_eq!(
+            says(SightKind::Spread, 8.0, 2.0),
+            "latency of orders varies 4.0x as much as usual, for 40s"
+        );
         assert_eq!(
             says(SightKind::Spread, 0.0, 2.0),
             "latency of orders varies less than usual, by 0 instead of 2, for 40s"
         );
-        assert_eq!(says(SightKind::Shape, 1.0, 2.0), "latency of orders moves as it never did before, for 40s");
+        assert_eq!(
+            says(SightKind::Shape, 1.0, 2.0),
+            "latency of orders moves as it never did before, for 40s"
+        );
         assert_eq!(
             says(SightKind::Flat, 40.0, 2.0),
             "latency of orders has stood still, for 40s; never so long before"
         );
-        assert_eq!(says(SightKind::Missing, 40.0, 2.0), "latency of orders has no values, for 40s; never so long before");
+        assert_eq!(
+            says(SightKind::Missing, 40.0, 2.0),
+            "latency of orders has no values, for 40s; never so long before"
+        );
     }
 }

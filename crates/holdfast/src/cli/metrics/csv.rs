@@ -140,9 +140,8 @@ impl<R: BufRead> Rows<R> {
 
     fn parse(&self, text: &str, (time, value): (usize, usize)) -> Result<Row, CsvError> {
         let line = self.line;
-        let cell = |column: usize| {
-            cells(text).nth(column).ok_or(CsvError::Short { line, column: column + 1 })
-        };
+        let cell =
+            |column: usize| cells(text).nth(column).ok_or(CsvError::Short { line, column: column + 1 });
         let (written, number) = (cell(time)?, cell(value)?);
         let at = moment(written).ok_or_else(|| CsvError::Time { line, cell: cut(written) })?;
         let value = measured(number).ok_or_else(|| CsvError::Number { line, cell: cut(number) })?;
@@ -244,7 +243,9 @@ mod tests {
         ] {
             assert_eq!(moment(text), Some(at), "{text}");
         }
-        for text in ["", "yesterday", "-5", "1969-12-31 23:59:59", "NaN", "inf", "1e999", "2014-13-01 00:00:00"] {
+        for text in
+            ["", "yesterday", "-5", "1969-12-31 23:59:59", "NaN", "inf", "1e999", "2014-13-01 00:00:00"]
+        {
             assert_eq!(moment(text), None, "{text}");
         }
     }
@@ -255,7 +256,11 @@ mod tests {
         assert_eq!((rows[0].value, rows[0].at), (5.0, Timestamp::from_secs(10)));
         let rows = read("when,cpu\n10,5\n20,6").unwrap();
         assert_eq!(rows.iter().map(|row| row.value).collect::<Vec<_>>(), [5.0, 6.0]);
-        assert_eq!(read("\u{feff}\"10\",\"5\"\r\n\r\n20,6\r\n").unwrap().len(), 2, "no header, and what Windows adds");
+        assert_eq!(
+            read("\u{feff}\"10\",\"5\"\r\n\r\n20,6\r\n").unwrap().len(),
+            2,
+            "no header, and what Windows adds"
+        );
     }
 
     #[test]
@@ -272,7 +277,10 @@ mod tests {
         assert_eq!(said("timestamp,value\n1,2\n\nsoon,2\n"), "line 4: `soon` is not a time");
         assert_eq!(said("timestamp,value\n1,2\n2,x\u{1b}[2J\n"), "line 3: `x\\u{1b}[2J` is not a number");
         assert_eq!(said("timestamp,value\n1\n"), "line 2 has no column 2");
-        assert_eq!(said(&format!("timestamp,value\n1,{}\n", "9".repeat(LONGEST))), "line 2 is longer than 4096 bytes");
+        assert_eq!(
+            said(&format!("timestamp,value\n1,{}\n", "9".repeat(LONGEST))),
+            "line 2 is longer than 4096 bytes"
+        );
         let raw: &[u8] = b"timestamp,value\n1,\xff\n";
         assert_eq!(Rows::new(raw).next().unwrap().unwrap_err().to_string(), "line 2 is not UTF-8 text");
     }

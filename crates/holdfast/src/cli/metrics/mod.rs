@@ -124,7 +124,9 @@ fn open(file: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), CliError> {
 fn progress(size: Option<u64>, hidden: bool) -> ProgressBar {
     let Some(size) = size.filter(|_| !hidden) else { return ProgressBar::hidden() };
     let bar = ProgressBar::new(size);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}  {elapsed} of about {duration}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes}  {elapsed} of about {duration}")
+    {
         bar.set_style(style);
     }
     bar
@@ -142,7 +144,8 @@ fn unreadable(file: &Path, cause: &CsvError) -> CliError {
     CliError::Said {
         error: format!("cannot read {} as a series", file.display()),
         cause: crate::act::chain(cause),
-        hint: "each line is `timestamp,value`, such as `2026-04-01 00:05:00,0.25`; see docs/metrics.md".into(),
+        hint: "each line is `timestamp,value`, such as `2026-04-01 00:05:00,0.25`; see docs/metrics.md"
+            .into(),
     }
 }
 
@@ -177,6 +180,7 @@ impl Analysis {
     }
 
     fn add(&mut self, row: &Row) -> Verdict {
+        self.hear(row);
         let verdict = self.series.observe(row.at, row.value, Learn::Yes);
         self.rows += 1;
         self.missing += u64::from(!row.value.is_finite());
@@ -187,16 +191,34 @@ impl Analysis {
         verdict
     }
 
+    /// Before a row is looked at, nothing has come since the one before: that may be a finding of its own.
+    fn hear(&mut self, row: &Row) {
+        let silence = self.series.silence(row.at);
+        let Some(sight) = silence.sight.filter(|_| silence.probability >= TOLD) else { return };
+        let says = sight.say(&self.name);
+        let written = row.written.clone();
+        let (from, until, probability) = (sight.since, row.at, silence.probability);
+        self.keep(Found { written, from, until, probability, sight, says });
+    }
+
     /// Opens a finding where something is told, follows it while it holds, and closes it.
     fn follow(&mut self, row: &Row, verdict: &Verdict) {
         if verdict.probability >= TOLD
             && let Some(sight) = &verdict.sight
         {
             let begun = self.open.take();
-            let (written, from) =
-                begun.as_ref().map_or((row.written.clone(), sight.since), |begun| (begun.written.clone(), begun.from));
+            let (written, from) = begun
+                .as_ref()
+                .map_or((row.written.clone(), sight.since), |begun| (begun.written.clone(), begun.from));
             let says = sight.say(&self.name);
-            let now = Found { written, from, until: row.at, probability: verdict.probability, sight: sight.clone(), says };
+            let now = Found {
+                written,
+                from,
+                until: row.at,
+                probability: verdict.probability,
+                sight: sight.clone(),
+                says,
+            };
             self.open = Some(match begun {
                 Some(begun) if begun.probability >= verdict.probability => Found { until: row.at, ..begun },
                 _ => now,
@@ -210,9 +232,15 @@ impl Analysis {
         }
     }
 
-    /// Ends the open finding. Of too many, the least certain leave.
+    /// Ends the open finding.
     fn close(&mut self) {
-        let Some(done) = self.open.take() else { return };
+        if let Some(done) = self.open.take() {
+            self.keep(done);
+        }
+    }
+
+    /// Keeps a finding. Of too many, the least certain leave.
+    fn keep(&mut self, done: Found) {
         self.found.push(done);
         if self.found.len() > KEPT {
             let least = |a: &(usize, f64), b: &(usize, f64)| a.1.total_cmp(&b.1);
@@ -262,8 +290,13 @@ impl Analysis {
             1 => "1 finding".to_owned(),
             many => format!("{many} findings"),
         };
-        let more = if self.left_out > 0 { format!(", {} less certain ones left out", self.left_out) } else { String::new() };
-        let missing = if self.missing > 0 { format!(", {} without a value", self.missing) } else { String::new() };
+        let more = if self.left_out > 0 {
+            format!(", {} less certain ones left out", self.left_out)
+        } else {
+            String::new()
+        };
+        let missing =
+            if self.missing > 0 { format!(", {} without a value", self.missing) } else { String::new() };
         say!("{} rows{missing}, {season}: {findings}{more}", self.rows);
         if let Some(file) = html {
             say!("drawn in {}", crate::config::tame(&file.display().to_string()));

@@ -53,7 +53,8 @@ impl Sketch {
             }
             _ => {
                 if self.columns.len() == MOST {
-                    self.columns = self.columns.chunks(2).map(|two| joined(two[0], two[two.len() - 1])).collect();
+                    self.columns =
+                        self.columns.chunks(2).map(|two| joined(two[0], two[two.len() - 1])).collect();
                     self.rows *= 2;
                 }
                 self.columns.push(row);
@@ -150,7 +151,8 @@ fn drawing(sketch: &Sketch, found: &[Found]) -> String {
         pen = if column.low.is_finite() { 'L' } else { 'M' };
     }
     let _ = writeln!(svg, "<path class=\"curve\" d=\"{curve}\"/>\n<path class=\"wrong\" d=\"{strip}\"/>");
-    for (text, at) in [(number(high), 12.0), (number(low), CURVE), ("certain".into(), top + 10.0), ("0".into(), bottom)]
+    for (text, at) in
+        [(number(high), 12.0), (number(low), CURVE), ("certain".into(), top + 10.0), ("0".into(), bottom)]
     {
         let _ = writeln!(svg, "<text x=\"{}\" y=\"{at}\" text-anchor=\"end\">{text}</text>", LEFT - 8.0);
     }
@@ -181,7 +183,11 @@ fn table(found: &[Found]) -> String {
 
 /// A number as short as it can be read.
 fn number(value: f64) -> String {
-    if value != 0.0 && !(1e-3..1e7).contains(&value.abs()) { format!("{value:.2e}") } else { format!("{value:.5}").trim_end_matches('0').trim_end_matches('.').to_owned() }
+    if value != 0.0 && !(1e-3..1e7).contains(&value.abs()) {
+        format!("{value:.2e}")
+    } else {
+        format!("{value:.5}").trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
 }
 
 /// Text that HTML takes for text, without control characters.
