@@ -48,6 +48,8 @@ const RECENT: f64 = 0.986_232_704_493_358_7;
 const LEVEL: (usize, usize, usize) = (40, 300, 30);
 /// Rows over which the season's error is averaged.
 const SEASON: usize = 24;
+/// Where there is a season, it says best what is unusual, also if another view is more surprised by up to this factor.
+const SEASON_SAYS: f64 = 2.0;
 /// Rows after which an unlike stretch, a moved median or a change of movement is plain to see: since when it has held.
 const SHAPE_AGE: usize = 12;
 const LEVEL_AGE: usize = LEVEL.0 / 2;
@@ -191,8 +193,9 @@ impl Usual {
             let Some(view) = view else { continue };
             let weight = odds::weight(tail.surprise(view.strange));
             total += weight;
-            if weight > 0.0 && most.is_none_or(|(heaviest, _)| weight > heaviest) {
-                most = Some((weight, view));
+            let says = weight * if view.kind == SightKind::Season { SEASON_SAYS } else { 1.0 };
+            if says > 0.0 && most.is_none_or(|(heaviest, _)| says > heaviest) {
+                most = Some((says, view));
             }
             tail.learn(view.strange);
         }

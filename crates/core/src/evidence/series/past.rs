@@ -20,19 +20,13 @@ const NEAREST: usize = 9;
 const READY: usize = 20;
 
 /// Values, newest first, and distances by lag.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Past {
     /// Filled from the back; the newest value is at `start`.
     values: Vec<f64>,
     start: usize,
     /// By lag, beginning with one row.
     distances: Vec<f64>,
-}
-
-impl Default for Past {
-    fn default() -> Self {
-        Self { values: Vec::new(), start: 0, distances: Vec::new() }
-    }
 }
 
 impl Past {

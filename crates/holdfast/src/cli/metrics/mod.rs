@@ -64,6 +64,14 @@ pub struct Found {
     says: String,
 }
 
+impl Found {
+    /// How long it held, for people.
+    fn lasted(&self) -> String {
+        let lasted = self.until.since(self.from);
+        if lasted.is_zero() { "one row".into() } else { holdfast_core::time::show(lasted) }
+    }
+}
+
 /// Runs it.
 pub fn metrics(command: &MetricsCommand) -> Result<Exit, CliError> {
     let MetricsCommand::Analyze(args) = command;
@@ -89,7 +97,7 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
                 }
             }
         }
-        if analysis.rows % STRIDE == 0 {
+        if analysis.rows.is_multiple_of(STRIDE) {
             bar.set_position(rows.bytes());
         }
     }
@@ -141,8 +149,9 @@ fn name(file: &Path) -> String {
 }
 
 fn unreadable(file: &Path, cause: &CsvError) -> CliError {
+    let what = if file.as_os_str() == "-" { "standard input".into() } else { file.display().to_string() };
     CliError::Said {
-        error: format!("cannot read {} as a series", file.display()),
+        error: format!("cannot read {what} as a series"),
         cause: crate::act::chain(cause),
         hint: "each line is `timestamp,value`, such as `2026-04-01 00:05:00,0.25`; see docs/metrics.md"
             .into(),
@@ -274,7 +283,7 @@ impl Analysis {
                 let tone = if found.probability >= 0.9 { Tone::Bad } else { Tone::Warm };
                 table.add_row([
                     crate::config::tame(&found.written),
-                    holdfast_core::time::show(found.until.since(found.from)),
+                    found.lasted(),
                     tint(tone, &format!("{:.1} %", found.probability * 100.0)),
                     crate::config::tame(&found.says),
                 ]);

@@ -173,7 +173,7 @@ fn table(found: &[Found]) -> String {
             table,
             "<tr><td>{}</td><td>{}</td><td>{:.1} %</td><td>{}</td></tr>",
             escape(&item.written),
-            holdfast_core::time::show(item.until.since(item.from)),
+            item.lasted(),
             item.probability * 100.0,
             escape(&item.says)
         );
