@@ -5,18 +5,19 @@
 //!
 //! 1. **Seven views**, none of which needs a setting: the value beside its recent mean; beside a forecast from the most
 //!    similar moments of the past (the method of analogues); the unlikeness of the latest stretch to every earlier one
-//!    (a discord); the value, and the mean of a day's worth, beside what is usual at this hour; the latest median beside
-//!    the one before (level); the movement from row to row beside what it was (spread).
-//! 2. **Each view is compared with its own history**, as block maxima with a Hill tail ([`tail`]). So scale, noise and
+//!    (a discord); the value, and the mean of the last two dozen, beside what is usual at this hour; the latest median
+//!    beside the one before (level); the movement from row to row beside what it was (spread).
+//! 2. **Each view is compared with its own history**, as block maxima with a Hill tail (`tail.rs`). So scale, noise and
 //!    units do not matter, and what a series does now and then is no surprise.
-//! 3. **The surprises become one p-value**, a truncated product, and that a probability ([`odds`]).
-//! 4. **One alarm for one trouble** ([`hush`]): quiet for three hundredths of what was seen, unless much stronger.
+//! 3. **The surprises become one p-value**, a truncated product, and that a probability (`odds.rs`).
+//! 4. **One alarm for one trouble** (`hush.rs`): whatever was told, however weakly, is not told again for three hundredths
+//!    of what was seen, unless it becomes much stronger.
 //!
-//! Standing still and silence are judged by the lengths of earlier pauses ([`pause`]). `docs/metrics.md` has the
+//! Standing still and silence are judged by the lengths of earlier pauses (`pause.rs`). `docs/metrics.md` has the
 //! formulas, what was measured, and what this cannot see.
 //!
-//! Memory is bounded: about 120 KiB a series, however long it is, and twice that while an incident lasts. All arithmetic is exactly rounded (no `libm`, see
-//! `exact.rs`), so a replay on another machine gives the same bits.
+//! Memory is bounded: about 120 KiB a series, however long it is, and twice that while an incident lasts. All
+//! arithmetic is exactly rounded (no `libm`, see `exact.rs`), so a replay on another machine gives the same bits.
 
 mod hush;
 mod odds;

@@ -3,7 +3,7 @@
 //! The day is cut into half hours, the week into hours; each remembers the mean of its last visits, and their median is
 //! the forecast. The two compete on what they forecast, before they see it (prequential choice: Dawid, 1984), and the
 //! one with the smaller error of late speaks. Against a forecast that knows no season it has to prove itself before
-//! anything is called a season. Periods of any other length are found by [`super::past`].
+//! anything is called a season. Periods of any other length are found by `past.rs`.
 
 use super::past::median;
 use crate::time::{Duration, Timestamp};

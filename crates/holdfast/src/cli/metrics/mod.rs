@@ -52,6 +52,8 @@ pub struct AnalyzeArgs {
 pub struct Found {
     /// When it was first told, as the file writes it.
     written: String,
+    /// The same.
+    at: Timestamp,
     /// When it began: earlier than it was told.
     from: Timestamp,
     /// The last row on which it held.
@@ -65,6 +67,12 @@ pub struct Found {
 }
 
 impl Found {
+    /// When it was first told, for people: as the file writes it, unless that is a bare number.
+    fn when(&self) -> String {
+        let bare = self.written.parse::<f64>().is_ok();
+        if bare { paint::utc(seconds(self.at)) } else { self.written.clone() }
+    }
+
     /// How long it held, for people.
     fn lasted(&self) -> String {
         let lasted = self.until.since(self.from);
@@ -207,7 +215,7 @@ impl Analysis {
         let says = sight.say(&self.name);
         let written = row.written.clone();
         let (from, until, probability) = (sight.since, row.at, silence.probability);
-        self.keep(Found { written, from, until, probability, sight, says });
+        self.keep(Found { written, at: row.at, from, until, probability, sight, says });
     }
 
     /// Opens a finding where something is told, follows it while it holds, and closes it.
@@ -215,22 +223,19 @@ impl Analysis {
         if verdict.probability >= TOLD
             && let Some(sight) = &verdict.sight
         {
-            let begun = self.open.take();
-            let (written, from) = begun
-                .as_ref()
-                .map_or((row.written.clone(), sight.since), |begun| (begun.written.clone(), begun.from));
-            let says = sight.say(&self.name);
             let now = Found {
-                written,
-                from,
+                written: row.written.clone(),
+                at: row.at,
+                from: sight.since,
                 until: row.at,
                 probability: verdict.probability,
                 sight: sight.clone(),
-                says,
+                says: sight.say(&self.name),
             };
-            self.open = Some(match begun {
-                Some(begun) if begun.probability >= verdict.probability => Found { until: row.at, ..begun },
-                _ => now,
+            self.open = Some(match self.open.take() {
+                None => now,
+                Some(begun) if begun.probability >= now.probability => Found { until: row.at, ..begun },
+                Some(begun) => Found { written: begun.written, at: begun.at, from: begun.from, ..now },
             });
         } else if verdict.wrong >= TOLD {
             if let Some(open) = &mut self.open {
@@ -282,7 +287,7 @@ impl Analysis {
             for found in &self.found {
                 let tone = if found.probability >= 0.9 { Tone::Bad } else { Tone::Warm };
                 table.add_row([
-                    crate::config::tame(&found.written),
+                    crate::config::tame(&found.when()),
                     found.lasted(),
                     tint(tone, &format!("{:.1} %", found.probability * 100.0)),
                     crate::config::tame(&found.says),

@@ -44,7 +44,8 @@ impl Sketch {
 
     /// Adds a row; its value may be missing.
     pub fn add(&mut self, at: Timestamp, value: f64, wrong: f64) {
-        self.until = self.until.max(at);
+        let at = at.max(self.until); // time that goes back stands still
+        self.until = at;
         let row = Column { from: at, low: value, high: value, wrong };
         match self.columns.last_mut() {
             Some(last) if self.filled < self.rows => {
@@ -172,7 +173,7 @@ fn table(found: &[Found]) -> String {
         let _ = writeln!(
             table,
             "<tr><td>{}</td><td>{}</td><td>{:.1} %</td><td>{}</td></tr>",
-            escape(&item.written),
+            escape(&item.when()),
             item.lasted(),
             item.probability * 100.0,
             escape(&item.says)
