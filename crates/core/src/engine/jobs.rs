@@ -246,8 +246,9 @@ impl Engine {
     /// VM is looked at before anything is done to it (I9).
     pub(super) fn look_after(&mut self, name: &VmName) {
         let Some(vm) = self.vms.get_mut(name).filter(|vm| vm.job.is_none()) else { return };
-        let Power::On(lease) = &vm.power else { return };
-        vm.ran = Some(lease.clone());
+        if let Power::On(lease) = &vm.power {
+            vm.ran = Some(lease.clone());
+        }
         vm.power = Power::Unknown;
         vm.look = (0, self.now);
     }

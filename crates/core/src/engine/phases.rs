@@ -51,7 +51,8 @@ impl Engine {
                 let Some(incident) = self.incidents.get(&id) else { return };
                 let alone = now.since(incident.times.opened) > SUSPICION_KEEPS;
                 let pending = incident.is_confirmed() && !healthy; // a remedy failed: only health ends it
-                if healthy || (alone && !pending) {
+                let discounted = lens.patience > 1 || !lens.trust_silence; // silence may well be what there is
+                if healthy || (alone && !pending && !discounted) {
                     let how = incident.how_it_healed();
                     self.close(id, name, how);
                 } else if pending && now.since(incident.last_tried()) >= UNSURE_AFTER {

@@ -17,6 +17,7 @@ mod lifecycle;
 mod network;
 mod process;
 mod pulse;
+pub mod series;
 mod view;
 
 pub use host::HostView;

@@ -12,6 +12,7 @@ mod explain;
 mod guest;
 mod incidents;
 mod init;
+mod metrics;
 mod reload;
 mod replay;
 mod simulate;
@@ -121,6 +122,11 @@ enum Command {
     Drill {
         #[command(subcommand)]
         command: drill::DrillCommand,
+    },
+    /// Judge numbers over time: what is unusual in them, and how surely.
+    Metrics {
+        #[command(subcommand)]
+        command: metrics::MetricsCommand,
     },
     /// Run recorded inputs through the engine again, and compare its actions byte for byte.
     Replay(replay::ReplayArgs),
@@ -257,6 +263,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
             Ok(init::init(&asked).say())
         }
         Command::Doctor { json } => wait_for(doctor::doctor(&place, json)),
+        Command::Metrics { command } => metrics::metrics(&command),
         Command::Replay(replay) => replay::replay(&replay, &place),
         Command::Simulate(simulate) => simulate::simulate(&simulate),
         Command::Run => {
