@@ -1,0 +1,1 @@
+//! What the miner promises, over any lines.

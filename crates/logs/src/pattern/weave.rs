@@ -1,0 +1,166 @@
+//! How patterns become one: words that turn out to be variables.
+
+use super::miner::{Hole, LEAST_WORDS, Miner};
+use super::part::{Pattern, PatternId};
+use super::token::{What, numbered_key};
+
+/// Words of one pattern that stand in the table of holes.
+const MOST_HOLES: usize = 40;
+
+/// So many words in one hole cannot all be statements of a program, where the rest of the pattern has so
+/// many words. A user's name needs the fewest; short statements (`NAME startup succeeded`) the most.
+pub(super) fn enough(words: usize, what: What) -> usize {
+    match (what, words) {
+        (What::Name, 1..) => 4,
+        (_, 0 | 1) => usize::MAX,
+        (_, 2) => 24,
+        (_, 3) => 12,
+        (_, 4 | 5) => 8,
+        (_, _) => 6,
+    }
+}
+
+/// About what a hole takes, with one pattern in it.
+pub(super) const HOLE_BYTES: usize = 72;
+
+impl Miner {
+    /// Compares a new pattern with those that differ from it in one word, and joins what belongs together.
+    pub(super) fn weave(&mut self, id: PatternId) {
+        let mut due = vec![id];
+        while let Some(id) = due.pop() {
+            let Some(pattern) = self.get(id) else { continue };
+            let found = self.first_change(&pattern.clone());
+            if let Some((at, others)) = found {
+                for id in others {
+                    due.extend(self.widen(id, at));
+                }
+            }
+        }
+    }
+
+    /// The pattern of that id, while it is a pattern of its own.
+    pub(super) fn get(&self, id: PatternId) -> Option<&Pattern> {
+        let place = *self.by_id.get(&id.0)?;
+        self.places[place as usize].as_deref()
+    }
+
+    /// The first place at which this pattern shows, with others, that a word changes; and all of these.
+    fn first_change(&mut self, pattern: &Pattern) -> Option<(usize, Vec<PatternId>)> {
+        let all_words = pattern.words(usize::MAX);
+        let mut holes = 0;
+        for (at, part) in pattern.parts.iter().enumerate() {
+            let words = all_words - usize::from(part.is_telling());
+            match part.what {
+                What::Mark => {}
+                What::Word | What::Name => {
+                    holes += 1;
+                    if holes > MOST_HOLES {
+                        break;
+                    }
+                    let sibling = words >= LEAST_WORDS && self.shapes.contains_key(&pattern.sibling(at));
+                    let others = self.stand_in(pattern.hole(at), pattern.id);
+                    if sibling || others.len() >= enough(words, part.what) {
+                        return Some((at, others));
+                    }
+                }
+                What::Numbered => {
+                    if words >= LEAST_WORDS && self.shapes.contains_key(&pattern.sibling(at)) {
+                        return Some((at, vec![pattern.id]));
+                    }
+                }
+                What::Value(_) => {
+                    let others = if words >= LEAST_WORDS { self.like_value(pattern, at) } else { Vec::new() };
+                    if !others.is_empty() {
+                        return Some((at, others));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Enters a pattern in a hole; all that are in it.
+    fn stand_in(&mut self, hole: u64, id: PatternId) -> Vec<PatternId> {
+        let bytes = &mut self.bytes;
+        let hole = self.holes.entry(hole).or_insert_with(|| {
+            *bytes += HOLE_BYTES;
+            Hole::default()
+        });
+        if !hole.of.contains(&id) {
+            hole.of.push(id);
+            *bytes += size_of::<PatternId>();
+        }
+        hole.of.clone()
+    }
+
+    /// Patterns that have a word where this one has a value.
+    fn like_value(&self, pattern: &Pattern, at: usize) -> Vec<PatternId> {
+        let hole = self.holes.get(&pattern.hole(at));
+        let mut others = hole.map_or_else(Vec::new, |hole| hole.of.clone());
+        let numbered = self.shapes.get(&pattern.shape_with(at, numbered_key(pattern.parts[at].gap)));
+        others.extend(numbered.and_then(|place| self.places[*place as usize].as_ref()).map(|other| other.id));
+        others.retain(|id| {
+            self.get(*id).and_then(|other| other.parts.get(at)).is_some_and(|part| !matches!(part.what, What::Value(_)))
+        });
+        others
+    }
+
+    /// Makes a variable of the word there. The pattern this gives, if it has to be compared again.
+    fn widen(&mut self, id: PatternId, at: usize) -> Option<PatternId> {
+        let place = *self.by_id.get(&self.resolve(id).0)?;
+        let mut pattern = self.places[place as usize].take()?;
+        if pattern.parts.get(at).is_none_or(|part| matches!(part.what, What::Value(_) | What::Mark)) {
+            self.places[place as usize] = Some(pattern);
+            return None;
+        }
+        self.aliases.clear();
+        self.shapes.remove(&pattern.shape());
+        let hole = pattern.hole(at);
+        self.bytes -= pattern.bytes();
+        pattern.widen(at);
+        let shape = pattern.shape();
+        let id = match self.shapes.get(&shape).copied() {
+            Some(other) => self.merge(pattern, place, other),
+            None => {
+                self.bytes += pattern.bytes();
+                self.shapes.insert(shape, place);
+                let id = pattern.id;
+                self.places[place as usize] = Some(pattern);
+                id
+            }
+        };
+        if let Some(hole) = self.holes.get_mut(&hole) {
+            hole.changes = true;
+            hole.of.clear();
+            hole.of.push(id);
+        }
+        Some(id)
+    }
+
+    /// Joins a pattern, taken out of its place, with another of the same shape; the older number stays.
+    fn merge(&mut self, mut pattern: Box<Pattern>, place: u32, other: u32) -> PatternId {
+        let Some(mut kept) = self.places[other as usize].take() else { return pattern.id };
+        self.bytes -= kept.bytes();
+        if pattern.id < kept.id {
+            std::mem::swap(&mut pattern.id, &mut kept.id);
+        }
+        kept.absorb(&pattern);
+        self.bytes += kept.bytes();
+        self.by_id.remove(&pattern.id.0);
+        self.by_id.insert(kept.id.0, other);
+        self.free.push(place);
+        let (gone, id) = (pattern.id, kept.id);
+        self.places[other as usize] = Some(kept);
+        for into in self.merged.values_mut().filter(|into| **into == gone) {
+            *into = id;
+        }
+        self.merged.insert(gone, id);
+        id
+    }
+
+    /// The pattern that a pattern has become a part of, or itself.
+    #[must_use]
+    pub fn resolve(&self, id: PatternId) -> PatternId {
+        self.merged.get(&id).copied().unwrap_or(id)
+    }
+}
