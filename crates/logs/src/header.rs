@@ -53,7 +53,8 @@ fn iso_time(text: &str) -> Option<&str> {
         _ => byte.is_ascii_digit(),
     };
     let zone = |mut rest: Bytes<'_>| rest.all(|byte| byte.is_ascii_digit() || b"+-:.Z".contains(&byte));
-    let fits = date.bytes().enumerate().all(shape) && is_clock(time.get(11..19)?) && zone(time.get(19..)?.bytes());
+    let fits =
+        date.bytes().enumerate().all(shape) && is_clock(time.get(11..19)?) && zone(time.get(19..)?.bytes());
     fits.then_some(rest)
 }
 
@@ -105,7 +106,10 @@ mod tests {
     fn the_message_is_found_behind_every_form_of_head() {
         for (line, text) in [
             ("<34>Oct 11 22:14:15 mymachine su: 'su root' failed", Some("'su root' failed")),
-            ("Oct  1 22:14:15 atlas sshd[910]: Accepted publickey for root", Some("Accepted publickey for root")),
+            (
+                "Oct  1 22:14:15 atlas sshd[910]: Accepted publickey for root",
+                Some("Accepted publickey for root"),
+            ),
             ("Nov 23 21:19:48 orders kernel: [   12.3] EXT4-fs error", Some("[   12.3] EXT4-fs error")),
             ("<165>1 2003-10-11T22:14:15.003Z host app 9 ID47 [a@1 b=\"c]d\"][e] An event", Some("An event")),
             ("<34>1 2003-10-11T22:14:15Z host su - ID47 - failed", Some("failed")),

@@ -24,8 +24,8 @@ pub const CLASS: [u8; 256] = {
     while byte < 256 {
         class[byte] = match byte as u8 {
             0..=b' ' | 0x7f => SPACE,
-            b'=' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b',' | b';' | b':' | b'"' | b'\'' | b'`' | b'|'
-            | b'<' | b'>' | b'#' | b'@' | b'!' | b'?' => MARK,
+            b'=' | b'(' | b')' | b'[' | b']' | b'{' | b'}' | b',' | b';' | b':' | b'"' | b'\'' | b'`'
+            | b'|' | b'<' | b'>' | b'#' | b'@' | b'!' | b'?' => MARK,
             b'0'..=b'9' => DIGIT,
             b'a'..=b'f' => HEX,
             b'A'..=b'F' => HEX | CAPITAL,

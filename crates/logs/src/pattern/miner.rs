@@ -11,6 +11,7 @@ use super::hash::ByHash;
 use super::part::{Pattern, PatternId};
 use super::scan::scan;
 use super::token::{Token, What, hole_key, sum, value_key};
+use super::weave::Asked;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -138,7 +139,7 @@ impl Miner {
         self.by_id.insert(id.0, place);
         self.shapes.insert(shape, place);
         self.aliases.clear();
-        self.weave(id);
+        self.weave(id, Asked::Online);
         let id = self.resolve(id);
         self.by_id.get(&id.0).copied().unwrap_or(place)
     }
@@ -151,7 +152,8 @@ impl Miner {
             let with = |new| sum.instead(token.key(), new, *at).shape(tokens.len());
             let is_known = || self.holes.get(&with(hole_key(token.gap))).is_some_and(|hole| hole.changes);
             let others = words - usize::from(token.is_telling());
-            let has_sibling = || others >= LEAST_WORDS && self.shapes.contains_key(&with(value_key(token.gap)));
+            let has_sibling =
+                || others >= LEAST_WORDS && self.shapes.contains_key(&with(value_key(token.gap)));
             match token.what {
                 What::Word | What::Name => is_known() || has_sibling(),
                 What::Numbered => has_sibling(),

@@ -101,8 +101,7 @@ pub(super) struct Pattern {
 impl Pattern {
     pub fn new(id: PatternId, tokens: &[Token], line: &str, now: u64) -> Self {
         let parts: Vec<Part> = tokens.iter().map(|token| Part::new(token, line)).collect();
-        let mut pattern =
-            Self { id, parts, open: Vec::new(), count: 0, first: now, last: now, worth: 0 };
+        let mut pattern = Self { id, parts, open: Vec::new(), count: 0, first: now, last: now, worth: 0 };
         pattern.find_open();
         pattern
     }
@@ -158,7 +157,9 @@ impl Pattern {
                     part.values.add(value);
                     part.varied |= part.hash != token.hash;
                 }
-                What::Numbered if matches!(part.what, What::Numbered) => part.varied |= part.hash != token.hash,
+                What::Numbered if matches!(part.what, What::Numbered) => {
+                    part.varied |= part.hash != token.hash
+                }
                 What::Numbered | What::Word | What::Name | What::Mark => {}
             }
         }

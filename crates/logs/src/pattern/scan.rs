@@ -87,7 +87,7 @@ impl Scanner<'_> {
             b'<' if class(self.line, self.at + 1) == DIGIT => {
                 let end = self.at + 1 + digits(self.line, self.at + 1);
                 match value::unit_after(self.line, end) {
-                    Some((kind, end)) => self.value(kind, end),
+                    Some((kind, end, _)) => self.value(kind, end),
                     None => self.push(What::Mark, self.at + 1, 0),
                 }
             }
@@ -99,7 +99,10 @@ impl Scanner<'_> {
     /// punctuation.
     fn leading(&mut self, first: u8) -> bool {
         let next = class(self.line, self.at + 1);
-        if first == b'/' && next == DIGIT && let Some(end) = value::ipv4(self.line, self.at + 1) {
+        if first == b'/'
+            && next == DIGIT
+            && let Some(end) = value::ipv4(self.line, self.at + 1)
+        {
             self.value(Value::Address, end);
         } else if let Some(end) = value::path(self.line, self.at) {
             self.path(end);
@@ -141,7 +144,9 @@ impl Scanner<'_> {
             self.value(Value::Time, end);
             return true;
         }
-        if self.line.get(self.at + 1) == Some(&b':') && let Some(end) = value::path(self.line, self.at) {
+        if self.line.get(self.at + 1) == Some(&b':')
+            && let Some(end) = value::path(self.line, self.at)
+        {
             self.path(end);
             return true;
         }
@@ -154,7 +159,8 @@ impl Scanner<'_> {
         let found = match self.line.get(from + length) {
             Some(b':') if from == self.at => time::clock(self.line, from)
                 .map(|end| (Value::Time, end))
-                .or_else(|| value::colons(self.line, from).map(|end| (Value::Address, end))),
+                .or_else(|| value::colons(self.line, from).map(|end| (Value::Address, end)))
+                .or_else(|| value::pci(self.line, from).map(|end| (Value::Address, end))),
             Some(b'-' | b'/') => time::date(self.line, from).map(|end| (Value::Time, end)),
             Some(b'.') => value::ipv4(self.line, from)
                 .map(|end| (Value::Address, end))
@@ -172,7 +178,7 @@ impl Scanner<'_> {
         let end = blob.end;
         if blob.digits + blob.dots == end - from {
             return match value::unit_after(self.line, end) {
-                Some((kind, unit)) => self.push(What::Value(kind), unit, unit - end),
+                Some((kind, end, tail)) => self.push(What::Value(kind), end, tail),
                 None => self.value(Value::Number, end),
             };
         }
@@ -204,17 +210,19 @@ impl Scanner<'_> {
                 return self.value(Value::Address, blob.end);
             }
         }
+        if blob.digits > 0
+            && let Some(joint) = counted(name, blob)
+        {
+            self.push(What::Word, self.at + joint, 0);
+            self.push(What::Mark, self.at + 1, 0);
+            return self.value(Value::Number, blob.end);
+        }
         if blob.slashes > 1 || (blob.slashes == 1 && blob.digits > 0) {
             return self.path(blob.end);
         }
-        if blob.digits == 0 {
+        if blob.digits == 0 || self.expects_name() {
             let what = self.word(name);
             return self.push(what, blob.end, 0);
-        }
-        if let Some(dot) = counted(name, blob) {
-            self.push(What::Word, self.at + dot, 0);
-            self.push(What::Mark, self.at + 1, 0);
-            return self.value(Value::Number, blob.end);
         }
         let what = numbered_kind(name, blob);
         self.push(what, blob.end, 0);
@@ -229,17 +237,21 @@ impl Scanner<'_> {
         if self.expects_name() { What::Name } else { What::Word }
     }
 
-    /// Whether a user's name comes next: behind `user=`, `user: `, `for user `, `invalid user `.
+    /// Whether a user's name comes next: behind `user=`, `for user `, `invalid user `, `password for `.
     fn expects_name(&self) -> bool {
         let text = |token: &Token| &self.line[token.start as usize..token.end as usize];
         let [.., before, last] = self.tokens.as_slice() else { return false };
-        let is_user = |word: &[u8]| word.eq_ignore_ascii_case(b"user") || word.eq_ignore_ascii_case(b"username");
+        let is_user =
+            |word: &[u8]| word.eq_ignore_ascii_case(b"user") || word.eq_ignore_ascii_case(b"username");
         let last = text(last);
         if matches!(last, b"=" | b":") {
             return !self.gap && is_user(text(before));
         }
         let leads: [&[u8]; 5] = [b"for", b"by", b"invalid", b"illegal", b"of"];
-        last.len() == 4 && is_user(last) && leads.contains(&text(before))
+        let is =
+            |token: &Token, words: &[&[u8]]| words.iter().any(|word| word.eq_ignore_ascii_case(text(token)));
+        (last.len() == 4 && is_user(last) && is(before, &leads))
+            || (last == b"for" && is(before, &[b"password", b"publickey"]))
     }
 }
 
@@ -262,11 +274,14 @@ fn number_kind(name: &[u8], blob: &Blob) -> Value {
     }
 }
 
-/// Where the dot is in `core.7830`: a plain word, and a count behind it.
+/// Where the joint is in `core.7830`, `node-31`, `HTTP/1.1`: a plain word, and a number behind it.
 fn counted(name: &[u8], blob: &Blob) -> Option<usize> {
-    let dot = (blob.dots == 1 && blob.groups == 1).then(|| name.iter().position(|byte| *byte == b'.'))??;
-    let (front, back) = (&name[..dot], &name[dot + 1..]);
-    (!front.is_empty() && !back.is_empty() && back.iter().all(u8::is_ascii_digit)).then_some(dot)
+    let joint = blob.letters;
+    let (front, back) = (name.get(..joint)?, name.get(joint + 1..)?);
+    let is_joint = matches!(name[joint], b'.' | b'-' | b'/');
+    let is_number = back.first().is_some_and(u8::is_ascii_digit)
+        && back.iter().all(|byte| byte.is_ascii_digit() || (*byte == b'.' && name[joint] == b'/'));
+    (is_joint && is_number && front.iter().all(u8::is_ascii_alphabetic)).then_some(joint)
 }
 
 /// What a token is that starts with a letter and holds digits.

@@ -43,7 +43,8 @@ impl Miner {
     /// All that it knows.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let mut patterns: Vec<Pattern> = self.places.iter().flatten().map(|pattern| (**pattern).clone()).collect();
+        let mut patterns: Vec<Pattern> =
+            self.places.iter().flatten().map(|pattern| (**pattern).clone()).collect();
         patterns.sort_by_key(|pattern| pattern.id);
         Snapshot {
             v: VERSION,

@@ -1,6 +1,6 @@
 //! Values that are known by their form: addresses, paths, requests, quantities.
 
-use super::bytes::{CAPITAL, CLASS, HEX, MARK, SLASH, SPACE, class, digits, hexes, is_end};
+use super::bytes::{CLASS, HEX, MARK, SPACE, class, digits, hexes, is_end};
 use super::token::Value;
 
 /// The end of an IPv4 address that starts here, with its prefix length, a second address behind a slash
@@ -69,6 +69,19 @@ pub fn colons(line: &[u8], at: usize) -> Option<usize> {
     ((hardware || internet) && is_end(line, end)).then_some(end)
 }
 
+/// The end of a PCI address that starts here: `0000:00:1e.0`.
+pub fn pci(line: &[u8], at: usize) -> Option<usize> {
+    let pair = |at| hexes(line, at) == 2;
+    let is_here = hexes(line, at) == 4
+        && line.get(at + 4) == Some(&b':')
+        && pair(at + 5)
+        && line.get(at + 7) == Some(&b':')
+        && pair(at + 8)
+        && line.get(at + 10) == Some(&b'.')
+        && hexes(line, at + 11) == 1;
+    (is_here && is_end(line, at + 12)).then_some(at + 12)
+}
+
 /// The end of a path that starts here: `/var/log`, `~/x`, `./x`, `C:\x`, `\\host\x`.
 pub fn path(line: &[u8], at: usize) -> Option<usize> {
     let rest = &line[at..];
@@ -104,9 +117,11 @@ pub fn request(line: &[u8], at: usize) -> Option<usize> {
 /// The end of the rest of a URL whose scheme ends here, before `://`.
 pub fn url(line: &[u8], at: usize) -> Option<usize> {
     let rest = line.get(at..)?.strip_prefix(b"://")?;
-    let outside = |byte: &u8| byte <= &b' ' || matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'`' | b'|' | b')' | b']');
+    let outside =
+        |byte: &u8| byte <= &b' ' || matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'`' | b'|' | b')' | b']');
     let length = rest.iter().position(outside).unwrap_or(rest.len());
-    let closing = rest[..length].iter().rev().take_while(|byte| matches!(byte, b'.' | b',' | b';' | b':')).count();
+    let closing =
+        rest[..length].iter().rev().take_while(|byte| matches!(byte, b'.' | b',' | b';' | b':')).count();
     (length > closing).then_some(at + 3 + length - closing)
 }
 
@@ -120,23 +135,46 @@ pub fn quoted(line: &[u8], at: usize) -> Option<usize> {
 
 /// The end of a host's name with a port behind it, of which the name ends here.
 pub fn host_port(line: &[u8], name: &[u8], end: usize) -> Option<usize> {
-    let has_port = port(line, end) > end + 2;
-    let lower = || name.iter().all(|byte| CLASS[usize::from(*byte)] & (CAPITAL | SLASH) == 0);
-    let dotted = || name.iter().rposition(|byte| *byte == b'.').is_some_and(|dot| name.len() - dot > 2);
-    (has_port && lower() && (name == b"localhost" || dotted())).then(|| port(line, end))
+    let with_port = port(line, end);
+    if with_port < end + 3 {
+        return None;
+    }
+    let joined = name.iter().any(|byte| *byte == b'-' || byte.is_ascii_digit());
+    let short = joined && !name.contains(&b'.') && with_port > end + 4 && is_labels(name);
+    (is_host(name) || is_lower_host(name) || short || name == b"localhost").then_some(with_port)
 }
 
-/// Whether this is a host's name by its last label.
+/// Whether this may be a host's name, where a port follows.
+fn is_lower_host(name: &[u8]) -> bool {
+    let dotted = name.iter().rposition(|byte| *byte == b'.').is_some_and(|dot| name.len() - dot > 2);
+    dotted && is_labels(name) && name.iter().all(|byte| !byte.is_ascii_uppercase())
+}
+
+fn is_labels(name: &[u8]) -> bool {
+    name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+}
+
+/// Whether this is a host's name by its last label: a known one, or a country's behind at least two others.
 pub fn is_host(name: &[u8]) -> bool {
     let Some(dot) = name.iter().rposition(|byte| *byte == b'.') else { return false };
     let (front, last) = (&name[..dot], &name[dot + 1..]);
-    let country = last.len() == 2 && front.contains(&b'.');
-    let lower = || name.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'));
+    let country =
+        last.len() == 2 && front.contains(&b'.') && name.iter().all(|byte| !byte.is_ascii_uppercase());
     let known: [&[u8]; 12] = [
-        b"com", b"net", b"org", b"edu", b"gov", b"mil", b"info", b"arpa", b"local", b"localdomain", b"lan",
+        b"com",
+        b"net",
+        b"org",
+        b"edu",
+        b"gov",
+        b"mil",
+        b"info",
+        b"arpa",
+        b"local",
+        b"localdomain",
+        b"lan",
         b"internal",
     ];
-    (country || known.contains(&last)) && !front.is_empty() && lower()
+    (country || known.contains(&last)) && !front.is_empty() && is_labels(name)
 }
 
 /// Whether this is a UUID.
@@ -149,12 +187,32 @@ pub fn is_uuid(name: &[u8]) -> bool {
 }
 
 const SIZES: [&[u8]; 18] = [
-    b"bytes", b"byte", b"B", b"KB", b"kB", b"MB", b"GB", b"TB", b"KiB", b"MiB", b"GiB", b"TiB", b"k", b"K", b"kb",
-    b"mb", b"gb", b"bit",
+    b"bytes", b"byte", b"B", b"KB", b"kB", b"MB", b"GB", b"TB", b"KiB", b"MiB", b"GiB", b"TiB", b"k", b"K",
+    b"kb", b"mb", b"gb", b"bit",
 ];
 const TIMES: [&[u8]; 22] = [
-    b"ms", b"us", b"ns", b"s", b"sec", b"secs", b"second", b"seconds", b"min", b"mins", b"minute", b"minutes", b"h",
-    b"hour", b"hours", b"day", b"days", b"msec", b"msecs", b"usec", b"milliseconds", b"millis",
+    b"ms",
+    b"us",
+    b"ns",
+    b"s",
+    b"sec",
+    b"secs",
+    b"second",
+    b"seconds",
+    b"min",
+    b"mins",
+    b"minute",
+    b"minutes",
+    b"h",
+    b"hour",
+    b"hours",
+    b"day",
+    b"days",
+    b"msec",
+    b"msecs",
+    b"usec",
+    b"milliseconds",
+    b"millis",
 ];
 
 /// What a unit measures.
@@ -167,9 +225,9 @@ pub fn unit(word: &[u8]) -> Option<Value> {
     }
 }
 
-/// The unit behind a number that ends here, after a blank, and where it ends; of a size also the same once
-/// more for people, in parentheses: ` bytes (1.48 KB)`.
-pub fn unit_after(line: &[u8], at: usize) -> Option<(Value, usize)> {
+/// The unit behind a number that ends here, after a blank: what it measures, where it ends, and how much of
+/// that is the unit. A size may be there once more for people: of ` bytes (1.48 KB)` nothing is a unit.
+pub fn unit_after(line: &[u8], at: usize) -> Option<(Value, usize, usize)> {
     if line.get(at) != Some(&b' ') || !line.get(at + 1)?.is_ascii_alphabetic() {
         return None;
     }
@@ -179,7 +237,7 @@ pub fn unit_after(line: &[u8], at: usize) -> Option<(Value, usize)> {
         Value::Size => for_people(line, end),
         _ => None,
     };
-    Some((value, again.unwrap_or(end)))
+    Some(again.map_or((value, end, end - at), |again| (value, again, 0)))
 }
 
 fn for_people(line: &[u8], at: usize) -> Option<usize> {
@@ -188,7 +246,8 @@ fn for_people(line: &[u8], at: usize) -> Option<usize> {
     let from = at + 2 + number;
     let from = from + usize::from(line.get(from) == Some(&b' '));
     let end = letters(line, from);
-    (number > 0 && unit(&line[from..end]) == Some(Value::Size) && line.get(end) == Some(&b')')).then_some(end + 1)
+    (number > 0 && unit(&line[from..end]) == Some(Value::Size) && line.get(end) == Some(&b')'))
+        .then_some(end + 1)
 }
 
 fn letters(line: &[u8], at: usize) -> usize {

@@ -2,21 +2,17 @@
 //!
 //! Two patterns become one if they differ only in how many values stand in a row (`delete <*>` and
 //! `delete <*> <*>`, `10.0.0.1` and `10.0.0.1,10.0.0.2`) or in empty brackets (`()` and `(<*>)`); and
-//! patterns become one if one of them has a single value where at least [`FEWEST_FORMS`] others have
-//! something of another form, with the same words before and behind.
+//! patterns become one if one of them has a value where others have something of another form (`Some(3)`,
+//! `{ code: 5 }`), with the same words before and behind: the more words, the fewer forms it takes.
 
+use super::forms::{join_forms, join_wider};
 use super::hash::fold;
 use super::miner::Miner;
 use super::part::{Part, Pattern, PatternId};
 use super::template::Template;
 use super::token::{Value, Values, What};
+use super::weave::Asked;
 use std::collections::BTreeMap;
-
-/// So many other forms at the place of a value make all of them values.
-const FEWEST_FORMS: usize = 3;
-
-/// Tokens that one value of another form may have.
-const LONGEST_FORM: usize = 24;
 
 /// Patterns that are one.
 #[derive(Clone, Debug)]
@@ -59,8 +55,11 @@ impl Miner {
     /// The patterns of all lines so far. The miner itself is left as it is.
     #[must_use]
     pub fn view(&self) -> View {
-        let mut patterns: Vec<&Pattern> = self.places.iter().flatten().map(AsRef::as_ref).collect();
-        patterns.sort_by_key(|pattern| pattern.id);
+        let mut last = self.clone();
+        let mut ids: Vec<PatternId> = last.places.iter().flatten().map(|pattern| pattern.id).collect();
+        ids.sort_unstable();
+        ids.iter().for_each(|id| last.weave(*id, Asked::Finally));
+        let patterns = ids.iter().filter_map(|id| last.get(*id));
         let mut drafts: Vec<Draft> = Vec::new();
         let mut by_key: BTreeMap<u64, usize> = BTreeMap::new();
         for pattern in patterns {
@@ -73,14 +72,14 @@ impl Miner {
                 }
             }
         }
-        let drafts = join_forms(drafts);
+        let drafts = join_wider(join_forms(drafts));
         let mut view = View::default();
         for draft in drafts {
             view.of.extend(draft.members.iter().map(|member| (*member, draft.id)));
             view.groups.push(draft.group());
         }
         view.groups.sort_by_key(|group| group.id);
-        for (gone, into) in &self.merged {
+        for (gone, into) in &last.merged {
             let into = view.of.get(into).copied().unwrap_or(*into);
             view.of.insert(*gone, into);
         }
@@ -90,17 +89,24 @@ impl Miner {
 
 /// A word, a mark, or all values that stand in a row.
 #[derive(Clone, Debug)]
-struct Unit {
-    gap: bool,
-    is_values: bool,
-    parts: Vec<Part>,
+pub(super) struct Unit {
+    pub gap: bool,
+    pub is_values: bool,
+    pub parts: Vec<Part>,
 }
 
 const VALUES: u64 = 0x2545_f491_4f6c_dd1d;
 
 impl Unit {
-    fn key(&self) -> u64 {
+    /// What it counts as when drafts are compared.
+    pub fn key(&self) -> u64 {
         if self.is_values { VALUES ^ u64::from(self.gap) } else { self.parts.first().map_or(0, Part::key) }
+    }
+
+    /// Whether it is a word of any sort.
+    pub fn is_word(&self) -> bool {
+        let word = |part: &Part| matches!(part.what, What::Word | What::Name | What::Numbered);
+        self.parts.first().is_some_and(word)
     }
 
     fn join(&mut self, other: &Self) {
@@ -125,13 +131,13 @@ fn several<'a>(gap: bool, parts: impl Iterator<Item = &'a Part>) -> Part {
 
 /// One line of the view in the making.
 #[derive(Clone, Debug)]
-struct Draft {
+pub(super) struct Draft {
     id: PatternId,
     members: Vec<PatternId>,
     count: u64,
     first: u64,
     last: u64,
-    units: Vec<Unit>,
+    pub units: Vec<Unit>,
 }
 
 impl Draft {
@@ -152,13 +158,14 @@ impl Draft {
         self.last = self.last.max(other.last);
     }
 
-    fn join(&mut self, other: Self) {
+    /// Takes in one of as many units.
+    pub fn join(&mut self, other: Self) {
         self.count_in(&other);
         self.units.iter_mut().zip(&other.units).for_each(|(unit, other)| unit.join(other));
     }
 
     /// Takes in one that has something of another form at the place of one unit.
-    fn join_form(&mut self, at: usize, other: Self) {
+    pub fn join_form(&mut self, at: usize, other: Self) {
         self.count_in(&other);
         let behind = self.units.len() - at - 1;
         let to = other.units.len() - behind;
@@ -173,7 +180,8 @@ impl Draft {
         }
     }
 
-    fn words(&self, units: std::ops::Range<usize>) -> usize {
+    /// How many telling words these units have.
+    pub fn words(&self, units: std::ops::Range<usize>) -> usize {
         let units = self.units[units].iter().filter(|unit| !unit.is_values);
         units.flat_map(|unit| &unit.parts).filter(|part| part.is_telling()).count()
     }
@@ -220,59 +228,4 @@ fn one_more(parts: &[Part], at: usize) -> Option<usize> {
     }
     let follows = part.what == What::Mark && &*part.text == "," && !part.gap;
     (follows && is_value(parts.get(at + 1)?)).then_some(at + 2)
-}
-
-/// Joins drafts that have a value where others have something of another form.
-fn join_forms(drafts: Vec<Draft>) -> Vec<Draft> {
-    let mut starts: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-    for (index, draft) in drafts.iter().enumerate() {
-        let mut start = 0;
-        for unit in &draft.units {
-            start = fold(start ^ unit.key(), VALUES);
-            starts.entry(start).or_default().push(index);
-        }
-    }
-    let mut drafts: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
-    for index in 0..drafts.len() {
-        let length = drafts[index].as_ref().map_or(0, |draft| draft.units.len());
-        for at in 1..length {
-            let Some(draft) = &drafts[index] else { break };
-            let others = other_forms(draft, at, &starts, &drafts);
-            if others.len() < FEWEST_FORMS {
-                continue;
-            }
-            let Some(mut draft) = drafts[index].take() else { break };
-            for other in others {
-                if let Some(other) = drafts[other].take() {
-                    draft.join_form(at, other);
-                }
-            }
-            drafts[index] = Some(draft);
-        }
-    }
-    drafts.into_iter().flatten().collect()
-}
-
-/// Those that begin and end as this one does around a value, with something of another form in its place.
-fn other_forms(
-    draft: &Draft,
-    at: usize,
-    starts: &BTreeMap<u64, Vec<usize>>,
-    drafts: &[Option<Draft>],
-) -> Vec<usize> {
-    let (front, behind) = (&draft.units[..at], &draft.units[at + 1..]);
-    let words = draft.words(0..at) + draft.words(at + 1..draft.units.len());
-    if !draft.units[at].is_values || draft.words(0..at) == 0 || words < 2 {
-        return Vec::new();
-    }
-    let start = front.iter().fold(0, |start, unit| fold(start ^ unit.key(), VALUES));
-    let fits = |other: &Draft| {
-        let length = other.units.len().checked_sub(at + behind.len()).filter(|length| *length > 0);
-        let ending = |length| other.units[at + length..].iter().zip(behind).all(|(a, b)| a.key() == b.key());
-        other.id != draft.id
-            && length.is_some_and(|length| length <= LONGEST_FORM && ending(length))
-            && other.units[at].gap == draft.units[at].gap
-    };
-    let near = starts.get(&start).map(Vec::as_slice).unwrap_or_default();
-    near.iter().copied().filter(|index| drafts[*index].as_ref().is_some_and(fits)).collect()
 }

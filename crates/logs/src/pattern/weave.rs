@@ -8,11 +8,13 @@ use super::token::{What, numbered_key};
 const MOST_HOLES: usize = 40;
 
 /// So many words in one hole cannot all be statements of a program, where the rest of the pattern has so
-/// many words. A user's name needs the fewest; short statements (`NAME startup succeeded`) the most.
-pub(super) fn enough(words: usize, what: What) -> usize {
-    match (what, words) {
-        (What::Name, 1..) => 4,
-        (_, 0 | 1) => usize::MAX,
+/// many words. What is assigned (`name=`), or is a user's name, needs the fewest; short statements
+/// (`NAME startup succeeded`) the most.
+fn enough(words: usize, assigned: bool) -> usize {
+    match (assigned, words) {
+        (_, 0) => usize::MAX,
+        (true, _) => 3,
+        (_, 1) => usize::MAX,
         (_, 2) => 24,
         (_, 3) => 12,
         (_, 4 | 5) => 8,
@@ -20,16 +22,33 @@ pub(super) fn enough(words: usize, what: What) -> usize {
     }
 }
 
+/// More words than these in a hole are values; a few may be a rule and its exceptions (`root`, and whoever
+/// else), so the answer waits until all lines were seen.
+const MANY: usize = 6;
+
+/// From so many lines on, one of a few words that makes up nine tenths of them is part of the pattern, and
+/// the others are exceptions to tell apart.
+const SETTLED: u64 = 32;
+
+/// When a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// More lines come: wait for them before a doubtful answer.
+    Online,
+    /// These are all the lines there are.
+    Finally,
+}
+
 /// About what a hole takes, with one pattern in it.
 pub(super) const HOLE_BYTES: usize = 72;
 
 impl Miner {
     /// Compares a new pattern with those that differ from it in one word, and joins what belongs together.
-    pub(super) fn weave(&mut self, id: PatternId) {
+    pub(super) fn weave(&mut self, id: PatternId, asked: Asked) {
         let mut due = vec![id];
         while let Some(id) = due.pop() {
             let Some(pattern) = self.get(id) else { continue };
-            let found = self.first_change(&pattern.clone());
+            let found = self.first_change(&pattern.clone(), asked);
             if let Some((at, others)) = found {
                 for id in others {
                     due.extend(self.widen(id, at));
@@ -45,7 +64,7 @@ impl Miner {
     }
 
     /// The first place at which this pattern shows, with others, that a word changes; and all of these.
-    fn first_change(&mut self, pattern: &Pattern) -> Option<(usize, Vec<PatternId>)> {
+    fn first_change(&mut self, pattern: &Pattern, asked: Asked) -> Option<(usize, Vec<PatternId>)> {
         let all_words = pattern.words(usize::MAX);
         let mut holes = 0;
         for (at, part) in pattern.parts.iter().enumerate() {
@@ -59,7 +78,9 @@ impl Miner {
                     }
                     let sibling = words >= LEAST_WORDS && self.shapes.contains_key(&pattern.sibling(at));
                     let others = self.stand_in(pattern.hole(at), pattern.id);
-                    if sibling || others.len() >= enough(words, part.what) {
+                    let assigned = part.what == What::Name || is_assigned(pattern, at);
+                    let many = others.len() >= enough(words, assigned) && self.are_values(&others, asked);
+                    if sibling || many {
                         return Some((at, others));
                     }
                 }
@@ -77,6 +98,15 @@ impl Miner {
             }
         }
         None
+    }
+
+    /// Whether the words of these patterns are values, rather than one of them the rule and the others
+    /// exceptions.
+    fn are_values(&self, others: &[PatternId], asked: Asked) -> bool {
+        let counts = others.iter().filter_map(|id| self.get(*id)).map(|other| other.count);
+        let (most, all) = counts.fold((0, 0), |(most, all), count| (count.max(most), all + count));
+        let has_rule = all >= SETTLED && most * 10 >= all * 9;
+        others.len() > MANY || (asked == Asked::Finally && !has_rule)
     }
 
     /// Enters a pattern in a hole; all that are in it.
@@ -100,7 +130,9 @@ impl Miner {
         let numbered = self.shapes.get(&pattern.shape_with(at, numbered_key(pattern.parts[at].gap)));
         others.extend(numbered.and_then(|place| self.places[*place as usize].as_ref()).map(|other| other.id));
         others.retain(|id| {
-            self.get(*id).and_then(|other| other.parts.get(at)).is_some_and(|part| !matches!(part.what, What::Value(_)))
+            self.get(*id)
+                .and_then(|other| other.parts.get(at))
+                .is_some_and(|part| !matches!(part.what, What::Value(_)))
         });
         others
     }
@@ -163,4 +195,10 @@ impl Miner {
     pub fn resolve(&self, id: PatternId) -> PatternId {
         self.merged.get(&id).copied().unwrap_or(id)
     }
+}
+
+/// Whether a word stands right behind `=`.
+fn is_assigned(pattern: &Pattern, at: usize) -> bool {
+    let before = at.checked_sub(1).map(|before| &pattern.parts[before]);
+    before.is_some_and(|before| &*before.text == "=")
 }
