@@ -12,6 +12,7 @@ mod explain;
 mod guest;
 mod incidents;
 mod init;
+mod logs;
 mod reload;
 mod replay;
 mod simulate;
@@ -116,6 +117,11 @@ enum Command {
     Vm {
         #[command(subcommand)]
         command: vm::VmCommand,
+    },
+    /// Analyze any log: its patterns, and the lines known to be bad.
+    Logs {
+        #[command(subcommand)]
+        command: logs::LogsCommand,
     },
     /// Inject a real fault into a VM on purpose, and measure what happens.
     Drill {
@@ -250,6 +256,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
             Ok(init::init(&asked).say())
         }
         Command::Doctor { json } => doctor::doctor(&place, json),
+        Command::Logs { command } => logs::logs(&command),
         Command::Replay(replay) => replay::replay(&replay, &place),
         Command::Simulate(simulate) => simulate::simulate(&simulate),
         Command::Run => {

@@ -91,6 +91,9 @@ pub(super) struct Pattern {
     /// Which parts have something to learn from a line.
     #[serde(skip)]
     pub open: Vec<u16>,
+    /// The sum of its tokens.
+    #[serde(skip)]
+    sum: Sum,
     pub count: u64,
     pub first: u64,
     pub last: u64,
@@ -101,31 +104,37 @@ pub(super) struct Pattern {
 impl Pattern {
     pub fn new(id: PatternId, tokens: &[Token], line: &str, now: u64) -> Self {
         let parts: Vec<Part> = tokens.iter().map(|token| Part::new(token, line)).collect();
-        let mut pattern = Self { id, parts, open: Vec::new(), count: 0, first: now, last: now, worth: 0 };
-        pattern.find_open();
+        let mut pattern = Self {
+            id,
+            parts,
+            open: Vec::new(),
+            sum: Sum::default(),
+            count: 0,
+            first: now,
+            last: now,
+            worth: 0,
+        };
+        pattern.refresh();
         pattern
     }
 
-    /// Finds out which parts have something to learn.
-    pub fn find_open(&mut self) {
+    /// Finds out again what follows from its parts.
+    pub fn refresh(&mut self) {
         let learns = |part: &Part| matches!(part.what, What::Value(_) | What::Numbered);
         let open = self.parts.iter().enumerate().filter(|(_, part)| learns(part));
         self.open = open.map(|(at, _)| at as u16).collect();
-    }
-
-    /// The sum of its tokens.
-    pub fn sum(&self) -> Sum {
-        self.parts.iter().enumerate().fold(Sum::default(), |sum, (at, part)| sum.with(part.key(), at))
+        let parts = self.parts.iter().enumerate();
+        self.sum = parts.fold(Sum::default(), |sum, (at, part)| sum.with(part.key(), at));
     }
 
     /// Its shape.
     pub fn shape(&self) -> u64 {
-        self.sum().shape(self.parts.len())
+        self.sum.shape(self.parts.len())
     }
 
     /// Its shape with something else at that place.
     pub fn shape_with(&self, at: usize, new: u64) -> u64 {
-        self.sum().instead(self.parts[at].key(), new, at).shape(self.parts.len())
+        self.sum.instead(self.parts[at].key(), new, at).shape(self.parts.len())
     }
 
     /// Its shape without the word at that place, whatever the word is.
@@ -168,7 +177,7 @@ impl Pattern {
     /// Makes a variable of the word at that place.
     pub fn widen(&mut self, at: usize) {
         self.parts[at].widen();
-        self.find_open();
+        self.refresh();
     }
 
     /// Takes in a pattern of the same shape.

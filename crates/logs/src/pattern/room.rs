@@ -6,21 +6,24 @@ use super::weave::HOLE_BYTES;
 
 impl Miner {
     /// Makes room for one more pattern. At the limit a quarter of all leaves: those with the fewest lines,
-    /// where lines of long ago count half at each such time; among equals, those seen longest ago. A flood of
-    /// lines that never come again drives out itself, not what is known.
+    /// among equals those seen longest ago. When a pattern that was seen again has to leave, all that was seen
+    /// so far counts half from then on. A flood of lines that never come again thus drives out itself.
     pub(super) fn make_room(&mut self) {
         if self.by_id.len() < self.limit.patterns.max(4) && self.bytes < self.limit.bytes {
             return;
         }
         let mut order: Vec<(u64, u64, u32)> = Vec::with_capacity(self.by_id.len());
-        for (place, pattern) in self.places.iter_mut().enumerate() {
+        for (place, pattern) in self.places.iter().enumerate() {
             if let Some(pattern) = pattern {
                 order.push((pattern.worth, pattern.last, place as u32));
-                pattern.worth /= 2;
             }
         }
         order.sort_unstable();
-        for (_, _, place) in &order[..order.len().div_ceil(4)] {
+        order.truncate(order.len().div_ceil(4));
+        if order.last().is_some_and(|(worth, ..)| *worth > 1) {
+            self.places.iter_mut().flatten().for_each(|pattern| pattern.worth /= 2);
+        }
+        for (_, _, place) in &order {
             if let Some(pattern) = self.places[*place as usize].take() {
                 self.shapes.remove(&pattern.shape());
                 self.by_id.remove(&pattern.id.0);

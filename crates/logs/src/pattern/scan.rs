@@ -153,25 +153,26 @@ impl Scanner<'_> {
         false
     }
 
+    /// A time or an address that starts with a digit.
+    fn dated(&self, from: usize) -> Option<(Value, usize)> {
+        let time = |end: Option<usize>| end.map(|end| (Value::Time, end));
+        let address = |end: Option<usize>| end.map(|end| (Value::Address, end));
+        let length = digits(self.line, from);
+        match self.line.get(from + length)? {
+            b':' if from == self.at => address(value::colons(self.line, from))
+                .or_else(|| time(time::clock(self.line, from)))
+                .or_else(|| address(value::pci(self.line, from))),
+            b'-' | b'/' => time(time::date(self.line, from)),
+            b'.' => address(value::ipv4(self.line, from)).or_else(|| time(time::date(self.line, from))),
+            b' ' if length <= 2 => time(time::named(self.line, from)),
+            b'a'..=b'f' | b'A'..=b'F' => address(value::colons(self.line, from)),
+            _ => None,
+        }
+    }
+
     /// What starts with a digit, perhaps behind a sign.
     fn number(&mut self, from: usize) {
-        let length = digits(self.line, from);
-        let found = match self.line.get(from + length) {
-            Some(b':') if from == self.at => time::clock(self.line, from)
-                .map(|end| (Value::Time, end))
-                .or_else(|| value::colons(self.line, from).map(|end| (Value::Address, end)))
-                .or_else(|| value::pci(self.line, from).map(|end| (Value::Address, end))),
-            Some(b'-' | b'/') => time::date(self.line, from).map(|end| (Value::Time, end)),
-            Some(b'.') => value::ipv4(self.line, from)
-                .map(|end| (Value::Address, end))
-                .or_else(|| time::date(self.line, from).map(|end| (Value::Time, end))),
-            Some(b' ') if length <= 2 => time::named(self.line, from).map(|end| (Value::Time, end)),
-            Some(b'a'..=b'f' | b'A'..=b'F') => {
-                value::colons(self.line, from).map(|end| (Value::Address, end))
-            }
-            Some(_) | None => None,
-        };
-        if let Some((kind, end)) = found {
+        if let Some((kind, end)) = self.dated(from) {
             return self.value(kind, end);
         }
         let blob = Blob::at(self.line, self.at, from);

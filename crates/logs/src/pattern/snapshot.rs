@@ -70,7 +70,7 @@ impl Miner {
         (miner.now, miner.next, miner.dropped) = (snapshot.now, snapshot.next, snapshot.dropped);
         for (place, mut pattern) in snapshot.patterns.into_iter().enumerate() {
             let id = pattern.id.0;
-            pattern.find_open();
+            pattern.refresh();
             let is_new = miner.by_id.insert(id, place as u32).is_none();
             let is_alone = miner.shapes.insert(pattern.shape(), place as u32).is_none();
             if !is_new || !is_alone || id >= miner.next {
