@@ -37,6 +37,8 @@ impl Miner {
 
     /// Forgets what was known only of patterns that left.
     fn forget(&mut self) {
+        let resolved = self.merged.keys().map(|id| (*id, self.resolve(*id))).collect();
+        self.merged = resolved;
         let Self { merged, by_id, holes, .. } = self;
         let is_alive = |id: PatternId| by_id.contains_key(&id.0);
         holes.retain(|_, hole: &mut Hole| {

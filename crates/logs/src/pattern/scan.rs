@@ -165,6 +165,7 @@ impl Scanner<'_> {
             b'-' | b'/' => time(time::date(self.line, from)),
             b'.' => address(value::ipv4(self.line, from)).or_else(|| time(time::date(self.line, from))),
             b' ' if length <= 2 => time(time::named(self.line, from)),
+            b'T' | b' ' if length == 8 => time(time::date(self.line, from)),
             b'a'..=b'f' | b'A'..=b'F' => address(value::colons(self.line, from)),
             _ => None,
         }

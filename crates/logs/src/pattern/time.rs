@@ -6,27 +6,30 @@ const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
 const DAYS: [&[u8; 3]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
 
-/// The end of a time of day that starts here: `8:16`, `08:16:53`, `08:16:53.123`, `08:16:53,123+02:00`.
+/// The end of a time of day that starts here: `8:16`, `08:16:53`, `08:16:53.123`, `08:16:53,123+02:00`,
+/// `8:16:5:60`.
 pub fn clock(line: &[u8], at: usize) -> Option<usize> {
-    let hours = digits(line, at);
-    if hours == 0 || hours > 2 || line.get(at + hours) != Some(&b':') {
-        return None;
-    }
-    let mut end = two(line, at + hours + 1)?;
-    if line.get(end) == Some(&b':') && digits(line, end + 1) == 2 {
-        end += 3;
-        if matches!(line.get(end), Some(b'.' | b',')) {
-            let fraction = digits(line, end + 1);
-            end += if (1..=9).contains(&fraction) { fraction + 1 } else { 0 };
+    let minutes = at + short(line, at)?;
+    let seconds = minutes + 1 + short(line, minutes + 1).filter(|_| line.get(minutes) == Some(&b':'))?;
+    let mut end = seconds;
+    match short(line, seconds + 1) {
+        Some(length) if line.get(seconds) == Some(&b':') => {
+            end += 1 + length;
+            if matches!(line.get(end), Some(b'.' | b',' | b':')) {
+                let fraction = digits(line, end + 1);
+                end += if (1..=9).contains(&fraction) { fraction + 1 } else { 0 };
+            }
         }
+        Some(_) | None if seconds - minutes < 3 => return None, // `3:5` may be anything
+        Some(_) | None => {}
     }
     end = zone(line, end);
     is_end(line, end).then_some(end)
 }
 
-/// Two digits.
-fn two(line: &[u8], at: usize) -> Option<usize> {
-    (digits(line, at) == 2).then_some(at + 2)
+/// One or two digits.
+fn short(line: &[u8], at: usize) -> Option<usize> {
+    Some(digits(line, at)).filter(|length| matches!(length, 1 | 2))
 }
 
 /// `Z`, `+02:00`, `-0700`, glued or after a blank.
@@ -42,16 +45,19 @@ fn zone(line: &[u8], at: usize) -> usize {
 fn offset(line: &[u8], sign: usize) -> Option<usize> {
     let end = match digits(line, sign + 1) {
         4 => sign + 5,
-        2 if line.get(sign + 3) == Some(&b':') => two(line, sign + 4)?,
+        2 if line.get(sign + 3) == Some(&b':') && digits(line, sign + 4) == 2 => sign + 6,
         _ => return None,
     };
     is_end(line, end).then_some(end)
 }
 
 /// The end of a date in digits that starts here, with the time that follows it: `2017-05-16 05:00:00`,
-/// `2016/9/27:20:30:31.455`, `10/Oct/2000:13:55:36 -0700`, `2026-11-23T21:19:48Z`.
+/// `2016/9/27:20:30:31.455`, `10/Oct/2000:13:55:36 -0700`, `2026-11-23T21:19:48Z`, `20171223-22:15:29:606`.
 pub fn date(line: &[u8], at: usize) -> Option<usize> {
     let first = digits(line, at);
+    if first == 8 && matches!(line.get(at..at + 2), Some(b"19" | b"20")) {
+        return clock(line, at + 9).filter(|_| matches!(line[at + 8], b'-' | b'T' | b' '));
+    }
     let between = *line.get(at + first)?;
     if !matches!(between, b'-' | b'/' | b'.') || !matches!(first, 1 | 2 | 4) {
         return None;
@@ -91,11 +97,11 @@ pub fn named(line: &[u8], at: usize) -> Option<usize> {
     }
     if is_month(line, at) {
         let day = blank(line, at + 3)?;
-        let end = day + Some(digits(line, day)).filter(|length| matches!(length, 1 | 2))?;
+        let end = day + short(line, day)?;
         let end = blank(line, end).and_then(|next| clock(line, next)).unwrap_or(end);
         return is_end(line, end).then(|| year(line, end));
     }
-    let day = Some(digits(line, at)).filter(|length| matches!(length, 1 | 2))?;
+    let day = short(line, at)?;
     let month = blank(line, at + day).filter(|month| is_month(line, *month))?;
     let year = blank(line, month + 3)?;
     let end = (digits(line, year) == 4).then_some(year + 4)?;

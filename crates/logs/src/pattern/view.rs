@@ -79,8 +79,9 @@ impl Miner {
             view.groups.push(draft.group());
         }
         view.groups.sort_by_key(|group| group.id);
-        for (gone, into) in &last.merged {
-            let into = view.of.get(into).copied().unwrap_or(*into);
+        for gone in last.merged.keys() {
+            let into = last.resolve(*gone);
+            let into = view.of.get(&into).copied().unwrap_or(into);
             view.of.insert(*gone, into);
         }
         view
@@ -220,12 +221,12 @@ fn is_value(part: &Part) -> bool {
     matches!(part.what, What::Value(_))
 }
 
-/// Behind one more value in the row: after a blank, or after a comma.
+/// Behind one more value in the row: after a blank, a comma or a colon.
 fn one_more(parts: &[Part], at: usize) -> Option<usize> {
     let part = parts.get(at)?;
     if is_value(part) && part.gap {
         return Some(at + 1);
     }
-    let follows = part.what == What::Mark && &*part.text == "," && !part.gap;
+    let follows = part.what == What::Mark && matches!(&*part.text, "," | ":") && !part.gap;
     (follows && is_value(parts.get(at + 1)?)).then_some(at + 2)
 }

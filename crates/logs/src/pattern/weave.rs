@@ -183,17 +183,17 @@ impl Miner {
         self.free.push(place);
         let (gone, id) = (pattern.id, kept.id);
         self.places[other as usize] = Some(kept);
-        for into in self.merged.values_mut().filter(|into| **into == gone) {
-            *into = id;
-        }
         self.merged.insert(gone, id);
         id
     }
 
     /// The pattern that a pattern has become a part of, or itself.
     #[must_use]
-    pub fn resolve(&self, id: PatternId) -> PatternId {
-        self.merged.get(&id).copied().unwrap_or(id)
+    pub fn resolve(&self, mut id: PatternId) -> PatternId {
+        while let Some(into) = self.merged.get(&id).filter(|into| **into < id) {
+            id = *into;
+        }
+        id
     }
 }
 

@@ -108,8 +108,7 @@ impl Analysis {
     /// Known-bad lines, the worst first.
     pub fn findings(&self) -> Vec<&Finding> {
         let mut findings: Vec<&Finding> = self.findings.values().collect();
-        findings.sort_by_key(|finding| (finding.rule.kind, finding.first));
-        findings.sort_by_key(|finding| is_notice(finding.rule.kind));
+        findings.sort_by_key(|finding| (rank(finding.rule.kind), finding.first));
         findings
     }
 
@@ -134,19 +133,28 @@ impl Analysis {
     }
 }
 
+/// How bad it is: 0 is the worst.
+const fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::KernelPanic => 0,
+        Kind::RootLost => 1,
+        Kind::AppPanic => 2,
+        Kind::FsError => 3,
+        Kind::FsReadOnly => 4,
+        Kind::DiskIoError => 5,
+        Kind::DiskFull => 6,
+        Kind::KernelOops => 7,
+        Kind::OutOfMemory => 8,
+        Kind::HungTask => 9,
+        Kind::GoingDown => 10,
+        Kind::BootStarted => 11,
+        Kind::AppStarting => 12,
+        Kind::BootFinished => 13,
+        Kind::AppReady => 14,
+    }
+}
+
 /// Whether a known line is good to know, rather than bad.
 pub const fn is_notice(kind: Kind) -> bool {
-    match kind {
-        Kind::BootStarted | Kind::BootFinished | Kind::AppStarting | Kind::AppReady | Kind::GoingDown => true,
-        Kind::KernelPanic
-        | Kind::KernelOops
-        | Kind::HungTask
-        | Kind::OutOfMemory
-        | Kind::FsError
-        | Kind::FsReadOnly
-        | Kind::DiskIoError
-        | Kind::DiskFull
-        | Kind::RootLost
-        | Kind::AppPanic => false,
-    }
+    rank(kind) >= rank(Kind::GoingDown)
 }

@@ -23,13 +23,15 @@ pub fn people(analysis: &Analysis, sources: &Sources) {
     let groups = by_lines(view.groups());
     let findings = analysis.findings();
     let bad = findings.iter().filter(|finding| !is_notice(finding.rule.kind)).count();
-    let tone = if bad == 0 { Tone::Good } else { Tone::Bad };
     let verdict = match bad {
-        0 => "nothing known to be bad".to_owned(),
-        1 => "1 kind of line known to be bad".to_owned(),
-        _ => format!("{bad} kinds of lines known to be bad"),
+        0 => tint(Tone::Good, "nothing known to be bad"),
+        _ => tint(
+            Tone::Bad,
+            &format!("{} known to be bad", counted(bad as u64, "kind of line", "kinds of lines")),
+        ),
     };
-    say!("{} lines, {} patterns: {}", analysis.lines, groups.len(), tint(tone, &verdict));
+    let patterns = counted(groups.len() as u64, "pattern", "patterns");
+    say!("{}, {patterns}: {verdict}", counted(analysis.lines, "line", "lines"));
     remarks(analysis, sources);
     if !findings.is_empty() {
         say!("\n{}", tint(Tone::Bold, "known lines, the worst first"));
@@ -40,7 +42,7 @@ pub fn people(analysis: &Analysis, sources: &Sources) {
         let mut table = paint::table(&["lines", "first", "last", "pattern"]);
         for group in groups.iter().take(SHOWN) {
             let place = |line| sources.place(line);
-            let row = [group.count.to_string(), place(group.first), place(group.last), template(group)];
+            let row = [group.count.to_string(), place(group.first), place(group.last), shown(group)];
             table.add_row(row);
         }
         say!("{table}");
@@ -50,16 +52,28 @@ pub fn people(analysis: &Analysis, sources: &Sources) {
     }
 }
 
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 fn remarks(analysis: &Analysis, sources: &Sources) {
-    if analysis.cut > 0 {
-        say!("{} lines are longer than what is looked at", analysis.cut);
-    }
-    if sources.are_syslog && analysis.headless > 0 {
-        say!("{} lines do not begin as a syslog message does, and are taken whole", analysis.headless);
-    }
-    if analysis.dropped() > 0 {
-        say!("{} patterns of few lines were forgotten for want of room", analysis.dropped());
-    }
+    let remark = |count: u64, one: &str, many: &str| {
+        if count > 0 {
+            say!("{}", counted(count, one, many));
+        }
+    };
+    let headless = if sources.are_syslog { analysis.headless } else { 0 };
+    remark(analysis.cut, "line is longer than what is looked at", "lines are longer than what is looked at");
+    remark(
+        headless,
+        "line does not begin as a syslog message does, and is taken whole",
+        "lines do not begin as a syslog message does, and are taken whole",
+    );
+    remark(
+        analysis.dropped(),
+        "pattern of few lines was forgotten for want of room",
+        "patterns of few lines were forgotten for want of room",
+    );
 }
 
 fn show(finding: &Finding, sources: &Sources) {
@@ -82,6 +96,12 @@ fn by_lines(groups: &[Group]) -> Vec<&Group> {
 
 fn template(group: &Group) -> String {
     escape(&group.template.to_string(), LONGEST_TEMPLATE)
+}
+
+/// A template in a table.
+fn shown(group: &Group) -> String {
+    let template = template(group);
+    if template.is_empty() { tint(Tone::Dim, "(nothing)") } else { template }
 }
 
 /// For scripts.
