@@ -26,14 +26,14 @@ const MOST_ALIASES: usize = 1 << 16;
 pub struct Limit {
     /// So many patterns.
     pub patterns: usize,
-    /// So many bytes, for patterns and tables.
+    /// So many bytes of patterns and tables, as the miner counts them; a process takes up to twice as much.
     pub bytes: usize,
 }
 
 impl Default for Limit {
-    /// 20,000 patterns, 32 MiB.
+    /// 10,000 patterns, 16 MiB: a program writes some hundreds.
     fn default() -> Self {
-        Self { patterns: 20_000, bytes: 32 << 20 }
+        Self { patterns: 10_000, bytes: 16 << 20 }
     }
 }
 

@@ -233,10 +233,7 @@ pub fn unit_after(line: &[u8], at: usize) -> Option<(Value, usize, usize)> {
     }
     let end = letters(line, at + 1);
     let value = unit(&line[at + 1..end]).filter(|_| is_end(line, end))?;
-    let again = match value {
-        Value::Size => for_people(line, end),
-        _ => None,
-    };
+    let again = if value == Value::Size { for_people(line, end) } else { None };
     Some(again.map_or((value, end, end - at), |again| (value, again, 0)))
 }
 

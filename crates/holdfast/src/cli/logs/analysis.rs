@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub const LONGEST_EXAMPLE: usize = 240;
 
 /// Examples that are kept before those of patterns that left are thrown away.
-const MOST_EXAMPLES: usize = 50_000;
+const MOST_EXAMPLES: usize = 20_000;
 
 /// Lines of which the pattern is remembered, for `--csv`: eight bytes each.
 pub const MOST_REMEMBERED: usize = 100_000_000;

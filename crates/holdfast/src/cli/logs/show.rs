@@ -157,6 +157,6 @@ pub fn patterns_csv(analysis: &Analysis) {
 }
 
 fn push_row(out: &mut String, line: usize, id: PatternId, template: &str) {
-    let written = write!(out, "{line},{},\"{}\"\n", id.0, template.replace('"', "\"\""));
+    let written = writeln!(out, "{line},{},\"{}\"", id.0, template.replace('"', "\"\""));
     debug_assert!(written.is_ok(), "a String takes all");
 }
