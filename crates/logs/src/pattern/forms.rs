@@ -20,29 +20,33 @@ const fn enough(words: usize) -> usize {
     }
 }
 
-/// Which drafts begin and which end with the same units.
+/// Which drafts begin and which end with the same units: hashes in order, each with a draft's index.
 #[derive(Default)]
 struct Alike {
-    starts: BTreeMap<u64, Vec<usize>>,
-    ends: BTreeMap<u64, Vec<usize>>,
+    starts: Vec<(u64, u32)>,
+    ends: Vec<(u64, u32)>,
 }
 
 impl Alike {
     fn new(drafts: &[Draft]) -> Self {
         let mut alike = Self::default();
         for (index, draft) in drafts.iter().enumerate() {
-            add(&mut alike.starts, draft.units.iter(), index);
-            add(&mut alike.ends, draft.units.iter().rev(), index);
+            add(&mut alike.starts, draft.units.iter(), index as u32);
+            add(&mut alike.ends, draft.units.iter().rev(), index as u32);
         }
+        alike.starts.sort_unstable();
+        alike.ends.sort_unstable();
         alike
     }
 
     /// Drafts around the same value: those that begin so or those that end so, whichever are fewer.
-    fn around(&self, front: &[Unit], behind: &[Unit]) -> &[usize] {
-        let starts = self.starts.get(&front.iter().fold(0, step));
-        let ends = self.ends.get(&behind.iter().rev().fold(0, step));
-        let fewer = starts.into_iter().chain(ends).min_by_key(|alike| alike.len());
-        fewer.filter(|alike| alike.len() <= MOST_ALIKE).map(Vec::as_slice).unwrap_or_default()
+    fn around(&self, front: &[Unit], behind: &[Unit]) -> impl Iterator<Item = usize> {
+        let starts = find(&self.starts, front.iter().fold(0, step));
+        let ends = find(&self.ends, behind.iter().rev().fold(0, step));
+        let fewer =
+            [starts, ends].into_iter().filter(|alike| !alike.is_empty()).min_by_key(|alike| alike.len());
+        let fewer = fewer.filter(|alike| alike.len() <= MOST_ALIKE).unwrap_or_default();
+        fewer.iter().map(|(_, index)| *index as usize)
     }
 }
 
@@ -50,12 +54,18 @@ fn step(hash: u64, unit: &Unit) -> u64 {
     fold(hash ^ unit.key(), 0x2545_f491_4f6c_dd1d)
 }
 
-fn add<'a>(alike: &mut BTreeMap<u64, Vec<usize>>, units: impl Iterator<Item = &'a Unit>, index: usize) {
+fn add<'a>(alike: &mut Vec<(u64, u32)>, units: impl Iterator<Item = &'a Unit>, index: u32) {
     let mut hash = 0;
     for unit in units {
         hash = step(hash, unit);
-        alike.entry(hash).or_default().push(index);
+        alike.push((hash, index));
     }
+}
+
+fn find(alike: &[(u64, u32)], hash: u64) -> &[(u64, u32)] {
+    let from = alike.partition_point(|(other, _)| *other < hash);
+    let length = alike[from..].partition_point(|(other, _)| *other == hash);
+    &alike[from..from + length]
 }
 
 /// Joins drafts that have a value where others have something of another form.
@@ -74,7 +84,7 @@ pub(super) fn join_forms(drafts: Vec<Draft>) -> Vec<Draft> {
             let fits = |other: &usize| {
                 *other != index && drafts[*other].as_ref().is_some_and(|other| has_form(draft, at, other))
             };
-            let others: Vec<usize> = near.iter().copied().filter(fits).collect();
+            let others: Vec<usize> = near.filter(fits).collect();
             if others.len() < enough(words) {
                 continue;
             }

@@ -1,12 +1,14 @@
 //! Patterns: which kind of line is this? Found by the miner in the lines themselves, without any setting.
 //!
 //! A line is cut into typed tokens ([`scan`]), its shape gives its pattern ([`miner`]), patterns that differ
-//! in what turns out to be a variable become one ([`weave`], [`view`], [`forms`]), and the least useful leave ([`room`]).
+//! in what turns out to be a variable become one ([`weave`], [`view`], [`forms`],
+//! [`pairs`]), and the least useful leave ([`room`]).
 
 mod bytes;
 mod forms;
 mod hash;
 mod miner;
+mod pairs;
 mod part;
 mod room;
 mod scan;

@@ -70,7 +70,7 @@ impl Part {
     }
 
     /// Makes a variable of it.
-    fn widen(&mut self) {
+    pub fn widen(&mut self) {
         let value = self.what.as_value();
         self.values.add(value);
         (self.what, self.hash, self.text, self.varied) = (What::Value(value), 0, "".into(), false);

@@ -184,6 +184,21 @@ fn values_of_many_forms_are_one_variable() {
     let longer =
         ["failed for reason 7", "failed for reason 7, retried 3 times", "failed for reason 7, then 8"];
     assert_eq!(templates(&longer)[0], "failed for reason <*>", "more text is no other form");
+    assert_ne!(
+        templates(&["stop at 5: 7 found", "stop at 5 found"])[1],
+        "stop at <*>",
+        "nor is another value"
+    );
+}
+
+#[test]
+fn two_words_that_change_together_are_two_variables() {
+    let letters = |number: u32| char::from(b'a' + number as u8);
+    let line = |number: u32| format!("registering class net.{0}{0}.T for class net.{0}.S", letters(number));
+    let lines: Vec<String> = (0..9).map(line).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(template(&lines), "registering class <*> for class <*>");
+    assert_eq!(templates(&lines[..5])[0], lines[0], "five prove nothing");
 }
 
 #[test]

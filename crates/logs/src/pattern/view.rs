@@ -1,13 +1,14 @@
 //! The patterns after all lines were read: what online could not yet be seen as one is joined here.
 //!
 //! Two patterns become one if they differ only in how many values stand in a row (`delete <*>` and
-//! `delete <*> <*>`, `10.0.0.1` and `10.0.0.1,10.0.0.2`) or in empty brackets (`()` and `(<*>)`); and
-//! patterns become one if one of them has a value where others have something of another form (`Some(3)`,
-//! `{ code: 5 }`), with the same words before and behind: the more words, the fewer forms it takes.
+//! `delete <*> <*>`, `10.0.0.1` and `10.0.0.1,10.0.0.2`) or in empty brackets (`()` and `(<*>)`); patterns
+//! become one around values of many forms ([`super::forms`]) and around two words that change together
+//! ([`super::pairs`]).
 
 use super::forms::{join_forms, join_wider};
 use super::hash::fold;
 use super::miner::Miner;
+use super::pairs::join_pairs;
 use super::part::{Part, Pattern, PatternId};
 use super::template::Template;
 use super::token::{Value, Values, What};
@@ -72,7 +73,7 @@ impl Miner {
                 }
             }
         }
-        let drafts = join_wider(join_forms(drafts));
+        let drafts = join_pairs(join_wider(join_forms(drafts)));
         let mut view = View::default();
         for draft in drafts {
             view.of.extend(draft.members.iter().map(|member| (*member, draft.id)));
@@ -181,6 +182,12 @@ impl Draft {
         }
     }
 
+    /// Makes a variable of the word there.
+    pub fn widen(&mut self, at: usize) {
+        self.units[at].is_values = true;
+        self.units[at].parts.iter_mut().for_each(Part::widen);
+    }
+
     /// How many telling words these units have.
     pub fn words(&self, units: std::ops::Range<usize>) -> usize {
         let units = self.units[units].iter().filter(|unit| !unit.is_values);
@@ -221,12 +228,17 @@ fn is_value(part: &Part) -> bool {
     matches!(part.what, What::Value(_))
 }
 
-/// Behind one more value in the row: after a blank, a comma or a colon.
+/// Behind one more value in the row: after a blank, after a comma, or glued to the last by a colon.
 fn one_more(parts: &[Part], at: usize) -> Option<usize> {
     let part = parts.get(at)?;
     if is_value(part) && part.gap {
         return Some(at + 1);
     }
-    let follows = part.what == What::Mark && matches!(&*part.text, "," | ":") && !part.gap;
-    (follows && is_value(parts.get(at + 1)?)).then_some(at + 2)
+    let next = parts.get(at + 1).filter(|next| is_value(next))?;
+    let follows = match &*part.text {
+        "," => true,
+        ":" => !next.gap,
+        _ => false,
+    };
+    (follows && part.what == What::Mark && !part.gap).then_some(at + 2)
 }
