@@ -5,7 +5,7 @@
 //! each pattern stands, for each of its words, in the table of **holes** under its shape without that word.
 //! A word becomes a variable when a pattern of the same shape has a value there (numbers, paths: what else
 //! stands there is a value too), or when so many words were seen in the hole that they cannot all be
-//! statements of a program. The more words the rest has, the fewer it takes ([`enough`]).
+//! statements of a program. The more words the rest has, the fewer it takes ([`super::weave`]).
 
 use super::hash::ByHash;
 use super::part::{Pattern, PatternId};

@@ -9,16 +9,15 @@ const MOST_HOLES: usize = 40;
 
 /// So many words in one hole cannot all be statements of a program, where the rest of the pattern has so
 /// many words. What is assigned (`name=`), or is a user's name, needs the fewest; short statements
-/// (`NAME startup succeeded`) the most.
-fn enough(words: usize, assigned: bool) -> usize {
+/// (`NAME startup succeeded`) the most; next to nothing else no number is enough.
+fn enough(words: usize, assigned: bool) -> Option<usize> {
     match (assigned, words) {
-        (_, 0) => usize::MAX,
-        (true, _) => 3,
-        (_, 1) => usize::MAX,
-        (_, 2) => 24,
-        (_, 3) => 12,
-        (_, 4 | 5) => 8,
-        (_, _) => 6,
+        (_, 0) | (false, 1) => None,
+        (true, _) => Some(3),
+        (false, 2) => Some(24),
+        (false, 3) => Some(12),
+        (false, 4 | 5) => Some(8),
+        (false, _) => Some(6),
     }
 }
 
@@ -76,11 +75,13 @@ impl Miner {
                     if holes > MOST_HOLES {
                         break;
                     }
+                    let Some(enough) = enough(words, part.what == What::Name || is_assigned(pattern, at))
+                    else {
+                        continue;
+                    };
                     let sibling = words >= LEAST_WORDS && self.shapes.contains_key(&pattern.sibling(at));
                     let others = self.stand_in(pattern.hole(at), pattern.id);
-                    let assigned = part.what == What::Name || is_assigned(pattern, at);
-                    let many = others.len() >= enough(words, assigned) && self.are_values(&others, asked);
-                    if sibling || many {
+                    if sibling || (others.len() >= enough && self.are_values(&others, asked)) {
                         return Some((at, others));
                     }
                 }
