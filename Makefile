@@ -21,7 +21,7 @@ test: image  ## run every check and every test, on real guests too
 	@scripts/setup.sh --tests
 	@scripts/test.sh
 
-bench: image  ## measure everything once, in about 25 minutes (EVAL=FOLDER: the detectors too)
+bench: image  ## measure everything once, in about 25 minutes (EVAL=FOLDER: the detectors and log patterns too)
 	$(measure)
 	cargo bench -p holdfast --bench guest -- --short
 
@@ -34,4 +34,6 @@ define measure
 	cargo run --release -p holdfast-sim --example simulate 200
 	$(if $(EVAL),benches/heartbeat.sh $(EVAL))
 	$(if $(EVAL),benches/nab.sh $(EVAL))
+	$(if $(EVAL),benches/parse.sh $(EVAL))
+	$(if $(EVAL),cargo run --release -p holdfast-logs --example mining $(EVAL)/data/logs)
 endef

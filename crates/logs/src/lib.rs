@@ -1,10 +1,16 @@
-//! Log analysis: a line becomes a clean line, a clean line a finding.
+//! Log analysis: a line becomes a clean line, a clean line a finding and a pattern.
 //!
-//! Pure: no clock, no file, no network, no memory of earlier lines. A line is written by a stranger
+//! Pure: no clock, no file, no network, no chance. A line is written by a stranger
 //! (I17): it is bounded, matched by automata that never look back, and only ever shown, never run.
 
 mod clean;
+mod header;
+mod pattern;
 mod rules;
 
 pub use clean::{LONGEST_LINE, clean, escape};
+pub use header::syslog_message;
+pub use pattern::{
+    Group, Limit, Miner, PatternId, Piece, Snapshot, SnapshotError, Template, VARIABLE, Value, Values, View,
+};
 pub use rules::{Kind, LOOKED_AT, Match, Rule, Rules};

@@ -12,6 +12,7 @@ mod explain;
 mod guest;
 mod incidents;
 mod init;
+mod logs;
 mod metrics;
 mod reload;
 mod replay;
@@ -117,6 +118,11 @@ enum Command {
     Vm {
         #[command(subcommand)]
         command: vm::VmCommand,
+    },
+    /// Analyze any log: its patterns, and the lines known to be bad.
+    Logs {
+        #[command(subcommand)]
+        command: logs::LogsCommand,
     },
     /// Inject a real fault into a VM on purpose, and measure what happens.
     Drill {
@@ -264,6 +270,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         }
         Command::Doctor { json } => wait_for(doctor::doctor(&place, json)),
         Command::Metrics { command } => metrics::metrics(&command),
+        Command::Logs { command } => logs::logs(&command),
         Command::Replay(replay) => replay::replay(&replay, &place),
         Command::Simulate(simulate) => simulate::simulate(&simulate),
         Command::Run => {

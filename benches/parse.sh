@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# How well lines are grouped and templates are found: `holdfast logs analyze` with its one configuration on
+# annotated logs, scored as the literature does.
+#
+# Usage: benches/parse.sh EVAL_FOLDER [OUTPUT_FOLDER]
+# EVAL_FOLDER has eval_parse.py (the scores; python3 runs it) and data/logs/parse*/SYSTEM/{messages.txt,truth.csv};
+# OUTPUT_FOLDER keeps the CSV files.
+
+set -euo pipefail
+if (($# < 1 || $# > 2)) || [[ ! -f ${1-}/eval_parse.py ]]; then
+  sed -n 's/^# Usage: /usage: /p' "$0" >&2
+  exit 2
+fi
+eval=$(cd "$1" && pwd)
+if (($# == 2)); then
+  mkdir -p "$2"
+  work=$(cd "$2" && pwd)
+else
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+fi
+cd "$(dirname "$0")/.."
+cargo build --quiet --release -p holdfast
+program=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
+program+=/release/holdfast
+
+for set in "$eval"/data/logs/parse*; do
+  for system in "$set"/*/; do
+    "$program" logs analyze --csv patterns "$system/messages.txt" >"$work/$(basename "$system").csv"
+  done
+  echo "$(basename "$set"): GA, FGA, PA, FTA; nPA and nFTA after normalisation; groups found and true"
+  python3 "$eval/eval_parse.py" "$set" "$work"
+done
