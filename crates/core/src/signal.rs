@@ -227,6 +227,12 @@ pub struct Counters {
     /// Guest memory in all, in bytes, where the balloon tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_total: Option<u64>,
+    /// Packets that the guest has sent, where its network card is an interface of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_sent: Option<u64>,
+    /// Packets that were given to the guest, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_received: Option<u64>,
 }
 
 /// What the serial console showed.

@@ -165,9 +165,10 @@ impl World {
         say(Duration::ZERO, Seen::Hypervisor(HypervisorSign::Answered { state, latency }));
         let writes = machine.hypervisor.writes;
         let (reads, failed) = (writes / 2, 0);
-        let memory = Some(if machine.guest.low_memory { 4 << 20 } else { 300 << 20 });
-        let counters =
-            Counters { reads, writes, failed, memory_available: memory, memory_total: Some(512 << 20) };
+        let (memory_available, memory_total) =
+            (Some(if machine.guest.low_memory { 4 << 20 } else { 300 << 20 }), Some(512 << 20));
+        let disk = Counters { reads, writes, failed, ..Counters::default() };
+        let counters = Counters { memory_available, memory_total, ..disk };
         say(Duration::ZERO, Seen::Hypervisor(HypervisorSign::Counters(counters)));
     }
 

@@ -7,7 +7,7 @@ use crate::isolate::Isolated;
 use crate::lease::Incarnation;
 use crate::policy::Mode;
 use crate::recover::{Power, Step};
-use crate::signal::{Channel, RunState};
+use crate::signal::{Channel, Counters, RunState};
 use crate::subject::{AppName, VmName};
 use crate::time::{Timestamp, show};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,8 @@ pub struct VmStatus {
     pub tries: (u32, u32),
     /// It was made harmless.
     pub isolated: Option<Isolated>,
+    /// What its devices have done since its start, as last told.
+    pub counters: Option<Counters>,
 }
 
 impl Engine {
@@ -103,6 +105,7 @@ impl Engine {
             note: note(vm, lens.now),
             tries: (vm.tries.spent(now, &vm.policy.budget), vm.policy.budget.tries),
             isolated: vm.isolated,
+            counters: vm.view.counters().filter(|_| matches!(vm.power, Power::On(_))),
         })
     }
 

@@ -81,6 +81,11 @@ impl HypervisorView {
         }
     }
 
+    /// What the devices have done, as last told.
+    pub fn counters(&self) -> Option<Counters> {
+        self.counters.map(|(counters, _)| counters)
+    }
+
     fn count(&mut self, at: Timestamp, counters: Counters) {
         let moves = |old: &Counters| (old.reads, old.writes) != (counters.reads, counters.writes);
         match &self.counters {

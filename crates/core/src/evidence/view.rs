@@ -9,7 +9,7 @@ use super::network::NetworkView;
 use super::process::ProcessView;
 use super::{Boot, BootCause, Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{
-    AgentSign, ConsoleSign, FindingKind, HypervisorSign, NetworkSign, RunState, Seen, Signal,
+    AgentSign, ConsoleSign, Counters, FindingKind, HypervisorSign, NetworkSign, RunState, Seen, Signal,
 };
 use crate::subject::{AppName, Subject};
 use crate::time::{Duration, Timestamp};
@@ -240,6 +240,11 @@ impl VmView {
     /// A virtual cable is unplugged.
     pub const fn is_unplugged(&self) -> bool {
         self.network.is_unplugged()
+    }
+
+    /// What the devices of the VM have done since its start, as last told.
+    pub fn counters(&self) -> Option<Counters> {
+        self.hypervisor.counters()
     }
 
     /// The applications, and for each whether it answers and when it last did.

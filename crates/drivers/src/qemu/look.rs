@@ -3,8 +3,9 @@
 use super::live::{Life, Live};
 use super::machine::{Machine, Starts};
 use super::sign::{self, BalloonStats, BlockStats};
-use super::spawn;
+use super::spec::Network;
 use super::untrusted::{Few, Text};
+use super::{process, spawn};
 use crate::Glimpse;
 use holdfast_core::action::Found;
 use holdfast_core::signal::{AgentPort, HypervisorSign, ProcessSign, ProcessState, Seen};
@@ -20,6 +21,11 @@ const RUN_STATE: Duration = Duration::from_millis(700);
 const STOPPED: Duration = Duration::from_millis(250);
 /// A console or a log larger than this is cut (I18).
 const LOG_MOST: u64 = 16 << 20;
+
+/// A counter of a network interface of this host.
+fn packets(interface: &str, counter: &str) -> Option<u64> {
+    process::read_small(&format!("/sys/class/net/{interface}/statistics/{counter}")).ok()?.trim().parse().ok()
+}
 
 impl Machine {
     /// Whether it lives. What could not be told before is looked for again.
@@ -80,7 +86,13 @@ impl Machine {
         let disks: Few<BlockStats, 64> = live.call("query-blockstats", Value::Null, deadline).await.ok()?;
         let place = json!({ "path": "/machine/peripheral/balloon0", "property": "guest-stats" });
         let balloon: Option<BalloonStats> = live.call("qom-get", place, deadline).await.ok();
-        Some(sign::counters(&disks.kept, balloon.as_ref()))
+        let mut counters = sign::counters(&disks.kept, balloon.as_ref());
+        if let Network::Tap { interface, .. } = &self.spec().network {
+            // What the host receives on its side of the cable, the guest has sent.
+            counters.packets_sent = packets(interface, "rx_packets");
+            counters.packets_received = packets(interface, "tx_packets");
+        }
+        Some(counters)
     }
 
     /// Whether the guest has the agent's port open, from QEMU, for an agent that gave no answer.

@@ -5,6 +5,7 @@ use crate::events::epoch;
 use holdfast_core::diagnosis::{Catalogue, Diagnosis, Grounds, level};
 use holdfast_core::engine::{ChannelState, VmStatus};
 use holdfast_core::incident::{AttemptResult, Incident, Phase, Resolution};
+use holdfast_core::signal::Counters;
 use holdfast_core::time::{Timestamp, show};
 use holdfast_drivers::Places;
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,32 @@ pub struct VmDoc {
     pub tries_most: u32,
     /// It was made harmless, until a person takes that back.
     pub isolated: Option<IsolatedDoc>,
+    /// What its devices have done since its start.
+    pub counters: Option<CountersDoc>,
+}
+
+/// What the devices of a VM have done since its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountersDoc {
+    /// Disk reads, and disk writes and flushes, finished.
+    pub reads: u64,
+    pub writes: u64,
+    /// Disk requests that failed.
+    pub failed: u64,
+    /// Guest memory left and in all, in bytes, where its balloon tells.
+    pub memory_available: Option<u64>,
+    pub memory_total: Option<u64>,
+    /// Packets that the guest has sent and was given, on a tap interface.
+    pub packets_sent: Option<u64>,
+    pub packets_received: Option<u64>,
+}
+
+impl From<Counters> for CountersDoc {
+    fn from(counters: Counters) -> Self {
+        let Counters { reads, writes, failed, .. } = counters;
+        let Counters { memory_available, memory_total, packets_sent, packets_received, .. } = counters;
+        Self { reads, writes, failed, memory_available, memory_total, packets_sent, packets_received }
+    }
 }
 
 /// How a VM was made harmless.
@@ -294,6 +321,7 @@ impl Wall<'_> {
             incident: vm.incident.map(|id| id.0),
             protection: vm.protection,
             note: vm.note,
+            counters: vm.counters.map(CountersDoc::from),
             tries: vm.tries.0,
             tries_most: vm.tries.1,
             isolated: vm.isolated.map(|isolated| IsolatedDoc {

@@ -4,7 +4,7 @@ use super::paint::{self, Tone, tint};
 use super::status::render_vm;
 use super::{CliError, Exit, print_json};
 use crate::api::Words;
-use crate::api::shape::{StatusDoc, VmDoc};
+use crate::api::shape::{CountersDoc, StatusDoc, VmDoc};
 use crate::client::Client;
 use clap::{Args, Subcommand, ValueEnum};
 use std::time::Duration;
@@ -229,5 +229,21 @@ async fn show(client: &Client, name: &str, json: bool) -> Result<Exit, CliError>
     place("qmp", &vm.qmp);
     place("console", &vm.console);
     place("agent", &vm.agent);
+    for (what, done) in vm.counters.iter().flat_map(did) {
+        say!("    {what:12}{done}");
+    }
     Ok(Exit::Fine)
+}
+
+/// What the devices of a VM have done since its start, for people.
+fn did(counters: &CountersDoc) -> Vec<(&'static str, String)> {
+    let CountersDoc { reads, writes, failed, .. } = counters;
+    let mut told = vec![("disk", format!("{reads} reads, {writes} writes, {failed} failed"))];
+    if let (Some(sent), Some(received)) = (counters.packets_sent, counters.packets_received) {
+        told.push(("packets", format!("{sent} from the guest, {received} to it")));
+    }
+    if let (Some(left), Some(all)) = (counters.memory_available, counters.memory_total) {
+        told.push(("memory", format!("{} of {} MiB left, says its balloon", left >> 20, all >> 20)));
+    }
+    told
 }

@@ -8,7 +8,7 @@ use crate::rows::{address, ask};
 use std::fs;
 
 #[test]
-fn a_database_that_answers_wrongly_is_cut_off_until_a_person_releases_it_a09() {
+fn a_database_that_answers_wrongly_is_cut_off_until_a_person_releases_it() {
     let _turn = turn();
     let lab = Lab::running("");
     let start = Start::of(&lab, "orders");

@@ -55,6 +55,9 @@ fn a_guest_on_a_tap_interface_is_asked_by_its_address_and_its_lost_network_is_na
     let network = |lab: &Lab| lab.vm("orders")["channels"]["network"]["state"].clone();
     lab.until(SOON, "the guest is heard on the network", |lab| network(lab) == "ok");
 
+    let packets = |lab: &Lab, way: &str| lab.vm("orders")["counters"][way].as_u64();
+    assert!(packets(&lab, "packets_sent") > Some(0) && packets(&lab, "packets_received") > Some(0));
+
     let start = Start::of(&lab, "orders");
     lab.in_guest("orders", "ip link set eth0 down");
     let lost = lab.wait_closed("GuestNetLost", BOOT * 2); // its silence counts after 40 s, thrice that on a pressed host
