@@ -12,6 +12,7 @@ mod phases;
 mod planning;
 mod status;
 mod vm;
+mod wall;
 
 pub use status::{AppStatus, ChannelState, ChannelStatus, VmStatus};
 pub use vm::{Desired, VmState};
@@ -37,8 +38,6 @@ use std::sync::Arc;
 const INCIDENTS_KEPT: usize = 500;
 /// VMs that left the configuration and are remembered.
 const LEFT_KEPT: usize = 10_000;
-/// Anchors between engine time and wall clock that are remembered.
-const ANCHORS_KEPT: usize = 32;
 /// The engine hears of every running VM about once a period; a longer gap is a stall of our own.
 const STALL: Duration = Duration::from_millis(1_800);
 /// An action whose outcome nobody reports is given up this long after its deadline.
@@ -179,13 +178,6 @@ impl Engine {
         self.brake.pulled()
     }
 
-    /// Wall clock minus engine time at that moment, in microseconds: to show, never to decide (I20).
-    #[must_use]
-    pub fn wall_offset(&self, at: Timestamp) -> i64 {
-        let anchor = self.anchors.iter().rev().find(|(from, _)| *from <= at).or(self.anchors.first());
-        anchor.map_or(0, |(_, offset)| *offset)
-    }
-
     /// Whether it still waits for the outcome of this action. What it has given up is not to be begun: a person
     /// may have decided otherwise while the intent was on its way to the disk (I5).
     #[must_use]
@@ -230,13 +222,6 @@ impl Engine {
         }
         if let Some(vm) = self.vms.get_mut(name).filter(|_| !drill) {
             vm.tries.take_back();
-        }
-    }
-
-    fn anchor(&mut self, wall_offset: i64) {
-        self.anchors.push((self.now, wall_offset));
-        if self.anchors.len() > ANCHORS_KEPT {
-            self.anchors.remove(0);
         }
     }
 
