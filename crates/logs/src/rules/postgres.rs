@@ -298,7 +298,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::AppWrong],
         by: By::Anyone,
         needs: "database ",
-        pattern: r#"(?:WARNING:  database "?[^"]{1,64}"? must be vacuumed within \d+ transactions|ERROR:  database is not accepting commands (?:that assign new (?:transaction IDs|XIDs|MultiXactIds) )?to avoid wraparound data loss)"#,
+        pattern: r#"(?:WARNING:  database (?:"[^"]{1,64}"|with OID \d+) must be vacuumed (?:within \d+ transactions|before \d+ more MultiXactIds? (?:is|are) used)|ERROR:  database is not accepting commands (?:that (?:assign|generate) new (?:transaction IDs|XIDs|MultiXactIds) )?to avoid wraparound data loss)"#,
         unless: "",
         examples: &[
             r#"pg 2026-11-23 21:19:48.123 UTC [77] WARNING:  database "orders" must be vacuumed within 10985967 transactions"#,
@@ -438,10 +438,11 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Error,
         speaks_for: &[Fault::ReplicationBroken],
         by: By::Anyone,
-        needs: "invalidating obsolete replication slot",
+        needs: ":  invalidating ",
         pattern: r#"LOG:  invalidating (?:obsolete replication )?slot "[^"]{1,64}""#,
         unless: "",
         examples: &[
+            r#"pg 2026-11-23 21:19:48.123 UTC [57] LOG:  invalidating slot "standby_1" because its restart_lsn 0/3000000 exceeds max_slot_wal_keep_size"#,
             r#"pg 2026-11-23 21:19:48.123 UTC [57] LOG:  invalidating obsolete replication slot "standby_1""#,
         ],
         not: &[r#"doc: invalidating obsolete replication slot "x""#],

@@ -101,6 +101,19 @@ fn a_user_who_merely_writes_of_a_kernel_line_is_not_the_kernel() {
 }
 
 #[test]
+fn no_line_of_the_kernel_is_believed_from_anybody_else() {
+    for rule in Rules::standard().iter().filter(|rule| rule.is_by_kernel()) {
+        for line in rule.examples {
+            let message =
+                line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(*line, |at| at.1);
+            let quoted = format!("Nov 23 21:19:48 orders app[9]: a user wrote {message}");
+            assert_eq!(found(&quoted), None, "{quoted}");
+            assert_eq!(found(&format!("[   77.000000] {message}")), Some(rule.name), "{message}");
+        }
+    }
+}
+
+#[test]
 fn ordinary_lines_are_nobody() {
     for line in ORDINARY {
         assert_eq!(found(line), None, "{line}");
