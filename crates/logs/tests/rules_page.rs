@@ -55,7 +55,8 @@ A new rule takes a kind without `*`, so that it is only shown. To make a kind ev
 
 - Only English. A guest with another language has other texts for its databases and for Windows.
 - Windows events are known by their text; their numbers are named for readers.
-- A line of `By::Anyone` can be written by anybody who can write to the log. Such a line alone never decides on a dangerous action.
+- A line of `By::Anyone` can be written by anybody who can write to that log. To act, the engine wants a second channel beside it,
+  but for the evidence that the [catalogue](catalogue.md) marks with `!`.
 "##;
 
 #[test]

@@ -74,7 +74,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "You are in emergency mode",
         unless: "",
         examples: &["You are in emergency mode. After logging in, type \"journalctl -xb\" to view"],
-        not: &[],
+        not: &["app: started in emergency mode, on request"],
         source: "systemd units/emergency.service.in",
     },
     Rule {
@@ -102,7 +102,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "",
         unless: "",
         examples: &["grub rescue> "],
-        not: &[],
+        not: &["wiki: at the grub rescue prompt type ls"],
         source: "GRUB grub-core/kern/rescue_reader.c",
     },
     Rule {
@@ -132,7 +132,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "",
         unless: "",
         examples: &["---<<BOOT>>---"],
-        not: &[],
+        not: &["---<<REBOOT>>---"],
         source: "FreeBSD sys/kern/subr_prf.c",
     },
     Rule {

@@ -14,7 +14,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "Aborting journal on device ",
         unless: "",
         examples: &["[   77.000000] Aborting journal on device vda-8."],
-        not: &[],
+        not: &["app: Aborting journal on device vda-8."],
         source: "Linux fs/jbd2/journal.c",
     },
     Rule {
@@ -74,7 +74,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   77.000000] EXT4-fs error (device vda): ext4_lookup:1855: inode #2: comm ls: iget: checksum invalid",
         ],
-        not: &[],
+        not: &["[    1.2] EXT4-fs (vda): mounted filesystem without journal. Opts: errors=remount-ro"],
         source: "Linux fs/ext4/super.c, __ext4_error",
     },
     Rule {
@@ -90,7 +90,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   77.000000] XFS (vda1): Metadata corruption detected at xfs_agi_verify+0x12e/0x190 [xfs], xfs_agi block 0x2",
         ],
-        not: &[],
+        not: &["[    1.3] XFS (vda1): Ending clean mount"],
         source: "Linux fs/xfs/xfs_error.c",
     },
     Rule {
@@ -106,7 +106,9 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   77.000000] BTRFS error (device vda): bdev /dev/vda errs: wr 1, rd 0, flush 0, corrupt 0, gen 0",
         ],
-        not: &[],
+        not: &[
+            "[    1.2] BTRFS info (device vda): bdev /dev/vda errs: wr 1, rd 0, flush 0, corrupt 0, gen 0",
+        ],
         source: "Linux fs/btrfs/messages.c",
     },
     Rule {

@@ -28,7 +28,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: r"(?:NMI )?watchdog: BUG: soft lockup - CPU#\d+ stuck for \d+s|BUG: soft lockup - CPU#\d+ stuck",
         unless: "",
         examples: &["[  121.000000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [kworker/0:1:12]"],
-        not: &[],
+        not: &["sre: yesterday we had BUG: soft lockup - CPU#0 stuck for 22s!"],
         source: "Linux kernel/watchdog.c",
     },
     Rule {
@@ -42,7 +42,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: r"(?:NMI )?watchdog: (?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu \d+",
         unless: "",
         examples: &["[  121.000000] NMI watchdog: Watchdog detected hard LOCKUP on cpu 1"],
-        not: &[],
+        not: &["[    0.1] NMI watchdog: Enabled. Permanently consumes one hw-PMU counter."],
         source: "Linux kernel/watchdog_perf.c",
     },
     Rule {
@@ -56,7 +56,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: r"INFO: task .{1,64} blocked (?:in I/O wait )?for more than \d+ seconds",
         unless: "",
         examples: &["[  242.000000] INFO: task postgres:412 blocked for more than 120 seconds."],
-        not: &[],
+        not: &["app: INFO: task backup:9 blocked for more than 120 seconds"],
         source: "Linux kernel/hung_task.c",
     },
     Rule {
@@ -98,7 +98,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: r"kernel BUG at \S+:\d+",
         unless: "",
         examples: &["[   33.000000] kernel BUG at fs/ext4/inode.c:2721!"],
-        not: &[],
+        not: &["gdb: break at kernel BUG at fs/ext4/inode.c:2721!"],
         source: "Linux lib/bug.c",
     },
     Rule {
@@ -114,7 +114,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   99.000000] BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
         ],
-        not: &[],
+        not: &["[    0.1] workqueue: round-robin CPU selection forced, expect performance impact"],
         source: "Linux kernel/workqueue.c",
     },
     Rule {
@@ -144,7 +144,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   33.000000] general protection fault, probably for non-canonical address 0xdead000000000122: 0000 [#1] SMP",
         ],
-        not: &[],
+        not: &["course: what a general protection fault is"],
         source: "Linux arch/x86/kernel/traps.c",
     },
     Rule {
@@ -160,7 +160,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   33.000000] Unable to handle kernel NULL pointer dereference at virtual address 0000000000000010",
         ],
-        not: &[],
+        not: &["blog: Unable to handle kernel paging request"],
         source: "Linux arch/arm64/mm/fault.c",
     },
     Rule {

@@ -16,7 +16,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   45.000000] Out of memory: Killed process 412 (postgres) total-vm:218044kB, anon-rss:8764kB, file-rss:0kB, shmem-rss:0kB, UID:999",
         ],
-        not: &[],
+        not: &["app: Out of memory: Killed process 412 (postgres)"],
         source: "Linux mm/oom_kill.c",
     },
     Rule {
@@ -32,7 +32,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   45.000000] tail invoked oom-killer: gfp_mask=0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP), order=0, oom_score_adj=0",
         ],
-        not: &[],
+        not: &["ticket: tail invoked oom-killer: why"],
         source: "Linux mm/oom_kill.c",
     },
     Rule {

@@ -76,7 +76,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "",
         unless: "",
         examples: &["2026-11-23T21:19:48Z UTC - mysqld got exception 0xc0000005 ;"],
-        not: &[],
+        not: &["UTC - mysqldump got error: 1045"],
         source: "MySQL sql/signal_handler.cc",
     },
     Rule {
@@ -92,7 +92,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "2026-11-23 21:19:48 0x7f12 InnoDB: Assertion failure in file ./storage/innobase/rem/rem0rec.cc line 884",
         ],
-        not: &[],
+        not: &["gtest: Assertion failure: 1 of 20"],
         source: "MySQL storage/innobase/ut/ut0dbg.cc",
     },
     Rule {
@@ -120,7 +120,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: r"InnoDB: (?:Starting crash recovery|Database was not shutdown normally)",
         unless: "",
         examples: &["2026-11-23 21:19:48 0 [Note] InnoDB: Starting crash recovery from checkpoint LSN=45452"],
-        not: &[],
+        not: &["2026-11-23 21:19:48 0 [Note] InnoDB: innodb_force_recovery is not set, no crash recovery"],
         source: "MySQL storage/innobase/log/log0recv.cc",
     },
     Rule {
@@ -136,7 +136,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "2026-11-23 21:19:48 0 [Note] /usr/sbin/mariadbd (server 10.11.14-MariaDB-0+deb12u2) starting as process 812 ...",
         ],
-        not: &[],
+        not: &["nginx: worker 7 starting as process 812"],
         source: "MySQL sql/mysqld.cc",
     },
     Rule {
@@ -211,7 +211,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::CorruptionReported],
         by: By::Anyone,
         needs: "' is corrupt; try to repair it",
-        pattern: "Index for table '[^']{1,200}' is corrupt; try to repair it",
+        pattern: "Index for table '[^']+' is corrupt; try to repair it",
         unless: "",
         examples: &[
             "2026-11-23 21:19:48 7 [ERROR] mysqld: Index for table './orders/lines.MYI' is corrupt; try to repair it",

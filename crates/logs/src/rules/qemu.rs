@@ -41,7 +41,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::VmWontStart, Fault::StorageLost],
         by: By::Anyone,
         needs: ": Could not open '",
-        pattern: r"qemu\S*: .{0,400}: Could not open '[^']{1,200}': (?:No such file or directory|Permission denied|Input/output error|Stale file handle)",
+        pattern: r"qemu\S*: .*: Could not open '[^']+': (?:No such file or directory|Permission denied|Input/output error|Stale file handle)",
         unless: "",
         examples: &[
             "qemu-system-x86_64: -drive file=/srv/orders.qcow2,if=virtio: Could not open '/srv/orders.qcow2': No such file or directory",
@@ -57,7 +57,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::ImageCorrupt, Fault::VmWontStart],
         by: By::Anyone,
         needs: "mage is not in qcow2 format",
-        pattern: r"qemu\S*: .{0,400}: Image is not in qcow2 format",
+        pattern: r"qemu\S*: .*: Image is not in qcow2 format",
         unless: "",
         examples: &[
             "qemu-system-x86_64: -drive file=/srv/orders.qcow2,format=qcow2: Image is not in qcow2 format",
@@ -143,7 +143,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::VmWontStart],
         by: By::Anyone,
         needs: "qemu",
-        pattern: r"qemu\S*: .{0,400}(?:Could not set up host forwarding rule '|Failed to find an available port: Address already in use|Failed to bind socket: Address already in use)",
+        pattern: r"qemu\S*: .*(?:Could not set up host forwarding rule '|Failed to find an available port: Address already in use|Failed to bind socket: Address already in use)",
         unless: "",
         examples: &[
             "qemu-system-x86_64: -netdev user,id=net0,hostfwd=tcp::15432-:5432: Could not set up host forwarding rule 'tcp::15432-:5432'",
@@ -159,7 +159,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::VmWontStart, Fault::HostNetLost],
         by: By::Anyone,
         needs: "ould not configure /dev/net/tun",
-        pattern: r"qemu\S*: .{0,400}could not configure /dev/net/tun(?: \([^)]{1,32}\))?: ",
+        pattern: r"qemu\S*: .*could not configure /dev/net/tun(?: \([^)]{1,32}\))?: ",
         unless: "",
         examples: &[
             "qemu-system-x86_64: -netdev tap,id=net0,ifname=tap0: could not configure /dev/net/tun (tap0): Device or resource busy",
@@ -221,7 +221,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::VmWontStart],
         by: By::Anyone,
         needs: "esource busy: ",
-        pattern: "resource busy: Lockspace resource '[^']{1,200}' is locked|resource busy: Failed to acquire lock",
+        pattern: "resource busy: Lockspace resource '[^']+' is locked|resource busy: Failed to acquire lock",
         unless: "",
         examples: &[
             "2026-11-23 21:19:48.123+0000: 612: error : virLockSpaceAcquireResource:640 : resource busy: Lockspace resource '/srv/orders.qcow2' is locked",

@@ -16,7 +16,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "771:C 23 Nov 2026 21:19:48.000 # Write error saving DB on disk: No space left on device",
         ],
-        not: &[],
+        not: &["771:M 23 Nov 2026 21:19:48.000 * DB saved on disk"],
         source: "Redis src/rdb.c, src/aof.c",
     },
     Rule {
@@ -30,7 +30,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "=== (?:REDIS|VALKEY|KEYDB) BUG REPORT START",
         unless: "",
         examples: &["=== REDIS BUG REPORT START: Cut & paste starting from here ==="],
-        not: &[],
+        not: &["=== BUG REPORT START: browser ==="],
         source: "Redis src/debug.c, bugReportStart",
     },
     Rule {
@@ -60,7 +60,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "",
         unless: "",
         examples: &["771:M 23 Nov 2026 21:19:48.000 # Out Of Memory allocating 1048592 bytes!"],
-        not: &[],
+        not: &["771:M 23 Nov 2026 21:19:48.000 # WARNING overcommit_memory is set to 0!"],
         source: "Redis src/server.c, redisOutOfMemoryHandler",
     },
     Rule {
@@ -74,7 +74,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: "",
         unless: "",
         examples: &["771:C 23 Nov 2026 21:19:48.000 # oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo"],
-        not: &[],
+        not: &["771:M 23 Nov 2026 21:19:48.000 * Server initialized"],
         source: "Redis src/server.c, main",
     },
     Rule {
@@ -88,7 +88,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: r"\d+:[XCSM] .* \* (?:Ready to accept connections|The server is now ready to accept connections)",
         unless: "",
         examples: &["771:M 23 Nov 2026 21:19:48.000 * Ready to accept connections tcp"],
-        not: &[],
+        not: &["app: cache says Ready to accept connections"],
         source: "Redis src/server.c, main",
     },
     Rule {

@@ -16,7 +16,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   77.000000] critical space allocation error, dev vda, sector 1234 op 0x1:(WRITE) flags 0x0 phys_seg 1 prio class 2",
         ],
-        not: &[],
+        not: &["[   77.0] critical medium error, dev fd0, sector 1234"],
         source: "Linux block/blk-core.c, BLK_STS_NOSPC",
     },
     Rule {
@@ -294,7 +294,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::StorageLost, Fault::HostNetLost],
         by: By::Kernel,
         needs: " not responding, ",
-        pattern: r"nfs: server \S{1,128} not responding, (?:still trying|timed out)",
+        pattern: r"nfs: server \S+ not responding, (?:still trying|timed out)",
         unless: "",
         examples: &["[  500.000000] nfs: server files.example.net not responding, still trying"],
         not: &["[  520.000000] nfs: server files.example.net OK"],

@@ -11,7 +11,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::HostDiskFull, Fault::VmPausedIo],
         by: By::Anyone,
         needs: "here is no more space for virtual disk ",
-        pattern: "There is no more space for virtual disk '?[^']{1,200}",
+        pattern: "There is no more space for virtual disk '?[^']+",
         unless: "",
         examples: &[
             "2026-11-23T21:19:48.123Z| vmx| I125: [msg.hbacommon.outofspace] There is no more space for virtual disk 'orders.vmdk'. You might be able to continue this session by freeing disk space on the relevant volume, and clicking Retry.",
@@ -43,7 +43,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::VmWontStart, Fault::StorageLost],
         by: By::Anyone,
         needs: "annot open the disk '",
-        pattern: "Cannot open the disk '[^']{1,200}' or one of the snapshot disks it depends on",
+        pattern: "Cannot open the disk '[^']+' or one of the snapshot disks it depends on",
         unless: "",
         examples: &[
             "2026-11-23T21:19:48.123Z| vmx| I125: [msg.disk.noBackEnd] Cannot open the disk '/vmfs/volumes/ds1/orders/orders.vmdk' or one of the snapshot disks it depends on.",

@@ -75,13 +75,16 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::CorruptionReported],
         by: By::Anyone,
         needs: "file system structure on ",
-        pattern: "(?:The file system structure on (?:the disk|volume .{1,80}) is corrupt and unusable|A corruption was discovered in the file system structure on volume )",
+        pattern: "(?:The file system structure on (?:the disk|volume .+) is corrupt and unusable|A corruption was discovered in the file system structure on volume )",
         unless: "",
         examples: &[
             "Ntfs 55: The file system structure on the disk is corrupt and unusable. Please run the chkdsk utility on the volume C:.",
             "Ntfs 55: A corruption was discovered in the file system structure on volume C:.",
         ],
-        not: &[r"Ntfs 98: Volume C: (\Device\HarddiskVolume2) is healthy. No action is needed."],
+        not: &[
+            r"Ntfs 98: Volume C: (\Device\HarddiskVolume2) is healthy. No action is needed.",
+            "Ntfs 55: The file system structure on volume C: has now been repaired.",
+        ],
         source: "Windows System log, Ntfs, event 55",
     },
     Rule {
@@ -168,7 +171,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::StorageSlow],
         by: By::Anyone,
         needs: "he IO operation at logical block address ",
-        pattern: r"The IO operation at logical block address .{1,32} for Disk \d+ .{0,80}was retried",
+        pattern: r"The IO operation at logical block address .{1,32} for Disk \d+ .*was retried",
         unless: "",
         examples: &[
             r"disk 153: The IO operation at logical block address 0x1a2b3c for Disk 0 (PDO name: \Device\00000035) was retried.",
@@ -244,7 +247,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::AppDown],
         by: By::Anyone,
         needs: "service terminated unexpectedly",
-        pattern: "The .{1,128} service terminated unexpectedly",
+        pattern: "The .+ service terminated unexpectedly",
         unless: "",
         examples: &[
             "Service Control Manager 7034: The MSSQLSERVER service terminated unexpectedly.  It has done this 1 time(s).",
@@ -260,7 +263,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::AppDown],
         by: By::Anyone,
         needs: "service failed to start due to the following error",
-        pattern: "The .{1,128} service failed to start due to the following error",
+        pattern: "The .+ service failed to start due to the following error",
         unless: "",
         examples: &[
             "Service Control Manager 7000: The MSSQLSERVER service failed to start due to the following error: %%1053",
@@ -276,7 +279,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::AppDown],
         by: By::Anyone,
         needs: " service terminated with the following ",
-        pattern: "The .{1,128} service terminated with the following (?:service-specific )?error",
+        pattern: "The .+ service terminated with the following (?:service-specific )?error",
         unless: "",
         examples: &[
             "Service Control Manager 7023: The Windows Time service terminated with the following error: %%1460",
@@ -292,7 +295,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::AppDown],
         by: By::Anyone,
         needs: "Faulting application name: ",
-        pattern: "Faulting application name: [^,]{1,128}, version: ",
+        pattern: "Faulting application name: [^,]+, version: ",
         unless: "",
         examples: &[
             "Application Error 1000: Faulting application name: sqlservr.exe, version: 2019.150.2000.5, time stamp: 0x5d8a9215, faulting module name: ntdll.dll",
@@ -308,7 +311,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::AppHung],
         by: By::Anyone,
         needs: "stopped interacting with Windows and was closed",
-        pattern: "The program .{1,128} stopped interacting with Windows and was closed",
+        pattern: "The program .+ stopped interacting with Windows and was closed",
         unless: "",
         examples: &[
             "Application Hang 1002: The program orders.exe version 1.2.0.0 stopped interacting with Windows and was closed.",
