@@ -32,7 +32,7 @@ pub(super) const RULES: &[Rule] = &[
         examples: &[
             "[   45.000000] tail invoked oom-killer: gfp_mask=0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP), order=0, oom_score_adj=0",
         ],
-        not: &["ticket: tail invoked oom-killer: why"],
+        not: &["ticket 4711 of the orders team, once more: tail invoked oom-killer: why"],
         source: "Linux mm/oom_kill.c",
     },
     Rule {
