@@ -13,4 +13,4 @@ pub use header::syslog_message;
 pub use pattern::{
     Group, Limit, Miner, PatternId, Piece, Snapshot, SnapshotError, Template, VARIABLE, Value, Values, View,
 };
-pub use rules::{Kind, LOOKED_AT, Match, Rule, Rules};
+pub use rules::{Fault, Kind, LOOKED_AT, Match, Rule, Rules, Severity};

@@ -1,4 +1,4 @@
-//! Findings of `holdfast-logs` as the engine knows them, no more of a kind than a person could read.
+//! Findings of `holdfast-logs` that are evidence to the engine, no more of a kind than a person could read.
 
 use holdfast_core::signal::{Finding, FindingKind};
 use holdfast_logs::{Kind, Rules, clean, escape};
@@ -28,7 +28,7 @@ impl Findings {
     pub fn find(&mut self, raw: &[u8], now: Instant) -> Option<Finding> {
         let line = clean(raw);
         let found = self.rules.find(&line)?;
-        let kind = kind(found.kind);
+        let kind = kind(found.kind)?;
         let (since, count) = self.told.entry(kind).or_insert((now, 0));
         if now.saturating_duration_since(*since) >= WINDOW {
             (*since, *count) = (now, 0);
@@ -49,8 +49,9 @@ impl Findings {
     }
 }
 
-const fn kind(kind: Kind) -> FindingKind {
-    match kind {
+/// As the engine knows it; nothing for what is only shown to people, and must lead to no action.
+const fn kind(kind: Kind) -> Option<FindingKind> {
+    Some(match kind {
         Kind::KernelPanic => FindingKind::KernelPanic,
         Kind::KernelOops => FindingKind::KernelOops,
         Kind::HungTask => FindingKind::HungTask,
@@ -66,12 +67,35 @@ const fn kind(kind: Kind) -> FindingKind {
         Kind::AppStarting => FindingKind::AppStarting,
         Kind::AppReady => FindingKind::AppReady,
         Kind::GoingDown => FindingKind::GoingDown,
-    }
+        Kind::GuestFailed
+        | Kind::VmFailed
+        | Kind::VmRefused
+        | Kind::DataCorrupt
+        | Kind::ImageCorrupt
+        | Kind::StorageLost
+        | Kind::DiskFailing
+        | Kind::BadHardware
+        | Kind::KernelBroken
+        | Kind::ServiceFailed
+        | Kind::ProgramCrashed
+        | Kind::ReplicationBroken
+        | Kind::NetTrouble
+        | Kind::LimitReached
+        | Kind::MemoryShort
+        | Kind::SpaceShort
+        | Kind::LocksPileUp
+        | Kind::StorageSlow
+        | Kind::HostBusy
+        | Kind::ClockJumped
+        | Kind::HypervisorNotice => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_core::diagnosis::Catalogue;
+    use holdfast_logs::Fault;
 
     const PANIC: &[u8] = b"[   61.0] Kernel panic - not syncing: \xe2\x80\xaesysrq\r\n";
 
@@ -95,5 +119,39 @@ mod tests {
         assert_eq!((told, findings.untold()), (20, 980));
         assert!(findings.find(b"[   61.0] Aborting journal on device vda-8.", now).is_some());
         assert!(findings.find(PANIC, now + WINDOW).is_some());
+    }
+
+    #[test]
+    fn only_the_lines_of_an_evidence_reach_the_engine() {
+        for rule in Rules::standard().iter() {
+            for line in rule.examples {
+                let found = Findings::new().find(line.as_bytes(), Instant::now());
+                assert_eq!(found.is_some(), rule.kind.is_evidence(), "{}", rule.name);
+                assert!(found.is_none_or(|found| found.rule == rule.name), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_speaks_for_faults_of_the_catalogue_or_for_those_to_come() {
+        let known: Vec<String> = Catalogue::standard().iter().map(|row| row.fault.to_string()).collect();
+        let to_come = [
+            Fault::StorageSlow,
+            Fault::StorageLost,
+            Fault::ImageCorrupt,
+            Fault::HostNetLost,
+            Fault::HostFailing,
+            Fault::AppSlow,
+            Fault::ReplicationBroken,
+            Fault::OutOfConnections,
+            Fault::CorruptionReported,
+            Fault::LockPileUp,
+        ];
+        for rule in Rules::standard().iter() {
+            for fault in rule.speaks_for {
+                let is_known = known.contains(&format!("{fault:?}"));
+                assert_ne!(is_known, to_come.contains(fault), "{}: {fault:?}", rule.name);
+            }
+        }
     }
 }

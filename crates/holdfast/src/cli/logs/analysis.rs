@@ -1,7 +1,8 @@
 //! What is learned of a log, line by line, in bounded memory.
 
 use super::Format;
-use holdfast_logs::{Kind, Miner, PatternId, Rule, Rules, View, clean, escape, syslog_message};
+use holdfast_logs::{Miner, PatternId, Rule, Rules, Severity, View, clean, escape, syslog_message};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// Characters of an example that are shown.
@@ -108,7 +109,7 @@ impl Analysis {
     /// Known-bad lines, the worst first.
     pub fn findings(&self) -> Vec<&Finding> {
         let mut findings: Vec<&Finding> = self.findings.values().collect();
-        findings.sort_by_key(|finding| (rank(finding.rule.kind), finding.first));
+        findings.sort_by_key(|finding| (Reverse(finding.rule.severity), finding.rule.kind, finding.first));
         findings
     }
 
@@ -133,28 +134,7 @@ impl Analysis {
     }
 }
 
-/// How bad it is: 0 is the worst.
-const fn rank(kind: Kind) -> u8 {
-    match kind {
-        Kind::KernelPanic => 0,
-        Kind::RootLost => 1,
-        Kind::AppPanic => 2,
-        Kind::FsError => 3,
-        Kind::FsReadOnly => 4,
-        Kind::DiskIoError => 5,
-        Kind::DiskFull => 6,
-        Kind::KernelOops => 7,
-        Kind::OutOfMemory => 8,
-        Kind::HungTask => 9,
-        Kind::GoingDown => 10,
-        Kind::BootStarted => 11,
-        Kind::AppStarting => 12,
-        Kind::BootFinished => 13,
-        Kind::AppReady => 14,
-    }
-}
-
 /// Whether a known line is good to know, rather than bad.
-pub const fn is_notice(kind: Kind) -> bool {
-    rank(kind) >= rank(Kind::GoingDown)
+pub fn is_notice(rule: &Rule) -> bool {
+    rule.severity == Severity::Notice
 }

@@ -4,7 +4,7 @@ use super::super::paint::{self, Tone, tint};
 use super::super::{CliError, print_json};
 use super::Sources;
 use super::analysis::{Analysis, Finding, is_notice};
-use holdfast_logs::{Group, PatternId, Template, escape};
+use holdfast_logs::{Group, PatternId, Rule, Template, escape};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ pub fn people(analysis: &Analysis, sources: &Sources) {
     let view = analysis.view();
     let groups = by_lines(view.groups());
     let findings = analysis.findings();
-    let bad = findings.iter().filter(|finding| !is_notice(finding.rule.kind)).count();
+    let bad = findings.iter().filter(|finding| !is_notice(finding.rule)).count();
     let verdict = match bad {
         0 => tint(Tone::Good, "nothing known to be bad"),
         _ => tint(
@@ -77,7 +77,7 @@ fn remarks(analysis: &Analysis, sources: &Sources) {
 }
 
 fn show(finding: &Finding, sources: &Sources) {
-    let tone = if is_notice(finding.rule.kind) { Tone::Dim } else { Tone::Bad };
+    let tone = if is_notice(finding.rule) { Tone::Dim } else { Tone::Bad };
     let lines = match finding.lines {
         1 => format!("line {}", sources.place(finding.first)),
         many => {
@@ -85,7 +85,15 @@ fn show(finding: &Finding, sources: &Sources) {
         }
     };
     say!("  {}  {}: {lines}", tint(tone, finding.rule.name), finding.rule.means);
+    if !finding.rule.speaks_for.is_empty() {
+        say!("      {}", tint(Tone::Dim, &format!("speaks for {}", faults(finding.rule).join(", "))));
+    }
     say!("      {}", finding.example);
+}
+
+/// The faults that may be behind a line, by name.
+fn faults(rule: &Rule) -> Vec<String> {
+    rule.speaks_for.iter().map(|fault| format!("{fault:?}")).collect()
 }
 
 fn by_lines(groups: &[Group]) -> Vec<&Group> {
@@ -120,7 +128,8 @@ pub fn as_json(analysis: &Analysis, sources: &Sources) -> Result<(), CliError> {
         .into_iter()
         .map(|finding| {
             json!({ "rule": finding.rule.name, "means": finding.rule.means,
-                "kind": format!("{:?}", finding.rule.kind), "bad": !is_notice(finding.rule.kind),
+                "kind": format!("{:?}", finding.rule.kind), "bad": !is_notice(finding.rule),
+                "severity": format!("{:?}", finding.rule.severity), "speaks_for": faults(finding.rule),
                 "lines": finding.lines, "first": finding.first, "last": finding.last,
                 "example": finding.example })
         })

@@ -1,0 +1,67 @@
+//! The errors that every program reports in the C library's words. They come last: a better rule names the cause.
+
+use super::{By, Fault, Kind, Rule, Severity};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "no-more-processes",
+        means: "A program could not begin another process: memory or the process table is used up",
+        kind: Kind::OutOfMemory,
+        severity: Severity::Error,
+        speaks_for: &[Fault::GuestOutOfMemory],
+        by: By::Anyone,
+        needs: "fork",
+        pattern: r"fork(?: [a-z ]{1,48})?: (?:retry: )?(?:Resource temporarily unavailable|Cannot allocate memory)",
+        unless: "pids controller",
+        examples: &[
+            "pg 2026-11-26 13:12:35.712 UTC [139] LOG:  could not fork new process for connection: Resource temporarily unavailable",
+        ],
+        not: &["sshd[9]: fork of unprivileged child"],
+        source: "errno EAGAIN and ENOMEM, man 2 fork",
+    },
+    Rule {
+        name: "no-space-left",
+        means: "A program met a full disk",
+        kind: Kind::DiskFull,
+        severity: Severity::Error,
+        speaks_for: &[Fault::GuestDiskFull],
+        by: By::Anyone,
+        needs: "No space left on device",
+        pattern: "",
+        unless: r"inotify|epoll|shared memory|/dev/shm|semaphore|semget|cgroup|keyring",
+        examples: &["Nov 23 21:19:48 orders logger: sh: write error: No space left on device"],
+        not: &[
+            "systemd[1]: Failed to add control inotify watch descriptor for control group: No space left on device",
+            "pg [9] ERROR:  could not resize shared memory segment \"/PostgreSQL.42\" to 8388608 bytes: No space left on device",
+        ],
+        source: "errno ENOSPC, man 3 strerror",
+    },
+    Rule {
+        name: "read-only-file-system",
+        means: "A program could not write, the file system is read-only",
+        kind: Kind::FsReadOnly,
+        severity: Severity::Error,
+        speaks_for: &[Fault::GuestFsReadOnly],
+        by: By::Anyone,
+        needs: "ead-only file system",
+        pattern: ": Read-only file system",
+        unless: r"/(?:sys|proc|boot|usr|etc/(?:resolv\.conf|hostname|machine-id))\b",
+        examples: &["Nov 23 21:19:48 orders syslogd: /var/log/messages: Read-only file system"],
+        not: &["mount: /sys/fs/cgroup: Read-only file system", "checking for a Read-only file system"],
+        source: "errno EROFS, man 3 strerror",
+    },
+    Rule {
+        name: "too-many-open-files",
+        means: "A program may open no more files or connections",
+        kind: Kind::LimitReached,
+        severity: Severity::Error,
+        speaks_for: &[Fault::OutOfConnections, Fault::AppDown],
+        by: By::Anyone,
+        needs: "oo many open files",
+        pattern: r"(?:: |\(\d+: )[Tt]oo many open files",
+        unless: "",
+        examples: &["Nov 23 21:19:48 orders nginx[412]: accept4() failed (24: Too many open files)"],
+        not: &["doc: what to do with too many open files"],
+        source: "errno EMFILE and ENFILE, man 3 strerror",
+    },
+];
