@@ -69,9 +69,14 @@ impl Reason {
     #[must_use]
     pub fn says(&self, name: impl Fn(u32) -> String) -> String {
         match *self {
-            Self::Unseen { pattern, count: 1 } => format!("{} is new", name(pattern)),
-            Self::Unseen { pattern, count } => format!("{} is new ({count} times)", name(pattern)),
+            Self::Unseen { pattern, count: 1 } => format!("{} is in no usual window", name(pattern)),
+            Self::Unseen { pattern, count } => {
+                format!("{} is in no usual window, and came {count} times", name(pattern))
+            }
             Self::Missing { pattern, usual } => format!("{} is missing, usually {usual}", name(pattern)),
+            Self::Count { pattern, count: 1, usual } => {
+                format!("{} came once, usually {usual} times", name(pattern))
+            }
             Self::Count { pattern, count, usual } => {
                 format!("{} came {count} times, usually {usual}", name(pattern))
             }

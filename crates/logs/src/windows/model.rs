@@ -1,9 +1,10 @@
 //! What windows are judged by.
 //!
-//! A vector is established if near it lie at least [`SUPPORT`] of all windows, and if it lacks nothing that almost
-//! every window has: windows that broke off may come often, and are still no good ones. The subspace is made
-//! of established vectors, and of what lies within it. A window is unusual if it is near no established vector and
-//! out of the subspace too, or has a pattern that none of those windows had.
+//! A window that lacks what almost every window has broke off; such windows may come often, and are still no good
+//! ones. Their share tells how far what was learned can be trusted: a vector is established if near it lie at least
+//! as many windows as broke off, within [`LEAST_SUPPORT`] and [`MOST_SUPPORT`], and if it did not break off itself.
+//! The subspace is made of established vectors, and of what lies within it. A window is unusual if it is near no
+//! established vector and out of the subspace too, or has a pattern that none of those windows had.
 
 use super::judgement::{self, Judgement, Reason};
 use super::space::{Rows, SPREAD, Space};
@@ -11,8 +12,11 @@ use super::steps::Steps;
 use super::window::{Counts, Step, Window};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The share of all windows that makes a habit.
-const SUPPORT: f64 = 0.003;
+/// The share of all windows that makes a habit where none broke off.
+const LEAST_SUPPORT: f64 = 0.001;
+
+/// The share that always does.
+const MOST_SUPPORT: f64 = 0.01;
 
 /// A pattern that so many of all windows have belongs in each.
 const ALMOST_EVERY: f64 = 0.98;
@@ -68,7 +72,9 @@ impl Model {
         if rows.weight(&whole) <= total / 2.0 {
             whole.fill(true);
         }
-        let (space, chosen, is_established) = settle(&rows, &whole, total);
+        let broken = 1.0 - rows.weight(&whole) / total;
+        let support = total * broken.clamp(LEAST_SUPPORT, MOST_SUPPORT);
+        let (space, chosen, is_established) = settle(&rows, &whole, support);
         let middle: Vec<f64> = (0..rows.width).map(|column| space.mean_of(column)).collect();
         let established = (0..rows.len())
             .filter(|number| is_established[*number])
@@ -192,14 +198,15 @@ fn closer_than(a: &[f64], b: &[f64], most: f64) -> Option<f64> {
 
 /// Begins with what is established, if that is most of it, and takes in what lies in its subspace, until nothing
 /// changes any more: the subspace, the rows that it was made of, and which are established.
-fn settle(rows: &Rows, whole: &[bool], total: f64) -> (Space, Vec<bool>, Vec<bool>) {
+fn settle(rows: &Rows, whole: &[bool], support: f64) -> (Space, Vec<bool>, Vec<bool>) {
     let mut chosen = whole.to_vec();
     for round in 0.. {
         let space = Space::of(rows, &chosen);
         let scaled: Vec<Vec<f64>> = (0..rows.len()).map(|number| space.scaled(rows.row(number))).collect();
         let established: Vec<bool> =
-            (0..rows.len()).map(|n| whole[n] && has_support(rows, &scaled, n, total * SUPPORT)).collect();
-        let is_first_of_many = round == 0 && rows.weight(&established) >= total / 2.0;
+            (0..rows.len()).map(|n| whole[n] && has_support(rows, &scaled, n, support)).collect();
+        let is_first_of_many =
+            round == 0 && rows.weight(&established) >= rows.weights.iter().sum::<f64>() / 2.0;
         let next: Vec<bool> = (0..rows.len())
             .map(|n| {
                 let lies_within =

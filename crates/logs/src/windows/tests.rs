@@ -36,7 +36,7 @@ fn what_was_learned_is_usual_and_what_differs_is_told() {
     assert!(broken.is_unusual && broken.score > 0.5);
     assert_eq!(broken.reasons[0], Reason::Missing { pattern: 3, usual: 3 });
     let new = model.judge(&[1, 2, 2, 2, 9, 3, 3, 3].into_iter().collect());
-    assert_eq!(new.says(|n| format!("E{n}")), "E9 is new");
+    assert_eq!(new.says(|n| format!("E{n}")), "E9 is in no usual window");
     let many = model.judge(&[vec![1, 2, 2, 2], vec![3; 40]].concat().into_iter().collect());
     assert_eq!(many.says(|n| format!("E{n}")), "E3 came 40 times, usually 3");
     assert!(model.judge(&Window::default()).is_unusual);

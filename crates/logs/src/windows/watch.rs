@@ -26,7 +26,8 @@ pub enum During {
     Incident,
 }
 
-/// The habits of one source, and what they say of each window. A new habit is one after about ten windows.
+/// The habits of one source, and what they say of each window. A new habit is one
+/// after three windows, or up to 30 where windows break off.
 #[derive(Clone, Debug)]
 pub struct Watch {
     habits: Habits,
