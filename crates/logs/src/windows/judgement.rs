@@ -109,10 +109,11 @@ pub(super) fn score(beyond: f64) -> f64 {
     if beyond.is_finite() { beyond / (1.0 + beyond) } else { 1.0 }
 }
 
-/// The parts that make most of the whole.
+/// The parts that make most of the whole; at least one.
 pub(super) fn largest(mut parts: Vec<(f64, Reason)>) -> Vec<Reason> {
     let whole: f64 = parts.iter().map(|(part, _)| part).sum();
-    parts.retain(|(part, _)| *part > 0.0 && *part >= whole * LEAST_SHARE);
     parts.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let most = parts.first().map_or(0.0, |(part, _)| *part);
+    parts.retain(|(part, _)| *part > 0.0 && *part >= most.min(whole * LEAST_SHARE));
     parts.into_iter().take(MOST_REASONS).map(|(_, reason)| reason).collect()
 }

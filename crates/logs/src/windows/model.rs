@@ -19,7 +19,7 @@ const LEAST_SUPPORT: f64 = 0.001;
 const MOST_SUPPORT: f64 = 0.01;
 
 /// A pattern that so many of all windows have belongs in each.
-const ALMOST_EVERY: f64 = 0.98;
+const ALMOST_EVERY: f64 = 0.97;
 
 /// How far the nearest vector may be, squared. The first line of a pattern that never came before is twice as far.
 pub(super) const NEAR: f64 = 3.0;
@@ -65,13 +65,7 @@ impl Model {
                 .collect(),
             weights: known.iter().map(|(_, weight)| *weight).collect(),
         };
-        let is_whole = |vector: &Counts| {
-            needed.iter().all(|pattern| vector.binary_search_by_key(pattern, |(id, _)| *id).is_ok())
-        };
-        let mut whole: Vec<bool> = known.iter().map(|(vector, _)| is_whole(vector)).collect();
-        if rows.weight(&whole) <= total / 2.0 {
-            whole.fill(true);
-        }
+        let whole = whole(known, &needed, total);
         let broken = 1.0 - rows.weight(&whole) / total;
         let support = total * broken.clamp(LEAST_SUPPORT, MOST_SUPPORT);
         let (space, chosen, is_established) = settle(&rows, &whole, support);
@@ -159,18 +153,36 @@ fn weight_of_new(count: u32) -> f64 {
     (f64::from(count).ln_1p() / SPREAD).powi(2)
 }
 
-/// The patterns of the most windows, and those that almost every window has.
+/// The patterns of the most windows, and those that almost every window has, the most common first.
 fn columns(known: &[(&Counts, f64)], most: usize, total: f64) -> (Vec<u32>, Vec<u32>) {
     let mut shares: BTreeMap<u32, f64> = BTreeMap::new();
     for (vector, weight) in known {
         vector.iter().for_each(|(id, _)| *shares.entry(*id).or_default() += weight / total);
     }
-    let needed = shares.iter().filter(|(_, share)| **share >= ALMOST_EVERY).map(|(id, _)| *id).collect();
     let mut order: Vec<(u32, f64)> = shares.into_iter().collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let needed = order.iter().take_while(|(_, share)| *share >= ALMOST_EVERY).map(|(id, _)| *id).collect();
     let mut columns: Vec<u32> = order.into_iter().take(most).map(|(id, _)| id).collect();
     columns.sort_unstable();
     (columns, needed)
+}
+
+/// Which vectors did not break off. Windows that break off lack much at once; where each lacks something else that
+/// is chance, and the rarer patterns are not needed.
+fn whole(known: &[(&Counts, f64)], needed: &[u32], total: f64) -> Vec<bool> {
+    let mut whole = vec![true; known.len()];
+    let mut broken = 0.0;
+    for pattern in needed {
+        let lacks = |vector: &Counts| vector.binary_search_by_key(pattern, |(id, _)| *id).is_err();
+        let new: Vec<usize> = (0..known.len()).filter(|n| whole[*n] && lacks(known[*n].0)).collect();
+        let more: f64 = new.iter().map(|number| known[*number].1).sum();
+        if (broken + more) / total > 1.0 - ALMOST_EVERY {
+            break;
+        }
+        broken += more;
+        new.into_iter().for_each(|number| whole[number] = false);
+    }
+    whole
 }
 
 /// The logarithms of counts, in the order of the columns.
@@ -196,30 +208,32 @@ fn closer_than(a: &[f64], b: &[f64], most: f64) -> Option<f64> {
     (sum < most).then_some(sum)
 }
 
-/// Begins with what is established, if that is most of it, and takes in what lies in its subspace, until nothing
-/// changes any more: the subspace, the rows that it was made of, and which are established.
+/// Begins with what is established, if that is most of it, else with all that did not break off, and takes in what
+/// lies in the subspace, until nothing changes any more: the subspace, what it was made of, and what is established.
 fn settle(rows: &Rows, whole: &[bool], support: f64) -> (Space, Vec<bool>, Vec<bool>) {
-    let mut chosen = whole.to_vec();
-    for round in 0.. {
-        let space = Space::of(rows, &chosen);
+    let established = |space: &Space| -> Vec<bool> {
         let scaled: Vec<Vec<f64>> = (0..rows.len()).map(|number| space.scaled(rows.row(number))).collect();
-        let established: Vec<bool> =
-            (0..rows.len()).map(|n| whole[n] && has_support(rows, &scaled, n, support)).collect();
-        let is_first_of_many =
-            round == 0 && rows.weight(&established) >= rows.weights.iter().sum::<f64>() / 2.0;
-        let next: Vec<bool> = (0..rows.len())
-            .map(|n| {
-                let lies_within =
-                    || !is_first_of_many && whole[n] && space.strangeness(&scaled[n], 0.0) <= 1.0;
-                established[n] || lies_within()
-            })
-            .collect();
-        if round == MOST_ROUNDS || next == chosen || rows.weight(&next) <= 0.0 {
-            return (space, chosen, established);
+        (0..rows.len()).map(|number| whole[number] && has_support(rows, &scaled, number, support)).collect()
+    };
+    let mut chosen = whole.to_vec();
+    let mut space = Space::of(rows, &chosen);
+    let mut known = established(&space);
+    if rows.weight(&known) < rows.weight(whole) / 2.0 {
+        return (space, chosen, known);
+    }
+    chosen.clone_from(&known);
+    for _ in 0..MOST_ROUNDS {
+        space = Space::of(rows, &chosen);
+        known = established(&space);
+        let lies_within = |number: usize| space.strangeness(&space.scaled(rows.row(number)), 0.0) <= 1.0;
+        let next: Vec<bool> =
+            (0..rows.len()).map(|number| known[number] || whole[number] && lies_within(number)).collect();
+        if next == chosen || rows.weight(&next) <= 0.0 {
+            break;
         }
         chosen = next;
     }
-    unreachable!("the rounds end")
+    (space, chosen, known)
 }
 
 fn has_support(rows: &Rows, scaled: &[Vec<f64>], of: usize, needed: f64) -> bool {

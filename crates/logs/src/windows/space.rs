@@ -68,8 +68,9 @@ impl Space {
         let (off, out) = space.quantiles(rows, chosen);
         let left_out = eigen.values.get(space.directions.len()..).unwrap_or_default();
         // The formulas assume a normal distribution, which counts seldom have.
-        space.off = limit::residual(left_out).max(off);
-        space.out = limit::within(space.directions.len()).max(out);
+        let others = of_others(rows.weight(chosen), space.directions.len());
+        space.off = limit::residual(left_out).max(off) * others;
+        space.out = limit::within(space.directions.len()).max(out) * others;
         space
     }
 
@@ -155,6 +156,14 @@ impl Space {
 fn ratio(square: f64, limit: f64) -> f64 {
     const ROUNDING: f64 = 1e-9;
     (square / limit.max(ROUNDING)).sqrt()
+}
+
+/// How much farther out others lie than the windows that the directions were made of. These fit too well twice: the
+/// variances are theirs, and so is what the variances are set against.
+fn of_others(windows: f64, directions: usize) -> f64 {
+    const LEAST_FREE: f64 = 0.5;
+    let free = 1.0 - directions as f64 / windows;
+    free.max(LEAST_FREE).powi(-2)
 }
 
 fn measure(rows: &Rows, chosen: &[bool]) -> (Vec<f64>, Vec<f64>) {

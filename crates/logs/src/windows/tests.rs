@@ -146,6 +146,30 @@ fn memory_is_bounded_when_nothing_ever_comes_again() {
     assert!(steps.len() <= 65_536 && !steps.is_settled() && steps.unseen(&wide).is_empty());
 }
 
+/// Counts of a busy source, which never come twice: nothing there is unusual, whatever one looks at.
+#[test]
+fn of_noise_only_little_is_flagged_and_each_flag_has_its_reason() {
+    let mut state = 11_u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let mut noisy = || -> Window {
+        let load = 0.5 + uniform();
+        let mut window = Window::default();
+        for pattern in 0..60 {
+            let sum: f64 = (0..4).map(|_| uniform()).sum();
+            window.add(pattern, (f64::from(pattern % 20 + 1) * load * sum).round() as u32);
+        }
+        window
+    };
+    let model = learned((0..1_500).map(|_| noisy()));
+    let flagged: Vec<Judgement> =
+        (0..2_000).map(|_| model.judge(&noisy())).filter(|judgement| judgement.is_unusual).collect();
+    assert!(flagged.len() <= 60, "{} of 2,000", flagged.len());
+    assert!(flagged.iter().all(is_sound));
+}
+
 #[test]
 fn habits_of_one_kind_of_window_or_of_empty_ones_are_habits() {
     assert!(Habits::new(Room::default(), None).model().is_none());
