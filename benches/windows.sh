@@ -46,7 +46,7 @@ judge() { # NAME TRAIN SCORE LABELS SPLIT
   python3 "$eval/eval_anomaly.py" "$4" "$work/$1.csv" --split "$5" --json "$work/$1.json"
   figures=$(grep -oP '"f1": \K[0-9.]+' "$work/$1.json")
   awk -v f="$figures" -v m="${must[${1%%-*}]-0}" \
-    'BEGIN { if (m > 0) printf "F1 %.4f, must be >= %s: %s\n", f, m, f >= m ? "met" : "NOT MET" }'
+    'BEGIN { if (m > 0) printf "F1 %.4f, must be >= %s: %s\n", f, m, (f >= m ? "met" : "NOT MET") }'
 }
 
 echo "windows, judged by what was learned without labels; own threshold, one configuration"
