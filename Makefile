@@ -35,5 +35,6 @@ define measure
 	$(if $(EVAL),benches/heartbeat.sh $(EVAL))
 	$(if $(EVAL),benches/nab.sh $(EVAL))
 	$(if $(EVAL),benches/parse.sh $(EVAL))
+	$(if $(EVAL),benches/windows.sh $(EVAL))
 	$(if $(EVAL),cargo run --release -p holdfast-logs --example mining $(EVAL)/data/logs)
 endef

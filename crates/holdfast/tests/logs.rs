@@ -142,3 +142,47 @@ fn a_reader_of_the_table_that_has_had_enough_is_no_failure() {
     let output = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).output().unwrap();
     assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()));
 }
+
+#[test]
+fn windows_are_judged_by_those_that_were_learned() {
+    let train = &["--train", "windows-train.csv", "--score"][..];
+    for (words, name) in [
+        (&["windows-score.csv"][..], "windows-scores.csv"),
+        (&["windows-score.csv", "--json"], "windows-scores.json"),
+        (&["windows-counts.csv"], "windows-counted.csv"),
+        (&["windows-counts.csv", "--csv"], "windows-counted.csv"),
+    ] {
+        let output = analyze(&[train, words].concat(), b"");
+        assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()), "{words:?}");
+        assert!(is_tame(&out(&output)), "{words:?}");
+        expect(&golden(name), &out(&output));
+    }
+    let text = std::fs::read(golden("windows-score.csv")).unwrap();
+    let piped = analyze(&["--train", "windows-train.csv", "--score", "-"], &text);
+    assert_eq!(out(&piped), std::fs::read_to_string(golden("windows-scores.csv")).unwrap());
+}
+
+#[test]
+fn windows_that_are_none_are_refused_by_their_line() {
+    let nothing = "has no rows, or none with `train`";
+    for (input, why) in [
+        ("id,x\n1,2\n2,\u{1b}\n", "line 3: `\\x1b` is not a count"),
+        ("id,x\n1,2,3\n", "line 2 has 3 cells, the header has 2"),
+        ("1,2\n3,4\n", "line 1 must name the columns"),
+        ("id,split,events\n1,test,a b\n", nothing),
+        ("id,x\n", nothing),
+        ("", "line 1 must name the columns"),
+    ] {
+        let output = analyze(&["--train", "-", "--score", "windows-score.csv"], input.as_bytes());
+        let said = err(&output);
+        assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()), "{said}");
+        assert!(said.contains(why) && said.contains("hint:") && is_tame(&said), "{said:?}");
+    }
+    for words in [
+        &["--train", "windows-train.csv"][..],
+        &["--score", "windows-score.csv"],
+        &["--train", "windows-train.csv", "--score", "windows-score.csv", "mixed.log"],
+    ] {
+        assert_eq!(analyze(words, b"").status.code(), Some(2), "{words:?}");
+    }
+}

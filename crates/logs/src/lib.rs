@@ -7,6 +7,7 @@ mod clean;
 mod header;
 mod pattern;
 mod rules;
+mod windows;
 
 pub use clean::{LONGEST_LINE, clean, escape};
 pub use header::syslog_message;
@@ -14,3 +15,4 @@ pub use pattern::{
     Group, Limit, Miner, PatternId, Piece, Snapshot, SnapshotError, Template, VARIABLE, Value, Values, View,
 };
 pub use rules::{Fault, Kind, LOOKED_AT, Match, Rule, Rules, Severity};
+pub use windows::{During, Habits, Judgement, MOST_IN_WINDOW, Model, Reason, Room, Watch, Window};

@@ -1,9 +1,11 @@
 //! `holdfast logs analyze FILE...`: which kinds of lines a log has, and which of them are known to be bad.
-//! Reads each file once, as a stream; needs no daemon and no configuration.
+//! With `--train` and `--score`: which windows, counted before, are unusual. Reads each file once, as a stream; needs no daemon and no configuration.
 
 mod analysis;
 mod lines;
+mod scores;
 mod show;
+mod table;
 
 use super::{CliError, Exit};
 use analysis::{Analysis, MOST_REMEMBERED};
@@ -31,7 +33,7 @@ pub enum LogsCommand {
 #[derive(Args)]
 pub struct AnalyzeArgs {
     /// Files, read one after the other; `-` is standard input.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "score", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// What stands before each message.
     #[arg(long, value_enum, default_value_t = Format::Auto)]
@@ -40,8 +42,14 @@ pub struct AnalyzeArgs {
     #[arg(long, conflicts_with = "csv")]
     json: bool,
     /// Print, for each line, its pattern: `line,cluster,template`.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "patterns")]
     csv: Option<Csv>,
+    /// Instead of lines, learn from windows: rows of `id,events` or of `id` and counts.
+    #[arg(long, value_name = "CSV", requires = "score", conflicts_with_all = ["files", "format"])]
+    train: Option<PathBuf>,
+    /// Judge these windows by what was learned: prints `id,score,flag`, or with `--json` the reasons too.
+    #[arg(long, value_name = "CSV", requires = "train", conflicts_with_all = ["files", "format"])]
+    score: Option<PathBuf>,
 }
 
 /// What stands before each message.
@@ -91,6 +99,10 @@ pub fn logs(command: &LogsCommand) -> Result<Exit, CliError> {
 }
 
 fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
+    if let (Some(train), Some(score)) = (&args.train, &args.score) {
+        let form = if args.json { scores::Form::Json } else { scores::Form::Csv };
+        return scores::score(train, score, form);
+    }
     let inputs = args.files.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
     let bar = progress(args, inputs.iter().map(|input| input.bytes).sum());
     let mut analysis = Analysis::new(args.format, args.csv.is_some());
