@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{SOON, holdfast, signal, vms_of};
+use crate::lab::{SOON, holdfast, remove_groups, signal, vms_of};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,10 +127,11 @@ impl Drop for Quiet {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        for pid in vms_of(&self.path().join("state")) {
-            signal(pid, "KILL");
-        }
-        self.until("its VMs are gone", |quiet| vms_of(&quiet.path().join("state")).is_empty());
+        let vms = vms_of(&self.path().join("state"));
+        vms.iter().for_each(|pid| signal(*pid, "KILL"));
+        let gone = |pid: &i32| !Path::new(&format!("/proc/{pid}")).exists();
+        self.until("its VMs are gone", |_| vms.iter().all(gone));
+        remove_groups(&self.path().join("state/run"));
     }
 }
 
