@@ -201,11 +201,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return };
         let Some(job) = vm.job.take() else { return };
         if job.action.is_some() && job.goal != Goal::Look {
-            if let Power::On(lease) = &vm.power {
-                vm.ran = Some(lease.clone());
-            }
-            vm.power = Power::Unknown;
-            vm.look = (0, Timestamp::ZERO);
+            vm.lose_sight(Timestamp::ZERO);
         }
         let now = self.now;
         if let Some(incident) = job.incident().and_then(|id| self.edit(id)) {
@@ -221,11 +217,7 @@ impl Engine {
     pub(super) fn look_again(&mut self, name: &VmName) {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
-        if let Power::On(lease) = &vm.power {
-            vm.ran = Some(lease.clone());
-        }
-        vm.power = Power::Unknown;
-        vm.look = (0, now);
+        vm.lose_sight(now);
         vm.view.look_away();
         let isolating = vm.isolated.map(|isolated| isolated.incident);
         let resets = |job: &Job| job.goal == Goal::Do(Operation::Reset) && job.step == Step::Doing;
@@ -245,12 +237,10 @@ impl Engine {
     /// What was given up while it was under way has ended, and nobody knows how: whatever was seen before then, the
     /// VM is looked at before anything is done to it (I9).
     pub(super) fn look_after(&mut self, name: &VmName) {
-        let Some(vm) = self.vms.get_mut(name).filter(|vm| vm.job.is_none()) else { return };
-        if let Power::On(lease) = &vm.power {
-            vm.ran = Some(lease.clone());
+        let now = self.now;
+        if let Some(vm) = self.vms.get_mut(name).filter(|vm| vm.job.is_none()) {
+            vm.lose_sight(now);
         }
-        vm.power = Power::Unknown;
-        vm.look = (0, self.now);
     }
 
     fn end_job(&mut self, name: &VmName, end: End) {

@@ -147,6 +147,15 @@ impl VmState {
             (desired, maintenance, paused_by, tries);
     }
 
+    /// Nobody knows any more whether it runs: it is looked at from then on, before anything else is done (I9).
+    pub(super) fn lose_sight(&mut self, look_from: Timestamp) {
+        if let Power::On(lease) = &self.power {
+            self.ran = Some(lease.clone());
+        }
+        self.power = Power::Unknown;
+        self.look = (0, look_from);
+    }
+
     /// In maintenance: nothing automatic happens (I5).
     #[must_use]
     pub const fn in_maintenance(&self) -> bool {
