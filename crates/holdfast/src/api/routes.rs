@@ -1,7 +1,7 @@
 //! What can be asked and told, under `/api/v1`.
 
 use super::shape::{ExplainDoc, IncidentDoc, ReloadDoc, StatusDoc, V, Wall};
-use crate::config::{AppConfig, Config, Kind, Probe, VmConfig};
+use crate::config::{AppConfig, Config, Kind, VmConfig};
 use crate::decide::{Desk, Inbox};
 use crate::drill;
 use crate::events::Event;
@@ -180,10 +180,9 @@ fn addresses(vm: &VmConfig, places: &Places) -> BTreeMap<String, String> {
     vm.apps.iter().filter_map(address).collect()
 }
 
-/// The port of the guest that each application is asked on.
-fn ports(vm: &VmConfig) -> BTreeMap<String, u16> {
-    let port = |probe: &Probe| probe.target().map(|target| target.port());
-    vm.apps.iter().filter_map(|(name, app)| Some((name.to_string(), port(&app.probe)?))).collect()
+/// The port of the guest that its first application with one is asked on.
+fn first_port(vm: &VmConfig) -> Option<u16> {
+    vm.apps.values().find_map(|app| Some(app.probe.target()?.port()))
 }
 
 async fn incidents(State(api): State<Api>) -> Result<Json<Vec<IncidentDoc>>, Refused> {
@@ -381,14 +380,12 @@ async fn inject(
             "see `holdfast drill list`",
         ));
     };
-    let asked = name.clone();
-    let announced =
-        api.inbox.look(move |desk| desk.engine.vm(&asked).is_some_and(|vm| vm.in_drill())).await?;
+    let announced = drill::is_announced(&api.inbox, &name).await?;
     if !announced {
         let hint = "`holdfast drill run` announces it";
         return Err(refuse(StatusCode::CONFLICT, "no drill is announced for this vm".into(), hint));
     }
-    let port = api.config().vms.get(&name).and_then(|vm| ports(vm).into_values().next());
+    let port = api.config().vms.get(&name).and_then(first_port);
     let aim = drill::Aim { port };
     let (injections, nothing) = if step == "undo" {
         (Some(drill.undo(&aim)), "it was not taken back")

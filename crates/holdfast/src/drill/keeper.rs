@@ -4,7 +4,7 @@
 //! was put in by a drill whose client and whose daemon were both killed stays until a person takes it back.
 
 use super::{Aim, Drill};
-use crate::decide::Inbox;
+use crate::decide::{Inbox, Stopping};
 use holdfast_core::subject::VmName;
 use holdfast_drivers::{Driver, DriverError};
 use std::sync::Arc;
@@ -77,7 +77,8 @@ impl Keeper {
     async fn look(&mut self) {
         let mut left = Vec::new();
         for mut kept in std::mem::take(&mut self.kept) {
-            if Instant::now() < kept.again || self.is_announced(&kept.vm).await {
+            // Where nobody answers, the daemon stops: nothing more is done.
+            if Instant::now() < kept.again || is_announced(&self.inbox, &kept.vm).await.unwrap_or(true) {
                 left.push(kept);
                 continue;
             }
@@ -99,16 +100,16 @@ impl Keeper {
         self.kept = left;
     }
 
-    async fn is_announced(&self, vm: &VmName) -> bool {
-        let asked = vm.clone();
-        let drilled = self.inbox.look(move |desk| desk.engine.vm(&asked).is_some_and(|vm| vm.in_drill()));
-        drilled.await.unwrap_or(true) // it stops: nothing more is done
-    }
-
     async fn take_back(&self, kept: &Kept) -> Result<(), DriverError> {
         for injection in kept.drill.undo(&kept.aim) {
             self.driver.inject(&kept.vm, &injection).await?;
         }
         Ok(())
     }
+}
+
+/// Whether a drill is announced for a VM.
+pub async fn is_announced(inbox: &Inbox, vm: &VmName) -> Result<bool, Stopping> {
+    let asked = vm.clone();
+    inbox.look(move |desk| desk.engine.vm(&asked).is_some_and(|vm| vm.in_drill())).await
 }

@@ -9,6 +9,6 @@ mod run;
 mod writer;
 
 pub use faults::{ALL, Aim, Drill, find};
-pub use keeper::{Keeper, Told};
+pub use keeper::{Keeper, Told, is_announced};
 pub use run::{DrillError, Progress, Report, interrupted, run, wait_until_well};
 pub use writer::{Reach, Writer, reach};
