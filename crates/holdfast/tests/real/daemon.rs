@@ -30,11 +30,7 @@ fn a_daemon_that_is_stopped_killed_or_started_twice_harms_no_vm_r05_r07() {
 
     let place = address(&lab);
     let stopped = Stopped::new(lab.daemon_pid());
-    let began = std::time::Instant::now();
-    while began.elapsed() < Duration::from_secs(15) {
-        assert!(ask(&place, "select 1").is_some(), "the database answers although the daemon is stopped");
-        std::thread::sleep(Duration::from_millis(500));
-    }
+    answers_for(&place, Duration::from_secs(15));
     drop(stopped);
     untouched_for(&lab, "orders", Duration::from_secs(8), || {});
 
@@ -55,15 +51,20 @@ fn a_daemon_that_is_frozen_for_a_minute_harms_no_vm_r06() {
     let lab = Lab::running("");
     let (start, place) = (Start::of(&lab, "orders"), address(&lab));
     let frozen = Frozen::new(lab.daemon_pid());
-    let began = std::time::Instant::now();
-    while began.elapsed() < Duration::from_secs(60) {
-        assert!(ask(&place, "select 1").is_some(), "the database answers although the daemon is frozen");
-        std::thread::sleep(Duration::from_secs(1));
-    }
+    answers_for(&place, Duration::from_secs(60));
     drop(frozen);
     untouched_for(&lab, "orders", Duration::from_secs(8), || {});
     assert_eq!(Start::of(&lab, "orders"), start, "{}", lab.story());
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
+}
+
+/// The database answers all the time, although the daemon does nothing.
+fn answers_for(place: &str, time: Duration) {
+    let began = std::time::Instant::now();
+    while began.elapsed() < time {
+        assert!(ask(place, "select 1").is_some(), "the database answers although the daemon is still");
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 fn listens_on_one_private_socket_only(lab: &Lab) {
