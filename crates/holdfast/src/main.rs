@@ -13,6 +13,7 @@ mod drill;
 mod events;
 mod journal;
 mod lease;
+mod logbook;
 mod recorder;
 mod reload;
 mod sense;

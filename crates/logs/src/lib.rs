@@ -6,6 +6,7 @@
 mod clean;
 mod header;
 mod pattern;
+mod record;
 mod rules;
 mod windows;
 
@@ -14,5 +15,6 @@ pub use header::syslog_message;
 pub use pattern::{
     Group, Limit, Miner, PatternId, Piece, Snapshot, SnapshotError, Template, VARIABLE, Value, Values, View,
 };
-pub use rules::{Fault, Kind, LOOKED_AT, Match, Rule, Rules, Severity};
+pub use record::{LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_TEXT, MOST_FIELDS, Record, Severity};
+pub use rules::{Fault, Kind, LOOKED_AT, Match, Rule, Rules};
 pub use windows::{During, Habits, Judgement, MOST_IN_WINDOW, Model, Reason, Room, Watch, Window};

@@ -22,10 +22,11 @@ mod virtualbox;
 mod vmware;
 mod windows;
 
+pub use crate::record::Severity;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
 use rule::By;
-pub use rule::{Fault, Kind, Rule, Severity};
+pub use rule::{Fault, Kind, Rule};
 use std::sync::{LazyLock, OnceLock};
 
 /// Bytes at the start of a line in which a finding must show itself: what follows in a long line is data

@@ -1,5 +1,7 @@
 //! One known line as a row, and the words in which it is described.
 
+use crate::record::Severity;
+
 /// What a known line tells, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -121,19 +123,6 @@ impl Kind {
             | Self::HypervisorNotice => false,
         }
     }
-}
-
-/// How bad a known line is by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
-    /// Good to know; nothing is wrong.
-    Notice,
-    /// Something is not as it should be, and goes on.
-    Warning,
-    /// Something failed.
-    Error,
-    /// Something stopped, or data are in danger.
-    Critical,
 }
 
 /// A fault that a line may speak for, by its name in the catalogue. The last ten are not in the catalogue yet.
