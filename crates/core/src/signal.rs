@@ -19,19 +19,21 @@ pub enum Channel {
     Agent,
     Application,
     Network,
+    Logs,
     Host,
     Observer,
 }
 
 impl Channel {
     /// All channels, in the order they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Process,
         Self::Hypervisor,
         Self::Console,
         Self::Agent,
         Self::Application,
         Self::Network,
+        Self::Logs,
         Self::Host,
         Self::Observer,
     ];
@@ -46,6 +48,7 @@ impl Channel {
             Self::Agent => "agent",
             Self::Application => "application",
             Self::Network => "network",
+            Self::Logs => "logs",
             Self::Host => "host",
             Self::Observer => "observer",
         }
@@ -82,6 +85,10 @@ pub enum Seen {
     Application(AppSign),
     /// The way to the guest.
     Network(NetworkSign),
+    /// What programs wrote, wherever it was read.
+    Log(LogSign),
+    /// A number that is not as usual.
+    Number(NumberSign),
     /// The host itself.
     Host(HostSign),
     /// Holdfast itself.
@@ -99,6 +106,11 @@ impl Seen {
             Self::Agent(_) => Channel::Agent,
             Self::Application(_) => Channel::Application,
             Self::Network(_) => Channel::Network,
+            Self::Log(_) => Channel::Logs,
+            Self::Number(sign) => match sign.measure {
+                Measure::Latency => Channel::Application,
+                Measure::Other => Channel::Hypervisor,
+            },
             Self::Host(_) => Channel::Host,
             Self::Observer(_) => Channel::Observer,
         }
@@ -163,6 +175,13 @@ pub enum HypervisorSign {
     Panicked,
     /// The guest's virtual watchdog ran out.
     WatchdogFired,
+    /// It found the image of a disk damaged, and does not use it any more.
+    ImageCorrupt {
+        /// The device, as the hypervisor names it; at most 64 characters.
+        device: String,
+        /// What is wrong with it, as the hypervisor says; at most 256 characters.
+        text: String,
+    },
     /// A disk request failed and the VM was stopped for it.
     IoError {
         /// The device, as the hypervisor names it; at most 64 characters.
@@ -245,6 +264,69 @@ pub enum ConsoleSign {
     Finding(Finding),
 }
 
+/// What a log said: one that is not the console of the guest, but a file, a journal, or the hypervisor's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogSign {
+    /// A line that is known to be bad.
+    Finding {
+        /// Where it was read, as shown; at most 64 characters.
+        source: String,
+        /// The line.
+        finding: Finding,
+    },
+    /// Something that no rule knows, and that is not usual.
+    Unusual {
+        /// Where it was read, as shown; at most 64 characters.
+        source: String,
+        /// In which way.
+        how: Unusual,
+        /// How surprising, in decibans: ten times the logarithm of how much rarer it is than a coin's head.
+        surprise: u16,
+        /// The sentence for people, escaped, at most 256 characters.
+        text: String,
+    },
+}
+
+/// In which way a log is not as usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unusual {
+    /// A kind of line that was never seen before.
+    New,
+    /// Far more lines of a kind than ever.
+    Burst,
+    /// A line that used to come regularly does not.
+    Silence,
+    /// Lines of a kind come at another rate than they used to.
+    Rate,
+    /// A stretch of the log whose lines, taken together, are like no other.
+    Window,
+}
+
+/// A number that is not as usual, by its own past.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NumberSign {
+    /// What it measures.
+    pub measure: Measure,
+    /// The series, as shown; at most 64 characters.
+    pub series: String,
+    /// How surprising, in decibans; 0: it is as usual again.
+    pub surprise: u16,
+    /// The sentence for people, at most 256 characters.
+    pub text: String,
+}
+
+/// What a number measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// How long an application takes to answer.
+    Latency,
+    /// Anything else of a VM or its guest.
+    Other,
+}
+
 /// A pattern in the logs, worth making a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -290,6 +372,35 @@ pub enum FindingKind {
     AppReady,
     /// Somebody told the guest or a database to stop: what ends now ends on purpose.
     GoingDown,
+    /// A database takes no more connections.
+    NoConnectionLeft,
+    /// A database, or a file system that checks, reads data that are not what was written.
+    DataCorrupt,
+    /// A copy of the data is no longer kept up to date.
+    ReplicationBroken,
+    /// Sessions wait for each other.
+    LocksPileUp,
+    /// The disk image of a VM is damaged.
+    ImageCorrupt,
+    /// A disk or a file server of the host is gone.
+    StorageLost,
+    /// A disk of the host is slow.
+    StorageSlow,
+    /// A disk, memory, a processor or a bus of the host is failing.
+    HardwareFailing,
+    /// A network card or link of the host does not work.
+    LinkLost,
+}
+
+impl FindingKind {
+    /// Of those that speak of a database, whether from the console or another log.
+    #[must_use]
+    pub const fn is_of_database(self) -> bool {
+        matches!(
+            self,
+            Self::NoConnectionLeft | Self::DataCorrupt | Self::ReplicationBroken | Self::LocksPileUp
+        )
+    }
 }
 
 /// What the guest agent answered.

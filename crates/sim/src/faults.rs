@@ -121,6 +121,8 @@ phrases! {
         NetLost: "loses its network", undone by NetBack;
         /// Its network is back.
         NetBack: "has its network again";
+        /// Its disk fills, a twentieth of a percent a second from a third on, until it is full.
+        Fills: "fills its disk slowly", undone by HasSpace;
         /// Its file systems are frozen.
         Freezes: "freezes", undone by Thaws;
         /// They are thawed.
@@ -189,6 +191,20 @@ phrases! {
         Slow: "answers slowly", undone by Works;
         /// Our probe of it cannot run.
         CannotBeProbed: "cannot be probed", undone by Works;
+        /// It answers, and ten times as slowly as ever before, as its own numbers show.
+        Crawls: "crawls", undone by Works;
+        /// Its log says that it has no connection left, and it serves its users.
+        LogsExhausted: "logs that it has no connection left";
+        /// Its log says that data are not what was written.
+        LogsDamage: "logs damaged data";
+        /// Its log says that a copy is no longer kept up to date.
+        LogsReplication: "logs broken replication";
+        /// Its log says that sessions wait for each other.
+        LogsLocks: "logs sessions that wait";
+        /// Its log says that it gave up.
+        LogsPanic: "logs that it gave up";
+        /// Its log holds what it never held before, and no rule knows it.
+        LogsNews: "logs what it never did";
         /// It works again.
         Works: "works";
     }
@@ -211,6 +227,10 @@ phrases! {
         Fails: "fails", undone by Works;
         /// It works again.
         Works: "works";
+        /// The hypervisor finds the image damaged, says so, and every request fails.
+        Damaged: "is found damaged", undone by Works;
+        /// A line in the hypervisor's log says so, and nothing else does.
+        LogsDamage: "is called damaged in a log";
         /// While the VM does not run, another process opens its image for writing.
         Taken: "is taken by another process", undone by Free;
         /// That process has closed it.
@@ -245,6 +265,18 @@ phrases! {
         PrintsIoError: "prints disk errors";
         /// Its kernel says that it killed a process for want of memory.
         PrintsOutOfMemory: "prints out of memory";
+        /// Its kernel says that its memory is failing.
+        PrintsHardware: "prints failing memory";
+        /// Its kernel says that a network card has no link.
+        PrintsLink: "prints a lost link";
+        /// A small write to the disk with the VMs takes three seconds.
+        DiskSlow: "has a slow disk", undone by DiskFast;
+        /// It takes milliseconds again.
+        DiskFast: "has a fast disk";
+        /// The disk with the VMs takes no write from us.
+        DiskGone: "has lost a disk", undone by DiskBack;
+        /// It takes them again.
+        DiskBack: "has its disk again";
         /// The power fails; it is back half a minute later.
         LosesPower: "loses power";
     }

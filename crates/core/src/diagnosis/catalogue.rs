@@ -15,6 +15,18 @@ pub enum Fault {
     AppHung,
     /// The application answers, and wrongly.
     AppWrong,
+    /// The application answers, and takes far longer than it used to.
+    AppSlow,
+    /// The database gives up again and again.
+    AppCrashLoop,
+    /// The database takes no more connections.
+    OutOfConnections,
+    /// The database says that stored data are not what was written.
+    CorruptionReported,
+    /// The database does not keep a copy up to date.
+    ReplicationBroken,
+    /// Sessions of the database wait for each other.
+    LockPileUp,
     /// The guest kernel has panicked.
     GuestPanicked,
     /// The guest is powered and scheduled, but nothing inside moves.
@@ -39,10 +51,20 @@ pub enum Fault {
     VmPausedIo,
     /// The hypervisor refuses to start the VM.
     VmWontStart,
+    /// The image of one of its disks is damaged.
+    ImageCorrupt,
     /// The host has more work than it can do.
     HostOverloaded,
     /// A disk of the host is full.
     HostDiskFull,
+    /// A disk of the host is far slower than a disk is.
+    StorageSlow,
+    /// A disk of the host, or its file server, is gone.
+    StorageLost,
+    /// Memory, a processor, a bus or a disk of the host is failing.
+    HostFailing,
+    /// A network card or link of the host does not work.
+    HostNetLost,
     /// The probe is wrong, not the application.
     ProbeBroken,
     /// Holdfast itself runs late.
@@ -89,7 +111,15 @@ pub struct FaultRow {
 #[must_use]
 pub const fn level(fault: Fault) -> Level {
     match fault {
-        Fault::AppDown | Fault::AppHung | Fault::AppWrong => Level::Application,
+        Fault::AppDown
+        | Fault::AppHung
+        | Fault::AppWrong
+        | Fault::AppSlow
+        | Fault::AppCrashLoop
+        | Fault::OutOfConnections
+        | Fault::CorruptionReported
+        | Fault::ReplicationBroken
+        | Fault::LockPileUp => Level::Application,
         Fault::GuestPanicked
         | Fault::GuestHung
         | Fault::GuestBootFailed
@@ -98,10 +128,30 @@ pub const fn level(fault: Fault) -> Level {
         | Fault::GuestDiskFull
         | Fault::GuestFsReadOnly
         | Fault::GuestNetLost => Level::Guest,
-        Fault::VmCrashed | Fault::VmHung | Fault::VmPausedIo | Fault::VmWontStart => Level::Vm,
-        Fault::HostOverloaded | Fault::HostDiskFull => Level::Host,
+        Fault::VmCrashed | Fault::VmHung | Fault::VmPausedIo | Fault::VmWontStart | Fault::ImageCorrupt => {
+            Level::Vm
+        }
+        Fault::HostOverloaded
+        | Fault::HostDiskFull
+        | Fault::StorageSlow
+        | Fault::StorageLost
+        | Fault::HostFailing
+        | Fault::HostNetLost => Level::Host,
         Fault::ProbeBroken | Fault::ObserverSlow => Level::Observer,
     }
+}
+
+/// Users are mostly served while it lasts: a person is told, and the VM runs on.
+#[must_use]
+pub const fn is_warning(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::AppSlow
+            | Fault::OutOfConnections
+            | Fault::CorruptionReported
+            | Fault::ReplicationBroken
+            | Fault::LockPileUp
+    )
 }
 
 /// So many days.
@@ -189,7 +239,7 @@ mod tests {
         let mut faults: Vec<Fault> = catalogue.iter().map(|row| row.fault).collect();
         faults.sort_unstable();
         faults.dedup();
-        assert_eq!(faults.len(), 19);
+        assert_eq!(faults.len(), 30);
         assert_eq!(faults.len(), catalogue.iter().count());
         for row in catalogue.iter() {
             for (kind, likelihood) in row.seen {

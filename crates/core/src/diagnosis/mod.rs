@@ -14,5 +14,5 @@ mod observer;
 mod odds;
 mod vm;
 
-pub use catalogue::{Catalogue, Fault, FaultRow, Level, level};
+pub use catalogue::{Catalogue, Fault, FaultRow, Level, is_warning, level};
 pub use odds::{Asked, Diagnosis, Grounds, Rival, Weighed};

@@ -2,6 +2,7 @@
 
 use super::{Engine, VmState};
 use crate::action::{Operation, Reason};
+use crate::diagnosis::Fault;
 use crate::evidence::Lens;
 use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
 use crate::isolate::Isolation;
@@ -45,7 +46,11 @@ impl Engine {
         let (vm, incident) = (self.vms.get(name)?, self.incidents.get(&id)?);
         let diagnosis = &incident.diagnosis;
         let tried: Vec<Remedy> = incident.attempts.iter().filter(|a| !a.forgiven).map(|a| a.remedy).collect();
-        let dead = matches!(vm.power, Power::Off(_));
+        if diagnosis.is_forecast() {
+            return None; // it has not happened yet
+        }
+        // A damaged image is not started: that may damage more of it.
+        let dead = matches!(vm.power, Power::Off(_)) && diagnosis.fault != Fault::ImageCorrupt;
         let (remedy, passed) = if dead {
             (Remedy::RestartVm, "the VM does not run".to_owned())
         } else {

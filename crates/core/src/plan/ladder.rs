@@ -28,10 +28,12 @@ pub struct Plan {
 /// not there yet (`revert`, `restore`, `fail-over`); `hold` ends every ladder.
 #[must_use]
 pub const fn ladder(fault: Fault) -> &'static [Remedy] {
-    use Remedy::{Hold, Reconnect, ResetGuest, RestartApp, RestartVm, ResumeIo, Revert};
+    use Remedy::{Hold, Reconnect, ResetGuest, RestartApp, RestartVm, Restore, ResumeIo, Revert};
     match fault {
         Fault::AppDown | Fault::AppHung => &[RestartApp, ResetGuest, RestartVm, Revert, Hold],
         Fault::AppWrong => &[RestartApp, Hold],
+        Fault::AppCrashLoop => &[RestartApp, Revert, Hold],
+        Fault::CorruptionReported | Fault::ImageCorrupt => &[Revert, Restore, Hold],
         Fault::GuestOutOfMemory => &[RestartApp, ResetGuest, RestartVm, Hold],
         Fault::GuestPanicked | Fault::GuestHung => &[ResetGuest, RestartVm, Revert, Hold],
         Fault::GuestFsReadOnly => &[ResetGuest, RestartVm, Revert, Hold],
@@ -40,7 +42,15 @@ pub const fn ladder(fault: Fault) -> &'static [Remedy] {
         Fault::GuestNetLost => &[Reconnect, ResetGuest, RestartVm, Hold],
         Fault::VmCrashed | Fault::VmHung | Fault::VmWontStart => &[RestartVm, Hold],
         Fault::VmPausedIo => &[ResumeIo, Hold],
-        Fault::GuestDiskFull
+        Fault::AppSlow
+        | Fault::OutOfConnections
+        | Fault::ReplicationBroken
+        | Fault::LockPileUp
+        | Fault::GuestDiskFull
+        | Fault::StorageSlow
+        | Fault::StorageLost
+        | Fault::HostFailing
+        | Fault::HostNetLost
         | Fault::HostOverloaded
         | Fault::HostDiskFull
         | Fault::ProbeBroken
