@@ -10,6 +10,7 @@ mod findings;
 pub mod host;
 pub mod lag;
 pub mod network;
+mod numbers;
 pub mod probe;
 mod watch;
 
