@@ -3,11 +3,13 @@
 //!
 //! Nothing here does anything; `strike.rs` does it to the world.
 
+use crate::person;
 use crate::words::{duration_text, parse_duration};
-use holdfast_core::action::Work;
 use holdfast_core::subject::{AppName, VmName};
 use std::fmt;
 use std::time::Duration;
+
+pub use crate::person::PersonWish;
 
 macro_rules! phrases {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident: $text:literal $(, undone by $undo:ident)?;)* }) => {
@@ -316,22 +318,6 @@ phrases! {
     }
 }
 
-/// What a person asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the text in `person_text` says it")]
-pub enum PersonWish {
-    Start,
-    Stop { at_once: bool },
-    Restart { at_once: bool },
-    Pause,
-    Resume,
-    Maintain(Option<Duration>),
-    EndMaintenance,
-    Release,
-    Announce(Work, Duration),
-    EndWork(Work),
-}
-
 /// One thing that happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is documented at its fault")]
@@ -408,7 +394,7 @@ impl Happening {
             "host" => HostFault::parse(rest).map(Self::Host),
             "daemon" => parse_daemon(rest),
             "wall" => parse_wall_clock(rest),
-            "person" => parse_person(rest),
+            "person" => person::parse(rest).map(|(vm, wish)| Self::Person(vm, wish)),
             "everything" if rest == "is repaired" => Some(Self::Repair),
             "everything" if rest == "ill is restarted" => Some(Self::RestartIll),
             order if ORDERS.contains(&order) => {
@@ -454,55 +440,6 @@ fn parse_wall_clock(text: &str) -> Option<Happening> {
     Some(Happening::WallClock(sign * i64::try_from(parse_duration(by)?.as_secs()).ok()?))
 }
 
-fn parse_person(text: &str) -> Option<Happening> {
-    let words: Vec<&str> = text.split(' ').collect();
-    let (vm, wish) = match words[..] {
-        ["starts", vm] => (vm, PersonWish::Start),
-        ["stops", vm] => (vm, PersonWish::Stop { at_once: false }),
-        ["stops", vm, "at", "once"] => (vm, PersonWish::Stop { at_once: true }),
-        ["restarts", vm] => (vm, PersonWish::Restart { at_once: false }),
-        ["restarts", vm, "at", "once"] => (vm, PersonWish::Restart { at_once: true }),
-        ["pauses", vm] => (vm, PersonWish::Pause),
-        ["resumes", vm] => (vm, PersonWish::Resume),
-        ["maintains", vm] => (vm, PersonWish::Maintain(None)),
-        ["maintains", vm, "for", long] => (vm, PersonWish::Maintain(Some(parse_duration(long)?))),
-        ["ends", "maintenance", "of", vm] => (vm, PersonWish::EndMaintenance),
-        ["releases", vm] => (vm, PersonWish::Release),
-        ["announces", work, "of", vm, "for", long] => {
-            (vm, PersonWish::Announce(parse_work(work)?, parse_duration(long)?))
-        }
-        ["ends", work, "of", vm] => (vm, PersonWish::EndWork(parse_work(work)?)),
-        _ => return None,
-    };
-    Some(Happening::Person(vm.parse().ok()?, wish))
-}
-
-const WORKS: [Work; 5] = [Work::Drill, Work::Backup, Work::Freeze, Work::Migration, Work::Reboot];
-
-fn parse_work(text: &str) -> Option<Work> {
-    WORKS.into_iter().find(|work| work.name() == text)
-}
-
-fn person_text(vm: &VmName, wish: PersonWish) -> String {
-    match wish {
-        PersonWish::Start => format!("starts {vm}"),
-        PersonWish::Stop { at_once: false } => format!("stops {vm}"),
-        PersonWish::Stop { at_once: true } => format!("stops {vm} at once"),
-        PersonWish::Restart { at_once: false } => format!("restarts {vm}"),
-        PersonWish::Restart { at_once: true } => format!("restarts {vm} at once"),
-        PersonWish::Pause => format!("pauses {vm}"),
-        PersonWish::Resume => format!("resumes {vm}"),
-        PersonWish::Maintain(None) => format!("maintains {vm}"),
-        PersonWish::Maintain(Some(long)) => format!("maintains {vm} for {}", duration_text(long)),
-        PersonWish::EndMaintenance => format!("ends maintenance of {vm}"),
-        PersonWish::Release => format!("releases {vm}"),
-        PersonWish::Announce(work, long) => {
-            format!("announces {} of {vm} for {}", work.name(), duration_text(long))
-        }
-        PersonWish::EndWork(work) => format!("ends {} of {vm}", work.name()),
-    }
-}
-
 impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -525,7 +462,7 @@ impl fmt::Display for Happening {
                 let long = duration_text(Duration::from_secs(by.unsigned_abs()));
                 write!(f, "wall clock jumps {way} by {long}")
             }
-            Self::Person(vm, wish) => write!(f, "person {}", person_text(vm, *wish)),
+            Self::Person(vm, wish) => write!(f, "person {}", person::text(vm, *wish)),
         }
     }
 }
@@ -533,6 +470,7 @@ impl fmt::Display for Happening {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_core::action::Work;
 
     fn every_happening() -> Vec<Happening> {
         let vm = || "web".parse::<VmName>().expect("a name");

@@ -12,7 +12,7 @@ use holdfast_core::signal::{
     Finding, FindingKind, HostSign, HypervisorSign, LogSign, NetworkSign, ProcessState, RunState, Seen,
     Unusual,
 };
-use holdfast_core::subject::VmName;
+use holdfast_core::subject::{AppName, VmName};
 
 const SIGKILL: ExitStatus = ExitStatus::Signal(9);
 
@@ -26,46 +26,14 @@ impl World {
             Happening::Hypervisor(vm, fault) => at(vm).map_or((), |vm| self.strike_hypervisor(vm, *fault)),
             Happening::Guest(vm, fault) => at(vm).map_or((), |vm| self.strike_guest(vm, *fault)),
             Happening::Agent(vm, fault) => at(vm).map_or((), |vm| self.strike_agent(vm, *fault)),
-            Happening::App(vm, app, fault) => {
-                let Some(vm) = at(vm) else { return };
-                let running = self.machines[vm].guest.life == Life::Up && !self.machines[vm].guest.read_only;
-                if let Some(app) = self.machines[vm].guest.app(app).filter(|_| running)
-                    && let Some(sign) = words(*fault)
-                {
-                    return self.log_of_app(vm, app, sign);
-                }
-                if words(*fault).is_some() {
-                    return;
-                }
-                if let Some(app) = self.machines[vm].guest.app(app) {
-                    self.machines[vm].guest.apps[app].strike(*fault);
-                    if !running {
-                        self.machines[vm].guest.apps[app].enter(AppState::Dead);
-                    }
-                }
-            }
+            Happening::App(vm, app, fault) => at(vm).map_or((), |vm| self.strike_app(vm, app, *fault)),
             Happening::Cable(vm, fault) => {
                 let Some(vm) = at(vm) else { return };
                 let up = *fault == CableFault::Plugged;
                 self.machines[vm].cable = up;
                 self.tell(vm, Seen::Network(NetworkSign::Link { up }));
             }
-            Happening::Disk(vm, fault) => {
-                let Some(vm) = at(vm) else { return };
-                match fault {
-                    DiskFault::Damaged => self.find_damage(vm),
-                    DiskFault::LogsDamage => {
-                        let line = "qcow2: Marking image as corrupt: Preventing invalid write";
-                        self.log(vm, None, FindingKind::ImageCorrupt, line);
-                    }
-                    DiskFault::Taken => self.machines[vm].taken = true,
-                    DiskFault::Free => self.machines[vm].taken = false,
-                    DiskFault::Fails | DiskFault::Works => {
-                        self.machines[vm].storage = *fault == DiskFault::Works;
-                        self.use_storage_soon(vm);
-                    }
-                }
-            }
+            Happening::Disk(vm, fault) => at(vm).map_or((), |vm| self.strike_disk(vm, *fault)),
             Happening::Order(order, vm, quirk) => {
                 let Some(vm) = at(vm) else { return };
                 self.machines[vm].quirks.remove(order);
@@ -77,6 +45,39 @@ impl World {
             Happening::WallClock(by) => self.host.wall = self.host.wall.saturating_add(*by),
             Happening::Daemon(_) | Happening::Reload(_) | Happening::Person(..) => {}
             Happening::Repair | Happening::RestartIll => {}
+        }
+    }
+
+    /// An application only speaks where it runs, and is dead where nothing does.
+    fn strike_app(&mut self, vm: usize, app: &AppName, fault: AppFault) {
+        let running = self.machines[vm].guest.life == Life::Up && !self.machines[vm].guest.read_only;
+        let Some(app) = self.machines[vm].guest.app(app) else { return };
+        match words(fault) {
+            Some(words) if running => self.log_of_app(vm, app, words),
+            Some(_) => {}
+            None => {
+                let state = &mut self.machines[vm].guest.apps[app];
+                state.strike(fault);
+                if !running {
+                    state.enter(AppState::Dead);
+                }
+            }
+        }
+    }
+
+    fn strike_disk(&mut self, vm: usize, fault: DiskFault) {
+        match fault {
+            DiskFault::Damaged => self.find_damage(vm),
+            DiskFault::LogsDamage => {
+                let line = "qcow2: Marking image as corrupt: Preventing invalid write";
+                self.log(vm, None, FindingKind::ImageCorrupt, line);
+            }
+            DiskFault::Taken => self.machines[vm].taken = true,
+            DiskFault::Free => self.machines[vm].taken = false,
+            DiskFault::Fails | DiskFault::Works => {
+                self.machines[vm].storage = fault == DiskFault::Works;
+                self.use_storage_soon(vm);
+            }
         }
     }
 
