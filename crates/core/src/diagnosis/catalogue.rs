@@ -1,5 +1,6 @@
 //! The fault catalogue as data: names, levels, priors, likelihoods.
 
+use super::lessons::Lessons;
 use super::{application, guest, host, observer, vm};
 use crate::evidence::Kind;
 use crate::time::Duration;
@@ -180,7 +181,8 @@ pub struct Catalogue {
 pub(super) struct Row {
     pub(super) data: &'static FaultRow,
     pub(super) prior: i32,
-    pub(super) weights: Vec<i32>, // by kind
+    pub(super) weights: Vec<i32>, // by kind, with what was learned
+    pub(super) own: Vec<i32>,     // by kind, by the table alone
 }
 
 impl Default for Catalogue {
@@ -196,6 +198,19 @@ impl Catalogue {
         let levels: [&[&'static FaultRow]; 5] =
             [application::ROWS, guest::ROWS, vm::ROWS, host::ROWS, observer::ROWS];
         Self { rows: levels.into_iter().flatten().copied().map(Row::new).collect() }
+    }
+
+    /// The same with what was learned.
+    #[must_use]
+    pub fn taught(lessons: &Lessons) -> Self {
+        let mut catalogue = Self::standard();
+        for row in &mut catalogue.rows {
+            for (kind, listed) in row.data.seen {
+                let likelihood = lessons.likelihood(row.data, *kind, *listed);
+                row.weights[*kind as usize] = decibans(likelihood / kind.if_healthy());
+            }
+        }
+        catalogue
     }
 
     /// The row of a fault.
@@ -219,14 +234,19 @@ impl Catalogue {
 
 impl Row {
     fn new(data: &'static FaultRow) -> Self {
-        let decibans = |ratio: f64| (10.0 * ratio.log10() * MILLI).round() as i32;
         let prior = decibans(EXPOSURE.as_secs_f64() / data.once_in.as_secs_f64());
         let weight = |kind: &Kind| {
             let listed = data.seen.iter().find(|(listed, _)| listed == kind);
             listed.map_or(0, |(kind, likelihood)| decibans(likelihood / kind.if_healthy()))
         };
-        Self { data, prior, weights: Kind::ALL.iter().map(weight).collect() }
+        let own: Vec<i32> = Kind::ALL.iter().map(weight).collect();
+        Self { data, prior, weights: own.clone(), own }
     }
+}
+
+/// A ratio in thousandths of a deciban.
+fn decibans(ratio: f64) -> i32 {
+    (10.0 * ratio.log10() * MILLI).round() as i32
 }
 
 #[cfg(test)]

@@ -198,8 +198,11 @@ fn is_of_app(row: &Row) -> bool {
 }
 
 fn weight(row: &Row, evidence: &Evidence) -> i32 {
-    let full = i64::from(row.weights[evidence.kind as usize]);
-    i32::try_from(full * i64::from(evidence.strength) / i64::from(FULL)).unwrap_or(0)
+    aged(row.weights[evidence.kind as usize], evidence)
+}
+
+fn aged(full: i32, evidence: &Evidence) -> i32 {
+    i32::try_from(i64::from(full) * i64::from(evidence.strength) / i64::from(FULL)).unwrap_or(0)
 }
 
 /// For each thing that a channel speaks of, its strongest statement under this fault. A sign of life is never
@@ -272,7 +275,7 @@ fn grounds(row: &Row, app: Option<&AppName>, panel: &[&Evidence]) -> Grounds {
     let voices: Vec<(&Evidence, i32)> = panel
         .iter()
         .filter(|e| witness(e))
-        .map(|e| (*e, weight(row, e)))
+        .map(|e| (*e, aged(row.own[e.kind as usize], e)))
         .filter(|(_, weight)| *weight >= VOICE)
         .collect();
     if let Some((e, _)) = voices.iter().find(|(e, _)| e.kind.is_conclusive()) {

@@ -9,6 +9,7 @@ mod consider;
 mod host;
 mod isolation;
 mod jobs;
+mod lessons;
 mod phases;
 mod planning;
 mod status;
@@ -20,7 +21,7 @@ pub use vm::{Desired, VmState};
 use vm::{Left, Vms};
 
 use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
-use crate::diagnosis::Catalogue;
+use crate::diagnosis::{Catalogue, Lessons};
 use crate::evidence::{HostView, Lens};
 use crate::incident::{Incident, IncidentId, Phase, Resolution};
 use crate::input::{Input, Started};
@@ -77,8 +78,13 @@ pub struct Engine {
     asked: BTreeMap<ActionId, VmName>,
     now: Timestamp,
     muted: bool,
+    #[serde(default)]
+    lessons: Lessons,
     #[serde(skip)]
     catalogue: Catalogue,
+    /// The catalogue is the one that the lessons make: not yet so after a restart.
+    #[serde(skip)]
+    is_taught: bool,
     #[serde(skip)]
     reaction: Reaction,
 }
@@ -95,6 +101,9 @@ impl Engine {
         let now = now.max(self.now); // time never goes back (I20)
         self.notice_gap(now, matches!(input, Input::Started(_)));
         self.now = now;
+        if !self.is_taught {
+            self.teach();
+        }
         match input {
             Input::Started(started) => self.start(started),
             Input::Configured(policies) => self.configure(policies),
@@ -239,6 +248,7 @@ impl Engine {
 
     fn configure(&mut self, policies: &Policies) {
         self.policies = policies.clone();
+        self.teach();
         let gone: Vec<VmName> =
             self.vms.keys().filter(|name| !policies.vms.contains_key(*name)).cloned().collect();
         for name in gone {

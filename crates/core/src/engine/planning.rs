@@ -54,7 +54,10 @@ impl Engine {
         let (remedy, passed) = if dead {
             (Remedy::RestartVm, "the VM does not run".to_owned())
         } else {
-            choose(diagnosis.fault, diagnosis.app.as_ref(), &vm.policy, &tried, vm.view.is_unplugged())
+            {
+                let (fault, app) = (diagnosis.fault, diagnosis.app.as_ref());
+                choose(fault, self.lessons_in_use(), app, &vm.policy, &tried, vm.view.is_unplugged())
+            }
         };
         let threshold = remedy.threshold().max(LEAST_SURE);
         // Once a remedy has failed, the name of the fault matters less than whether the next one ends it.
@@ -82,7 +85,8 @@ impl Engine {
         tried: &[Remedy],
     ) -> bool {
         let (diagnosis, unplugged) = (&incident.diagnosis, vm.view.is_unplugged());
-        let next = |fault| choose(fault, diagnosis.app.as_ref(), &vm.policy, tried, unplugged).0 == remedy;
+        let (app, lessons) = (diagnosis.app.as_ref(), self.lessons_in_use());
+        let next = |fault| choose(fault, lessons, app, &vm.policy, tried, unplugged).0 == remedy;
         let long = self.now.since(incident.times.opened) >= LONG_UNDECIDED;
         let likely = remedy != Remedy::Hold && diagnosis.probability >= LEAST_SURE;
         long && likely && diagnosis.share_of(next) >= remedy.threshold()
@@ -298,6 +302,7 @@ impl Engine {
             incident.tell(now, "closed", format!("{}, outage {outage}", how.name()));
             incident.phase = Phase::Closed(how);
         }
+        self.learn_from(id);
         self.let_go_of_brake();
     }
 

@@ -182,6 +182,7 @@ impl Config {
     #[must_use]
     pub fn policies(&self) -> Policies {
         Policies {
+            use_lessons: false,
             vms: self.vms.iter().map(|(name, vm)| (name.clone(), vm.policy.clone())).collect(),
             brake: self.brake,
             period: Period(self.period),
