@@ -44,6 +44,9 @@ pub struct Incident {
     pub story: Vec<Line>,
     /// Kept evidence: files relative to the state folder.
     pub files: Vec<String>,
+    /// The incident that this one follows from: one cause, however many VMs it strikes.
+    #[serde(default)]
+    pub cause: Option<IncidentId>,
 }
 
 /// One sign names an incident anew if the fault is as sure as this, in parts of ten thousand.
@@ -306,6 +309,7 @@ impl Incident {
             plan: None,
             story: Vec::new(),
             files: Vec::new(),
+            cause: None,
         }
     }
 

@@ -155,6 +155,17 @@ pub const fn is_warning(fault: Fault) -> bool {
     )
 }
 
+/// Whether the former, a fault of the host, brings the latter upon its VMs: causes before symptoms.
+#[must_use]
+pub const fn brings(cause: Fault, fault: Fault) -> bool {
+    let stops = matches!(cause, Fault::HostDiskFull | Fault::StorageLost)
+        && matches!(fault, Fault::VmPausedIo | Fault::VmWontStart);
+    let hangs = matches!(cause, Fault::StorageLost) && matches!(fault, Fault::VmHung);
+    let slows =
+        matches!(cause, Fault::StorageSlow | Fault::HostOverloaded) && matches!(fault, Fault::AppSlow);
+    stops || hangs || slows
+}
+
 /// So many days.
 pub(super) const fn days(n: u64) -> Duration {
     Duration::from_secs(n * 86_400)

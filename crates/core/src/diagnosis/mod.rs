@@ -15,6 +15,6 @@ mod observer;
 mod odds;
 mod vm;
 
-pub use catalogue::{Catalogue, Fault, FaultRow, Level, is_warning, level};
+pub use catalogue::{Catalogue, Fault, FaultRow, Level, brings, is_warning, level};
 pub use lessons::{Lesson, Lessons, Tried};
 pub use odds::{Asked, Diagnosis, Grounds, Rival, Weighed};

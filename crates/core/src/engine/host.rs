@@ -1,6 +1,7 @@
 //! Incidents of the host itself: they are told, and nothing is done to the host.
 
 use super::Engine;
+use crate::diagnosis::brings;
 use crate::evidence::Lens;
 use crate::incident::{Incident, IncidentId, Resolution};
 use crate::subject::{HostName, Subject};
@@ -62,6 +63,30 @@ impl Engine {
                 }
             };
             self.tell_of_host(id);
+        }
+        self.join_to_causes();
+    }
+
+    /// What a fault of the host brings upon its VMs is part of that: one trouble, and one to be told of.
+    pub(super) fn join_to_causes(&mut self) {
+        if self.host_incidents.is_empty() {
+            return;
+        }
+        let confirmed = |id: &IncidentId| self.incidents.get(id).is_some_and(Incident::is_confirmed);
+        let causes: Vec<_> = self.host_incidents.iter().filter(|(_, id)| confirmed(id)).collect();
+        let of_vms = self.vms.values().flat_map(super::VmState::open_incidents);
+        let alone = |id: &IncidentId| self.incidents.get(id).filter(|incident| incident.cause.is_none());
+        let mut joined = Vec::new();
+        for incident in of_vms.filter_map(|id| alone(&id)).filter(|incident| incident.is_confirmed()) {
+            let cause = causes.iter().find(|(fault, _)| brings(**fault, incident.fault()));
+            joined.extend(cause.map(|(_, cause)| (incident.id, **cause)));
+        }
+        for (id, cause) in joined {
+            let Some(says) = self.incidents.get(&cause).map(|incident| incident.fault()) else { continue };
+            if let Some(incident) = self.edit(id) {
+                incident.cause = Some(cause);
+            }
+            self.tell(id, "note", format!("it follows from {cause}, {says}"));
         }
     }
 

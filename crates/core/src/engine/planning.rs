@@ -109,6 +109,7 @@ impl Engine {
         if wide {
             self.absorb_apps(id, name);
         }
+        self.join_to_causes();
     }
 
     fn absorb_apps(&mut self, id: IncidentId, name: &VmName) {
