@@ -96,6 +96,11 @@ impl Miner {
         }
     }
 
+    /// How much it may keep from now on. What is too much leaves when the next new pattern comes.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
     /// The pattern of a line, which is meant to be clean ([`crate::clean`]). Takes time proportional to the
     /// length of the line, and for a line of a new shape also to its number of words.
     pub fn add(&mut self, line: &str) -> PatternId {
