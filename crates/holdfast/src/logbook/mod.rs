@@ -6,7 +6,11 @@
 #![allow(dead_code, unused_imports, reason = "sources and findings are built upon it next")]
 
 mod inlet;
+mod intake;
+mod mind;
 mod store;
 
 pub use inlet::{Entry, Inlet, Outlet, SourceName};
+pub use intake::{Asks, Circumstances, Finding, Intake, Told};
+pub use mind::{Known, Tally};
 pub use store::{Counts, Ended, Found, Noted, Owner, Query, Room, SearchError, Shelf, Store, Stored};

@@ -187,6 +187,12 @@ impl Unusual {
         self.stretches.interrupt();
     }
 
+    /// Bytes of memory that it takes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.rhythms.len() * (size_of::<Rhythm>() + 32) + self.stretches.bytes()
+    }
+
     fn make_room(&mut self) {
         let mut order: Vec<(u64, PatternId)> =
             self.rhythms.iter().map(|(id, rhythm)| (rhythm.last(), *id)).collect();

@@ -45,6 +45,12 @@ impl Stretches {
         self.window = Window::default();
     }
 
+    /// Bytes of memory that habits and model take, about.
+    pub fn bytes(&self) -> usize {
+        let (vectors, counts) = self.watch.habits().size();
+        counts * 8 + vectors * (64 + 2 * 8 * ROOM.columns)
+    }
+
     /// A minute with lines in it is over; what is unusual about it, and how much, if it is worth telling.
     pub fn minute(&mut self, during: During) -> Option<(Judgement, f64)> {
         let judgement = self.watch.window(&std::mem::take(&mut self.window), during)?;

@@ -181,6 +181,8 @@ struct OnDisk {
     /// Blocks that are small, as they were written in haste, and the text in them.
     loose: u64,
     loose_text: u64,
+    /// The highest number of a pattern in them.
+    pattern: u64,
 }
 
 /// The one who writes.
@@ -221,6 +223,11 @@ impl Store {
     /// Where each source goes on, as it stands on disk.
     pub fn places(&self) -> Vec<(Owner, SourceName, Arc<str>)> {
         self.db.as_ref().and_then(|db| write::places(db).ok()).unwrap_or_default()
+    }
+
+    /// The highest number of a pattern that any record of an owner ever had here.
+    pub fn pattern(&self, owner: &Owner) -> u64 {
+        self.owners.get(owner).map_or(0, |on_disk| on_disk.pattern)
     }
 
     /// Whether there is a file to write to.

@@ -25,14 +25,14 @@ pub(super) fn usage(db: &Connection) -> rusqlite::Result<(u64, BTreeMap<Owner, O
     let mut asked = db.prepare(
         "SELECT name, id, (SELECT COALESCE(SUM(size), 0) FROM block WHERE block.owner = id),
             (SELECT COUNT(*) FROM block WHERE block.owner = id AND loose = 1),
-            (SELECT COALESCE(SUM(bytes), 0) FROM block WHERE block.owner = id AND loose = 1) FROM owner",
+            (SELECT COALESCE(SUM(bytes), 0) FROM block WHERE block.owner = id AND loose = 1), pattern FROM owner",
     )?;
     let mut rows = asked.query([])?;
     while let Some(row) = rows.next()? {
         let Some(owner) = Owner::read(&row.get::<_, String>(0)?) else { continue };
         let count = |at: usize| row.get::<_, i64>(at).map(|value| u64::try_from(value).unwrap_or(0));
-        let on_disk = OnDisk { id: row.get(1)?, size: count(2)?, loose: count(3)?, loose_text: count(4)? };
-        owners.insert(owner, on_disk);
+        let (id, size, loose, loose_text) = (row.get(1)?, count(2)?, count(3)?, count(4)?);
+        owners.insert(owner, OnDisk { id, size, loose, loose_text, pattern: count(5)? });
     }
     let last = last.max(noted).and_then(|last| u64::try_from(last).ok()).unwrap_or(0);
     Ok((last + 1, owners))

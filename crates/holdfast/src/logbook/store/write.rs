@@ -30,6 +30,11 @@ const LONGEST_PLACE: usize = 4_096;
 const ROW: u64 = 96;
 
 impl Store {
+    /// The number that the next record gets.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Takes a record in, and gives it its number. `place` is where its source goes on behind it.
     pub fn put(&mut self, mut stored: Stored, place: Option<Arc<str>>) -> u64 {
         let number = self.next;
@@ -168,6 +173,12 @@ fn write_owner(
     pending: &Pending,
     counts: &Counts,
 ) -> rusqlite::Result<()> {
+    let pattern = pending.records.iter().map(|stored| stored.pattern).max().unwrap_or(0);
+    if pattern > owner.pattern {
+        tx.prepare("UPDATE owner SET pattern = ?2 WHERE id = ?1")?
+            .execute(params![owner.id, pattern.cast_signed()])?;
+        owner.pattern = pattern;
+    }
     let text: u64 = pending.records.iter().map(|stored| stored.record.bytes() as u64).sum();
     let joins = owner.loose > 0 && (owner.loose >= MOST_LOOSE || owner.loose_text + text >= FULL);
     let before = if joins { take_loose(tx, owner, counts)? } else { Vec::new() };
