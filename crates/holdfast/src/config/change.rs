@@ -36,10 +36,11 @@ impl Config {
     /// What `new` changes.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
-        let Self { host: _, state: _, socket: _, period, brake, user, vms } = self;
+        let Self { host: _, state: _, socket: _, period, brake, logs, user, vms } = self;
         let mut settings = Differences::default();
         settings.note("period", period != &new.period);
         settings.note("brake", brake != &new.brake);
+        settings.note("logs", logs != &new.logs);
         settings.note("user", user != &new.user);
         let changed = vms.iter().filter_map(|(name, vm)| {
             let change = vm_change(name, vm, new.vms.get(name)?);

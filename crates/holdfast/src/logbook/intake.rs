@@ -309,7 +309,9 @@ impl Desk {
             if self.minds.len() >= MOST_MINDS {
                 let oldest =
                     self.minds.iter().min_by_key(|(_, mind)| mind.used).map(|(owner, _)| owner.clone());
-                oldest.map(|oldest| self.rest(&oldest, now));
+                if let Some(oldest) = oldest {
+                    self.rest(&oldest, now);
+                }
             }
             let store = &self.intake.store;
             let mind = Mind::new(store.mind(owner), store.pattern(owner), now);
@@ -318,6 +320,12 @@ impl Desk {
             self.minds.values_mut().for_each(|mind| mind.set_room(share));
         }
         self.minds.entry(owner.clone()).or_insert_with(|| Mind::new(None, 0, now))
+    }
+
+    /// The same, if there ever was a record of that owner.
+    fn known(&mut self, owner: &Owner, now: Timestamp) -> Option<&mut Mind> {
+        let is_known = self.minds.contains_key(owner) || self.intake.store.pattern(owner) > 0;
+        is_known.then(|| self.mind(owner, now))
     }
 
     fn rest(&mut self, owner: &Owner, now: Timestamp) {
@@ -330,9 +338,7 @@ impl Desk {
 
     fn each_second(&mut self) {
         let now = self.intake.clock.now();
-        let received = i64::try_from(now.as_micros())
-            .unwrap_or(i64::MAX)
-            .saturating_add(self.intake.clock.wall_offset());
+        let received = self.intake.clock.wall(now);
         let circumstances = self.intake.circumstances.borrow().clone();
         let mut found = Vec::new();
         for (owner, mind) in &mut self.minds {

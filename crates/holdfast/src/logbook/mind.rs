@@ -27,7 +27,7 @@ const LONGEST_NAME: usize = 200;
 /// It is kept this often if something was learned ...
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 /// ... and so soon after a new pattern.
-const KEEP_SOON: Duration = Duration::from_secs(10);
+const KEEP_SOON: Duration = Duration::from_secs(5);
 
 /// How often a pattern came, and when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,9 +8,11 @@
 mod inlet;
 mod intake;
 mod mind;
+mod open;
 mod store;
 
 pub use inlet::{Entry, Inlet, Outlet, SourceName};
-pub use intake::{Asks, Circumstances, Finding, Intake, Told};
+pub use intake::{Asks, Circumstances, Ended as IntakeEnded, Finding, Intake, Told};
 pub use mind::{Known, Tally};
+pub use open::Logbook;
 pub use store::{Counts, Ended, Found, Noted, Owner, Query, Room, SearchError, Shelf, Store, Stored};
