@@ -217,9 +217,11 @@ mod tests {
     #[test]
     fn vms_that_come_and_go_and_settings_above_them_are_told() {
         let old = config("[vm.a]\ndisk = \"/a\"\n[vm.b]\ndisk = \"/b\"\n");
-        let new = config("period = \"2s\"\n[brake]\nvms = 4\n[vm.b]\ndisk = \"/b\"\n[vm.c]\ndisk = \"/c\"\n");
+        let new = config(
+            "period = \"2s\"\n[brake]\nvms = 4\n[logs]\nkeep = \"1GiB\"\n[vm.b]\ndisk = \"/b\"\n[vm.c]\ndisk = \"/c\"\n",
+        );
         let changes = old.changes(&new);
-        assert_eq!(changes.settings, ["period", "brake"]);
+        assert_eq!(changes.settings, ["period", "brake", "logs"]);
         let names = |vms: &[VmName]| vms.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!((names(&changes.added), names(&changes.removed)), (vec!["c".into()], vec!["a".into()]));
         assert_eq!(changes.changed, []);

@@ -134,6 +134,13 @@ fn the_lines_around_one_are_found() {
     };
     assert_eq!(around(2, 1), ["line 48", "line 49", "line 50", "line 51"]);
     assert_eq!(around(0, 0), ["line 50"]);
+    let near = |at, before, after| -> Vec<String> {
+        let found = shelf.near(&owner("a"), secs(at), before, after).unwrap();
+        found.into_iter().map(|stored| stored.record.text).collect()
+    };
+    assert_eq!(near(50, 2, 1), ["line 49", "line 50", "line 51"]);
+    assert_eq!(near(0, 2, 1), ["line 0", "line 1"]);
+    assert_eq!(near(500, 2, 1), ["line 98", "line 99"]);
 }
 
 #[test]
