@@ -21,6 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Logbook {
     /// Where it is asked.
     pub asks: Asks,
+    inlet: Inlet,
     shelf: Shelf,
     thread: std::thread::JoinHandle<()>,
 }
@@ -50,12 +51,12 @@ impl Logbook {
         tokio::spawn(look(inbox.clone(), circumstances, stop.clone()));
         let intake = Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell) };
         let (asks, thread) = intake.start(stop.clone())?;
-        Ok((Self { asks, shelf, thread }, inlet))
+        Ok((Self { asks, inlet: inlet.clone(), shelf, thread }, inlet))
     }
 
     /// For those who read.
     pub fn for_readers(&self) -> Logs {
-        Logs::new(self.shelf.clone(), self.asks.clone())
+        Logs::new(self.shelf.clone(), self.asks.clone(), self.inlet.clone())
     }
 
     /// Waits until everything is written, once it was told to stop.
