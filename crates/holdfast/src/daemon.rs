@@ -12,6 +12,7 @@ use crate::drill::Keeper;
 use crate::events::Ring;
 use crate::journal::OpenError;
 use crate::lease::file::FileLeases;
+use crate::logbook::Logbook;
 use crate::recorder::Recorder;
 use crate::reload::{Reloader, Reloads};
 use crate::sense::Watching;
@@ -51,9 +52,9 @@ pub enum DaemonError {
     /// The API cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The runtime cannot start.
+    /// The runtime, or a thread of the daemon, cannot start.
     #[error("cannot start")]
-    Runtime(#[source] std::io::Error),
+    Runtime(#[from] std::io::Error),
 }
 
 impl DaemonError {
@@ -99,13 +100,16 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let mut decider = begin(engine, clock, recorder, hands, &inbox, &config, folder.boot());
     decider.configure(policies(&config, driver.as_ref(), newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
-    let watching = Watching::start(&config, &driver, &inbox, &decider.desk.clock, &stop);
+    let (book, inlet) = Logbook::open(&folder, &config, &decider.desk.clock, &inbox, &stop)?;
+    let watching = Watching::start(&config, &driver, (&inbox, &inlet), &decider.desk.clock, &stop);
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
     let reloader = Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, config: sender, newer };
     let (reloads, reloading) = reloader.start(stop.clone());
     let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
     tokio::spawn(drills.run(stop.clone()));
-    let api = Api { inbox: inbox.clone(), driver, config: in_force, reloads: reloads.clone(), keeper };
+    tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
+    let (reloads_of_api, logs) = (reloads.clone(), book.for_readers());
+    let api = Api { inbox: inbox.clone(), driver, config: in_force, reloads: reloads_of_api, keeper, logs };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));
     tokio::spawn(watch_wall_clock(decider.desk.clock, inbox.clone(), stop.clone()));
@@ -114,6 +118,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = tokio::time::timeout(Duration::from_secs(2), reloading).await; // ends all watching
     let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
+    let _ = tokio::time::timeout(Duration::from_secs(10), book.ended()).await; // writes what waits
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())

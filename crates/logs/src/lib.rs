@@ -5,9 +5,11 @@
 
 mod clean;
 mod header;
+mod pairs;
 mod pattern;
 mod record;
 mod rules;
+mod unusual;
 mod windows;
 
 pub use clean::{LONGEST_LINE, clean, escape};
@@ -17,4 +19,5 @@ pub use pattern::{
 };
 pub use record::{LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_TEXT, MOST_FIELDS, Record, Severity};
 pub use rules::{Fault, Kind, LOOKED_AT, Match, Rule, Rules};
+pub use unusual::{Sort, Statement, Unusual};
 pub use windows::{During, Habits, Judgement, MOST_IN_WINDOW, Model, Reason, Room, Watch, Window};

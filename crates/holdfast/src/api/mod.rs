@@ -4,6 +4,7 @@
 //! comes in is run or used as a path.
 
 pub mod lessons;
+pub mod logs;
 mod routes;
 pub mod shape;
 

@@ -36,10 +36,11 @@ impl Config {
     /// What `new` changes.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
-        let Self { host: _, state: _, socket: _, period, brake, user, vms } = self;
+        let Self { host: _, state: _, socket: _, period, brake, logs, user, vms } = self;
         let mut settings = Differences::default();
         settings.note("period", period != &new.period);
         settings.note("brake", brake != &new.brake);
+        settings.note("logs", logs != &new.logs);
         settings.note("user", user != &new.user);
         let changed = vms.iter().filter_map(|(name, vm)| {
             let change = vm_change(name, vm, new.vms.get(name)?);
@@ -216,9 +217,11 @@ mod tests {
     #[test]
     fn vms_that_come_and_go_and_settings_above_them_are_told() {
         let old = config("[vm.a]\ndisk = \"/a\"\n[vm.b]\ndisk = \"/b\"\n");
-        let new = config("period = \"2s\"\n[brake]\nvms = 4\n[vm.b]\ndisk = \"/b\"\n[vm.c]\ndisk = \"/c\"\n");
+        let new = config(
+            "period = \"2s\"\n[brake]\nvms = 4\n[logs]\nkeep = \"1GiB\"\n[vm.b]\ndisk = \"/b\"\n[vm.c]\ndisk = \"/c\"\n",
+        );
         let changes = old.changes(&new);
-        assert_eq!(changes.settings, ["period", "brake"]);
+        assert_eq!(changes.settings, ["period", "brake", "logs"]);
         let names = |vms: &[VmName]| vms.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!((names(&changes.added), names(&changes.removed)), (vec!["c".into()], vec!["a".into()]));
         assert_eq!(changes.changed, []);

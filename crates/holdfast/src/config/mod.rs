@@ -56,10 +56,21 @@ pub struct Config {
     pub period: Duration,
     /// When too many look failed (I11).
     pub brake: BrakePolicy,
+    /// How much of what VMs and host log is kept.
+    pub logs: LogsConfig,
     /// The user that QEMU runs as, where a VM names no other.
     pub user: Option<String>,
     /// The VMs; at least one.
     pub vms: BTreeMap<VmName, VmConfig>,
+}
+
+/// What is done with logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogsConfig {
+    /// Bytes that are kept on disk.
+    pub keep: u64,
+    /// What is older leaves.
+    pub keep_for: Duration,
 }
 
 /// One VM.
@@ -300,6 +311,8 @@ fn understand(
     };
     let host = vm::name(&top, "host").unwrap_or_else(|| here.host());
     let brake = brake(&top, &frame);
+    let logs = top.section("logs", "[logs]".into(), settings::LOGS);
+    let logs = LogsConfig { keep: logs.size("keep"), keep_for: logs.time("keep_for") };
     let (state, socket) = places(&top, &frame, here);
     let mut claims = rules::Claims::default();
     let vms = vms(&top, &frame, &mut claims);
@@ -310,6 +323,7 @@ fn understand(
         socket,
         period: frame.period,
         brake,
+        logs,
         user: frame.user,
         vms,
     });

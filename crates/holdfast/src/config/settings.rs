@@ -142,6 +142,7 @@ pub const TOP: &[Setting] = &[
         "the user that QEMU runs as; by default holdfast-qemu or nobody when the daemon is root, else the daemon's own",
     ),
     set("brake", Kind::Table("[brake]"), "", "when too many VMs look failed at once, nothing acts"),
+    set("logs", Kind::Table("[logs]"), "", "what VMs and host log, and how much of it is kept"),
     set("vm", Kind::Table("[vm.orders]"), "", "the VMs, each by its name"),
 ];
 
@@ -159,6 +160,22 @@ pub const BRAKE: &[Setting] = &[
         Kind::Time { least: secs(1), most: secs(DAY) },
         "\"1m\"",
         "and they failed within this time",
+    ),
+];
+
+/// `[logs]`.
+pub const LOGS: &[Setting] = &[
+    set(
+        "keep",
+        Kind::Size { least: 8 << 20, most: 1 << 40 },
+        "\"256MiB\"",
+        "compressed logs that are kept on disk; the oldest leave first, each VM keeps its fair share",
+    ),
+    set(
+        "keep_for",
+        Kind::Time { least: secs(3_600), most: secs(3_650 * DAY) },
+        "\"14d\"",
+        "what is older leaves, also while there is room",
     ),
 ];
 
@@ -351,9 +368,10 @@ mod tests {
     use toml::de::{DeTable, DeValue};
 
     /// The tables of settings with their names as the example writes them.
-    const TABLES: [(&str, &[Setting]); 5] = [
+    const TABLES: [(&str, &[Setting]); 6] = [
         ("", TOP),
         ("[brake]", BRAKE),
+        ("[logs]", LOGS),
         ("[vm.orders]", VM),
         ("[vm.orders.app.", APP),
         ("[vm.orders.recover]", RECOVER),
@@ -454,12 +472,14 @@ mod tests {
         let manual = fs::read_to_string(&path).unwrap();
         let mut fresh = String::new();
         let mut rest = manual.as_str();
-        for name in ["top", "brake", "vm", "app", "recover"] {
+        for name in ["top", "brake", "logs", "vm", "app", "recover"] {
             let begin = format!("<!-- settings: {name} -->\n");
             let (before, after) = rest.split_once(&begin).unwrap_or_else(|| panic!("{begin} is missing"));
             let (_, after) = after.split_once("<!-- end -->").unwrap();
-            let index =
-                ["top", "brake", "vm", "app", "recover"].iter().position(|each| *each == name).unwrap();
+            let index = ["top", "brake", "logs", "vm", "app", "recover"]
+                .iter()
+                .position(|each| *each == name)
+                .unwrap();
             fresh.push_str(before);
             fresh.push_str(&begin);
             fresh.push_str("| Key | Default | What it may be | What it is |\n| --- | --- | --- | --- |\n");

@@ -3,7 +3,10 @@
 //! Another program owns the file: it may be truncated, replaced, or grow without end and without a
 //! newline. A look reads a bounded piece and never waits; what is not a plain file is refused (A30).
 
+mod tap;
 mod wake;
+
+pub use tap::Tap;
 
 use super::findings::Findings;
 use holdfast_core::signal::ConsoleSign;
@@ -75,6 +78,7 @@ pub struct Console {
     open: Option<Open>,
     lines: Lines,
     findings: Findings,
+    tap: Option<Tap>,
     uncounted: u32,
     counted_at: Option<Instant>,
     tally: Tally,
@@ -144,10 +148,17 @@ impl Console {
             open: None,
             lines: Lines::default(),
             findings: Findings::new(),
+            tap: None,
             uncounted: 0,
             counted_at: None,
             tally: Tally::default(),
         }
+    }
+
+    /// The same, with somebody who hears every line.
+    pub fn heard_by(mut self, tap: Tap) -> Self {
+        self.tap = Some(tap);
+        self
     }
 
     /// What was read so far.
@@ -246,6 +257,9 @@ impl Console {
             self.lines.feed(&piece[..count], now, |line| {
                 self.tally.lines += 1;
                 self.uncounted = self.uncounted.saturating_add(1);
+                if let Some(tap) = &mut self.tap {
+                    tap.hear(line);
+                }
                 signs.extend(self.findings.find(line, now).map(ConsoleSign::Finding));
             });
         }

@@ -3,12 +3,14 @@
 //! A task that is late says nothing about its VM: silence is only ever a question of ours that was
 //! asked in time and not answered (I10).
 
-use super::console::{self, Begin, Console};
+use super::closer::Closer;
+use super::console::{self, Begin, Console, Tap};
 use super::network::{self, Way};
 use super::numbers::Numbers;
 use super::{host, lag, probe};
 use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
+use crate::logbook::Inlet;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_core::input::Input;
@@ -34,10 +36,6 @@ const QUESTION: Duration = Duration::from_secs(1);
 const LONG_QUESTION: Duration = Duration::from_secs(2);
 /// How full the guest's disks are, and how much memory is left, is asked this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
-/// What is wrong with an application shows within this time; so long it is looked at closely each time it fails ...
-const LOOK_CLOSELY: Duration = Duration::from_secs(10);
-/// ... and after that this often: sooner than what was seen inside grows old.
-const LOOK_NOW_AND_THEN: Duration = Duration::from_secs(5);
 /// Questions to one application that may be on their way at a time.
 const ASKED_MOST: usize = 2;
 /// Signs of the host that may wait; it is asked about once a second.
@@ -48,6 +46,8 @@ const QUEUE: usize = 64;
 struct Reports {
     inbox: Inbox,
     numbers: Numbers,
+    /// Where consoles are kept.
+    inlet: Inlet,
 }
 
 impl Reports {
@@ -110,14 +110,18 @@ impl Watching {
     pub fn start(
         config: &Config,
         driver: &Arc<dyn Driver>,
-        inbox: &Inbox,
+        (inbox, inlet): (&Inbox, &Inlet),
         clock: &crate::clock::Clock,
         stop: &CancellationToken,
     ) -> Self {
         let (eyes, seen) = watch::channel(Eyes::default());
         let mut always = JoinSet::new();
         always.spawn(events(seen, Arc::clone(driver), stop.clone()));
-        let reports = Reports { inbox: inbox.clone(), numbers: Numbers::start(inbox, *clock, stop) };
+        let reports = Reports {
+            inbox: inbox.clone(),
+            numbers: Numbers::start(inbox, *clock, stop),
+            inlet: inlet.clone(),
+        };
         watch_ourselves(&mut always, config, &reports, clock);
         let driver = Arc::clone(driver);
         let (vms, host) = (BTreeMap::new(), (Vec::new(), JoinSet::new()));
@@ -355,7 +359,13 @@ impl Eye {
             // What was written before we came has been seen, or is of long ago.
             let begin = if std::mem::replace(&mut known, true) { Begin::At(0) } else { Begin::End };
             let (signs, mut seen) = mpsc::channel(QUEUE);
-            let following = tokio::spawn(console::follow(Console::new(path, begin), signs));
+            let console = Console::new(path, begin).heard_by(Tap::of(
+                self.reports.inlet.clone(),
+                self.clock,
+                &self.vm,
+                incarnation,
+            ));
+            let following = tokio::spawn(console::follow(console, signs));
             loop {
                 tokio::select! {
                     changed = self.changed(&mut running) => {
@@ -391,30 +401,6 @@ impl Eye {
                 self.tell_of(incarnation, None, Seen::Network(sign)).await;
             }
         }
-    }
-}
-
-/// When to ask the guest about an application that fails: each time while it has only just answered, else now and
-/// then. A guest that boots, or comes back, has better things to do than to answer us each second.
-#[derive(Default)]
-struct Closer {
-    answered: Option<(Incarnation, Instant)>,
-    looked: Option<Instant>,
-}
-
-impl Closer {
-    fn answered(&mut self, incarnation: Incarnation) {
-        self.answered = Some((incarnation, Instant::now()));
-    }
-
-    fn is_due(&mut self, incarnation: Incarnation) -> bool {
-        let fresh = |(of, at): (Incarnation, Instant)| of == incarnation && at.elapsed() < LOOK_CLOSELY;
-        let rested = self.looked.is_none_or(|at| at.elapsed() >= LOOK_NOW_AND_THEN);
-        let due = rested || self.answered.is_some_and(fresh);
-        if due {
-            self.looked = Some(Instant::now());
-        }
-        due
     }
 }
 

@@ -5,9 +5,10 @@ mod analysis;
 mod lines;
 mod scores;
 mod show;
+mod stored;
 mod table;
 
-use super::{CliError, Exit};
+use super::{CliError, Exit, Place, wait_for};
 use analysis::{Analysis, MOST_REMEMBERED};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -27,6 +28,20 @@ const STRIDE: u64 = 4 << 20;
 pub enum LogsCommand {
     /// Find the patterns of any log, and the lines known to be bad.
     Analyze(AnalyzeArgs),
+    /// Show what a VM or this host has logged: the same as `holdfast logs VM`, also for a VM named like a command.
+    Show(stored::ShowArgs),
+    /// Show the kinds of lines that a VM or this host has logged, with how often and when.
+    Patterns(stored::PatternsArgs),
+}
+
+/// One of the commands, or whose logs to show.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LogsArgs {
+    #[command(subcommand)]
+    command: Option<LogsCommand>,
+    #[command(flatten)]
+    show: stored::ShowArgs,
 }
 
 /// Which logs, and how they are shown.
@@ -92,9 +107,12 @@ impl Sources {
 }
 
 /// Carries out one of them.
-pub fn logs(command: &LogsCommand) -> Result<Exit, CliError> {
-    match command {
-        LogsCommand::Analyze(args) => analyze(args),
+pub fn logs(args: &LogsArgs, place: &Place) -> Result<Exit, CliError> {
+    match &args.command {
+        Some(LogsCommand::Analyze(args)) => analyze(args),
+        Some(LogsCommand::Show(args)) => wait_for(stored::show(&place.client()?, args)),
+        Some(LogsCommand::Patterns(args)) => wait_for(stored::patterns(&place.client()?, args)),
+        None => wait_for(stored::show(&place.client()?, &args.show)),
     }
 }
 
