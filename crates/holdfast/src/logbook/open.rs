@@ -1,13 +1,15 @@
 //! The logbook of a daemon: opened, fed with what the engine knows, and closed.
 
 use super::inlet::Inlet;
-use super::intake::{Asks, Circumstances, Finding, Intake, Told};
+use super::intake::{Asks, Circumstances, Finding, Intake};
 use super::store::{Owner, Room, Shelf, Store};
+use super::witness;
 use crate::api::logs::Logs;
 use crate::clock::Clock;
 use crate::config::{Config, LogsConfig};
 use crate::decide::{Desk, Inbox};
 use crate::state::StateFolder;
+use holdfast_core::input::Input;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -49,7 +51,8 @@ impl Logbook {
         let shelf = store.shelf();
         let (circumstances, seen) = watch::channel(Circumstances::default());
         tokio::spawn(look(inbox.clone(), circumstances, stop.clone()));
-        let intake = Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell) };
+        let intake =
+            Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell(inbox.clone())) };
         let (asks, thread) = intake.start(stop.clone())?;
         Ok((Self { asks, inlet: inlet.clone(), shelf, thread }, inlet))
     }
@@ -80,17 +83,13 @@ impl Asks {
     }
 }
 
-/// Tells what was found, so far only to who reads the daemon's own log closely; it is kept in any case.
-fn tell(finding: Finding) {
-    let Finding { subject, source, number, told, .. } = finding;
-    match told {
-        Told::Known { rule, .. } => debug!(%subject, %source, number, rule = rule.name, "a known line"),
-        Told::New { statement, .. }
-        | Told::Burst(statement)
-        | Told::Rate(statement)
-        | Told::Silence(statement)
-        | Told::Window(statement) => {
-            debug!(%subject, %source, number, says = statement.says, decibans = statement.decibans, "an unusual log");
+/// Tells the engine what is evidence. It never waits: a finding for which there is no room is kept all the same.
+fn tell(inbox: Inbox) -> impl FnMut(Finding) {
+    move |finding| {
+        if let Some(signal) = witness::testify(&finding)
+            && !inbox.offer(Input::Signal(signal))
+        {
+            debug!(source = %finding.source, number = finding.number, "a finding found no room on its way to the engine");
         }
     }
 }

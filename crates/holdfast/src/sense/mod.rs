@@ -16,6 +16,7 @@ pub mod probe;
 mod watch;
 
 pub use convert::resolve;
+pub use findings::kind as finding_kind;
 pub use watch::Watching;
 
 use std::os::fd::OwnedFd;
