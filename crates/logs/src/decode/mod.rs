@@ -4,6 +4,7 @@
 
 mod frames;
 mod journal;
+mod otlp;
 mod plain;
 mod syslog;
 pub(crate) mod time;
@@ -11,5 +12,6 @@ pub(crate) mod words;
 
 pub use frames::Frames;
 pub use journal::{JournalError, JournalRecord, LONGEST_ENTRY, journal};
+pub use otlp::{LONGEST_REQUEST, MOST_BYTES, MOST_RECORDS, OtlpError, Wire, otlp_json, otlp_proto};
 pub use plain::plain;
 pub use syslog::syslog;
