@@ -293,8 +293,8 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn whatever_comes_is_read_in_bounded_memory() {
-    // 256 MiB of address space, of which the program itself takes most
-    let limited = "ulimit -v 262144; exec \"$0\" \"$@\"";
+    // 160 MiB of address space, of which the program itself takes half
+    let limited = "ulimit -v 163840; exec \"$0\" \"$@\"";
     for (format, bytes) in bombs() {
         let mut command = Command::new("sh");
         command.args([

@@ -268,14 +268,18 @@ fn json_requests(input: Input, analysis: &mut Analysis, progress: &mut Progress)
     let mut whole: Option<Vec<u8>> = None;
     let mut is_first = true;
     while !analysis.is_full() {
-        let take = |line: &[u8]| match (&mut whole, otlp_json(line)) {
-            (Some(whole), _) => {
-                whole.extend_from_slice(&line[..line.len().min(LONGEST_REQUEST + 1 - whole.len())])
+        let take = |line: &[u8]| {
+            if let Some(whole) = &mut whole {
+                let room = LONGEST_REQUEST + 1 - whole.len();
+                whole.extend_from_slice(&line[..line.len().min(room)]);
+                return;
             }
-            (None, Ok(records)) => records.iter().for_each(|record| analysis.add_record(record)),
-            (None, Err(_)) if line.trim_ascii().is_empty() => {}
-            (None, Err(_)) if is_first => whole = Some(line[..line.len().min(LONGEST_REQUEST + 1)].to_vec()),
-            (None, Err(_)) => analysis.skipped += 1,
+            match otlp_json(line) {
+                Ok(records) => records.iter().for_each(|record| analysis.add_record(record)),
+                Err(_) if line.trim_ascii().is_empty() => {}
+                Err(_) if is_first => whole = Some(line[..line.len().min(LONGEST_REQUEST + 1)].to_vec()),
+                Err(_) => analysis.skipped += 1,
+            }
         };
         let Some(line) = lines.next(take).map_err(|cause| cannot_read(&name, cause))? else { break };
         is_first = false;
