@@ -195,6 +195,16 @@ fn evtx(device: &str) -> Vec<u8> {
 }
 
 #[test]
+fn what_windows_writes_in_utf_16_is_read_too() {
+    for file in ["events.xml", "mixed.log"] {
+        let text = std::fs::read_to_string(golden(file)).unwrap();
+        let wide: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(out(&analyze(&["-"], &wide)), out(&analyze(&["-"], text.as_bytes())), "{file}");
+    }
+    assert!(analyze(&["-"], b"\xff\xfe").status.success());
+}
+
+#[test]
 fn a_windows_event_log_is_read_whole_cut_or_damaged_a27_a28_a29() {
     let good = evtx(r"\Device\Harddisk0\DR0");
     let said = out(&analyze(&["-"], &good));

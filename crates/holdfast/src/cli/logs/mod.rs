@@ -9,6 +9,7 @@ mod scores;
 mod show;
 mod table;
 mod timeline;
+mod wide;
 
 use super::{CliError, Exit};
 use analysis::{Analysis, MOST_REMEMBERED};
