@@ -9,8 +9,11 @@ mod convert;
 mod findings;
 pub mod host;
 pub mod lag;
+pub mod logs;
 pub mod network;
 pub mod probe;
+mod tail;
+mod wake;
 mod watch;
 
 pub use convert::resolve;

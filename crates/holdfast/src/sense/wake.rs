@@ -1,6 +1,6 @@
 //! Waits until a file changes (inotify), so that a quiet console costs one look a second.
 
-use super::super::awaited;
+use super::awaited;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use std::io;
