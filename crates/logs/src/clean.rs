@@ -1,5 +1,6 @@
 //! Makes a stranger's bytes fit to be matched, and to be shown.
 
+use crate::record::LONGEST_TEXT;
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -11,7 +12,42 @@ pub const LONGEST_LINE: usize = 4_096;
 /// the line becomes a space. What is not UTF-8 becomes U+FFFD. Costs nothing for an ordinary line.
 #[must_use]
 pub fn clean(raw: &[u8]) -> Cow<'_, str> {
-    let raw = &raw[..raw.len().min(LONGEST_LINE)];
+    clean_line(&raw[..raw.len().min(LONGEST_LINE)])
+}
+
+/// A text of several lines, which stay divided by `\n`; else as [`clean`], at most [`LONGEST_TEXT`] bytes of it.
+#[must_use]
+pub fn clean_text(raw: &[u8]) -> Cow<'_, str> {
+    let raw = &raw[..raw.len().min(LONGEST_TEXT)];
+    let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
+    if !raw.contains(&b'\n') {
+        return within(clean_line(raw), LONGEST_TEXT);
+    }
+    let mut text = String::with_capacity(raw.len());
+    for line in raw.split(|byte| *byte == b'\n') {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&clean_line(line));
+    }
+    within(Cow::Owned(text), LONGEST_TEXT)
+}
+
+/// As much of a text as fits into so many bytes.
+pub(crate) fn within(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
+    let end = text.floor_char_boundary(most);
+    match text {
+        text if end == text.len() => text,
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+        Cow::Owned(mut text) => {
+            text.truncate(end);
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// One line, however long.
+fn clean_line(raw: &[u8]) -> Cow<'_, str> {
     let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
     let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
     if raw.iter().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -185,6 +221,13 @@ mod tests {
     fn control_characters_are_taken_out_and_blanks_stay_blanks() {
         assert_eq!(clean(b"a\tb\rc\0d\x08e\x7ff"), "a b cdef");
         assert_eq!(clean(b"ok\xff\xfe"), "ok\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn a_sequence_that_never_ends_takes_one_line_and_not_the_next() {
+        assert_eq!(clean_text(b"one\x1b]0;\r\n\ntwo\tthree\n"), "one\n\ntwo three");
+        assert_eq!(clean_text(b""), "");
+        assert_eq!(clean_text(&[0xff; 2 * LONGEST_TEXT]).len(), LONGEST_TEXT - LONGEST_TEXT % 3);
     }
 
     #[test]

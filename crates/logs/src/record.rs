@@ -1,9 +1,14 @@
 //! One thing that a program said, whatever it came through.
 
+use crate::clean::{clean_text, within};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Bytes of a record's text, all its lines together.
 pub const LONGEST_TEXT: usize = 16 * 1024;
+
+/// Bytes of a program's name.
+pub const LONGEST_PROGRAM: usize = 128;
 
 /// Fields of a record that are kept.
 pub const MOST_FIELDS: usize = 32;
@@ -96,6 +101,45 @@ pub struct Record {
 }
 
 impl Record {
+    /// Takes what was said, cleaned and cut.
+    pub fn set_text(&mut self, raw: &[u8]) {
+        self.text = clean_text(raw).into_owned();
+    }
+
+    /// Takes who said it, cleaned and cut.
+    pub fn set_program(&mut self, raw: &[u8]) {
+        self.program = one_line(raw, LONGEST_PROGRAM);
+    }
+
+    /// Adds what else was told, cleaned and cut: unless it has no name or no value, or there are
+    /// [`MOST_FIELDS`] already.
+    pub fn add_field(&mut self, name: &str, raw: &[u8]) {
+        if self.fields.len() >= MOST_FIELDS || name.is_empty() || raw.is_empty() {
+            return;
+        }
+        let name = one_line(name.as_bytes(), LONGEST_FIELD_NAME);
+        if !name.is_empty() {
+            self.fields.push((name, one_line(raw, LONGEST_FIELD)));
+        }
+    }
+
+    /// A field by its name: the first, if there are several.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The text with its program before it, as a file of syslog has it (`systemd[1]: Started`): what the rules
+    /// look at, so that a line counts as the kernel's only if the kernel said it.
+    #[must_use]
+    pub fn line(&self) -> Cow<'_, str> {
+        match self.field("pid") {
+            _ if self.program.is_empty() => Cow::Borrowed(&self.text),
+            Some(pid) => Cow::Owned(format!("{}[{pid}]: {}", self.program, self.text)),
+            None => Cow::Owned(format!("{}: {}", self.program, self.text)),
+        }
+    }
+
     /// Bytes of memory that it holds on to, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -105,9 +149,32 @@ impl Record {
     }
 }
 
+/// A short text: the ends of its lines become blanks.
+fn one_line(raw: &[u8], most: usize) -> String {
+    let raw = &raw[..raw.len().min(2 * most)]; // what is taken out takes no room
+    let text = clean_text(raw);
+    let text = if text.contains('\n') { Cow::Owned(text.replace('\n', " ")) } else { text };
+    within(text, most).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_is_put_in_is_clean_and_within_its_limits() {
+        let mut record = Record::default();
+        record.set_text("\u{feff}\x1b[1mé\0\nzwei\n".repeat(9_000).as_bytes());
+        record.set_program(&[b'p'; 1_000]);
+        for number in 0..40 {
+            record.add_field(&format!("name{number}{}", "é".repeat(40)), b"a\nb\x1b]0;x");
+        }
+        record.add_field("", b"x");
+        assert!(record.text.len() <= LONGEST_TEXT && record.text.starts_with("\u{feff}é\nzwei\n"));
+        assert_eq!((record.program.len(), record.fields.len()), (LONGEST_PROGRAM, MOST_FIELDS));
+        assert!(record.fields.iter().all(|(name, value)| name.len() <= LONGEST_FIELD_NAME && value == "a b"));
+        assert_eq!((record.field("x"), record.field(&record.fields[0].0)), (None, Some("a b")));
+    }
 
     #[test]
     fn severities_are_numbered_as_in_syslog() {
