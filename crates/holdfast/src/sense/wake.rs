@@ -36,6 +36,15 @@ impl Wake {
         let _ = inotify::add_watch(&self.events, path, changes);
     }
 
+    /// The same, where the path may lead through links; new files beside it are told, too.
+    pub fn watch_through(&self, path: &Path) {
+        let changes = WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
+        let _ = inotify::add_watch(&self.events, path, changes);
+        if let Some(folder) = path.parent() {
+            let _ = inotify::add_watch(&self.events, folder, WatchFlags::CREATE | WatchFlags::MOVED_TO);
+        }
+    }
+
     /// Waits for a change, at most a second.
     pub async fn changed(&self) {
         let _ = tokio::time::timeout(AT_LEAST, self.next()).await;

@@ -1,6 +1,6 @@
 //! Log files of this host: one path, or all that a pattern names.
 
-use super::decode::{Format, decode};
+use super::decode::Format;
 use super::follow::{Begin, Follower, Look};
 use super::health::State;
 use super::means::{Feed, Means};
@@ -110,7 +110,9 @@ impl Files {
         }
         let nothing = match (self.followed.is_empty(), more) {
             (true, _) => Some(State::Waiting("no file fits".into())),
-            (false, true) => Some(State::Failing(format!("more than {MOST_FILES} files fit; the rest is not read"))),
+            (false, true) => {
+                Some(State::Failing(format!("more than {MOST_FILES} files fit; the rest is not read")))
+            }
             (false, false) => None,
         };
         self.nothing = nothing.map(|state| {
@@ -137,7 +139,7 @@ impl Files {
             (_, Some((_, offset))) => Begin::Behind(*offset),
             (Some(place), None) if first => Begin::At(place),
             // What is in it when we come first is of long ago; what comes later is news.
-            (None, None) if first => Begin::End,
+            (None, None) if first && id.is_some() => Begin::End,
             (_, None) => Begin::Behind(0),
         };
         let follower = Some(Follower::new(&path, begin, LONGEST_TEXT));
@@ -190,7 +192,7 @@ impl Files {
             tracing::warn!(%source, skipped, "lines of a log were skipped: it grew too fast, or was moved away");
         }
         for line in look.lines {
-            let Some(record) = decode(self.log.format, &line.text, feed.received()) else { continue };
+            let Some(record) = self.log.format.record(&line.text, feed.received()) else { continue };
             let bringing = feed.bring(record.into(), Some(line.place.to_string()));
             if !self.means.stop.run_until_cancelled(bringing).await? {
                 return None;

@@ -5,6 +5,14 @@
 
 #![allow(dead_code, reason = "the sources are built upon it next")]
 
+mod decode;
+mod file;
 mod follow;
 mod glob;
+pub mod health;
+mod means;
 mod place;
+#[cfg(test)]
+mod testing;
+
+use super::chain;

@@ -6,11 +6,19 @@ use super::means::{Means, Places};
 use crate::clock::Clock;
 use crate::disk::faulty::FaultyDisk;
 use crate::logbook::{Entry, Inlet, Outlet};
+use async_trait::async_trait;
+use holdfast_core::action::{Fact, Found, Order};
+use holdfast_core::policy::Ability;
 use holdfast_core::subject::Subject;
+use holdfast_core::subject::VmName;
 use holdfast_core::time::Timestamp;
-use holdfast_drivers::Driver;
+use holdfast_drivers::{
+    Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places as Paths, Question,
+};
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -74,5 +82,70 @@ impl Lab {
         };
         let found = tokio::time::timeout(LONG, look).await;
         found.unwrap_or_else(|_| panic!("{source} is not so: {:?}", self.means.registry.read()))
+    }
+}
+
+/// What a fake guest answers.
+pub type Answer = Box<dyn FnMut(&GuestRead) -> Result<Piece, DriverError> + Send>;
+
+/// A guest with a fake agent, played by the test; nothing else of a hypervisor is there.
+pub struct FakeGuest {
+    answer: Mutex<Answer>,
+    paths: Paths,
+}
+
+impl FakeGuest {
+    pub fn new(answer: Answer) -> Arc<Self> {
+        Arc::new(Self { answer: Mutex::new(answer), paths: Paths::default() })
+    }
+
+    /// Nobody is there.
+    pub fn away() -> Arc<Self> {
+        Self::new(Box::new(|_| Err(DriverError::NotRunning("orders".parse().unwrap()))))
+    }
+
+    /// Where its files are on the host.
+    pub fn at(paths: Paths) -> Arc<Self> {
+        let answer: Answer = Box::new(|_| Err(DriverError::Unable("read")));
+        Arc::new(Self { answer: Mutex::new(answer), paths })
+    }
+}
+
+#[async_trait]
+impl Driver for FakeGuest {
+    fn abilities(&self, _: &VmName) -> BTreeSet<Ability> {
+        BTreeSet::new()
+    }
+
+    fn places(&self, _: &VmName) -> Paths {
+        self.paths.clone()
+    }
+
+    async fn inspect(&self, _: &VmName) -> Result<Found, DriverError> {
+        Err(DriverError::Unable("inspect"))
+    }
+
+    async fn perform(&self, _: &VmName, _: &Order, _: Duration) -> Result<Fact, DriverError> {
+        Err(DriverError::Unable("perform"))
+    }
+
+    async fn poll(&self, _: &VmName, _: Duration) -> Vec<Glimpse> {
+        Vec::new()
+    }
+
+    async fn ask(&self, _: &VmName, _: &Question, _: Duration) -> Vec<Glimpse> {
+        Vec::new()
+    }
+
+    async fn read(&self, _: &VmName, what: &GuestRead, _: Duration) -> Result<Piece, DriverError> {
+        (self.answer.lock().unwrap())(what)
+    }
+
+    async fn next_event(&self) -> Glimpse {
+        std::future::pending().await
+    }
+
+    async fn inject(&self, _: &VmName, _: &Injection) -> Result<(), DriverError> {
+        Err(DriverError::Unable("inject"))
     }
 }

@@ -1,20 +1,10 @@
 //! Files as they come, go and are rotated, while they are followed.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::super::testing::Lab;
+use super::super::testing::{FakeGuest, Lab};
 use super::*;
-use holdfast_sim::Hypervisor;
 use std::fs::{self, File};
 use std::io::Write;
-use std::sync::Arc;
-
-fn lab() -> Lab {
-    Lab::new(nobody())
-}
-
-fn nobody() -> Arc<Hypervisor> {
-    todo_driver()
-}
 
 fn append(path: &Path, text: &str) {
     File::options().append(true).create(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
@@ -30,7 +20,7 @@ async fn a_file_that_comes_is_read_and_one_that_was_there_is_read_from_its_end()
     let folder = tempfile::tempdir().unwrap();
     let (old, new) = (folder.path().join("old.log"), folder.path().join("new.log"));
     append(&old, "of long ago\n");
-    let mut lab = lab();
+    let mut lab = Lab::new(FakeGuest::away());
     let task = start(&lab, folder.path().join("*.log"));
     let old_source = format!("file {}", old.display());
     lab.until(&old_source, |reading| reading.state == State::Following).await;
@@ -38,7 +28,10 @@ async fn a_file_that_comes_is_read_and_one_that_was_there_is_read_from_its_end()
     assert_eq!(lab.texts(1).await, ["one"]);
     append(&new, "two\n");
     let entry = lab.next().await;
-    assert_eq!((entry.record.text.as_str(), entry.source.as_str()), ("two", format!("file {}", new.display()).as_str()));
+    assert_eq!(
+        (entry.record.text.as_str(), entry.source.as_str()),
+        ("two", format!("file {}", new.display()).as_str())
+    );
     assert_eq!(entry.subject, Subject::Guest("orders".parse().unwrap()));
     fs::remove_file(&new).unwrap();
     lab.until(&entry.source.to_string(), |reading| matches!(reading.state, State::Waiting(_))).await;
@@ -53,7 +46,7 @@ async fn a_file_that_comes_is_read_and_one_that_was_there_is_read_from_its_end()
 async fn a_pattern_that_also_names_rotated_files_tells_no_line_twice() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let mut lab = lab();
+    let mut lab = Lab::new(FakeGuest::away());
     let task = start(&lab, at("orders.log*"));
     lab.until(&format!("file {}", at("orders.log*").display()), |_| true).await;
     append(&at("orders.log"), "one\n");
@@ -77,16 +70,17 @@ async fn a_pattern_that_also_names_rotated_files_tells_no_line_twice() {
 async fn a_restart_goes_on_behind_the_last_record_that_was_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.log");
-    let mut lab = lab();
+    let mut lab = Lab::new(FakeGuest::away());
     let task = start(&lab, path.clone());
-    lab.until(&format!("file {}", path.display()), |_| true).await;
+    lab.until(&format!("file {}", path.display()), |reading| reading.state.why() == Some("no such file"))
+        .await;
     append(&path, "one\ntwo\nthree\n");
     assert_eq!(lab.texts(2).await, ["one", "two"]); // the third is lost with us
     lab.means.stop.cancel();
     task.await.unwrap();
     fs::rename(&path, folder.path().join("orders.log.1")).unwrap();
     append(&path, "four\n");
-    let mut lab = Lab::going_on(nobody(), lab.places);
+    let mut lab = Lab::going_on(FakeGuest::away(), lab.places);
     let task = start(&lab, path.clone());
     assert_eq!(lab.texts(2).await, ["three", "four"]);
     lab.means.stop.cancel();
@@ -98,7 +92,7 @@ async fn what_is_no_file_fails_with_a_reason_and_a_full_inlet_keeps_a_file_waiti
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.log");
     fs::create_dir(&path).unwrap();
-    let mut lab = lab();
+    let mut lab = Lab::new(FakeGuest::away());
     let task = start(&lab, path.clone());
     let source = format!("file {}", path.display());
     let reading = lab.until(&source, |reading| matches!(reading.state, State::Failing(_))).await;
