@@ -7,6 +7,7 @@ mod app;
 mod change;
 mod file;
 mod files;
+mod logs;
 mod probe;
 mod problem;
 mod rules;
@@ -21,6 +22,8 @@ mod vm;
 pub use app::{AppConfig, Expect, Password, Pattern, PatternError, Probe, Secret, SecretError, Target};
 pub use change::VmChange;
 pub use file::FIRST;
+#[allow(unused_imports, reason = "for sense, act and the command line")]
+pub use logs::{LogConfig, LogFrom, LogsConfig, TlsConfig};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
@@ -58,6 +61,8 @@ pub struct Config {
     pub brake: BrakePolicy,
     /// The user that QEMU runs as, where a VM names no other.
     pub user: Option<String>,
+    /// Where logs come from that are no VM's own.
+    pub logs: LogsConfig,
     /// The VMs; at least one.
     pub vms: BTreeMap<VmName, VmConfig>,
 }
@@ -71,6 +76,8 @@ pub struct VmConfig {
     pub policy: VmPolicy,
     /// Its applications.
     pub apps: BTreeMap<AppName, AppConfig>,
+    /// Its logs, by name.
+    pub logs: BTreeMap<String, LogConfig>,
 }
 
 /// Where the configuration of a daemon comes from, so that it can be read again.
@@ -300,6 +307,7 @@ fn understand(
     let host = vm::name(&top, "host").unwrap_or_else(|| here.host());
     let brake = brake(&top, &frame);
     let (state, socket) = places(&top, &frame, here);
+    let logs = logs::read(&top, &frame);
     let mut claims = rules::Claims::default();
     let vms = vms(&top, &frame, &mut claims);
     claims.check(&vms, problems, warnings);
@@ -310,6 +318,7 @@ fn understand(
         period: frame.period,
         brake,
         user: frame.user,
+        logs,
         vms,
     });
     (config, claims.files)

@@ -15,4 +15,6 @@ mod place;
 #[cfg(test)]
 mod testing;
 
+pub use decode::Format;
+
 use super::chain;
