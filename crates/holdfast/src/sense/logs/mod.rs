@@ -12,8 +12,11 @@ mod glob;
 pub mod health;
 mod means;
 mod place;
+mod senders;
+mod syslog;
 #[cfg(test)]
 mod testing;
+mod tls;
 
 pub use decode::Format;
 
