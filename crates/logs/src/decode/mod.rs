@@ -4,12 +4,18 @@
 
 mod frames;
 mod journal;
+mod otlp;
 mod plain;
 mod syslog;
 pub(crate) mod time;
+mod windows;
 pub(crate) mod words;
 
 pub use frames::Frames;
 pub use journal::{JournalError, JournalRecord, LONGEST_ENTRY, journal};
+pub use otlp::{LONGEST_REQUEST, MOST_BYTES, MOST_RECORDS, OtlpError, Wire, otlp_json, otlp_proto};
 pub use plain::plain;
 pub use syslog::syslog;
+pub use windows::{
+    EVTX_CHUNK, EVTX_HEADER, Events, EvtxError, LONGEST_EVENT, event_xml, evtx_chunk, evtx_header,
+};

@@ -137,6 +137,18 @@ fn year(micros: i64) -> u32 {
     u32::try_from(year.clamp(1, 9_999)).unwrap_or(1)
 }
 
+/// A time as ISO 8601 writes it, in UTC: `2026-11-23T21:19:48.123456Z`.
+pub fn text(micros: i64) -> String {
+    let (days, clock) = (micros.div_euclid(DAY), micros.rem_euclid(DAY));
+    let year = year(micros);
+    let of_year = |month: u32, date: u32| day(year, month, date).unwrap_or(days);
+    let month = (1..=12).rev().find(|month| of_year(*month, 1) <= days).unwrap_or(1);
+    let date = days - of_year(month, 1) + 1;
+    let (seconds, fraction) = (clock / SECOND, clock % SECOND);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z")
+}
+
 /// The day of a date without a year, so that the time lies nearest to when it came. The 29th of February
 /// is looked for in more years.
 fn nearest(month: u32, date: u32, clock: i64, received: i64) -> Option<i64> {
