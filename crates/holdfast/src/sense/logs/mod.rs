@@ -9,6 +9,7 @@ mod decode;
 mod file;
 mod follow;
 mod glob;
+mod guest;
 pub mod health;
 mod means;
 mod place;
