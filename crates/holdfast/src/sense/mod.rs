@@ -12,6 +12,7 @@ pub mod lag;
 pub mod logs;
 pub mod network;
 pub mod probe;
+mod program;
 mod tail;
 mod wake;
 mod watch;

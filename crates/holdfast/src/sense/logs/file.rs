@@ -30,6 +30,8 @@ const MOST_KNOWN: usize = 2 * MOST_FILES;
 pub struct FileLog {
     /// Whose log it is.
     pub subject: Subject,
+    /// What the source is called, if not by its file.
+    pub name: Option<&'static str>,
     /// A path, or a pattern of paths.
     pub path: PathBuf,
     /// How its lines are written.
@@ -87,7 +89,8 @@ impl Files {
     }
 
     fn feed(&self, path: &Path) -> Feed {
-        self.means.feed(self.log.subject.clone(), &format!("file {}", path.display()))
+        let name = self.log.name.map_or_else(|| format!("file {}", path.display()), ToOwned::to_owned);
+        self.means.feed(self.log.subject.clone(), &name)
     }
 
     fn paths(&self) -> Vec<PathBuf> {

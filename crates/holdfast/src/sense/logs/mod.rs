@@ -5,12 +5,14 @@
 
 #![allow(dead_code, reason = "the sources are built upon it next")]
 
+mod child;
 mod decode;
 mod file;
 mod follow;
 mod glob;
 mod guest;
 pub mod health;
+mod kernel;
 mod means;
 mod place;
 mod senders;

@@ -12,7 +12,7 @@ fn append(path: &Path, text: &str) {
 
 fn start(lab: &Lab, path: PathBuf) -> tokio::task::JoinHandle<()> {
     let subject = Subject::Guest("orders".parse().unwrap());
-    tokio::spawn(follow(FileLog { subject, path, format: Format::Plain }, lab.means.clone()))
+    tokio::spawn(follow(FileLog { subject, name: None, path, format: Format::Plain }, lab.means.clone()))
 }
 
 #[tokio::test]
