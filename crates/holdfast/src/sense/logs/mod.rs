@@ -14,6 +14,7 @@ mod guest;
 pub mod health;
 mod kernel;
 mod means;
+mod otlp;
 mod place;
 mod senders;
 mod syslog;
