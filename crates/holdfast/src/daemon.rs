@@ -12,9 +12,11 @@ use crate::drill::Keeper;
 use crate::events::Ring;
 use crate::journal::OpenError;
 use crate::lease::file::FileLeases;
+use crate::logbook::Inlet;
 use crate::recorder::Recorder;
 use crate::reload::{Reloader, Reloads};
 use crate::sense::Watching;
+use crate::sense::logs::Sources;
 use crate::state::{JOURNAL, JOURNAL_OBSERVE, LEASES, StateError, StateFolder};
 use holdfast_core::action::CommandId;
 use holdfast_core::engine::Engine;
@@ -100,12 +102,22 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     decider.configure(policies(&config, driver.as_ref(), newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
     let watching = Watching::start(&config, &driver, &inbox, &decider.desk.clock, &stop);
+    let sources = start_sources(&config, &driver, &decider.desk.clock, &stop);
+    let registry = sources.registry();
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
-    let reloader = Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, config: sender, newer };
+    let reloader =
+        Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, sources, config: sender, newer };
     let (reloads, reloading) = reloader.start(stop.clone());
     let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
     tokio::spawn(drills.run(stop.clone()));
-    let api = Api { inbox: inbox.clone(), driver, config: in_force, reloads: reloads.clone(), keeper };
+    let api = Api {
+        inbox: inbox.clone(),
+        driver,
+        config: in_force,
+        reloads: reloads.clone(),
+        keeper,
+        sources: registry,
+    };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));
     tokio::spawn(watch_wall_clock(decider.desk.clock, inbox.clone(), stop.clone()));
@@ -189,6 +201,18 @@ fn begin(
     let boot = boot.to_owned();
     decider.step(&Input::Started(Started { host: config.host.clone(), boot, wall_offset }));
     decider
+}
+
+/// The sources of logs. What they bring is not kept yet.
+fn start_sources(
+    config: &Config,
+    driver: &Arc<dyn Driver>,
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> Sources {
+    let (inlet, mut outlet) = Inlet::new();
+    tokio::spawn(async move { while outlet.next().await.is_some() {} });
+    Sources::start(config, driver, &inlet, Arc::new(|_, _| None), clock, stop)
 }
 
 /// Tells when the wall clock was moved, as by NTP, so that times are shown as people read them.

@@ -5,6 +5,7 @@
 
 mod routes;
 pub mod shape;
+pub mod sources;
 
 pub use routes::{Api, Problems, Refusal, Words};
 

@@ -270,7 +270,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         }
         Command::Doctor { json } => wait_for(doctor::doctor(&place, json)),
         Command::Metrics { command } => metrics::metrics(&command),
-        Command::Logs { command } => logs::logs(&command),
+        Command::Logs { command } => logs::logs(&command, &place),
         Command::Replay(replay) => replay::replay(&replay, &place),
         Command::Simulate(simulate) => simulate::simulate(&simulate),
         Command::Run => {

@@ -21,11 +21,11 @@ const LONGEST_EVENT_LOG: usize = 255;
 
 /// Where logs of this host come from, and where logs are received.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct LogsConfig {
+pub struct SourcesConfig {
     /// What this host's kernel says.
-    pub kernel: bool,
+    pub host_kernel: bool,
     /// What this host's journal holds.
-    pub journal: bool,
+    pub host_journal: bool,
     /// Syslog packets.
     pub udp: Option<SocketAddr>,
     /// Syslog connections.
@@ -82,7 +82,7 @@ pub enum LogFrom {
 }
 
 /// Reads `[logs]`.
-pub fn read(top: &Section<'_>, frame: &Frame<'_>) -> LogsConfig {
+pub fn read(top: &Section<'_>, frame: &Frame<'_>) -> SourcesConfig {
     let logs = top.section("logs", "[logs]".into(), settings::LOGS);
     let syslog = logs.section("syslog", "[logs.syslog]".into(), settings::SYSLOG);
     let otlp = logs.section("otlp", "[logs.otlp]".into(), settings::OTLP);
@@ -97,9 +97,9 @@ pub fn read(top: &Section<'_>, frame: &Frame<'_>) -> LogsConfig {
             }
         }
     }
-    let found = LogsConfig {
-        kernel: logs.flag("host_kernel"),
-        journal: logs.flag("host_journal"),
+    let found = SourcesConfig {
+        host_kernel: logs.flag("host_kernel"),
+        host_journal: logs.flag("host_journal"),
         udp: listen(&syslog, "udp", Safety::Nothing),
         tcp: listen(&syslog, "tcp", Safety::Nothing),
         tls: tls(&syslog, frame),
@@ -168,7 +168,7 @@ fn tls(section: &Section<'_>, frame: &Frame<'_>) -> Option<TlsConfig> {
 }
 
 /// No two may listen at one address.
-fn apart(logs: &LogsConfig, syslog: &Section<'_>, otlp: &Section<'_>) {
+fn apart(logs: &SourcesConfig, syslog: &Section<'_>, otlp: &Section<'_>) {
     let listeners: [(Option<SocketAddr>, &Section<'_>, &str); 4] = [
         (logs.tcp, syslog, "tcp"),
         (logs.tls.as_ref().map(|tls| tls.listen), syslog, "tls"),

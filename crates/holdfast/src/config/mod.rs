@@ -23,7 +23,7 @@ pub use app::{AppConfig, Expect, Password, Pattern, PatternError, Probe, Secret,
 pub use change::VmChange;
 pub use file::FIRST;
 #[allow(unused_imports, reason = "for sense, act and the command line")]
-pub use logs::{LogConfig, LogFrom, LogsConfig, TlsConfig};
+pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
@@ -62,7 +62,7 @@ pub struct Config {
     /// The user that QEMU runs as, where a VM names no other.
     pub user: Option<String>,
     /// Where logs come from that are no VM's own.
-    pub logs: LogsConfig,
+    pub sources: SourcesConfig,
     /// The VMs; at least one.
     pub vms: BTreeMap<VmName, VmConfig>,
 }
@@ -183,6 +183,13 @@ impl Config {
             Some(config) if problems.count() == 0 => Ok(config),
             Some(_) | None => Err(ConfigErrors(problems.into_remarks(&origin.to_string_lossy(), text))),
         }
+    }
+
+    /// A right text, without looking at any file.
+    #[cfg(test)]
+    pub fn parsed(text: &str) -> Self {
+        let here = Surroundings { host: "atlas".into(), root: true, state_home: None };
+        Self::parse_in(text, Path::new("/etc/holdfast.toml"), &here).expect("a right text")
     }
 
     /// What the engine must know of it.
@@ -307,7 +314,7 @@ fn understand(
     let host = vm::name(&top, "host").unwrap_or_else(|| here.host());
     let brake = brake(&top, &frame);
     let (state, socket) = places(&top, &frame, here);
-    let logs = logs::read(&top, &frame);
+    let sources = logs::read(&top, &frame);
     let mut claims = rules::Claims::default();
     let vms = vms(&top, &frame, &mut claims);
     claims.check(&vms, problems, warnings);
@@ -318,7 +325,7 @@ fn understand(
         period: frame.period,
         brake,
         user: frame.user,
-        logs,
+        sources,
         vms,
     });
     (config, claims.files)

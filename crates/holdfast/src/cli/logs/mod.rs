@@ -5,9 +5,10 @@ mod analysis;
 mod lines;
 mod scores;
 mod show;
+mod sources;
 mod table;
 
-use super::{CliError, Exit};
+use super::{CliError, Exit, Place, wait_for};
 use analysis::{Analysis, MOST_REMEMBERED};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -27,6 +28,8 @@ const STRIDE: u64 = 4 << 20;
 pub enum LogsCommand {
     /// Find the patterns of any log, and the lines known to be bad.
     Analyze(AnalyzeArgs),
+    /// Show where logs come from, and how each source is.
+    Sources(sources::SourcesArgs),
 }
 
 /// Which logs, and how they are shown.
@@ -92,9 +95,10 @@ impl Sources {
 }
 
 /// Carries out one of them.
-pub fn logs(command: &LogsCommand) -> Result<Exit, CliError> {
+pub fn logs(command: &LogsCommand, place: &Place) -> Result<Exit, CliError> {
     match command {
         LogsCommand::Analyze(args) => analyze(args),
+        LogsCommand::Sources(args) => wait_for(sources::sources(&place.client()?, args)),
     }
 }
 

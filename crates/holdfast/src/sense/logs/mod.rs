@@ -3,8 +3,6 @@
 //! Each source is bounded and goes on where it stopped (I18). What a source says is data: it never chooses a
 //! path, a program or whose it is (I17); who it is about is configured, or known by the sender's address.
 
-#![allow(dead_code, reason = "the sources are built upon it next")]
-
 mod child;
 mod decode;
 mod file;
@@ -17,11 +15,13 @@ mod means;
 mod otlp;
 mod place;
 mod senders;
+mod sources;
 mod syslog;
 #[cfg(test)]
 mod testing;
 mod tls;
 
 pub use decode::Format;
+pub use sources::Sources;
 
 use super::chain;
