@@ -130,6 +130,18 @@ impl Client {
         Ok(self.send(Method::GET, "/api/v1/events/stream", Bytes::new()).await?.into_body())
     }
 
+    /// The same of another place. What is refused is told as for [`Client::get`].
+    pub async fn live(&self, path: &str) -> Result<Incoming, ClientError> {
+        let response = self.send(Method::GET, path, Bytes::new()).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        match read(response).await {
+            Err(refused) => Err(refused),
+            Ok(_) => Err(ClientError::Strange("a refusal without a reason".into())),
+        }
+    }
+
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await

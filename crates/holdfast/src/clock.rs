@@ -62,6 +62,12 @@ impl Clock {
         micros(clock_gettime(ClockId::Realtime)).saturating_sub(uptime().saturating_add(self.base))
     }
 
+    /// A time as people read it, in microseconds since 1970: to show, never to decide (I20).
+    #[must_use]
+    pub fn wall(&self, at: Timestamp) -> i64 {
+        i64::try_from(at.as_micros()).unwrap_or(i64::MAX).saturating_add(self.wall_offset())
+    }
+
     /// Waits until then. After a suspended host wakes it is late by at most a second.
     pub async fn until(&self, moment: Timestamp) {
         loop {

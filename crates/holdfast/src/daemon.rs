@@ -12,7 +12,7 @@ use crate::drill::Keeper;
 use crate::events::Ring;
 use crate::journal::OpenError;
 use crate::lease::file::FileLeases;
-use crate::logbook::Inlet;
+use crate::logbook::Logbook;
 use crate::recorder::Recorder;
 use crate::reload::{Reloader, Reloads};
 use crate::sense::Watching;
@@ -53,9 +53,9 @@ pub enum DaemonError {
     /// The API cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The runtime cannot start.
+    /// The runtime, or a thread of the daemon, cannot start.
     #[error("cannot start")]
-    Runtime(#[source] std::io::Error),
+    Runtime(#[from] std::io::Error),
 }
 
 impl DaemonError {
@@ -101,8 +101,9 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let mut decider = begin(engine, clock, recorder, hands, &inbox, &config, folder.boot());
     decider.configure(policies(&config, driver.as_ref(), newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
-    let watching = Watching::start(&config, &driver, &inbox, &decider.desk.clock, &stop);
-    let sources = start_sources(&config, &driver, &decider.desk.clock, &stop);
+    let (book, inlet) = Logbook::open(&folder, &config, &decider.desk.clock, &inbox, &stop)?;
+    let watching = Watching::start(&config, &driver, (&inbox, &inlet), &decider.desk.clock, &stop);
+    let sources = Sources::start(&config, &driver, &inlet, book.places.clone(), &decider.desk.clock, &stop);
     let registry = sources.registry();
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
     let reloader =
@@ -110,12 +111,15 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let (reloads, reloading) = reloader.start(stop.clone());
     let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
     tokio::spawn(drills.run(stop.clone()));
+    tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
+    let (reloads_of_api, logs) = (reloads.clone(), book.for_readers());
     let api = Api {
         inbox: inbox.clone(),
         driver,
         config: in_force,
-        reloads: reloads.clone(),
+        reloads: reloads_of_api,
         keeper,
+        logs,
         sources: registry,
     };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
@@ -126,6 +130,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = tokio::time::timeout(Duration::from_secs(2), reloading).await; // ends all watching
     let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
+    let _ = tokio::time::timeout(Duration::from_secs(10), book.ended()).await; // writes what waits
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())
@@ -201,18 +206,6 @@ fn begin(
     let boot = boot.to_owned();
     decider.step(&Input::Started(Started { host: config.host.clone(), boot, wall_offset }));
     decider
-}
-
-/// The sources of logs. What they bring is not kept yet.
-fn start_sources(
-    config: &Config,
-    driver: &Arc<dyn Driver>,
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> Sources {
-    let (inlet, mut outlet) = Inlet::new();
-    tokio::spawn(async move { while outlet.next().await.is_some() {} });
-    Sources::start(config, driver, &inlet, Arc::new(|_, _| None), clock, stop)
 }
 
 /// Tells when the wall clock was moved, as by NTP, so that times are shown as people read them.

@@ -6,9 +6,11 @@
 mod clean;
 pub mod decode;
 mod header;
+mod pairs;
 mod pattern;
 mod record;
 mod rules;
+mod unusual;
 mod windows;
 
 pub use clean::{LONGEST_LINE, clean, clean_text, escape};
@@ -20,4 +22,5 @@ pub use record::{
     LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_PROGRAM, LONGEST_TEXT, MOST_FIELDS, Record, Severity,
 };
 pub use rules::{Fault, Kind, LOOKED_AT, Match, Rule, Rules};
+pub use unusual::{Sort, Statement, Unusual};
 pub use windows::{During, Habits, Judgement, MOST_IN_WINDOW, Model, Reason, Room, Watch, Window};

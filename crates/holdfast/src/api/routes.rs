@@ -46,12 +46,14 @@ pub struct Api {
     pub reloads: Reloads,
     /// Who is told what a drill puts in and takes back.
     pub keeper: mpsc::Sender<(VmName, drill::Told)>,
+    /// What was logged.
+    pub logs: super::logs::Logs,
     /// How the sources of logs are.
     pub sources: Registry,
 }
 
 impl Api {
-    fn config(&self) -> Arc<Config> {
+    pub(super) fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
     }
 }
@@ -86,7 +88,7 @@ pub struct Problems {
 }
 
 /// A refusal with its HTTP status.
-struct Refused(StatusCode, String, String, String);
+pub(super) struct Refused(pub(super) StatusCode, pub(super) String, pub(super) String, pub(super) String);
 
 /// A refusal of a configuration.
 struct RefusedConfig(Box<Refusal>);
@@ -125,6 +127,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/vms/{vm}/client", get(client))
         .route("/api/v1/vms/{vm}/drills/{fault}/{step}", post(inject))
         .route("/api/v1/vms/{vm}/{wish}", post(command))
+        .merge(super::logs::routes())
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .layer(axum::middleware::map_response(refuse_in_our_words))
         .with_state(api)

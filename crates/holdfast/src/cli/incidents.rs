@@ -55,7 +55,7 @@ pub async fn events(client: &Client, follow: bool, json: bool, lines: usize) -> 
         let frame = frame.map_err(crate::client::ClientError::Http)?;
         let Ok(bytes) = frame.into_data() else { continue };
         pending.extend_from_slice(&bytes);
-        for event in complete(&mut pending) {
+        for event in complete::<Event>(&mut pending) {
             if event.n > last {
                 print_event(&event, json)?;
             }
@@ -65,7 +65,7 @@ pub async fn events(client: &Client, follow: bool, json: bool, lines: usize) -> 
 }
 
 /// Takes the whole `data:` lines out of what has come so far.
-pub fn complete(pending: &mut Vec<u8>) -> Vec<Event> {
+pub fn complete<T: serde::de::DeserializeOwned>(pending: &mut Vec<u8>) -> Vec<T> {
     let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
     let whole: Vec<u8> = pending.drain(..=end).collect();
     let text = String::from_utf8_lossy(&whole);

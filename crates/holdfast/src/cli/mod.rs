@@ -119,11 +119,8 @@ enum Command {
         #[command(subcommand)]
         command: vm::VmCommand,
     },
-    /// Analyze any log: its patterns, and the lines known to be bad.
-    Logs {
-        #[command(subcommand)]
-        command: logs::LogsCommand,
-    },
+    /// Show what VMs and this host have logged, or analyze any log: its patterns, and the lines known to be bad.
+    Logs(Box<logs::LogsArgs>),
     /// Inject a real fault into a VM on purpose, and measure what happens.
     Drill {
         #[command(subcommand)]
@@ -270,7 +267,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         }
         Command::Doctor { json } => wait_for(doctor::doctor(&place, json)),
         Command::Metrics { command } => metrics::metrics(&command),
-        Command::Logs { command } => logs::logs(&command, &place),
+        Command::Logs(args) => logs::logs(&args, &place),
         Command::Replay(replay) => replay::replay(&replay, &place),
         Command::Simulate(simulate) => simulate::simulate(&simulate),
         Command::Run => {

@@ -36,12 +36,12 @@ impl Config {
     /// What `new` changes.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
-        let Self { host: _, state: _, socket: _, period, brake, user, sources, vms } = self;
+        let Self { host: _, state: _, socket: _, period, brake, user, logs, sources, vms } = self;
         let mut settings = Differences::default();
         settings.note("period", period != &new.period);
         settings.note("brake", brake != &new.brake);
+        settings.note("logs", logs != &new.logs || sources != &new.sources);
         settings.note("user", user != &new.user);
-        settings.note("logs", sources != &new.sources);
         let changed = vms.iter().filter_map(|(name, vm)| {
             let change = vm_change(name, vm, new.vms.get(name)?);
             (!change.at_once.is_empty() || !change.of_machine.is_empty()).then_some(change)

@@ -6,7 +6,7 @@ use super::problem::Problem;
 use super::rules::{Alone, Claims};
 use super::section::Section;
 use super::units::{bare, quote};
-use super::{Frame, settings, vm};
+use super::{Frame, LogsConfig, settings, vm};
 use crate::sense::logs::Format;
 use holdfast_core::subject::{AppName, VmName};
 use std::collections::BTreeMap;
@@ -82,7 +82,7 @@ pub enum LogFrom {
 }
 
 /// Reads `[logs]`.
-pub fn read(top: &Section<'_>, frame: &Frame<'_>) -> SourcesConfig {
+pub fn read(top: &Section<'_>, frame: &Frame<'_>) -> (LogsConfig, SourcesConfig) {
     let logs = top.section("logs", "[logs]".into(), settings::LOGS);
     let syslog = logs.section("syslog", "[logs.syslog]".into(), settings::SYSLOG);
     let otlp = logs.section("otlp", "[logs.otlp]".into(), settings::OTLP);
@@ -108,7 +108,7 @@ pub fn read(top: &Section<'_>, frame: &Frame<'_>) -> SourcesConfig {
         host,
     };
     apart(&found, &syslog, &otlp);
-    found
+    (LogsConfig { keep: logs.size("keep"), keep_for: logs.time("keep_for") }, found)
 }
 
 /// What keeps strangers from sending.

@@ -59,12 +59,23 @@ pub struct Config {
     pub period: Duration,
     /// When too many look failed (I11).
     pub brake: BrakePolicy,
+    /// How much of what VMs and host log is kept.
+    pub logs: LogsConfig,
     /// The user that QEMU runs as, where a VM names no other.
     pub user: Option<String>,
     /// Where logs come from that are no VM's own.
     pub sources: SourcesConfig,
     /// The VMs; at least one.
     pub vms: BTreeMap<VmName, VmConfig>,
+}
+
+/// What is done with logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogsConfig {
+    /// Bytes that are kept on disk.
+    pub keep: u64,
+    /// What is older leaves.
+    pub keep_for: Duration,
 }
 
 /// One VM.
@@ -314,7 +325,7 @@ fn understand(
     let host = vm::name(&top, "host").unwrap_or_else(|| here.host());
     let brake = brake(&top, &frame);
     let (state, socket) = places(&top, &frame, here);
-    let sources = logs::read(&top, &frame);
+    let (logs, sources) = logs::read(&top, &frame);
     let mut claims = rules::Claims::default();
     let vms = vms(&top, &frame, &mut claims);
     claims.check(&vms, problems, warnings);
@@ -324,6 +335,7 @@ fn understand(
         socket,
         period: frame.period,
         brake,
+        logs,
         user: frame.user,
         sources,
         vms,

@@ -42,6 +42,17 @@ pub struct Tally {
     pub untold: u64,
 }
 
+/// Who hears every whole line of a console, as it was written. It must not wait.
+pub struct Tap(pub Box<Hears>);
+
+type Hears = dyn FnMut(&[u8]) + Send;
+
+impl std::fmt::Debug for Tap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tap")
+    }
+}
+
 /// One console.
 #[derive(Debug)]
 pub struct Console {
@@ -50,6 +61,7 @@ pub struct Console {
     open: Option<Open>,
     lines: Lines,
     findings: Findings,
+    tap: Option<Tap>,
     uncounted: u32,
     counted_at: Option<Instant>,
     tally: Tally,
@@ -111,10 +123,17 @@ impl Console {
             open: None,
             lines: Lines::new(LONGEST_LINE),
             findings: Findings::new(),
+            tap: None,
             uncounted: 0,
             counted_at: None,
             tally: Tally::default(),
         }
+    }
+
+    /// The same, with somebody who hears every line.
+    pub fn heard_by(mut self, tap: Tap) -> Self {
+        self.tap = Some(tap);
+        self
     }
 
     /// What was read so far.
@@ -202,6 +221,9 @@ impl Console {
             self.lines.feed(piece, now, |line, _| {
                 self.tally.lines += 1;
                 self.uncounted = self.uncounted.saturating_add(1);
+                if let Some(Tap(tap)) = &mut self.tap {
+                    tap(line);
+                }
                 signs.extend(self.findings.find(line, now).map(ConsoleSign::Finding));
             });
         })?;

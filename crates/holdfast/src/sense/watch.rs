@@ -3,11 +3,12 @@
 //! A task that is late says nothing about its VM: silence is only ever a question of ours that was
 //! asked in time and not answered (I10).
 
-use super::console::{self, Begin, Console};
+use super::console::{self, Begin, Console, Tap};
 use super::network::{self, Way};
 use super::{host, lag, probe};
 use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
+use crate::logbook::{Entry, Inlet, SourceName};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_core::input::Input;
@@ -17,6 +18,7 @@ use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Timestamp;
 use holdfast_drivers::qemu::Network;
 use holdfast_drivers::{Driver, Glimpse, Question};
+use holdfast_logs::{Record, clean};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -52,6 +54,8 @@ struct Eye {
     period: Duration,
     /// The incarnation seen last; `None`: it does not run, so nobody asks.
     running: watch::Sender<Option<Incarnation>>,
+    /// Where its console is kept.
+    inlet: Inlet,
     /// An application failed its probe: the agent should look from inside at once.
     look_closer: Arc<Notify>,
     stop: CancellationToken,
@@ -61,6 +65,7 @@ struct Eye {
 pub struct Watching {
     driver: Arc<dyn Driver>,
     inbox: Inbox,
+    inlet: Inlet,
     clock: crate::clock::Clock,
     stop: CancellationToken,
     vms: BTreeMap<VmName, Watched>,
@@ -95,7 +100,7 @@ impl Watching {
     pub fn start(
         config: &Config,
         driver: &Arc<dyn Driver>,
-        inbox: &Inbox,
+        (inbox, inlet): (&Inbox, &Inlet),
         clock: &crate::clock::Clock,
         stop: &CancellationToken,
     ) -> Self {
@@ -103,10 +108,19 @@ impl Watching {
         let mut always = JoinSet::new();
         always.spawn(events(seen, Arc::clone(driver), stop.clone()));
         watch_ourselves(&mut always, config, inbox, clock);
-        let (driver, inbox) = (Arc::clone(driver), inbox.clone());
+        let (driver, inbox, inlet) = (Arc::clone(driver), inbox.clone(), inlet.clone());
         let (vms, host) = (BTreeMap::new(), (Vec::new(), JoinSet::new()));
-        let mut watching =
-            Self { driver, inbox, clock: *clock, stop: stop.clone(), vms, eyes, host, _always: always };
+        let mut watching = Self {
+            driver,
+            inbox,
+            inlet,
+            clock: *clock,
+            stop: stop.clone(),
+            vms,
+            eyes,
+            host,
+            _always: always,
+        };
         watching.configure(config);
         watching
     }
@@ -145,6 +159,7 @@ impl Watching {
             clock: self.clock,
             period,
             running: before.map_or_else(|| watch::channel(None).0, |eye| eye.running.clone()),
+            inlet: self.inlet.clone(),
             look_closer: Arc::new(Notify::new()),
             stop: self.stop.clone(),
         }
@@ -339,7 +354,8 @@ impl Eye {
             // What was written before we came has been seen, or is of long ago.
             let begin = if std::mem::replace(&mut known, true) { Begin::At(0) } else { Begin::End };
             let (signs, mut seen) = mpsc::channel(QUEUE);
-            let following = tokio::spawn(console::follow(Console::new(path, begin), signs));
+            let console = Console::new(path, begin).heard_by(self.tap(incarnation));
+            let following = tokio::spawn(console::follow(console, signs));
             loop {
                 tokio::select! {
                     changed = self.changed(&mut running) => {
@@ -356,6 +372,28 @@ impl Eye {
                 }
             }
         }
+    }
+
+    /// Takes each line of the console to the logbook. It never waits: what finds no room there is counted.
+    fn tap(&self, incarnation: Incarnation) -> Tap {
+        let (inlet, clock) = (self.inlet.clone(), self.clock);
+        let (subject, source) = (Subject::Guest(self.vm.clone()), SourceName::new("console"));
+        Tap(Box::new(move |line| {
+            let text = clean(line).trim_end().to_owned();
+            if text.is_empty() {
+                return;
+            }
+            let at = clock.now();
+            inlet.offer(Entry {
+                subject: subject.clone(),
+                incarnation: Some(incarnation),
+                source: source.clone(),
+                at,
+                received: clock.wall(at),
+                record: Record { text, ..Record::default() },
+                place: None,
+            });
+        }))
     }
 
     /// Waits for another incarnation; `false` when it is time to stop.

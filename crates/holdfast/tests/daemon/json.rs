@@ -112,6 +112,18 @@ fn what_the_daemon_tells_has_the_documented_keys_and_no_others() {
     for line in events.lines() {
         assert_eq!(keys(&serde_json::from_str(line).unwrap()), shape(&doc, "## `holdfast events --json`"));
     }
+    let console = daemon.vm("a")["console"].as_str().unwrap().to_owned();
+    daemon.until("a line is kept", |daemon| {
+        let mut file = std::fs::OpenOptions::new().append(true).open(&console).unwrap();
+        std::io::Write::write_all(&mut file, b"a line on the console\n").unwrap();
+        !out(&daemon.say(&["logs", "a", "--json"])).is_empty()
+    });
+    let first = |words: &[&str]| -> Value {
+        serde_json::from_str(out(&daemon.say(words)).lines().next().unwrap()).unwrap()
+    };
+    assert_eq!(keys(&first(&["logs", "a", "--json"])), shape(&doc, "## `holdfast logs VM --json`"));
+    let patterns = shape(&doc, "## `holdfast logs patterns VM --json`");
+    assert_eq!(keys(&first(&["logs", "patterns", "a", "--json"])), patterns);
     let replay = daemon.json(&["replay"]);
     assert_eq!(keys(&replay), shape(&doc, "| `replay --json` |"));
     assert_eq!(replay["different"], 0);

@@ -6,6 +6,7 @@ mod api;
 mod json;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod logs;
 mod many;
 mod quiet;
 mod reload;

@@ -96,6 +96,16 @@ impl Miner {
         }
     }
 
+    /// How much it may keep from now on. What is too much leaves when the next new pattern comes.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// Numbers up to this one were given, and are not given again, whatever became of their patterns.
+    pub fn reserve(&mut self, id: PatternId) {
+        self.next = self.next.max(id.0.saturating_add(1));
+    }
+
     /// The pattern of a line, which is meant to be clean ([`crate::clean`]). Takes time proportional to the
     /// length of the line, and for a line of a new shape also to its number of words.
     pub fn add(&mut self, line: &str) -> PatternId {

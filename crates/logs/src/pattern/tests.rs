@@ -357,3 +357,26 @@ proptest! {
         prop_assert!(miner.view().groups().len() <= 9);
     }
 }
+
+#[test]
+fn a_reserved_number_is_not_given_and_a_lower_limit_is_kept_to() {
+    let mut miner = Miner::default();
+    miner.add("the first of all lines");
+    miner.reserve(PatternId(40));
+    assert_eq!(miner.add("another line with other words altogether"), PatternId(41));
+    for n in 0..2_000 {
+        let words = format!(
+            "word{} stands here with nothing{} beside it at all",
+            "x".repeat(n % 90),
+            "y".repeat(n / 90)
+        );
+        miner.add(&words.replace(|c: char| c.is_ascii_digit(), ""));
+    }
+    miner.set_limit(Limit { patterns: 10, bytes: 1 << 20 });
+    let mut last = PatternId(0);
+    for n in 0..20 {
+        last = miner.add(&format!("{} is new to everybody around", "z".repeat(n + 2)));
+    }
+    assert!(miner.view().find(last).is_some());
+    assert!(miner.view().groups().len() < 2_000);
+}

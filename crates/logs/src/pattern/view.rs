@@ -44,6 +44,12 @@ impl View {
         &self.groups
     }
 
+    /// All patterns that became this one, itself among them, also those that the miner made one before.
+    pub fn members(&self, id: PatternId) -> impl Iterator<Item = PatternId> {
+        let others = self.of.iter().filter(move |(_, into)| **into == id).map(|(member, _)| *member);
+        std::iter::once(id).chain(others.filter(move |member| *member != id))
+    }
+
     /// What became of a pattern; none if it left for want of room.
     #[must_use]
     pub fn find(&self, id: PatternId) -> Option<&Group> {

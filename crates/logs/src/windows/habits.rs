@@ -3,13 +3,14 @@
 use super::model::Model;
 use super::steps::Steps;
 use super::window::{Counts, Window};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Weights are brought down before a number could run over.
 const HEAVIEST: f64 = 1e9;
 
 /// How much may be remembered. At the limit a quarter leaves, the lightest first, among equals the oldest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Room {
     /// Different count vectors.
     pub vectors: usize,
@@ -26,16 +27,17 @@ impl Default for Room {
 }
 
 /// A vector that was seen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Seen {
     weight: f64,
     last: u64,
 }
 
 /// What was usual so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Habits {
     room: Room,
+    #[serde(with = "crate::pairs")]
     vectors: BTreeMap<Counts, Seen>,
     counts: usize,
     steps: Steps,

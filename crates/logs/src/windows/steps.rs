@@ -1,6 +1,7 @@
 //! Which pattern came right after which, and whether all such steps are known by now.
 
 use super::window::{Step, Window};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Steps that are remembered.
@@ -10,8 +11,9 @@ const MOST: usize = 65_536;
 const SETTLED: u64 = 1_000;
 
 /// In how many windows each step was.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Steps {
+    #[serde(with = "crate::pairs")]
     seen: BTreeMap<Step, u64>,
     /// Windows with an order.
     windows: u64,

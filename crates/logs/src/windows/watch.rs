@@ -4,6 +4,7 @@ use super::habits::{Habits, Room};
 use super::judgement::Judgement;
 use super::model::Model;
 use super::window::Window;
+use serde::{Deserialize, Serialize};
 
 /// Windows before anything is said.
 const FIRST: u64 = 32;
@@ -28,9 +29,11 @@ pub enum During {
 
 /// The habits of one source, and what they say of each window. A new habit is one
 /// after three windows, or up to 30 where windows break off.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Watch {
     habits: Habits,
+    /// Made again of the habits where it was not kept.
+    #[serde(skip)]
     model: Option<Model>,
     /// Windows that were learned when the model was made.
     made_at: u64,
@@ -38,14 +41,23 @@ pub struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { habits: Habits::new(ROOM, Some(HALF_LIFE)), model: None, made_at: 0 }
+        Self::with_room(ROOM)
     }
 }
 
 impl Watch {
+    /// One that knows nothing yet, and may remember so much.
+    #[must_use]
+    pub fn with_room(room: Room) -> Self {
+        Self { habits: Habits::new(room, Some(HALF_LIFE)), model: None, made_at: 0 }
+    }
+
     /// Judges the window by those before it, and learns it unless it belongs to an incident. Of the first windows
     /// nothing is said.
     pub fn window(&mut self, window: &Window, during: During) -> Option<Judgement> {
+        if self.model.is_none() && self.habits.windows() >= FIRST {
+            self.model = self.habits.model();
+        }
         let judgement = self.model.as_ref().map(|model| model.judge(window));
         match during {
             During::Incident => {}

@@ -6,6 +6,7 @@ mod lines;
 mod scores;
 mod show;
 mod sources;
+mod stored;
 mod table;
 
 use super::{CliError, Exit, Place, wait_for};
@@ -30,6 +31,20 @@ pub enum LogsCommand {
     Analyze(AnalyzeArgs),
     /// Show where logs come from, and how each source is.
     Sources(sources::SourcesArgs),
+    /// Show what a VM or this host has logged: the same as `holdfast logs VM`, also for a VM named like a command.
+    Show(stored::ShowArgs),
+    /// Show the kinds of lines that a VM or this host has logged, with how often and when.
+    Patterns(stored::PatternsArgs),
+}
+
+/// One of the commands, or whose logs to show.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LogsArgs {
+    #[command(subcommand)]
+    command: Option<LogsCommand>,
+    #[command(flatten)]
+    show: stored::ShowArgs,
 }
 
 /// Which logs, and how they are shown.
@@ -95,10 +110,13 @@ impl Sources {
 }
 
 /// Carries out one of them.
-pub fn logs(command: &LogsCommand, place: &Place) -> Result<Exit, CliError> {
-    match command {
-        LogsCommand::Analyze(args) => analyze(args),
-        LogsCommand::Sources(args) => wait_for(sources::sources(&place.client()?, args)),
+pub fn logs(args: &LogsArgs, place: &Place) -> Result<Exit, CliError> {
+    match &args.command {
+        Some(LogsCommand::Analyze(args)) => analyze(args),
+        Some(LogsCommand::Sources(args)) => wait_for(sources::sources(&place.client()?, args)),
+        Some(LogsCommand::Show(args)) => wait_for(stored::show(&place.client()?, args)),
+        Some(LogsCommand::Patterns(args)) => wait_for(stored::patterns(&place.client()?, args)),
+        None => wait_for(stored::show(&place.client()?, &args.show)),
     }
 }
 

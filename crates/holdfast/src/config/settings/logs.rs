@@ -1,10 +1,22 @@
 //! Settings of logs: where they come from, and where VMs may send theirs.
 
-use super::{Kind, Setting, set};
+use super::{DAY, Kind, Setting, secs, set};
 use crate::sense::logs::Format;
 
 /// `[logs]`.
 pub const LOGS: &[Setting] = &[
+    set(
+        "keep",
+        Kind::Size { least: 8 << 20, most: 1 << 40 },
+        "\"256MiB\"",
+        "compressed logs that are kept on disk; the oldest leave first, each VM keeps its fair share",
+    ),
+    set(
+        "keep_for",
+        Kind::Time { least: secs(3_600), most: secs(3_650 * DAY) },
+        "\"14d\"",
+        "what is older leaves, also while there is room",
+    ),
     set("host_kernel", Kind::Flag, "true", "read what this host's kernel says"),
     set("host_journal", Kind::Flag, "false", "read this host's whole systemd journal"),
     set("syslog", Kind::Table("[logs.syslog]"), "", "where syslog is received"),

@@ -102,7 +102,7 @@ enum Ended {
 /// Reads until it is time to stop.
 pub async fn follow(log: ProgramLog, means: Means) {
     let feed = means.feed(log.subject.clone(), &log.name);
-    let mut place = (means.places)(&feed.subject, &feed.source);
+    let mut place = means.place(&feed);
     let reading = async {
         let mut wait = AGAIN.0;
         loop {

@@ -136,7 +136,7 @@ impl Files {
             return;
         }
         let feed = self.feed(&path);
-        let place = (self.means.places)(&feed.subject, &feed.source).and_then(|place| place.parse().ok());
+        let place = self.means.place(&feed).and_then(|place| place.parse().ok());
         let known = self.known.iter().find(|(other, _)| Some(*other) == id);
         let begin = match (place, known) {
             (_, Some((_, offset))) => Begin::Behind(*offset),

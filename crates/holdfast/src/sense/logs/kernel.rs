@@ -19,7 +19,7 @@ pub async fn follow(host: HostName, means: Means) {
     let feed = means.feed(Subject::Host(host), "kernel");
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let boot = boot.trim();
-    let place = (means.places)(&feed.subject, &feed.source);
+    let place = means.place(&feed);
     let mut behind =
         place.and_then(|place| place.strip_prefix("kernel ")?.strip_prefix(boot)?.trim().parse().ok());
     let reading = async {

@@ -7,11 +7,13 @@ use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::Subject;
 use holdfast_drivers::Driver;
 use holdfast_logs::Record;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Tells where a source goes on after a restart: what it gave with the last record that was kept.
+/// Tells where a source goes on after a restart of the daemon: what it gave with the last record that was kept.
 pub type Places = Arc<dyn Fn(&Subject, &SourceName) -> Option<String> + Send + Sync>;
 
 /// What every source is given.
@@ -19,8 +21,10 @@ pub type Places = Arc<dyn Fn(&Subject, &SourceName) -> Option<String> + Send + S
 pub struct Means {
     /// Where records are brought.
     pub inlet: Inlet,
-    /// Where sources go on.
+    /// Where sources went on when the daemon started.
     pub places: Places,
+    /// Where they have come to since.
+    pub trails: Trails,
     /// How sources are.
     pub registry: Registry,
     /// The time.
@@ -37,12 +41,44 @@ impl Means {
     pub fn feed(&self, subject: Subject, source: &str) -> Feed {
         let source = SourceName::new(source);
         let gauge = self.registry.gauge(&subject, &source);
-        Feed { subject, source, gauge, inlet: self.inlet.clone(), clock: self.clock }
+        let trail = self.trails.of(&subject, &source);
+        Feed { subject, source, gauge, trail, inlet: self.inlet.clone(), clock: self.clock }
+    }
+
+    /// Where a source goes on: behind the last record that it brought, in this life or the one before.
+    #[must_use]
+    pub fn place(&self, feed: &Feed) -> Option<String> {
+        let since = feed.trail.borrow().as_deref().map(ToOwned::to_owned);
+        since.or_else(|| (self.places)(&feed.subject, &feed.source))
     }
 
     /// Waits; `false` when it is time to stop.
     pub async fn wait(&self, time: Duration) -> bool {
         self.stop.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
+    }
+}
+
+/// The last place of one source.
+type Trail = watch::Sender<Option<Arc<str>>>;
+/// Sources that are remembered; one more begins anew when it is configured anew.
+const MOST_TRAILS: usize = 8_192;
+
+/// Where sources have come to, so that one that is configured anew goes on there.
+#[derive(Clone, Default)]
+pub struct Trails(watch::Sender<BTreeMap<(Subject, SourceName), Trail>>);
+
+impl Trails {
+    fn of(&self, subject: &Subject, source: &SourceName) -> Trail {
+        let mut found = watch::channel(None).0;
+        self.0.send_modify(|all| {
+            let key = (subject.clone(), source.clone());
+            if let Some(trail) = all.get(&key) {
+                found = trail.clone();
+            } else if all.len() < MOST_TRAILS {
+                all.insert(key, found.clone());
+            }
+        });
+        found
     }
 }
 
@@ -55,6 +91,7 @@ pub struct Feed {
     pub source: SourceName,
     /// How it is.
     pub gauge: Gauge,
+    trail: Trail,
     inlet: Inlet,
     clock: Clock,
 }
@@ -70,9 +107,12 @@ impl Feed {
     /// Brings a record, and waits for room. `false` when nobody takes records any more.
     pub async fn bring(&self, said: Said, place: Option<String>) -> bool {
         let (entry, bytes) = self.entry(said, place);
-        let received = entry.received;
+        let (received, place) = (entry.received, entry.place.clone());
         let taken = self.inlet.bring(entry).await;
         if taken {
+            if place.is_some() {
+                self.trail.send_replace(place);
+            }
             self.gauge.took(bytes, received);
         }
         taken

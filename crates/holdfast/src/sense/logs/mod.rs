@@ -22,6 +22,7 @@ mod testing;
 mod tls;
 
 pub use decode::Format;
+pub use means::Places;
 pub use sources::Sources;
 
 use super::chain;

@@ -6,7 +6,7 @@
 
 use super::means::{Feed, Means, Said};
 use holdfast_core::lease::Incarnation;
-use holdfast_core::subject::{Subject, VmName};
+use holdfast_core::subject::Subject;
 use holdfast_drivers::Driver;
 use holdfast_logs::Record;
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ impl Sender {
     }
 
     fn incarnation(&self) -> Option<Incarnation> {
-        let vm = vm(&self.feed.subject)?;
+        let vm = self.feed.subject.vm()?;
         let mut believed = self.believed.lock().unwrap_or_else(PoisonError::into_inner);
         match *believed {
             Some((at, incarnation)) if at.elapsed() < BELIEVED => incarnation,
@@ -106,13 +106,6 @@ impl Allowance {
         self.messages -= 1.0;
         self.bytes -= bytes;
         true
-    }
-}
-
-fn vm(subject: &Subject) -> Option<&VmName> {
-    match subject {
-        Subject::Vm(vm) | Subject::Guest(vm) | Subject::App(vm, _) => Some(vm),
-        Subject::Host(_) => None,
     }
 }
 

@@ -5,7 +5,7 @@ use super::child::{self, ProgramLog};
 use super::file::{self, FileLog};
 use super::guest::{self, GuestLog};
 use super::health::Registry;
-use super::means::{Means, Places};
+use super::means::{Means, Places, Trails};
 use super::otlp::{self, Speech};
 use super::senders::Senders;
 use super::syslog::{self, Listen};
@@ -69,6 +69,7 @@ impl Sources {
         let means = Means {
             inlet: inlet.clone(),
             places,
+            trails: Trails::default(),
             registry: Registry::default(),
             clock: *clock,
             driver: Arc::clone(driver),

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::health::{Reading, Registry};
-use super::means::{Means, Places};
+use super::means::{Means, Places, Trails};
 use crate::clock::Clock;
 use crate::disk::faulty::FaultyDisk;
 use crate::logbook::{Entry, Inlet, Outlet};
@@ -46,7 +46,8 @@ impl Lab {
         let kept: Places =
             Arc::new(move |subject, source| known.get(&(subject.clone(), source.to_string())).cloned());
         let stop = CancellationToken::new();
-        let means = Means { inlet, places: kept, registry: Registry::default(), clock, driver, stop };
+        let (registry, trails) = (Registry::default(), Trails::default());
+        let means = Means { inlet, places: kept, trails, registry, clock, driver, stop };
         Self { means, outlet, places }
     }
 

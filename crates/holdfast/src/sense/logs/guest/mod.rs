@@ -116,7 +116,7 @@ async fn bring(feed: &Feed, piece: &Piece, records: Vec<(Record, String)>) -> bo
 /// Reads until it is time to stop.
 pub async fn follow(log: GuestLog, means: Means) {
     let guest = Guest { vm: log.vm.clone(), means: means.clone() };
-    let place = |feed: &Feed| (means.places)(&feed.subject, &feed.source);
+    let place = |feed: &Feed| means.place(feed);
     let reading = async {
         match log.what {
             What::Journal => {
@@ -167,7 +167,7 @@ async fn files(pattern: &str, format: Format, subject: &Subject, guest: &Guest) 
             for path in paths.into_iter().take(MOST_FILES) {
                 known.entry(path).or_insert_with_key(|path| {
                     let feed = guest.means.feed(subject.clone(), &format!("guest file {path}"));
-                    let place = (guest.means.places)(&feed.subject, &feed.source);
+                    let place = guest.means.place(&feed);
                     let file = file::GuestFile::new(path.clone(), format, place, first);
                     (feed, file)
                 });

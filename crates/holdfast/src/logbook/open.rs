@@ -1,0 +1,123 @@
+//! The logbook of a daemon: opened, fed with what the engine knows, and closed.
+
+use super::inlet::{Inlet, SourceName};
+use super::intake::{Asks, Circumstances, Finding, Intake, Told};
+use super::store::{Owner, Room, Shelf, Store};
+use crate::api::logs::Logs;
+use crate::clock::Clock;
+use crate::config::{Config, LogsConfig};
+use crate::decide::{Desk, Inbox};
+use crate::sense::logs::Places;
+use crate::state::StateFolder;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How often it is asked which incidents are open and which VMs run.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The logbook at work.
+pub struct Logbook {
+    /// Where it is asked.
+    pub asks: Asks,
+    /// Where sources go on, as of the start.
+    pub places: Places,
+    shelf: Shelf,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl From<LogsConfig> for Room {
+    fn from(config: LogsConfig) -> Self {
+        Self { keep: config.keep, keep_for: config.keep_for }
+    }
+}
+
+impl Logbook {
+    /// Opens it, and starts to take records in. What is wrong with the file is told, and stops nothing (I7).
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn open(
+        folder: &StateFolder,
+        config: &Config,
+        clock: &Clock,
+        inbox: &Inbox,
+        stop: &CancellationToken,
+    ) -> std::io::Result<(Self, Inlet)> {
+        let (inlet, outlet) = Inlet::new();
+        let store = Store::open(folder.path(), config.logs.into());
+        let shelf = store.shelf();
+        let places = places(&store);
+        let (circumstances, seen) = watch::channel(Circumstances::default());
+        tokio::spawn(look(inbox.clone(), circumstances, stop.clone()));
+        let intake = Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell) };
+        let (asks, thread) = intake.start(stop.clone())?;
+        Ok((Self { asks, places, shelf, thread }, inlet))
+    }
+
+    /// For those who read.
+    pub fn for_readers(&self) -> Logs {
+        Logs::new(self.shelf.clone(), self.asks.clone())
+    }
+
+    /// Waits until everything is written, once it was told to stop.
+    pub async fn ended(self) {
+        let _ = tokio::task::spawn_blocking(|| self.thread.join()).await;
+    }
+}
+
+/// Where sources go on: behind their last records that were kept.
+fn places(store: &Store) -> Places {
+    let kept = store.places().into_iter().map(|(owner, source, place)| ((owner, source), place));
+    let kept: BTreeMap<(Owner, SourceName), Arc<str>> = kept.collect();
+    Arc::new(move |subject, source| {
+        kept.get(&(Owner::of(subject), source.clone())).map(|place| (**place).to_owned())
+    })
+}
+
+impl Asks {
+    /// Follows the configuration: how much is kept.
+    pub async fn follow(self, mut config: watch::Receiver<Arc<Config>>, stop: CancellationToken) {
+        while let Some(Ok(())) = stop.run_until_cancelled(config.changed()).await {
+            let room = config.borrow_and_update().logs.into();
+            self.set_room(room).await;
+        }
+    }
+}
+
+/// Tells what was found, so far only to who reads the daemon's own log closely; it is kept in any case.
+fn tell(finding: Finding) {
+    let Finding { subject, source, number, told, .. } = finding;
+    match told {
+        Told::Known { rule, .. } => debug!(%subject, %source, number, rule = rule.name, "a known line"),
+        Told::New { statement, .. }
+        | Told::Burst(statement)
+        | Told::Rate(statement)
+        | Told::Silence(statement)
+        | Told::Window(statement) => {
+            debug!(%subject, %source, number, says = statement.says, decibans = statement.decibans, "an unusual log");
+        }
+    }
+}
+
+/// Keeps asking which incidents are open, and which VMs run.
+async fn look(inbox: Inbox, circumstances: watch::Sender<Circumstances>, stop: CancellationToken) {
+    let mut ticker = tokio::time::interval(LOOK_EVERY);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticker.tick()).await.is_some() {
+        let Ok(now) = inbox.look(seen).await else { return };
+        circumstances.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+    }
+}
+
+fn seen(desk: &Desk) -> Circumstances {
+    let open = desk.engine.incidents().filter(|incident| !incident.is_closed());
+    let stopped = desk.engine.vms().filter(|(_, vm)| vm.current_incarnation().is_none());
+    Circumstances {
+        troubled: open.map(|incident| Owner::of(&incident.subject)).collect(),
+        off: stopped.map(|(name, _)| name.clone()).collect(),
+    }
+}

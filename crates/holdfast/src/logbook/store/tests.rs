@@ -1,0 +1,331 @@
+//! Kept, found again, bounded, and unharmed by what disks do.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+fn secs(secs: u64) -> Timestamp {
+    Timestamp::from_secs(secs)
+}
+
+fn stored(vm: &str, at: u64, text: &str) -> Stored {
+    Stored {
+        number: 0,
+        subject: Subject::Guest(vm.parse().unwrap()),
+        incarnation: Some(Incarnation(3)),
+        source: SourceName::new("console"),
+        at: secs(at),
+        received: i64::try_from(at).unwrap() * 1_000_000,
+        severity: None,
+        pattern: 1,
+        rule: None,
+        record: Record { text: text.to_owned(), ..Record::default() },
+    }
+}
+
+fn owner(vm: &str) -> Owner {
+    Owner::Vm(vm.parse().unwrap())
+}
+
+fn find(store: &Store, query: &Query) -> Vec<String> {
+    let found = store.shelf().search(query, &AtomicBool::new(false)).unwrap();
+    found.records.into_iter().map(|stored| stored.record.text).collect()
+}
+
+fn newest(store: &Store, vm: &str, limit: usize) -> Vec<String> {
+    find(store, &Query::newest(owner(vm), limit))
+}
+
+/// Says so many lines of so many bytes, a flush each second.
+fn say(store: &mut Store, vm: &str, from: u64, lines: u64, bytes: usize) {
+    for at in from..from + lines {
+        // Digits of a small generator: nothing that compresses well.
+        let mut state = at.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let noise = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b'!' + (state % 90) as u8)
+        });
+        store.put(stored(vm, at, &noise.take(bytes).collect::<String>()), None);
+        store.flush(secs(at));
+    }
+}
+
+#[test]
+fn what_was_kept_is_found_by_time_severity_pattern_source_and_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    for at in 0..500 {
+        let severity = (at % 100 == 7).then_some(Severity::Error);
+        let source = SourceName::new(if at % 2 == 0 { "console" } else { "file /var/log/x" });
+        let line = Stored { severity, source, pattern: 1 + at % 3, ..stored("a", at, &format!("line {at}")) };
+        store.put(line, None);
+        store.put(stored("b", at, "of another"), None);
+        if at % 10 == 0 {
+            store.flush(secs(at));
+        }
+    }
+    store.flush(secs(500));
+    let all = Query::newest(owner("a"), 1_000);
+    assert_eq!(find(&store, &all).len(), 500);
+    assert_eq!(newest(&store, "a", 3), ["line 497", "line 498", "line 499"]);
+    let late = Query { since: Some(498_000_000), ..all.clone() };
+    assert_eq!(find(&store, &late), ["line 498", "line 499"]);
+    let early = Query { until: Some(1_000_000), ..all.clone() };
+    assert_eq!(find(&store, &early), ["line 0", "line 1"]);
+    let bad = Query { severity: Some(Severity::Warning), limit: 2, ..all.clone() };
+    assert_eq!(find(&store, &bad), ["line 307", "line 407"]);
+    let pattern = Query { patterns: Some(BTreeSet::from([3])), limit: 1, ..all.clone() };
+    assert_eq!(find(&store, &pattern), ["line 497"]);
+    assert_eq!(find(&store, &Query { patterns: Some(BTreeSet::from([9])), ..all.clone() }).len(), 0);
+    assert_eq!(find(&store, &Query { source: Some("file".into()), ..all.clone() }).len(), 250);
+    let words = Query { grep: regex::Regex::new("ne 4[89]$").ok(), ..all.clone() };
+    assert_eq!(find(&store, &words), ["line 48", "line 49"]);
+    assert_eq!(newest(&store, "nobody", 3), [""; 0]);
+    let gone = store.shelf().search(&all, &AtomicBool::new(true)).unwrap();
+    assert_eq!((gone.ended, gone.records.len()), (Ended::BrokenOff, 0));
+}
+
+#[test]
+fn who_follows_sees_each_line_once_whatever_becomes_of_its_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    let (mut after, mut seen) = (0, 0);
+    for at in 0..2_000 {
+        say(&mut store, "a", at, 1, 40);
+        if at % 7 == 0 {
+            let query = Query { after: Some(after), ..Query::newest(owner("a"), 5) };
+            let found = store.shelf().search(&query, &AtomicBool::new(false)).unwrap();
+            assert!(found.records.iter().all(|stored| stored.number > after));
+            seen += found.records.len();
+            after = found.through;
+        }
+    }
+    loop {
+        let query = Query { after: Some(after), ..Query::newest(owner("a"), 5) };
+        let found = store.shelf().search(&query, &AtomicBool::new(false)).unwrap();
+        seen += found.records.len();
+        after = found.through;
+        if found.ended == Ended::Whole {
+            break;
+        }
+    }
+    assert_eq!(seen, 2_000);
+    let blocks: i64 =
+        store.db.as_ref().unwrap().query_row("SELECT COUNT(*) FROM block", [], |row| row.get(0)).unwrap();
+    assert!(blocks < 50, "small blocks become one: {blocks}");
+}
+
+#[test]
+fn the_lines_around_one_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    let numbers: Vec<u64> =
+        (0..100).map(|at| store.put(stored("a", at, &format!("line {at}")), None)).collect();
+    store.flush(secs(100));
+    let shelf = store.shelf();
+    let around = |before, after| -> Vec<String> {
+        let found = shelf.around(&owner("a"), numbers[50], before, after).unwrap();
+        found.into_iter().map(|stored| stored.record.text).collect()
+    };
+    assert_eq!(around(2, 1), ["line 48", "line 49", "line 50", "line 51"]);
+    assert_eq!(around(0, 0), ["line 50"]);
+}
+
+#[test]
+fn what_was_written_outlives_the_daemon_with_the_places_of_its_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    store.put(stored("a", 1, "kept"), Some("byte 17".into()));
+    store.note(Noted {
+        number: 1,
+        subject: Subject::Guest("a".parse().unwrap()),
+        source: SourceName::new("console"),
+        at: secs(1),
+        received: 5,
+        sort: "known".into(),
+        name: "kernel-panic".into(),
+        severity: Some(Severity::Critical),
+        decibans: 0.0,
+        text: "Kernel panic".into(),
+    });
+    store.flush(secs(1));
+    store.put(stored("a", 2, "lost with it"), Some("byte 99".into()));
+    drop(store); // as kill -9 does: nothing is written at the end
+    let mut store = Store::open(folder.path(), Room::default());
+    assert_eq!(newest(&store, "a", 9), ["kept"]);
+    let places = store.places();
+    assert_eq!(
+        places,
+        [(owner("a"), SourceName::new("console"), "byte 17".into())],
+        "where what was written ends"
+    );
+    assert_eq!(store.put(stored("a", 3, "more"), None), 2, "numbers rise over restarts");
+    let noted = store.shelf().noted(&owner("a"), 9).unwrap();
+    assert_eq!((noted[0].name.as_str(), noted[0].severity), ("kernel-panic", Some(Severity::Critical)));
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(folder.path().join(FILE)).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_vm_that_floods_drives_out_only_its_own_i18() {
+    let folder = tempfile::tempdir().unwrap();
+    let room = Room { keep: 1 << 20, ..Room::default() };
+    let mut store = Store::open(folder.path(), room);
+    say(&mut store, "calm", 0, 100, 1_000);
+    for at in 100..1_100 {
+        for _ in 0..4 {
+            say(&mut store, "loud", at, 1, 2_000);
+        }
+    }
+    assert_eq!(newest(&store, "calm", 1_000).len(), 100, "older than all of the other, and still there");
+    let kept: u64 = store.owners.values().map(|owner| owner.size).sum();
+    assert!(kept <= room.keep, "{kept}");
+    assert!(store.counts().left.load(Ordering::Relaxed) > 1_000);
+    let bytes: i64 =
+        store.db.as_ref().unwrap().query_row("SELECT SUM(size) FROM block", [], |row| row.get(0)).unwrap();
+    assert_eq!(bytes.cast_unsigned(), kept);
+    let file = std::fs::metadata(folder.path().join(FILE)).unwrap().len();
+    assert!(file < 2 * room.keep, "{file}");
+}
+
+#[test]
+fn what_is_too_old_leaves_by_the_clock_that_only_goes_forward_i20() {
+    let folder = tempfile::tempdir().unwrap();
+    let room = Room { keep_for: Duration::from_secs(3_600), ..Room::default() };
+    let mut store = Store::open(folder.path(), room);
+    say(&mut store, "a", 10, 10, 70_000);
+    say(&mut store, "a", 5_000, 10, 70_000);
+    store.flush(secs(5_100));
+    assert_eq!(newest(&store, "a", 100).len(), 10);
+    let far =
+        Stored { received: i64::MAX / 2, ..stored("a", 5_101, "the wall clock is a thousand years ahead") };
+    store.put(far, None);
+    store.flush(secs(5_300));
+    assert_eq!(newest(&store, "a", 100).len(), 11);
+}
+
+#[test]
+fn a_full_disk_is_waited_out_and_counted_i7() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    say(&mut store, "a", 0, 10, 1_000);
+    let pages = |store: &Store, most: i64| {
+        store.db.as_ref().unwrap().pragma_update(None, "max_page_count", most).unwrap();
+    };
+    pages(&store, 1); // as small as it is
+    say(&mut store, "a", 10, 4_000, 4_000);
+    assert!(store.waiting() <= 4 << 20, "{}", store.waiting());
+    let unkept = store.counts().unkept.load(Ordering::Relaxed);
+    assert!(unkept > 2_000, "{unkept}");
+    assert!(store.told.is_some(), "a person is told");
+    pages(&store, 1 << 30);
+    store.flush(secs(20_000));
+    assert_eq!(store.waiting(), 0);
+    let last = find(&store, &Query::newest(owner("a"), 2_000)).len() as u64;
+    assert_eq!(last, store.counts().kept.load(Ordering::Relaxed).min(2_000));
+}
+
+#[test]
+fn a_damaged_block_is_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    say(&mut store, "a", 0, 5, 70_000);
+    let spoil = "UPDATE block SET content = CAST(zeroblob(40) || content AS BLOB) WHERE first = 2";
+    store.db.as_ref().unwrap().execute(spoil, []).unwrap();
+    store.db.as_ref().unwrap().execute("UPDATE block SET crc = crc + 1 WHERE first = 4", []).unwrap();
+    let found = store.shelf().search(&Query::newest(owner("a"), 9), &AtomicBool::new(false)).unwrap();
+    assert_eq!((found.records.len(), found.damaged), (3, 2));
+    store.put(stored("a", 9, "and it goes on"), None);
+    store.flush(secs(9));
+    assert_eq!(newest(&store, "a", 1), ["and it goes on"]);
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_at_the_start_or_later_i7_i22() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE);
+    std::fs::write(&path, "this is not a database, whatever it says it is".repeat(100)).unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    say(&mut store, "a", 0, 3, 10);
+    assert_eq!(newest(&store, "a", 9).len(), 3);
+    assert!(names(folder.path()).contains("logs.sqlite.damaged-1"));
+    // Later: the disk loses all of it but the start, while it is open.
+    let size = std::fs::metadata(&path).unwrap().len();
+    store
+        .db
+        .as_ref()
+        .unwrap()
+        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA cache_size = 0")
+        .unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(
+        &file,
+        &vec![0xa5; usize::try_from(size).unwrap().max(40_960) - 4_096],
+        4_096,
+    )
+    .unwrap();
+    for at in 10..200 {
+        say(&mut store, "a", at, 1, 3_000);
+    }
+    assert!(names(folder.path()).contains("logs.sqlite.damaged-2"));
+    assert!(!newest(&store, "a", 9).is_empty(), "and it goes on in a new one");
+}
+
+#[test]
+fn a_newer_file_is_left_alone_and_what_is_no_file_refused_i22() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Store::open(folder.path(), Room::default()));
+    let path = folder.path().join(FILE);
+    let db = Connection::open(&path).unwrap();
+    db.pragma_update(None, "user_version", 2).unwrap();
+    db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(db);
+    let before = std::fs::read(&path).unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    assert!(!store.is_open());
+    say(&mut store, "a", 0, 3_000, 5_000);
+    assert!(store.waiting() <= 4 << 20);
+    drop(store);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir(other.path().join(FILE)).unwrap();
+    assert!(!Store::open(other.path(), Room::default()).is_open());
+    let link = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", link.path().join(FILE)).unwrap();
+    assert!(!Store::open(link.path(), Room::default()).is_open());
+}
+
+#[test]
+fn what_was_learned_comes_back_and_a_damaged_lesson_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    store.keep_mind(&owner("a"), &vec![1, 2, 3], secs(1));
+    store.keep_mind(&owner("a"), &vec![4, 5], secs(2));
+    assert_eq!(store.mind::<Vec<u32>>(&owner("a")), Some(vec![4, 5]));
+    assert_eq!(store.mind::<Vec<u32>>(&owner("b")), None);
+    assert_eq!(store.mind::<String>(&owner("a")), None, "of another form");
+    store.db.as_ref().unwrap().execute("UPDATE mind SET crc = 0", []).unwrap();
+    assert_eq!(store.mind::<Vec<u32>>(&owner("a")), None);
+    assert_eq!(store.counts().damaged.load(Ordering::Relaxed), 1);
+    store.set_room(Room { keep: 4 * 60, ..Room::default() });
+    for at in 0..20 {
+        store.keep_mind(&owner(&format!("v{at}")), &vec![at; 9], secs(at));
+    }
+    let kept = (0..20).filter(|at| store.mind::<Vec<u64>>(&owner(&format!("v{at}"))).is_some()).count();
+    assert!((1..10).contains(&kept), "{kept}");
+    assert!(store.mind::<Vec<u64>>(&owner("v19")).is_some(), "the newest stays");
+}
