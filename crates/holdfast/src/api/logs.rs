@@ -5,7 +5,7 @@
 
 use super::routes::{Api, Refused};
 use super::shape::V;
-use crate::logbook::{Asks, Ended, Found, Known, Owner, Query as Wanted, SearchError, Shelf, Stored};
+use crate::logbook::{Asks, Ended, Found, Inlet, Known, Owner, Query as Wanted, SearchError, Shelf, Stored};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{self, Sse};
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 
 /// Searches at a time; the others wait.
@@ -39,12 +39,14 @@ const LARGEST_GREP: usize = 1 << 20;
 pub struct Logs {
     shelf: Shelf,
     asks: Asks,
+    /// To tell what found no room in it.
+    inlet: Inlet,
     searches: Arc<Semaphore>,
 }
 
 impl Logs {
-    pub fn new(shelf: Shelf, asks: Asks) -> Self {
-        Self { shelf, asks, searches: Arc::new(Semaphore::new(MOST_SEARCHES)) }
+    pub fn new(shelf: Shelf, asks: Asks, inlet: Inlet) -> Self {
+        Self { shelf, asks, inlet, searches: Arc::new(Semaphore::new(MOST_SEARCHES)) }
     }
 }
 
@@ -139,12 +141,32 @@ pub fn routes() -> Router<Api> {
         .route("/api/v1/logs", get(of_host))
         .route("/api/v1/logs/stream", get(stream_of_host))
         .route("/api/v1/logs/patterns", get(patterns_of_host))
+        .route("/api/v1/logs/counts", get(counts))
         .route("/api/v1/vms/{vm}/logs", get(of_vm))
         .route("/api/v1/vms/{vm}/logs/stream", get(stream_of_vm))
         .route("/api/v1/vms/{vm}/logs/patterns", get(patterns_of_vm))
 }
 
 type Asked = Query<AskedFor>;
+
+/// What was counted since the daemon started.
+async fn counts(State(api): State<Api>) -> Json<serde_json::Value> {
+    let counts = api.logs.shelf.counts();
+    let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Json(serde_json::json!({
+        "v": V,
+        "records": of(&counts.records),
+        "bytes": of(&counts.bytes),
+        "dropped": api.logs.inlet.dropped(),
+        "kept": of(&counts.kept),
+        "unkept": of(&counts.unkept),
+        "left": of(&counts.left),
+        "damaged": of(&counts.damaged),
+        "findings": of(&counts.findings),
+        "unusual": of(&counts.unusual),
+        "on_disk": of(&counts.on_disk),
+    }))
+}
 
 async fn of_host(State(api): State<Api>, Query(asked): Asked) -> Result<Json<LogsDoc>, Refused> {
     records(&api, Owner::Host, &asked).await.map(Json)

@@ -25,6 +25,7 @@ pub struct Logbook {
     pub asks: Asks,
     /// Where sources go on, as of the start.
     pub places: Places,
+    inlet: Inlet,
     shelf: Shelf,
     thread: std::thread::JoinHandle<()>,
 }
@@ -55,12 +56,13 @@ impl Logbook {
         tokio::spawn(look(inbox.clone(), circumstances, stop.clone()));
         let intake = Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell) };
         let (asks, thread) = intake.start(stop.clone())?;
-        Ok((Self { asks, places, shelf, thread }, inlet))
+        let writer = inlet.clone();
+        Ok((Self { asks, places, inlet: writer, shelf, thread }, inlet))
     }
 
     /// For those who read.
     pub fn for_readers(&self) -> Logs {
-        Logs::new(self.shelf.clone(), self.asks.clone())
+        Logs::new(self.shelf.clone(), self.asks.clone(), self.inlet.clone())
     }
 
     /// Waits until everything is written, once it was told to stop.

@@ -3,6 +3,10 @@
 //! Another program owns the file: it may be truncated, replaced, or grow without end and without a
 //! newline. A look reads a bounded piece and never waits; what is not a plain file is refused (A30).
 
+mod tap;
+
+pub use tap::Tap;
+
 use super::findings::Findings;
 use super::tail::{Lines, Links, Open, TailError, id};
 use super::wake::Wake;
@@ -40,17 +44,6 @@ pub struct Tally {
     pub skipped: u64,
     /// Findings that were one too many.
     pub untold: u64,
-}
-
-/// Who hears every whole line of a console, as it was written. It must not wait.
-pub struct Tap(pub Box<Hears>);
-
-type Hears = dyn FnMut(&[u8]) + Send;
-
-impl std::fmt::Debug for Tap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Tap")
-    }
 }
 
 /// One console.
@@ -221,8 +214,8 @@ impl Console {
             self.lines.feed(piece, now, |line, _| {
                 self.tally.lines += 1;
                 self.uncounted = self.uncounted.saturating_add(1);
-                if let Some(Tap(tap)) = &mut self.tap {
-                    tap(line);
+                if let Some(tap) = &mut self.tap {
+                    tap.hear(line);
                 }
                 signs.extend(self.findings.find(line, now).map(ConsoleSign::Finding));
             });

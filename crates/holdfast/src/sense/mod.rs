@@ -4,6 +4,7 @@
 //! bounded, escaped and otherwise only counted (I17, I18), and our own trouble (no file descriptor left,
 //! a wrong setting) is never told as the trouble of what we watch (I10).
 
+mod closer;
 pub mod console;
 mod convert;
 mod findings;

@@ -3,12 +3,13 @@
 //! A task that is late says nothing about its VM: silence is only ever a question of ours that was
 //! asked in time and not answered (I10).
 
+use super::closer::Closer;
 use super::console::{self, Begin, Console, Tap};
 use super::network::{self, Way};
 use super::{host, lag, probe};
 use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
-use crate::logbook::{Entry, Inlet, SourceName};
+use crate::logbook::Inlet;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_core::input::Input;
@@ -18,7 +19,6 @@ use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Timestamp;
 use holdfast_drivers::qemu::Network;
 use holdfast_drivers::{Driver, Glimpse, Question};
-use holdfast_logs::{Record, clean};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,10 +35,6 @@ const QUESTION: Duration = Duration::from_secs(1);
 const LONG_QUESTION: Duration = Duration::from_secs(2);
 /// How full the guest's disks are, and how much memory is left, is asked this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
-/// What is wrong with an application shows within this time; so long it is looked at closely each time it fails ...
-const LOOK_CLOSELY: Duration = Duration::from_secs(10);
-/// ... and after that this often: sooner than what was seen inside grows old.
-const LOOK_NOW_AND_THEN: Duration = Duration::from_secs(5);
 /// Questions to one application that may be on their way at a time.
 const ASKED_MOST: usize = 2;
 /// Signs of the host that may wait; it is asked about once a second.
@@ -354,7 +350,12 @@ impl Eye {
             // What was written before we came has been seen, or is of long ago.
             let begin = if std::mem::replace(&mut known, true) { Begin::At(0) } else { Begin::End };
             let (signs, mut seen) = mpsc::channel(QUEUE);
-            let console = Console::new(path, begin).heard_by(self.tap(incarnation));
+            let console = Console::new(path, begin).heard_by(Tap::of(
+                self.inlet.clone(),
+                self.clock,
+                &self.vm,
+                incarnation,
+            ));
             let following = tokio::spawn(console::follow(console, signs));
             loop {
                 tokio::select! {
@@ -374,28 +375,6 @@ impl Eye {
         }
     }
 
-    /// Takes each line of the console to the logbook. It never waits: what finds no room there is counted.
-    fn tap(&self, incarnation: Incarnation) -> Tap {
-        let (inlet, clock) = (self.inlet.clone(), self.clock);
-        let (subject, source) = (Subject::Guest(self.vm.clone()), SourceName::new("console"));
-        Tap(Box::new(move |line| {
-            let text = clean(line).trim_end().to_owned();
-            if text.is_empty() {
-                return;
-            }
-            let at = clock.now();
-            inlet.offer(Entry {
-                subject: subject.clone(),
-                incarnation: Some(incarnation),
-                source: source.clone(),
-                at,
-                received: clock.wall(at),
-                record: Record { text, ..Record::default() },
-                place: None,
-            });
-        }))
-    }
-
     /// Waits for another incarnation; `false` when it is time to stop.
     async fn changed(&self, running: &mut watch::Receiver<Option<Incarnation>>) -> bool {
         tokio::select! {
@@ -413,30 +392,6 @@ impl Eye {
                 self.tell_of(incarnation, None, Seen::Network(sign)).await;
             }
         }
-    }
-}
-
-/// When to ask the guest about an application that fails: each time while it has only just answered, else now and
-/// then. A guest that boots, or comes back, has better things to do than to answer us each second.
-#[derive(Default)]
-struct Closer {
-    answered: Option<(Incarnation, Instant)>,
-    looked: Option<Instant>,
-}
-
-impl Closer {
-    fn answered(&mut self, incarnation: Incarnation) {
-        self.answered = Some((incarnation, Instant::now()));
-    }
-
-    fn is_due(&mut self, incarnation: Incarnation) -> bool {
-        let fresh = |(of, at): (Incarnation, Instant)| of == incarnation && at.elapsed() < LOOK_CLOSELY;
-        let rested = self.looked.is_none_or(|at| at.elapsed() >= LOOK_NOW_AND_THEN);
-        let due = rested || self.answered.is_some_and(fresh);
-        if due {
-            self.looked = Some(Instant::now());
-        }
-        due
     }
 }
 

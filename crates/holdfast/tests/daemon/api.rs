@@ -58,6 +58,23 @@ fn nonsense_is_refused_with_its_reason_and_the_way_out_a38_a43() {
         assert!(is_refusal(&said), "{path}: {said}");
         assert!(said.chars().all(|c| !c.is_control()), "{path}: {said:?}");
     }
+    for (status, path) in [
+        (400, "/api/v1/vms/a/logs?severity=awful"),
+        (400, "/api/v1/vms/a/logs?grep=%28"),
+        (400, "/api/v1/vms/a/logs?limit=-1"),
+        (400, "/api/v1/vms/a/logs?colour=me"),
+        (400, "/api/v1/vms/a%2f..%2f/logs"),
+        (404, "/api/v1/vms/nobody/logs"),
+        (404, "/api/v1/vms/nobody/logs/stream"),
+        (404, "/api/v1/vms/nobody/logs/patterns"),
+        (200, "/api/v1/vms/a/logs?since=1e300&until=-1e300&limit=99999999&after=18446744073709551615"),
+        (200, "/api/v1/vms/a/logs?since=NaN&pattern=18446744073709551615"),
+        (200, "/api/v1/logs/counts"),
+    ] {
+        let (answered, said) = get(&daemon, path);
+        assert_eq!(answered, status, "{path}: {said}");
+        assert!(status == 200 || is_refusal(&said), "{path}: {said}");
+    }
     for path in
         ["/api/v1/../../etc/passwd", "/api/v1/incidents/..%2f..%2fetc%2fpasswd", "/api/v1/incidents/99"]
     {

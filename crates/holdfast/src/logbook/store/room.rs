@@ -17,6 +17,12 @@ const MOST_NOTED: i64 = 2_000;
 /// Pages that are given back to the disk at one look.
 const GIVEN_BACK: u32 = 1_024;
 
+/// Disk that is left to others, the journal above all: so much, and no more than one part in [`RESERVE_PART`].
+const RESERVE: u64 = 64 << 20;
+const RESERVE_PART: u64 = 10;
+/// Bytes of a page of the file.
+const PAGE: u64 = 4_096;
+
 /// What is on disk: the number of the next record, and each owner's part.
 pub(super) fn usage(db: &Connection) -> rusqlite::Result<(u64, BTreeMap<Owner, OnDisk>)> {
     let last: Option<i64> = db.query_row("SELECT MAX(last) FROM block", [], |row| row.get(0))?;
@@ -51,6 +57,24 @@ impl Store {
         }
     }
 
+    /// How much may be kept now, and how much is left when it was too much. Where the disk gets full, that is what
+    /// there is already, and what fits in the pages that are free in the file.
+    pub(super) fn room_now(&self, db: &Connection) -> rusqlite::Result<(Room, u64)> {
+        let roomy = self.room.keep - self.room.keep / PART;
+        let folder = self.path.parent().unwrap_or(&self.path);
+        let is_short = rustix::fs::statvfs(folder).is_ok_and(|disk| {
+            let reserve = RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_PART);
+            disk.f_bavail.saturating_mul(disk.f_frsize) < reserve
+        });
+        if !is_short {
+            return Ok((self.room, roomy));
+        }
+        let free = db.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))?;
+        let kept = self.owners.values().map(|owner| owner.size).sum::<u64>();
+        let most = kept + u64::try_from(free).unwrap_or(0) * PAGE / 2; // blocks do not fill their pages
+        Ok((Room { keep: self.room.keep.min(most), ..self.room }, roomy.min(most)))
+    }
+
     pub(super) fn count_on_disk(&self) {
         let size = self.owners.values().map(|owner| owner.size).sum();
         self.counts.on_disk.store(size, Ordering::Relaxed);
@@ -61,7 +85,7 @@ impl Store {
 pub(super) fn make_room(
     tx: &Transaction<'_>,
     owners: &mut BTreeMap<Owner, OnDisk>,
-    room: Room,
+    (room, target): (Room, u64),
     sweep: Option<Timestamp>,
 ) -> rusqlite::Result<u64> {
     let mut left = 0;
@@ -79,7 +103,6 @@ pub(super) fn make_room(
     if total <= room.keep {
         return Ok(left);
     }
-    let target = room.keep - room.keep / PART;
     let share = target / (owners.len() as u64).max(1);
     let mut leaving: Vec<(i64, i64, u64)> = Vec::new();
     for owner in owners.values().filter(|owner| owner.size > share) {

@@ -12,7 +12,7 @@ use holdfast_core::subject::Subject;
 use holdfast_core::time::Timestamp;
 use holdfast_logs::Severity;
 use regex::Regex;
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -180,6 +180,44 @@ impl Shelf {
         };
         let mut found = if before == 0 { Vec::new() } else { self.search(&newest, &gone)?.records };
         found.append(&mut self.search(&next, &gone)?.records);
+        Ok(found)
+    }
+
+    /// The records around a time since boot: so many up to then, and so many after.
+    pub fn near(
+        &self,
+        owner: &Owner,
+        at: Timestamp,
+        before: usize,
+        after: usize,
+    ) -> Result<Vec<Stored>, SearchError> {
+        let db = self.connect()?;
+        let asked =
+            "SELECT first FROM block WHERE owner = (SELECT id FROM owner WHERE name = ?1) AND at >= ?2
+                        ORDER BY first LIMIT 1";
+        let wanted = params![owner.to_string(), at.as_micros().cast_signed()];
+        let first: Option<i64> = db.query_row(asked, wanted, |row| row.get(0)).optional()?;
+        drop(db);
+        let Some(first) = first.map(i64::cast_unsigned) else {
+            let newest = Query::newest(owner.clone(), before);
+            return Ok(self.search(&newest, &AtomicBool::new(false))?.records);
+        };
+        // The block holds the first record of that time or later.
+        let block =
+            Query { after: Some(first.saturating_sub(1)), ..Query::newest(owner.clone(), MOST_FOUND) };
+        let block = self.search(&block, &AtomicBool::new(false))?.records;
+        let next =
+            block.iter().find(|stored| stored.at > at).or(block.last()).map_or(first, |stored| stored.number);
+        let until = Query { before: Some(next), ..Query::newest(owner.clone(), before.min(MOST_FOUND)) };
+        let mut found =
+            if before == 0 { Vec::new() } else { self.search(&until, &AtomicBool::new(false))?.records };
+        let since = Query {
+            after: Some(next.saturating_sub(1)),
+            ..Query::newest(owner.clone(), after.min(MOST_FOUND))
+        };
+        if after > 0 {
+            found.append(&mut self.search(&since, &AtomicBool::new(false))?.records);
+        }
         Ok(found)
     }
 

@@ -134,6 +134,13 @@ fn the_lines_around_one_are_found() {
     };
     assert_eq!(around(2, 1), ["line 48", "line 49", "line 50", "line 51"]);
     assert_eq!(around(0, 0), ["line 50"]);
+    let near = |at, before, after| -> Vec<String> {
+        let found = shelf.near(&owner("a"), secs(at), before, after).unwrap();
+        found.into_iter().map(|stored| stored.record.text).collect()
+    };
+    assert_eq!(near(50, 2, 1), ["line 49", "line 50", "line 51"]);
+    assert_eq!(near(0, 2, 1), ["line 0", "line 1"]);
+    assert_eq!(near(500, 2, 1), ["line 98", "line 99"]);
 }
 
 #[test]
@@ -230,6 +237,41 @@ fn a_full_disk_is_waited_out_and_counted_i7() {
     assert_eq!(store.waiting(), 0);
     let last = find(&store, &Query::newest(owner("a"), 2_000)).len() as u64;
     assert_eq!(last, store.counts().kept.load(Ordering::Relaxed).min(2_000));
+}
+
+/// A real file system of two megabytes, unmounted at the end.
+struct Tiny(tempfile::TempDir);
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn on_a_small_disk_room_is_left_for_the_journal_and_on_a_full_one_it_waits_r25() {
+    let tiny = Tiny(tempfile::tempdir().unwrap());
+    let (path, none) = (tiny.0.path().to_owned(), rustix::mount::MountFlags::empty());
+    let mounted = rustix::mount::mount("tmpfs", &path, "tmpfs", none, Some(c"size=4m"));
+    assert!(mounted.is_ok(), "this test mounts a tmpfs; it needs root with CAP_SYS_ADMIN: {mounted:?}");
+    let mut store = Store::open(&path, Room::default());
+    say(&mut store, "a", 0, 3_000, 4_000);
+    let left = || {
+        let disk = rustix::fs::statvfs(&path).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    assert!(left() > 100_000, "the journal must be written, too: {}", left());
+    assert_eq!(store.counts().unkept.load(Ordering::Relaxed), 0);
+    assert_eq!(newest(&store, "a", 10).len(), 10);
+    // Another one fills the disk.
+    let filler = std::fs::File::create(path.join("filler")).unwrap();
+    while std::io::Write::write(&mut &filler, &[0; 4_096]).is_ok() {}
+    say(&mut store, "a", 3_000, 2_000, 4_000);
+    assert!(store.waiting() <= 4 << 20);
+    std::fs::remove_file(path.join("filler")).unwrap();
+    store.put(stored("a", 6_000, "and it goes on"), None);
+    store.flush(secs(6_000));
+    assert_eq!((store.waiting(), newest(&store, "a", 1)), (0, vec!["and it goes on".to_owned()]));
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Store {
 
     fn write(&mut self, db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
         let before = self.owners.clone();
-        let sweep = self.is_sweep_due(now);
+        let (sweep, room) = (self.is_sweep_due(now), self.room_now(db)?);
         let written = (|| {
             let tx = db.unchecked_transaction()?;
             for (owner, pending) in &self.pending {
@@ -134,7 +134,7 @@ impl Store {
             }
             write_places(&tx, &mut self.owners, &self.places)?;
             write_noted(&tx, &mut self.owners, &self.noted)?;
-            let left = super::room::make_room(&tx, &mut self.owners, self.room, sweep.then_some(now))?;
+            let left = super::room::make_room(&tx, &mut self.owners, room, sweep.then_some(now))?;
             tx.commit()?;
             Counts::add(&self.counts.left, left);
             Ok(())
