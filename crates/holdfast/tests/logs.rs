@@ -3,19 +3,42 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use serde_json::Value;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/logs").join(name)
 }
 
+/// The logs of the golden folder as they were in November 2026: lines without a year are from then.
+fn logs() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden("")).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = folder.path().join(path.file_name().unwrap());
+        std::fs::copy(&path, &copy).unwrap();
+        File::options().write(true).open(&copy).unwrap().set_modified(UNIX_EPOCH + WRITTEN).unwrap();
+    }
+    folder
+}
+
+/// The 24th of November 2026.
+const WRITTEN: Duration = Duration::from_secs(1_795_478_400);
+
 /// The program, with something on its standard input.
 fn analyze(words: &[&str], input: &[u8]) -> Output {
+    let folder = logs();
+    analyze_in(folder.path(), words, input)
+}
+
+/// The same in a folder.
+fn analyze_in(folder: &Path, words: &[&str], input: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
     command.env_remove("HOLDFAST_STATE").env_remove("HOLDFAST_CONFIG").env("NO_COLOR", "1");
-    command.args(["logs", "analyze"]).args(words).current_dir(golden(""));
+    command.args(["logs", "analyze"]).args(words).current_dir(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -55,6 +78,11 @@ fn a_log_is_shown_to_people_to_scripts_and_line_by_line() {
         (&["mixed.log", "--format", "syslog", "mixed.log"], "twice.txt"),
         (&["mixed.log", "--json"], "mixed.json"),
         (&["mixed.log", "--csv", "patterns"], "mixed.csv"),
+        (&["journal.json"], "journal.txt"),
+        (&["events.xml"], "events.txt"),
+        (&["otlp.json"], "otlp.txt"),
+        (&["otlp.json", "--json"], "otlp-analysis.json"),
+        (&["journal.json", "events.xml", "mixed.log", "--csv", "patterns"], "several.csv"),
     ] {
         let output = analyze(words, b"");
         assert_eq!(output.status.code(), Some(0), "{}", err(&output));
@@ -66,8 +94,13 @@ fn a_log_is_shown_to_people_to_scripts_and_line_by_line() {
 
 #[test]
 fn standard_input_is_read_like_a_file() {
-    let text = std::fs::read(golden("mixed.log")).unwrap();
-    assert_eq!(out(&analyze(&["-"], &text)), out(&analyze(&["mixed.log"], b"")));
+    for file in ["mixed.log", "journal.json", "events.xml", "otlp.json"] {
+        let text = std::fs::read(golden(file)).unwrap();
+        // a time without a year is near to now
+        let without_times = |text: String| text.lines().filter(|line| !line.contains('█')).count();
+        let piped = analyze(&["-"], &text);
+        assert_eq!(without_times(out(&piped)), without_times(out(&analyze(&[file], b""))), "{file}");
+    }
     assert_eq!(out(&analyze(&["-"], b"")), "0 lines, 0 patterns: nothing known to be bad\n");
 }
 
@@ -104,6 +137,156 @@ fn hostile_lines_are_bounded_and_shown_escaped_a20_a40() {
         csv.starts_with("line,cluster,template\n1,") && csv.lines().nth(3).unwrap().contains("\"\""),
         "{csv:.300}"
     );
+}
+
+/// A file of one event, without a template: the elements stand in the record itself.
+fn evtx(device: &str) -> Vec<u8> {
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let mut chunk = b"ElfChnk\0".to_vec();
+    chunk.resize(512, 0);
+    chunk.extend(b"\x2a\x2a\0\0");
+    chunk.resize(512 + 24, 0);
+    chunk[528..536].copy_from_slice(&134_399_423_880_000_000_u64.to_le_bytes());
+    chunk.extend([0x0f, 1, 1, 0]);
+    let name = |chunk: &mut Vec<u8>, name: &str| {
+        chunk.extend((chunk.len() as u32 + 4).to_le_bytes());
+        chunk.extend([0; 6]);
+        chunk.extend((name.len() as u16).to_le_bytes());
+        chunk.extend(utf16(name));
+        chunk.extend([0; 2]);
+    };
+    let open = |chunk: &mut Vec<u8>, element: &str| {
+        chunk.extend([0x01, 0, 0, 0, 0]);
+        name(chunk, element);
+        chunk.push(0x02);
+    };
+    let value = |chunk: &mut Vec<u8>, text: &str| {
+        chunk.extend([0x05, 0x01]);
+        chunk.extend((text.encode_utf16().count() as u16).to_le_bytes());
+        chunk.extend(utf16(text));
+    };
+    open(&mut chunk, "Event");
+    open(&mut chunk, "System");
+    chunk.extend([0x41, 0, 0, 0, 0]);
+    name(&mut chunk, "Provider");
+    chunk.extend([0, 0, 0, 0, 0x06]);
+    name(&mut chunk, "Name");
+    value(&mut chunk, "disk");
+    chunk.push(0x03);
+    for (element, text) in [("EventID", "7"), ("Level", "2")] {
+        open(&mut chunk, element);
+        value(&mut chunk, text);
+        chunk.push(0x04);
+    }
+    chunk.push(0x04);
+    open(&mut chunk, "EventData");
+    open(&mut chunk, "Data");
+    value(&mut chunk, device);
+    chunk.extend([0x04, 0x04, 0x04, 0x00]);
+    let length = (chunk.len() - 512 + 4) as u32;
+    chunk.extend(length.to_le_bytes());
+    chunk[516..520].copy_from_slice(&length.to_le_bytes());
+    chunk[44..48].copy_from_slice(&512_u32.to_le_bytes());
+    chunk.resize(1 << 16, 0);
+    let mut file = b"ElfFile\0".to_vec();
+    file.resize(4_096, 0);
+    file[38] = 3;
+    [file, chunk].concat()
+}
+
+#[test]
+fn a_windows_event_log_is_read_whole_cut_or_damaged_a27_a28_a29() {
+    let good = evtx(r"\Device\Harddisk0\DR0");
+    let said = out(&analyze(&["-"], &good));
+    assert!(said.starts_with("1 record, 1 pattern: 1 kind of line known to be bad"), "{said}");
+    assert!(said.contains(r"disk: The device, \Device\Harddisk0\DR0, has a bad block."), "{said}");
+    let mut damaged = [&good[..], &good[4_096..], &[7; 1 << 16], &good[4_096..9_000]].concat();
+    damaged[4_096 + (1 << 16) + 700] ^= 0xff;
+    let output = analyze(&["-", "--format", "evtx"], &damaged);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).contains("1 entry could not be read, and is left out"), "{}", out(&output));
+    for seed in 0..40_usize {
+        let mut bytes = good.clone();
+        for step in 0..6 {
+            let place = 4_096 + (seed * 7_919 + step * 104_729) % 1_000;
+            bytes[place] = (seed * 31 + step * 17) as u8;
+        }
+        assert_eq!(analyze(&["-", "--format", "evtx"], &bytes).status.code(), Some(0), "seed {seed}");
+    }
+    for (bytes, why) in [
+        (&b"MZ"[..], "does not begin with `ElfFile`"),
+        (b"", "does not begin with"),
+        (&[&good[..38], &[9; 4_096]].concat(), "version 2313"),
+    ] {
+        let output = analyze(&["-", "--format", "evtx"], bytes);
+        assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()));
+        assert!(err(&output).contains(why) && err(&output).contains("hint:"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn a_request_of_opentelemetry_may_be_one_in_protobuf_or_go_over_lines() {
+    let proto = b"\x0a\x0f\x12\x0d\x12\x0b\x10\x11\x2a\x07\x0a\x05hello";
+    let said = out(&analyze(&["-", "--format", "otlp"], proto));
+    assert!(said.starts_with("1 record, 1 pattern") && said.contains("hello"), "{said}");
+    let json =
+        std::fs::read_to_string(golden("otlp.json")).unwrap().lines().next().unwrap().replace(",", ",\n");
+    assert!(out(&analyze(&["-", "--format", "otlp"], json.as_bytes())).starts_with("2 records"));
+    for hostile in [
+        &b"\x0a\xff\xff\xff\xff\x0f"[..],
+        b"{\"resourceLogs\":[[",
+        b"{",
+        &vec![b'{'; 5 << 20],
+        &vec![0x0a; 5 << 20],
+    ] {
+        let output = analyze(&["-", "--format", "otlp"], hostile);
+        assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+        assert!(
+            err(&output).contains("as OTLP") && err(&output).contains("hint:") && err(&output).len() < 2_000
+        );
+    }
+}
+
+#[test]
+fn hostile_journals_and_events_are_counted_and_shown_escaped_a20_a40() {
+    let mut journal = b"{\"MESSAGE\":\"\\u001b[2J\\u202e<script>\"}\n".repeat(3);
+    journal.extend(vec![b'['; 3 << 20]);
+    journal.extend(b"\n{\"MESSAGE\":[27,91,50,74,10,10,255]}\n{\"MESSAGE\":{}}\n");
+    let said = out(&analyze(&["-", "--format", "journal-json"], &journal));
+    assert!(said.starts_with("4 records, 2 patterns") && is_tame(&said), "{said}");
+    assert!(said.contains("2 entries could not be read"), "{said}");
+    let mut events = b"<Event>".repeat(200_000);
+    events.extend(std::fs::read(golden("events.xml")).unwrap());
+    events.extend(b"<Event><Data>\xff\xfe\x1b[2J</Data></Event>");
+    let said = out(&analyze(&["-"], &events));
+    assert!(said.contains(" records, ") && said.contains("could not be read") && is_tame(&said), "{said}");
+}
+
+#[test]
+fn the_report_is_one_page_without_scripts_or_anything_from_elsewhere_a40() {
+    let folder = logs();
+    let report = folder.path().join("report.html");
+    let evil = folder.path().join("<script>x.log");
+    let lines = "2026-11-23T21:19:48Z ERROR </code><script>alert(1)</script><img src=x onerror=y>\n2026-11-23T21:29:48Z \u{1b}[2J\u{202e}'\"&\nNov 23 21:25:13 h kernel: Kernel panic - not syncing: <b>\u{7}\n";
+    std::fs::write(&evil, lines).unwrap();
+    let words = ["<script>x.log", "events.xml", "mixed.log", "--html", "report.html"];
+    let output = analyze_in(folder.path(), &words, b"");
+    assert_eq!((output.status.code(), err(&output)), (Some(0), String::new()));
+    assert!(out(&output).ends_with("written to report.html\n"));
+    let page = std::fs::read_to_string(&report).unwrap();
+    let body = page.split("</style>").nth(1).unwrap();
+    for markup in ["<script", "<img", "<b>", "<link", "<iframe", "http:", "https:", "javascript:", "url("] {
+        assert!(!body.contains(markup), "{markup}");
+    }
+    assert!(is_tame(&page) && page.contains("<svg") && page.contains("prefers-color-scheme: dark"));
+    assert!(
+        page.contains("default-src 'none'") && page.contains("kernel-panic") && page.ends_with("</html>\n")
+    );
+    assert_eq!(page.matches("<code").count(), page.matches("</code>").count());
+    let own = analyze_in(folder.path(), &["mixed.log", "--html", "mixed.log"], b"");
+    assert_eq!(own.status.code(), Some(1));
+    assert!(err(&own).contains("one of the files that are to be read"));
+    assert!(std::fs::read_to_string(folder.path().join("mixed.log")).unwrap().starts_with("Nov 23"));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod clean;
 pub mod decode;
 mod header;
+mod join;
 mod pairs;
 mod pattern;
 mod record;
@@ -15,12 +16,13 @@ mod windows;
 
 pub use clean::{LONGEST_LINE, clean, clean_text, escape};
 pub use header::syslog_message;
+pub use join::{Join, MOST_WAITING, PATIENCE};
 pub use pattern::{
     Group, Limit, Miner, PatternId, Piece, Snapshot, SnapshotError, Template, VARIABLE, Value, Values, View,
 };
 pub use record::{
     LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_PROGRAM, LONGEST_TEXT, MOST_FIELDS, Record, Severity,
 };
-pub use rules::{Fault, Kind, LOOKED_AT, Match, Rule, Rules};
+pub use rules::{Fault, Kind, LINES_LOOKED_AT, LOOKED_AT, Match, Rule, Rules};
 pub use unusual::{Sort, Statement, Unusual};
 pub use windows::{During, Habits, Judgement, MOST_IN_WINDOW, Model, Reason, Room, Watch, Window};

@@ -133,10 +133,18 @@ impl Record {
     /// look at, so that a line counts as the kernel's only if the kernel said it.
     #[must_use]
     pub fn line(&self) -> Cow<'_, str> {
+        match self.lead() {
+            lead if lead.is_empty() => Cow::Borrowed(&self.text),
+            lead => Cow::Owned(lead + &self.text),
+        }
+    }
+
+    /// `systemd[1]: `; nothing, if it is not known who said it.
+    pub(crate) fn lead(&self) -> String {
         match self.field("pid") {
-            _ if self.program.is_empty() => Cow::Borrowed(&self.text),
-            Some(pid) => Cow::Owned(format!("{}[{pid}]: {}", self.program, self.text)),
-            None => Cow::Owned(format!("{}: {}", self.program, self.text)),
+            _ if self.program.is_empty() => String::new(),
+            Some(pid) => format!("{}[{pid}]: ", self.program),
+            None => format!("{}: ", self.program),
         }
     }
 

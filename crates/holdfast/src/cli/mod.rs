@@ -14,6 +14,7 @@ mod incidents;
 mod init;
 mod logs;
 mod metrics;
+mod page;
 mod reload;
 mod replay;
 mod simulate;

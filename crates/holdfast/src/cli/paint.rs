@@ -139,6 +139,12 @@ pub fn utc(at: f64) -> String {
     at.map_or_else(|_| "?".into(), |at| at.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
+/// The same to the second.
+pub fn utc_second(at: f64) -> String {
+    let at = jiff::Timestamp::from_microsecond((at * 1e6) as i64);
+    at.map_or_else(|_| "?".into(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
 /// How long ago that was.
 pub fn ago(at: f64) -> String {
     let now = jiff::Timestamp::now().as_microsecond() as f64 / 1e6;

@@ -14,7 +14,7 @@ pub(crate) mod words;
 pub use frames::Frames;
 pub use journal::{JournalError, JournalRecord, LONGEST_ENTRY, journal};
 pub use otlp::{LONGEST_REQUEST, MOST_BYTES, MOST_RECORDS, OtlpError, Wire, otlp_json, otlp_proto};
-pub use plain::plain;
+pub use plain::{Glance, glance, plain};
 pub use syslog::syslog;
 pub use windows::{
     EVTX_CHUNK, EVTX_HEADER, Events, EvtxError, LONGEST_EVENT, event_xml, evtx_chunk, evtx_header,

@@ -4,53 +4,185 @@ use super::syslog::fill;
 use super::time::{self, Stamp};
 use super::words;
 use crate::clean::clean_text;
-use crate::header::head;
+use crate::header::{Head, head};
 use crate::record::{Record, Severity};
 
 /// The record of one line. A time at its start is taken from the text: ISO 8601 and its like (also behind `[`),
-/// Redis', klog's, MySQL's, the kernel's seconds since it started (field `uptime`), and what syslog puts before a message.
-/// How bad it is comes from known words in known places only. A time without a year gets the one nearest to
+/// klog's, MySQL's, the kernel's seconds since it started (field `uptime`), and what syslog puts before a message.
+/// (Redis' is read and stays.) How bad it is comes from known words in known places only. A time without a year gets the one nearest to
 /// `received_micros` (microseconds since 1970).
 #[must_use]
 pub fn plain(line: &[u8], received_micros: i64) -> Record {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let line = clean_text(line);
+    let said = read(&line, received_micros);
     let mut record = Record::default();
-    let text = match head(&line, received_micros) {
-        Some(head) => {
-            fill(&mut record, &head);
-            &line[head.message..]
-        }
-        None => &line,
-    };
-    let text = before(text, &mut record, received_micros);
-    if record.severity.is_none() {
-        record.severity = words::of_line(text, record.time.is_some());
-    }
-    text.clone_into(&mut record.text);
+    fill(&mut record, &said.head);
+    record.severity = said.severity;
+    record.add_field("uptime", said.uptime.as_bytes());
+    said.text.clone_into(&mut record.text);
     record
 }
 
-/// Takes what a program itself puts before its message; gives back the message.
-fn before<'a>(text: &'a str, record: &mut Record, received: i64) -> &'a str {
-    if let Some(rest) = kernel(text, record) {
-        return rest;
-    }
-    redis(text, record)
-        .or_else(|| klog(text, record, received))
-        .or_else(|| dated(text, record))
-        .unwrap_or(text)
+/// What a line says about itself, without a record being made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// When, in microseconds since 1970.
+    pub time: Option<i64>,
+    /// How bad.
+    pub severity: Option<Severity>,
+    /// Where the message starts behind the head of syslog, as [`crate::syslog_message`] says.
+    pub message: Option<usize>,
 }
 
-fn set_time(record: &mut Record, stamp: Stamp) {
-    if record.time.is_none() || record.zone.is_none() {
-        (record.time, record.zone) = (Some(stamp.micros), stamp.zone);
-    }
+/// Looks at a line, which is meant to be clean, as [`plain`] does.
+#[must_use]
+pub fn glance(line: &str, received_micros: i64) -> Glance {
+    let said = read(line, received_micros);
+    let message = said.has_head.then_some(said.head.message);
+    Glance { time: said.head.time.map(|stamp| stamp.micros), severity: said.severity, message }
 }
 
-fn set_pid(record: &mut Record, pid: &str) {
-    if record.field("pid").is_none() {
-        record.add_field("pid", pid.as_bytes());
+/// What was read of a line.
+struct Said<'a> {
+    /// What syslog puts before a message, and what the program itself does in the same places.
+    head: Head<'a>,
+    has_head: bool,
+    uptime: &'a str,
+    severity: Option<Severity>,
+    /// What is left.
+    text: &'a str,
+}
+
+fn read(line: &str, received: i64) -> Said<'_> {
+    let found = head(line, received);
+    let head = found.unwrap_or_default();
+    let severity = head.priority.and_then(|priority| Severity::from_syslog(priority % 8));
+    let mut said =
+        Said { head, has_head: found.is_some(), uptime: "", severity, text: &line[head.message..] };
+    said.before(received);
+    if said.severity.is_none() {
+        said.severity = words::of_line(said.text, said.head.time.is_some());
+    }
+    said
+}
+
+impl<'a> Said<'a> {
+    /// Takes what a program itself puts before its message.
+    fn before(&mut self, received: i64) {
+        let text = self.text;
+        let Some(first) = text.bytes().next() else { return };
+        let rest = match first {
+            b'[' => self.kernel(text).or_else(|| self.dated(text)),
+            b'0'..=b'9' => self.redis(text).or_else(|| self.dated(text)),
+            b'I' | b'W' | b'E' | b'F' => self.klog(text, received),
+            _ => None,
+        };
+        self.text = rest.unwrap_or(text);
+    }
+
+    fn set_time(&mut self, stamp: Stamp) {
+        if self.head.time.is_none_or(|known| known.zone.is_none()) {
+            self.head.time = Some(stamp);
+        }
+    }
+
+    fn set_pid(&mut self, pid: &'a str) {
+        if self.head.pid.is_empty() {
+            self.head.pid = pid;
+        }
+    }
+
+    /// `[   12.345678] text`, `[  333.201122][  T123] text`. What a program wrote through the kernel names it.
+    fn kernel(&mut self, text: &'a str) -> Option<&'a str> {
+        let inner = text.strip_prefix('[')?.trim_start();
+        let whole = digits(inner);
+        let fraction = inner[whole..].strip_prefix('.').map_or(0, digits);
+        if whole == 0 || fraction != 6 {
+            return None;
+        }
+        let end = whole + 1 + fraction;
+        let mut rest = inner[end..].strip_prefix(']')?;
+        let by = rest.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+        if let Some((_, behind)) = by.filter(|(by, _)| by.len() < 12) {
+            rest = behind;
+        }
+        self.uptime = &inner[..end];
+        let rest = rest.strip_prefix(' ').unwrap_or(rest);
+        if !self.head.program.is_empty() {
+            return Some(rest);
+        }
+        if let Some((name, pid, behind)) = through_kernel(rest) {
+            self.head.program = name;
+            self.set_pid(pid);
+            return Some(behind);
+        }
+        self.head.program = "kernel";
+        Some(rest)
+    }
+
+    /// `771:M 23 Nov 2026 21:19:48.000 # text`. It stays whole, as who speaks in it matters.
+    fn redis(&mut self, text: &'a str) -> Option<&'a str> {
+        let pid = digits(text);
+        let rest = text[pid..].strip_prefix(':')?;
+        let rest = rest.strip_prefix(['M', 'S', 'C', 'X']).filter(|_| pid > 0)?.strip_prefix(' ')?;
+        let (stamp, used) = time::spelled(rest.as_bytes())?;
+        let severity = match rest[used..].get(..3)? {
+            " # " => Severity::Warning,
+            " * " => Severity::Notice,
+            " - " => Severity::Info,
+            " . " => Severity::Debug,
+            _ => return None,
+        };
+        self.severity = self.severity.or(Some(severity));
+        self.set_time(stamp);
+        self.set_pid(&text[..pid]);
+        if self.head.program.is_empty() {
+            self.head.program = "redis";
+        }
+        Some(text)
+    }
+
+    /// `E1123 21:19:48.123456    1234 file.go:12] text`.
+    fn klog(&mut self, text: &'a str, received: i64) -> Option<&'a str> {
+        let severity = match text.as_bytes().first()? {
+            b'I' => Severity::Info,
+            b'W' => Severity::Warning,
+            b'E' => Severity::Error,
+            b'F' => Severity::Critical,
+            _ => return None,
+        };
+        let (stamp, used) = time::short(text.as_bytes().get(1..)?, received)?;
+        let rest = text[1 + used..].strip_prefix(' ')?.trim_start();
+        self.set_time(stamp);
+        self.set_pid(&rest[..digits(rest)]);
+        self.severity = self.severity.or(Some(severity));
+        Some(rest[digits(rest)..].trim_start())
+    }
+
+    /// `2026-11-23 21:19:48.123 UTC [61] text`, `[2026-11-23T21:19:48Z] text`, `261123 21:19:48 text`.
+    fn dated(&mut self, text: &'a str) -> Option<&'a str> {
+        let opened = text.strip_prefix('[');
+        let inner = opened.unwrap_or(text);
+        let (stamp, used) = time::iso(inner.as_bytes()).or_else(|| time::compact(inner.as_bytes()))?;
+        let mut rest = &inner[used..];
+        rest = abbreviation(rest).unwrap_or(rest);
+        if opened.is_some() {
+            rest = rest.strip_prefix(']')?;
+        }
+        if rest.starts_with(|letter: char| letter.is_ascii_alphanumeric()) {
+            return None; // what goes on is no time
+        }
+        self.set_time(stamp);
+        let rest = rest.trim_start_matches([' ', '|', ':']);
+        let pid = rest.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+        match pid.filter(|(pid, _)| is_pid(pid)) {
+            Some((pid, behind)) => {
+                self.set_pid(&pid[..digits(pid)]);
+                Some(behind.trim_start())
+            }
+            None => Some(rest),
+        }
     }
 }
 
@@ -58,103 +190,12 @@ fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// `[   12.345678] text`, `[  333.201122][  T123] text`. What a program wrote through the kernel names it.
-fn kernel<'a>(text: &'a str, record: &mut Record) -> Option<&'a str> {
-    let inner = text.strip_prefix('[')?.trim_start();
-    let (whole, fraction) = (digits(inner), digits(inner.get(digits(inner) + 1..)?));
-    let end = whole + 1 + fraction;
-    if whole == 0 || fraction != 6 || inner.as_bytes().get(whole) != Some(&b'.') {
-        return None;
-    }
-    let mut rest = inner[end..].strip_prefix(']')?;
-    if let Some((_, behind)) =
-        rest.strip_prefix('[').and_then(|rest| rest.split_once("] ")).filter(|(by, _)| by.len() < 12)
-    {
-        rest = behind;
-    }
-    record.add_field("uptime", &inner.as_bytes()[..end]);
-    let rest = rest.strip_prefix(' ').unwrap_or(rest);
-    if !record.program.is_empty() {
-        return Some(rest);
-    }
-    let tag = rest
-        .split_once(": ")
-        .and_then(|(tag, behind)| Some((tag.strip_suffix(']')?.split_once('[')?, behind)));
-    match tag.filter(|((name, pid), _)| !name.contains(' ') && name.len() <= 48 && digits(pid) == pid.len()) {
-        Some(((name, pid), behind)) if !name.is_empty() => {
-            record.set_program(name.as_bytes());
-            set_pid(record, pid);
-            Some(behind)
-        }
-        Some(_) | None => {
-            record.set_program(b"kernel");
-            Some(rest)
-        }
-    }
-}
-
-/// `771:M 23 Nov 2026 21:19:48.000 # text`. It stays whole, as who speaks in it matters.
-fn redis<'a>(text: &'a str, record: &mut Record) -> Option<&'a str> {
-    let pid = digits(text);
-    let rest = text[pid..].strip_prefix(':')?;
-    let rest = rest.strip_prefix(['M', 'S', 'C', 'X']).filter(|_| pid > 0)?.strip_prefix(' ')?;
-    let (stamp, used) = time::spelled(rest.as_bytes())?;
-    let severity = match rest[used..].get(..3)? {
-        " # " => Severity::Warning,
-        " * " => Severity::Notice,
-        " - " => Severity::Info,
-        " . " => Severity::Debug,
-        _ => return None,
-    };
-    record.severity = record.severity.or(Some(severity));
-    set_time(record, stamp);
-    set_pid(record, &text[..pid]);
-    if record.program.is_empty() {
-        record.set_program(b"redis");
-    }
-    Some(text)
-}
-
-/// `E1123 21:19:48.123456    1234 file.go:12] text`.
-fn klog<'a>(text: &'a str, record: &mut Record, received: i64) -> Option<&'a str> {
-    let severity = match text.as_bytes().first()? {
-        b'I' => Severity::Info,
-        b'W' => Severity::Warning,
-        b'E' => Severity::Error,
-        b'F' => Severity::Critical,
-        _ => return None,
-    };
-    let (stamp, used) = time::short(text.as_bytes().get(1..)?, received)?;
-    let rest = text[1 + used..].strip_prefix(' ')?.trim_start();
-    set_time(record, stamp);
-    set_pid(record, &rest[..digits(rest)]);
-    record.severity = record.severity.or(Some(severity));
-    Some(rest[digits(rest)..].trim_start())
-}
-
-/// `2026-11-23 21:19:48.123 UTC [61] text`, `[2026-11-23T21:19:48Z] text`, `261123 21:19:48 text`.
-fn dated<'a>(text: &'a str, record: &mut Record) -> Option<&'a str> {
-    let opened = text.strip_prefix('[');
-    let inner = opened.unwrap_or(text);
-    let (stamp, used) = time::iso(inner.as_bytes()).or_else(|| time::compact(inner.as_bytes()))?;
-    let mut rest = &inner[used..];
-    rest = abbreviation(rest).unwrap_or(rest);
-    if opened.is_some() {
-        rest = rest.strip_prefix(']')?;
-    }
-    if rest.starts_with(|letter: char| letter.is_ascii_alphanumeric()) {
-        return None; // what goes on is no time
-    }
-    set_time(record, stamp);
-    let rest = rest.trim_start_matches([' ', '|', ':']);
-    let pid = rest.strip_prefix('[').and_then(|rest| rest.split_once("] "));
-    match pid.filter(|(pid, _)| is_pid(pid)) {
-        Some((pid, behind)) => {
-            set_pid(record, &pid[..digits(pid)]);
-            Some(behind.trim_start())
-        }
-        None => Some(rest),
-    }
+/// `name[1]: text` behind the time of the kernel.
+fn through_kernel(rest: &str) -> Option<(&str, &str, &str)> {
+    let (tag, behind) = rest.split_once(": ")?;
+    let (name, pid) = tag.strip_suffix(']')?.split_once('[')?;
+    let fits = !name.is_empty() && name.len() <= 48 && !name.contains(' ') && digits(pid) == pid.len();
+    fits.then_some((name, pid, behind))
 }
 
 /// `61`, or `61-3` for the third line of a session.

@@ -102,6 +102,9 @@ fn among(text: &str) -> Option<Severity> {
 /// `level=warn`, `"severity":"ERROR"`.
 fn labelled(text: &str) -> Option<Severity> {
     let near = near(text);
+    if !near.contains(['=', '{']) {
+        return None;
+    }
     for label in ["level=", "severity=", "\"level\":", "\"severity\":"] {
         let Some(at) = near.find(label) else { continue };
         let is_start = at == 0 || matches!(near.as_bytes()[at - 1], b' ' | b',' | b'{');

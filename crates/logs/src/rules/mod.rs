@@ -22,6 +22,7 @@ mod virtualbox;
 mod vmware;
 mod windows;
 
+use crate::record::Record;
 pub use crate::record::Severity;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
@@ -32,6 +33,9 @@ use std::sync::{LazyLock, OnceLock};
 /// Bytes at the start of a line in which a finding must show itself: what follows in a long line is data
 /// of whoever caused it (a query, a path), and not worth the time.
 pub const LOOKED_AT: usize = 1_024;
+
+/// Lines of one record in which a finding must show itself.
+pub const LINES_LOOKED_AT: usize = 64;
 
 /// Before a kernel message.
 const KERNEL_LEAD: &str = r"(?:^|\] |> ?|kernel: )";
@@ -135,6 +139,22 @@ impl Rules {
             }
         }
         None
+    }
+
+    /// The rule that knows a line of this record, of its first [`LINES_LOOKED_AT`]: each is read with its program
+    /// before it, so that a line counts as the kernel's only if the kernel said it. A rule of an evidence comes first.
+    #[must_use]
+    pub fn find_in(&self, record: &Record) -> Option<Match> {
+        let lead = record.lead();
+        let mut best: Option<Match> = None;
+        for line in record.text.split('\n').take(LINES_LOOKED_AT) {
+            let found = if lead.is_empty() { self.find(line) } else { self.find(&format!("{lead}{line}")) };
+            if found.is_some_and(|found| found.kind.is_evidence()) {
+                return found;
+            }
+            best = best.or(found);
+        }
+        best
     }
 
     /// All rules by family, as in their files.

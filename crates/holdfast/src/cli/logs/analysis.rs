@@ -1,7 +1,8 @@
 //! What is learned of a log, line by line, in bounded memory.
 
-use super::Format;
-use holdfast_logs::{Miner, PatternId, Rule, Rules, Severity, View, clean, escape, syslog_message};
+use super::timeline::Timeline;
+use holdfast_logs::decode::glance;
+use holdfast_logs::{Match, Miner, PatternId, Record, Rule, Rules, Severity, View, clean, escape};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -14,20 +15,35 @@ const MOST_EXAMPLES: usize = 20_000;
 /// Lines of which the pattern is remembered, for `--csv`: eight bytes each.
 pub const MOST_REMEMBERED: usize = 100_000_000;
 
+/// Lines of a finding that are kept.
+const MOST_SHOWN: usize = 5;
+
 /// Known-bad lines of one rule.
 pub struct Finding {
     pub rule: &'static Rule,
     pub lines: u64,
     pub first: u64,
     pub last: u64,
-    pub example: String,
+    /// When the first was, in microseconds since 1970.
+    pub time: Option<i64>,
+    /// The first few, with their numbers.
+    pub examples: Vec<(u64, String)>,
+}
+
+impl Finding {
+    /// The first line.
+    pub fn example(&self) -> &str {
+        self.examples.first().map_or("", |(_, example)| example)
+    }
 }
 
 /// All that is known so far.
 pub struct Analysis {
-    format: Format,
     rules: &'static Rules,
     miner: Miner,
+    /// When the lines came: what a time without a year is near to.
+    received: i64,
+    pub timeline: Timeline,
     findings: BTreeMap<&'static str, Finding>,
     examples: BTreeMap<PatternId, String>,
     newest: PatternId,
@@ -39,14 +55,17 @@ pub struct Analysis {
     pub cut: u64,
     /// Lines without the head of a syslog message.
     pub headless: u64,
+    /// Entries that could not be read.
+    pub skipped: u64,
 }
 
 impl Analysis {
-    pub fn new(format: Format, remember: bool) -> Self {
+    pub fn new(remember: bool) -> Self {
         Self {
-            format,
             rules: Rules::standard(),
             miner: Miner::default(),
+            received: 0,
+            timeline: Timeline::default(),
             findings: BTreeMap::new(),
             examples: BTreeMap::new(),
             newest: PatternId(0),
@@ -55,34 +74,57 @@ impl Analysis {
             bytes: 0,
             cut: 0,
             headless: 0,
+            skipped: 0,
         }
     }
 
-    /// Takes in one line, as it is in the file.
-    pub fn add(&mut self, raw: &[u8]) {
+    /// From here on, lines came about then (microseconds since 1970).
+    pub fn set_received(&mut self, micros: i64) {
+        self.received = micros;
+    }
+
+    /// Takes in one line, as it is in the file. What syslog puts before a message is no part of its pattern, if
+    /// heads are looked for.
+    pub fn add(&mut self, raw: &[u8], has_heads: bool) {
         self.lines += 1;
         let line = clean(raw);
+        let seen = glance(&line, self.received);
         if let Some(found) = self.rules.find(&line) {
-            let finding = self.findings.entry(found.rule.name).or_insert_with(|| Finding {
-                rule: found.rule,
-                lines: 0,
-                first: self.lines,
-                last: 0,
-                example: escape(&line, LONGEST_EXAMPLE),
-            });
-            finding.lines += 1;
-            finding.last = self.lines;
+            self.find(found, seen.time, &line);
         }
-        let message = match self.format {
-            Format::Plain => &line,
-            Format::Auto | Format::Syslog => match syslog_message(&line) {
-                Some(at) => &line[at..],
-                None => {
-                    self.headless += 1;
-                    &line
-                }
-            },
-        };
+        self.timeline.add(seen.time, seen.severity);
+        self.headless += u64::from(seen.message.is_none());
+        let message = seen.message.filter(|_| has_heads).map_or(&*line, |at| &line[at..]);
+        self.learn(message);
+    }
+
+    /// Takes in one record of another form than lines.
+    pub fn add_record(&mut self, record: &Record) {
+        self.lines += 1;
+        if let Some(found) = self.rules.find_in(record) {
+            self.find(found, record.time, &record.line());
+        }
+        self.timeline.add(record.time, record.severity);
+        self.learn(record.text.split('\n').next().unwrap_or_default());
+    }
+
+    fn find(&mut self, found: Match, time: Option<i64>, line: &str) {
+        let finding = self.findings.entry(found.rule.name).or_insert_with(|| Finding {
+            rule: found.rule,
+            lines: 0,
+            first: self.lines,
+            last: 0,
+            time,
+            examples: Vec::new(),
+        });
+        finding.lines += 1;
+        finding.last = self.lines;
+        if finding.examples.len() < MOST_SHOWN {
+            finding.examples.push((self.lines, escape(line, LONGEST_EXAMPLE)));
+        }
+    }
+
+    fn learn(&mut self, message: &str) {
         let id = self.miner.add(message);
         if id > self.newest {
             self.newest = id;

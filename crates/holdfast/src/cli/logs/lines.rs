@@ -1,14 +1,14 @@
 //! Lines of a file that a stranger wrote: of each only so much is kept, however long it is.
 
-use holdfast_logs::LONGEST_LINE;
 use std::io::{BufRead, ErrorKind, Result};
-
-/// What is kept of a line: enough to show that it was longer.
-const KEPT: usize = LONGEST_LINE + 2;
 
 /// Lines one after the other.
 pub struct Lines<R> {
     input: R,
+    /// Bytes of a line that are looked at.
+    longest: usize,
+    /// What is kept of a line: enough to show that it was longer.
+    kept: usize,
     /// A line that does not lie whole in the buffer of the input.
     pieces: Vec<u8>,
 }
@@ -22,8 +22,9 @@ pub struct Line {
 }
 
 impl<R: BufRead> Lines<R> {
-    pub fn new(input: R) -> Self {
-        Self { input, pieces: Vec::with_capacity(KEPT) }
+    /// Of each line so many bytes are looked at.
+    pub fn new(input: R, longest: usize) -> Self {
+        Self { input, longest, kept: longest + 2, pieces: Vec::new() }
     }
 
     /// Hands the next line over; none at the end.
@@ -41,9 +42,9 @@ impl<R: BufRead> Lines<R> {
             bytes += length as u64;
             let is_whole = end.is_some() && bytes == length as u64;
             if is_whole {
-                take(&buffer[..length.min(KEPT)]);
+                take(&buffer[..length.min(self.kept)]);
             } else {
-                let room = KEPT - self.pieces.len();
+                let room = self.kept - self.pieces.len();
                 self.pieces.extend_from_slice(&buffer[..length.min(room)]);
             }
             self.input.consume(length);
@@ -55,7 +56,7 @@ impl<R: BufRead> Lines<R> {
                     take(&self.pieces);
                 }
                 let ending = u64::from(end.is_some());
-                return Ok(Some(Line { bytes, cut: bytes - ending > LONGEST_LINE as u64 + 1 }));
+                return Ok(Some(Line { bytes, cut: bytes - ending > self.longest as u64 + 1 }));
             }
         }
     }
@@ -64,10 +65,11 @@ impl<R: BufRead> Lines<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_logs::LONGEST_LINE;
     use std::io::BufReader;
 
     fn lines(text: &[u8], buffer: usize) -> (Vec<Vec<u8>>, u64, usize) {
-        let mut lines = Lines::new(BufReader::with_capacity(buffer, text));
+        let mut lines = Lines::new(BufReader::with_capacity(buffer, text), LONGEST_LINE);
         let (mut found, mut bytes, mut cut) = (Vec::new(), 0, 0);
         while let Some(line) = lines.next(|line| found.push(line.to_vec())).expect("memory does not fail") {
             bytes += line.bytes;
@@ -94,7 +96,7 @@ mod tests {
         text.extend_from_slice(b"\nshort\n");
         for buffer in [100, 1 << 21] {
             let (found, bytes, cut) = lines(&text, buffer);
-            assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [KEPT, 6]);
+            assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [LONGEST_LINE + 2, 6]);
             assert_eq!((bytes, cut), (text.len() as u64, 1));
         }
     }

@@ -2,27 +2,22 @@
 //! With `--train` and `--score`: which windows, counted before, are unusual. Reads each file once, as a stream; needs no daemon and no configuration.
 
 mod analysis;
+mod input;
 mod lines;
+mod report;
 mod scores;
 mod show;
 mod sources;
 mod stored;
 mod table;
+mod timeline;
 
 use super::{CliError, Exit, Place, wait_for};
 use analysis::{Analysis, MOST_REMEMBERED};
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use lines::Lines;
-use std::fs::File;
-use std::io::{BufReader, Read};
+use input::Form;
 use std::path::{Path, PathBuf};
-
-/// Bytes that are read at once.
-const BUFFER: usize = 1 << 18;
-
-/// Bytes between two looks at how far it is.
-const STRIDE: u64 = 4 << 20;
 
 /// What can be done with logs.
 #[derive(Subcommand)]
@@ -53,7 +48,7 @@ pub struct AnalyzeArgs {
     /// Files, read one after the other; `-` is standard input.
     #[arg(required_unless_present = "score", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What stands before each message.
+    /// What the files are.
     #[arg(long, value_enum, default_value_t = Format::Auto)]
     format: Format,
     /// Print JSON.
@@ -62,6 +57,9 @@ pub struct AnalyzeArgs {
     /// Print, for each line, its pattern: `line,cluster,template`.
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "patterns")]
     csv: Option<Csv>,
+    /// Also write it all into this HTML file: a page that needs nothing else.
+    #[arg(long, value_name = "REPORT", conflicts_with_all = ["csv", "score"])]
+    html: Option<PathBuf>,
     /// Instead of lines, learn from windows: rows of `id,events` or of `id` and counts.
     #[arg(long, value_name = "CSV", requires = "score", conflicts_with_all = ["files", "format"])]
     train: Option<PathBuf>,
@@ -70,15 +68,23 @@ pub struct AnalyzeArgs {
     score: Option<PathBuf>,
 }
 
-/// What stands before each message.
+/// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// The head of a syslog message where there is one.
+    /// Found by its first bytes; of lines, the head of a syslog message is no part of the pattern.
     Auto,
-    /// Nothing: the whole line is the message.
+    /// Lines, each a message as it is.
     Plain,
-    /// The head of a syslog message; lines without are counted.
+    /// Lines with the head of a syslog message; those without are counted.
     Syslog,
+    /// What `journalctl -o json` prints.
+    JournalJson,
+    /// A Windows event log.
+    Evtx,
+    /// What `wevtutil qe LOG /f:xml` prints.
+    EventXml,
+    /// OpenTelemetry: requests in JSON, one a line, or one in protobuf.
+    Otlp,
 }
 
 /// What is printed as CSV.
@@ -93,11 +99,23 @@ pub struct Sources {
     /// Name, and lines before it.
     files: Vec<(String, u64)>,
     are_syslog: bool,
+    /// All are read line by line.
+    are_lines: bool,
 }
 
 impl Sources {
     fn files(&self) -> Vec<&str> {
         self.files.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// What is counted: lines, or records.
+    fn one(&self) -> &'static str {
+        if self.are_lines { "line" } else { "record" }
+    }
+
+    /// So many of them.
+    fn counted(&self, count: u64) -> String {
+        format!("{count} {}{}", self.one(), if count == 1 { "" } else { "s" })
     }
 
     /// A line's number; of several files with its file.
@@ -125,65 +143,53 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
         let form = if args.json { scores::Form::Json } else { scores::Form::Csv };
         return scores::score(train, score, form);
     }
-    let inputs = args.files.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(report) = &args.html {
+        refuse_own(report, &args.files)?;
+    }
+    let inputs = args.files.iter().map(|path| input::open(path)).collect::<Result<Vec<_>, _>>()?;
     let bar = progress(args, inputs.iter().map(|input| input.bytes).sum());
-    let mut analysis = Analysis::new(args.format, args.csv.is_some());
-    let mut sources = Sources { files: Vec::new(), are_syslog: args.format == Format::Syslog };
+    let mut analysis = Analysis::new(args.csv.is_some());
+    let mut sources =
+        Sources { files: Vec::new(), are_syslog: args.format == Format::Syslog, are_lines: true };
     for input in inputs {
-        let name = input.name.clone();
-        sources.files.push((name.clone(), analysis.lines));
-        let read = read(input, &mut analysis, &bar);
-        if read.is_err() {
+        sources.files.push((input.name.clone(), analysis.lines));
+        let read = input::read(input, args.format, &mut analysis, &bar);
+        if read.is_err() || analysis.is_full() {
             bar.finish_and_clear();
         }
-        read.map_err(|cause| cannot_read(&name, cause))?;
+        sources.are_lines &= read? == Form::Lines;
         if analysis.is_full() {
-            bar.finish_and_clear();
             return Err(too_many());
         }
     }
     bar.finish_and_clear();
+    if let Some(report) = &args.html {
+        let page = report::page(&analysis, &sources);
+        std::fs::write(report, page)
+            .map_err(|source| CliError::Io { what: format!("write {}", report.display()), source })?;
+    }
     match args.csv {
         Some(Csv::Patterns) => show::patterns_csv(&analysis),
         None if args.json => show::as_json(&analysis, &sources)?,
-        None => show::people(&analysis, &sources),
+        None => show::people(&analysis, &sources, args.html.as_deref()),
     }
     Ok(Exit::Fine)
 }
 
-/// A file that is open.
-struct Input {
-    name: String,
-    /// How long it is, if it says.
-    bytes: u64,
-    stream: Box<dyn Read>,
-}
-
-/// Opens a file, or standard input. A pipe, a device or a folder in place of a file is refused: it may never end.
-fn open(path: &Path) -> Result<Input, CliError> {
-    let name = holdfast_logs::escape(&path.to_string_lossy(), 200);
-    if path == Path::new("-") {
-        return Ok(Input { name, bytes: 0, stream: Box::new(std::io::stdin()) });
+/// A report must not take the place of a log that it is about.
+fn refuse_own(report: &Path, files: &[PathBuf]) -> Result<(), CliError> {
+    let Ok(own) = report.canonicalize() else { return Ok(()) };
+    if files.iter().all(|file| file.canonicalize().ok().as_ref() != Some(&own)) {
+        return Ok(());
     }
-    let metadata = std::fs::metadata(path).map_err(|cause| cannot_read(&name, cause))?;
-    if !metadata.is_file() {
-        let cause = if metadata.is_dir() { "it is a folder" } else { "it is no file, and may never end" };
-        return Err(CliError::Said {
-            error: format!("cannot read `{name}`"),
-            cause: cause.into(),
-            hint: "name files, or pipe lines in: `COMMAND | holdfast logs analyze -`".into(),
-        });
-    }
-    let file = File::open(path).map_err(|cause| cannot_read(&name, cause))?;
-    Ok(Input { name, bytes: metadata.len(), stream: Box::new(file) })
-}
-
-fn cannot_read(name: &str, cause: std::io::Error) -> CliError {
-    CliError::Said {
-        error: format!("cannot read `{name}`"),
-        cause: cause.to_string(),
-        hint: "name files that you may read; `-` is standard input".into(),
-    }
+    Err(CliError::Said {
+        error: format!(
+            "cannot write the report to `{}`",
+            holdfast_logs::escape(&report.to_string_lossy(), 200)
+        ),
+        cause: "it is one of the files that are to be read".into(),
+        hint: "name another file: `--html report.html`".into(),
+    })
 }
 
 fn too_many() -> CliError {
@@ -194,24 +200,6 @@ fn too_many() -> CliError {
         ),
         hint: "leave `--csv` out for patterns with counts, or analyze the log in parts".into(),
     }
-}
-
-/// Reads one input to its end.
-fn read(input: Input, analysis: &mut Analysis, bar: &ProgressBar) -> std::io::Result<()> {
-    let mut lines = Lines::new(BufReader::with_capacity(BUFFER, input.stream));
-    let mut since = 0;
-    while !analysis.is_full() {
-        let Some(line) = lines.next(|line| analysis.add(line))? else { break };
-        analysis.bytes += line.bytes;
-        analysis.cut += u64::from(line.cut);
-        since += line.bytes;
-        if since >= STRIDE {
-            bar.inc(since);
-            since = 0;
-        }
-    }
-    bar.inc(since);
-    Ok(())
 }
 
 fn progress(args: &AnalyzeArgs, bytes: u64) -> ProgressBar {

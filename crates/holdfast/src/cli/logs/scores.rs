@@ -2,12 +2,11 @@
 
 use super::super::paint;
 use super::super::{CliError, Exit};
+use super::input::{Input, open};
 use super::table::{Names, Row, Table, TableError};
-use super::{BUFFER, Input, open};
 use holdfast_logs::{Habits, Judgement, Reason, Room, escape};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::io::{BufReader, Read};
 use std::path::Path;
 
 /// Bytes that are printed at once.
@@ -61,8 +60,7 @@ pub fn score(train: &Path, score: &Path, form: Form) -> Result<Exit, CliError> {
 /// Each row of a file, until no more are wanted.
 fn each(input: Input, names: &mut Names, mut take: impl FnMut(Row, &Names) -> bool) -> Result<(), CliError> {
     let Input { name, stream, .. } = input;
-    let stream: Box<dyn Read> = stream;
-    let mut table = Table::new(BufReader::with_capacity(BUFFER, stream));
+    let mut table = Table::new(stream);
     while let Some(row) = table.next(names).map_err(|cause| no_windows(&name, &cause))? {
         if !take(row, names) {
             break;

@@ -4,12 +4,24 @@ use super::super::paint::{self, Tone, tint};
 use super::super::{CliError, print_json};
 use super::Sources;
 use super::analysis::{Analysis, Finding, is_notice};
-use holdfast_logs::{Group, PatternId, Rule, Template, escape};
-use serde_json::{Value, json};
+use super::timeline::Counts;
+use holdfast_logs::{Group, PatternId, Rule, Severity, Template, escape};
+use serde_json::{Map, Value, json};
 use std::fmt::Write;
+use std::path::Path;
 
 /// Patterns that are shown on screen; the rest is counted.
 const SHOWN: usize = 40;
+
+/// Rows of the timeline on screen, and in JSON.
+const ROWS: usize = 16;
+const STRETCHES: usize = 128;
+
+/// Rows without lines that are shown one after the other.
+const MOST_EMPTY: i64 = 3;
+
+/// Characters of the longest bar.
+const BAR: u64 = 30;
 
 /// Characters of a template.
 const LONGEST_TEMPLATE: usize = 4_096;
@@ -18,7 +30,7 @@ const LONGEST_TEMPLATE: usize = 4_096;
 const CHUNK: usize = 1 << 16;
 
 /// For people.
-pub fn people(analysis: &Analysis, sources: &Sources) {
+pub fn people(analysis: &Analysis, sources: &Sources, report: Option<&Path>) {
     let view = analysis.view();
     let groups = by_lines(view.groups());
     let findings = analysis.findings();
@@ -31,12 +43,13 @@ pub fn people(analysis: &Analysis, sources: &Sources) {
         ),
     };
     let patterns = counted(groups.len() as u64, "pattern", "patterns");
-    say!("{}, {patterns}: {verdict}", counted(analysis.lines, "line", "lines"));
+    say!("{}, {patterns}: {verdict}", sources.counted(analysis.lines));
     remarks(analysis, sources);
     if !findings.is_empty() {
         say!("\n{}", tint(Tone::Bold, "known lines, the worst first"));
         findings.iter().for_each(|finding| show(finding, sources));
     }
+    timeline(analysis, sources);
     if !groups.is_empty() {
         say!("\n{}", tint(Tone::Bold, "patterns, the most lines first"));
         let mut table = paint::table(&["lines", "first", "last", "pattern"]);
@@ -50,9 +63,64 @@ pub fn people(analysis: &Analysis, sources: &Sources) {
     if groups.len() > SHOWN {
         say!("and {} more: `--json` has all", groups.len() - SHOWN);
     }
+    if let Some(report) = report {
+        say!("\nwritten to {}", escape(&report.to_string_lossy(), 200));
+    }
 }
 
-fn counted(count: u64, one: &str, many: &str) -> String {
+/// How many lines at what time, if there are several times.
+fn timeline(analysis: &Analysis, sources: &Sources) {
+    let slices = analysis.timeline.slices(ROWS);
+    if slices.stretches.len() < 2 {
+        return;
+    }
+    say!(
+        "\n{}",
+        tint(
+            Tone::Bold,
+            &format!(
+                "{}s over time (UTC, if the log names its zone), {} a row",
+                sources.one(),
+                slices.width()
+            )
+        )
+    );
+    let most = slices.most().max(1);
+    for (place, (at, counts)) in slices.stretches.iter().enumerate() {
+        match slices.gap(place) {
+            0 => {}
+            gap @ 1..=MOST_EMPTY => (1..=gap).for_each(|back| {
+                say!("  {}  {:>9}", time(at - (gap + 1 - back) * slices.seconds, slices.seconds), 0);
+            }),
+            _ => say!("  ..."),
+        }
+        let lines = counts.lines();
+        let bar = "█".repeat((lines * BAR).div_ceil(most) as usize);
+        let (tone, said) = told(counts);
+        let row = format!("{}  {lines:>9}  {bar}{said}", time(*at, slices.seconds));
+        say!("  {}", tint(tone, row.trim_end()));
+    }
+}
+
+/// When a stretch begins: to the second, where it is shorter than a minute.
+pub fn time(at: i64, seconds: i64) -> String {
+    if seconds < 60 { paint::utc_second(at as f64) } else { paint::utc(at as f64) }
+}
+
+/// What is bad in a stretch, and how bad.
+fn told(counts: &Counts) -> (Tone, String) {
+    let bad: Vec<String> = Severity::ALL
+        .into_iter()
+        .rev()
+        .filter(|severity| *severity >= Severity::Warning && counts.of(*severity) > 0)
+        .map(|severity| format!("{} {}", counts.of(severity), severity.name()))
+        .collect();
+    let tone = if counts.from(Severity::Error) > 0 { Tone::Bad } else { Tone::Plain };
+    let said = if bad.is_empty() { String::new() } else { format!("  {}", bad.join(", ")) };
+    (tone, said)
+}
+
+pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
@@ -64,6 +132,11 @@ fn remarks(analysis: &Analysis, sources: &Sources) {
     };
     let headless = if sources.are_syslog { analysis.headless } else { 0 };
     remark(analysis.cut, "line is longer than what is looked at", "lines are longer than what is looked at");
+    remark(
+        analysis.skipped,
+        "entry could not be read, and is left out",
+        "entries could not be read, and are left out",
+    );
     remark(
         headless,
         "line does not begin as a syslog message does, and is taken whole",
@@ -79,30 +152,31 @@ fn remarks(analysis: &Analysis, sources: &Sources) {
 fn show(finding: &Finding, sources: &Sources) {
     let tone = if is_notice(finding.rule) { Tone::Dim } else { Tone::Bad };
     let lines = match finding.lines {
-        1 => format!("line {}", sources.place(finding.first)),
+        1 => format!("{} {}", sources.one(), sources.place(finding.first)),
         many => {
-            format!("{many} lines, {} to {}", sources.place(finding.first), sources.place(finding.last))
+            let (first, last) = (sources.place(finding.first), sources.place(finding.last));
+            format!("{}, {first} to {last}", sources.counted(many))
         }
     };
     say!("  {}  {}: {lines}", tint(tone, finding.rule.name), finding.rule.means);
     if !finding.rule.speaks_for.is_empty() {
         say!("      {}", tint(Tone::Dim, &format!("speaks for {}", faults(finding.rule).join(", "))));
     }
-    say!("      {}", finding.example);
+    say!("      {}", finding.example());
 }
 
 /// The faults that may be behind a line, by name.
-fn faults(rule: &Rule) -> Vec<String> {
+pub fn faults(rule: &Rule) -> Vec<String> {
     rule.speaks_for.iter().map(|fault| format!("{fault:?}")).collect()
 }
 
-fn by_lines(groups: &[Group]) -> Vec<&Group> {
+pub fn by_lines(groups: &[Group]) -> Vec<&Group> {
     let mut groups: Vec<&Group> = groups.iter().collect();
     groups.sort_by_key(|group| (std::cmp::Reverse(group.count), group.id));
     groups
 }
 
-fn template(group: &Group) -> String {
+pub fn template(group: &Group) -> String {
     escape(&group.template.to_string(), LONGEST_TEMPLATE)
 }
 
@@ -131,11 +205,29 @@ pub fn as_json(analysis: &Analysis, sources: &Sources) -> Result<(), CliError> {
                 "kind": format!("{:?}", finding.rule.kind), "bad": !is_notice(finding.rule),
                 "severity": format!("{:?}", finding.rule.severity), "speaks_for": faults(finding.rule),
                 "lines": finding.lines, "first": finding.first, "last": finding.last,
-                "example": finding.example })
+                "example": finding.example() })
         })
         .collect();
     print_json(&json!({ "v": 1, "files": sources.files(), "lines": analysis.lines, "bytes": analysis.bytes,
-        "cut": analysis.cut, "forgotten": analysis.dropped(), "findings": findings, "patterns": patterns }))
+        "cut": analysis.cut, "skipped": analysis.skipped, "forgotten": analysis.dropped(), "findings": findings,
+        "timeline": stretches(analysis), "patterns": patterns }))
+}
+
+fn stretches(analysis: &Analysis) -> Value {
+    let slices = analysis.timeline.slices(STRETCHES);
+    let rows: Vec<Value> = slices
+        .stretches
+        .iter()
+        .map(|(from, counts)| {
+            let said: Map<String, Value> = Severity::ALL
+                .into_iter()
+                .filter(|severity| counts.of(*severity) > 0)
+                .map(|severity| (severity.name().to_owned(), json!(counts.of(severity))))
+                .collect();
+            json!({ "from": from, "lines": counts.lines(), "severities": said })
+        })
+        .collect();
+    json!({ "seconds": slices.seconds, "timeless": analysis.timeline.timeless, "stretches": rows })
 }
 
 fn variables(template: &Template) -> Vec<Vec<&'static str>> {

@@ -2,6 +2,7 @@
 //! else. However long the series, the drawing has a bounded number of columns.
 
 use super::Found;
+use crate::cli::page::{self, escape};
 use crate::cli::paint;
 use holdfast_core::time::Timestamp;
 use std::fmt::Write;
@@ -89,26 +90,16 @@ fn seconds(at: Timestamp) -> f64 {
 
 /// The page.
 pub fn page(name: &str, rows: u64, sketch: &Sketch, found: &[Found], left_out: u64) -> String {
-    let name = escape(name);
-    let mut page = String::new();
-    let head = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\">\n<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n\
-         <body>\n<h1>{name}</h1>\n"
-    );
-    page += &head;
     let (from, until) = sketch.span();
-    let _ = writeln!(
-        page,
-        "<p>{rows} rows, {} to {} UTC. {}</p>",
+    let body = format!(
+        "<p>{rows} rows, {} to {} UTC. {}</p>\n{}{}",
         paint::utc(from),
         paint::utc(until),
-        counted(found.len(), left_out)
+        counted(found.len(), left_out),
+        drawing(sketch, found),
+        table(found)
     );
-    page += &drawing(sketch, found);
-    page += &table(found);
-    page += "</body>\n</html>\n";
-    page
+    page::whole(name, STYLE, &body)
 }
 
 fn counted(found: usize, left_out: u64) -> String {
@@ -191,24 +182,12 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Text that HTML takes for text, without control characters.
-fn escape(text: &str) -> String {
-    let tamed = crate::config::tame(text);
-    tamed.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// Colours for light and for dark, and nothing from elsewhere.
+/// Colours for light and for dark.
 const STYLE: &str = "
-:root { color-scheme: light dark; --curve: #1f5fa8; --wrong: #b3261e; --found: #b3261e22; --line: #8884; }
+:root { --curve: #1f5fa8; --wrong: #b3261e; --found: #b3261e22; }
 @media (prefers-color-scheme: dark) { :root { --curve: #7db4f0; --wrong: #ff8a80; --found: #ff8a8033; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.3rem; overflow-wrap: anywhere; }
-svg { width: 100%; height: auto; }
-svg text { font-size: 12px; fill: currentColor; opacity: .75; }
 .curve { fill: none; stroke: var(--curve); stroke-width: 1; }
 .wrong { fill: none; stroke: var(--wrong); stroke-width: 1.2; }
 .found { fill: var(--found); }
-table { border-collapse: collapse; width: 100%; margin-top: 1rem; }
-th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td:nth-child(-n+3) { white-space: nowrap; font-variant-numeric: tabular-nums; }
 ";

@@ -1,3 +1,5 @@
+//! Both encodings side by side, and requests made to hurt.
+
 use super::*;
 use crate::record::MOST_FIELDS;
 use proptest::prelude::*;

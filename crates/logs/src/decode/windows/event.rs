@@ -161,6 +161,11 @@ impl Event {
         Ok(())
     }
 
+    /// Whether all its elements have ended.
+    pub fn is_closed(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// When it was written, unless it says so itself.
     pub fn written(&mut self, micros: i64) {
         self.record.time = self.record.time.or(Some(micros));

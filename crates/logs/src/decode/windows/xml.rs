@@ -70,7 +70,7 @@ fn event(text: &str) -> Result<crate::Record, Fault> {
             element(mark, &mut event)?
         };
     }
-    event.finish()
+    if event.is_closed() { event.finish() } else { Err(Fault::Broken) }
 }
 
 fn behind<'a>(text: &'a str, end: &str) -> Result<(&'a str, &'a str), Fault> {
@@ -236,6 +236,8 @@ mod tests {
             assert!(found.records.len() <= 1);
         }
         assert_eq!(event_xml(&format!("<Event><System><a{POWER}")).records.len(), 1);
+        let broken_off = event_xml(&format!("<Event><System>broken off\n{POWER}"));
+        assert_eq!((broken_off.skipped, broken_off.records[0].field("event")), (1, Some("41")));
         assert_eq!(event_xml("no event at all"), Events::default());
         let many = event_xml(&"<Event/></Event>".repeat(10_000));
         assert_eq!((many.records.len(), many.skipped), (0, 10_000));
