@@ -4,7 +4,8 @@
 //! terminal, no environment of ours, and little of the machine.
 
 use super::health::State;
-use super::means::{Feed, Means};
+use super::joined::{Joined, WAITS};
+use super::means::Means;
 use super::{Format, chain};
 use crate::sense::awaited;
 use crate::sense::program::{Group, program};
@@ -102,12 +103,13 @@ enum Ended {
 /// Reads until it is time to stop.
 pub async fn follow(log: ProgramLog, means: Means) {
     let feed = means.feed(log.subject.clone(), &log.name);
+    let mut joined = Joined::new(feed.clone());
     let mut place = means.place(&feed);
     let reading = async {
         let mut wait = AGAIN.0;
         loop {
             let began = Instant::now();
-            match run(&log.what, &feed, &mut place).await {
+            match run(&log.what, &mut joined, &mut place).await {
                 Ok(true) => feed.is(State::Waiting("it ended by itself, and is started again".into())),
                 Ok(false) => return,
                 Err(error) => feed.is(State::Failing(chain(&error))),
@@ -121,7 +123,7 @@ pub async fn follow(log: ProgramLog, means: Means) {
 }
 
 /// Runs it to its end. `false` when nobody takes records any more.
-async fn run(what: &What, feed: &Feed, place: &mut Option<String>) -> Result<bool, Ended> {
+async fn run(what: &What, joined: &mut Joined, place: &mut Option<String>) -> Result<bool, Ended> {
     let argv = what.argv(place.as_deref());
     let name = argv.first().cloned().unwrap_or_default();
     let failed = |error| Ended::Start(name.clone(), error);
@@ -130,6 +132,7 @@ async fn run(what: &What, feed: &Feed, place: &mut Option<String>) -> Result<boo
     let exit = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
     let exit = awaited(exit).map_err(failed)?;
     let (mut out, mut err) = (child.stdout.take(), Errors { pipe: child.stderr.take(), kept: Vec::new() });
+    let feed = joined.feed.clone();
     feed.is(State::Following);
     let mut lines = Lines::new(what.longest());
     let mut piece = vec![0; PIECE];
@@ -138,6 +141,12 @@ async fn run(what: &What, feed: &Feed, place: &mut Option<String>) -> Result<boo
             biased;
             read = read(&mut out, &mut piece) => read.map_err(Ended::Read)?,
             () = err.read() => continue,
+            () = tokio::time::sleep(WAITS), if joined.is_waiting() => {
+                if !joined.rest(false).await {
+                    return Ok(false);
+                }
+                continue;
+            }
             // It has ended, and nothing is left in the pipe: what it left behind may hold it open for ever.
             _ = exit.readable() => 0,
         };
@@ -150,13 +159,16 @@ async fn run(what: &What, feed: &Feed, place: &mut Option<String>) -> Result<boo
         }
         for (record, behind) in records {
             place.clone_from(&behind);
-            if !feed.bring(record.into(), behind).await {
+            if !joined.bring(record.into(), behind).await {
                 return Ok(false);
             }
         }
         if length == 0 {
             break;
         }
+    }
+    if !joined.rest(true).await {
+        return Ok(false);
     }
     drop(group);
     let status = child.wait().await.map_err(Ended::Read)?;

@@ -3,6 +3,7 @@
 use super::decode::Format;
 use super::follow::{Begin, Follower, Look};
 use super::health::State;
+use super::joined::{Joined, WAITS};
 use super::means::{Feed, Means};
 use super::{chain, glob};
 use crate::sense::wake::Wake;
@@ -57,7 +58,11 @@ pub async fn follow(log: FileLog, means: Means) {
         }
         match &wake {
             _ if more => {}
-            Some(wake) => drop(means.stop.run_until_cancelled(wake.changed()).await),
+            Some(wake) => {
+                let longest = if files.is_waiting() { WAITS } else { LOOK_UP };
+                let changed = tokio::time::timeout(longest, wake.changed());
+                let _ = means.stop.run_until_cancelled(changed).await; // a look tells what it was
+            }
             None => drop(means.wait(LOOK_UP - PERIOD).await),
         }
     }
@@ -78,7 +83,7 @@ struct Files {
 struct Followed {
     /// Taken while it is read.
     follower: Option<Follower>,
-    feed: Feed,
+    joined: Joined,
     missing_since: Option<Instant>,
 }
 
@@ -146,7 +151,8 @@ impl Files {
             (_, None) => Begin::Behind(0),
         };
         let follower = Some(Follower::new(&path, begin, LONGEST_TEXT));
-        self.followed.insert(path, Followed { follower, feed, missing_since: None });
+        let joined = Joined::new(feed);
+        self.followed.insert(path, Followed { follower, joined, missing_since: None });
     }
 
     /// Reads one file, once. Whether there is more; `None` when it is time to stop.
@@ -161,7 +167,7 @@ impl Files {
         let (follower, looked) = looked.await.ok()?;
         let after = follower.reads();
         followed.follower = Some(follower);
-        let feed = followed.feed.clone();
+        let feed = followed.joined.feed.clone();
         let look = match looked {
             Ok(look) => look,
             Err(error) => {
@@ -185,23 +191,33 @@ impl Files {
             self.known.push_back(old);
             self.known.drain(..self.known.len().saturating_sub(MOST_KNOWN));
         }
-        self.bring(&feed, look).await
+        self.bring(path, look).await
     }
 
-    async fn bring(&self, feed: &Feed, look: Look) -> Option<bool> {
+    async fn bring(&mut self, path: &Path, look: Look) -> Option<bool> {
+        let (stop, format) = (&self.means.stop, self.log.format);
+        let Some(Followed { joined, .. }) = self.followed.get_mut(path) else { return Some(false) };
         if look.skipped > 0 || look.gap {
-            feed.gauge.dropped(1);
-            let (source, skipped) = (&feed.source, look.skipped);
+            joined.feed.gauge.dropped(1);
+            let (source, skipped) = (&joined.feed.source, look.skipped);
             tracing::warn!(%source, skipped, "lines of a log were skipped: it grew too fast, or was moved away");
         }
-        for line in look.lines {
-            let Some(record) = self.log.format.record(&line.text, feed.received()) else { continue };
-            let bringing = feed.bring(record.into(), Some(line.place.to_string()));
-            if !self.means.stop.run_until_cancelled(bringing).await? {
-                return None;
+        let more = look.more;
+        let bringing = async {
+            for line in look.lines {
+                let Some(record) = format.record(&line.text, joined.feed.received()) else { continue };
+                if !joined.bring(record.into(), Some(line.place.to_string())).await {
+                    return false;
+                }
             }
-        }
-        Some(look.more)
+            joined.rest(false).await
+        };
+        stop.run_until_cancelled(bringing).await?.then_some(more)
+    }
+
+    /// Whether a record of some file waits for its next line.
+    fn is_waiting(&self) -> bool {
+        self.followed.values().any(|followed| followed.joined.is_waiting())
     }
 }
 

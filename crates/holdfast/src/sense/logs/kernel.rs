@@ -2,14 +2,17 @@
 
 use super::chain;
 use super::health::State;
-use super::means::{Feed, Means};
+use super::joined::{Joined, WAITS};
+use super::means::Means;
 use crate::sense::host::kernel::{DEVICE, LONGEST_RECORD, MOST_AT_ONCE, REST, is_overwritten, next, open};
 use holdfast_core::subject::{HostName, Subject};
 use holdfast_logs::{Record, Severity, clean_text};
 use rustix::fs::SeekFrom;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 
 /// The device is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -17,6 +20,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Reads until it is time to stop.
 pub async fn follow(host: HostName, means: Means) {
     let feed = means.feed(Subject::Host(host), "kernel");
+    let mut joined = Joined::new(feed.clone());
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let boot = boot.trim();
     let place = means.place(&feed);
@@ -24,7 +28,7 @@ pub async fn follow(host: HostName, means: Means) {
         place.and_then(|place| place.strip_prefix("kernel ")?.strip_prefix(boot)?.trim().parse().ok());
     let reading = async {
         loop {
-            match read(&feed, boot, &mut behind).await {
+            match read(&mut joined, boot, &mut behind).await {
                 Ok(()) => return,
                 Err(error) => feed.is(State::Failing(format!("cannot read {DEVICE}: {}", chain(&error)))),
             }
@@ -34,15 +38,17 @@ pub async fn follow(host: HostName, means: Means) {
     means.stop.run_until_cancelled(reading).await;
 }
 
-async fn read(feed: &Feed, boot: &str, behind: &mut Option<u64>) -> io::Result<()> {
+async fn read(joined: &mut Joined, boot: &str, behind: &mut Option<u64>) -> io::Result<()> {
     // The records that are kept, or those to come.
     let from = if behind.is_some() { SeekFrom::Data(0) } else { SeekFrom::End(0) };
     let device = open(DEVICE, from)?;
+    let feed = joined.feed.clone();
     feed.is(State::Following);
     let mut bytes = [0; LONGEST_RECORD];
     loop {
         for _ in 0..MOST_AT_ONCE {
-            let length = match next(&device, &mut bytes).await {
+            let length = match wait(&device, &mut bytes, joined).await {
+                Ok(0) => return Ok(()),
                 Ok(length) => length,
                 Err(error) if is_overwritten(&error) => {
                     feed.gauge.dropped(1);
@@ -57,12 +63,29 @@ async fn read(feed: &Feed, boot: &str, behind: &mut Option<u64>) -> io::Result<(
                 continue;
             }
             *behind = Some(number);
-            if !feed.bring(record.into(), Some(format!("kernel {boot} {number}"))).await {
+            if !joined.bring(record.into(), Some(format!("kernel {boot} {number}"))).await {
                 return Ok(());
             }
         }
         tokio::time::sleep(REST).await;
     }
+}
+
+/// The next record; meanwhile what waits for its next line is brought. Zero when nobody takes records any more.
+async fn wait(
+    device: &AsyncFd<OwnedFd>,
+    bytes: &mut [u8; LONGEST_RECORD],
+    joined: &mut Joined,
+) -> io::Result<usize> {
+    while joined.is_waiting() {
+        if let Ok(length) = tokio::time::timeout(WAITS, next(device, bytes)).await {
+            return length;
+        }
+        if !joined.rest(false).await {
+            return Ok(0);
+        }
+    }
+    next(device, bytes).await
 }
 
 /// The kernel counts its messages' time without that of sleep.

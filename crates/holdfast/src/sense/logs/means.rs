@@ -100,8 +100,13 @@ impl Feed {
     /// Now, in microseconds since 1970: for people (I20).
     #[must_use]
     pub fn received(&self) -> i64 {
-        let now = i64::try_from(self.clock.now().as_micros()).unwrap_or(i64::MAX);
-        now.saturating_add(self.clock.wall_offset())
+        self.micros().saturating_add(self.clock.wall_offset())
+    }
+
+    /// Time since boot, in microseconds: it never goes back.
+    #[must_use]
+    pub fn micros(&self) -> i64 {
+        i64::try_from(self.clock.now().as_micros()).unwrap_or(i64::MAX)
     }
 
     /// Brings a record, and waits for room. `false` when nobody takes records any more.

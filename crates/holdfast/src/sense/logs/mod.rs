@@ -10,6 +10,7 @@ mod follow;
 mod glob;
 mod guest;
 pub mod health;
+mod joined;
 mod kernel;
 mod means;
 mod otlp;

@@ -1,7 +1,7 @@
 //! An event log of a Windows guest, by the numbers of its records (`wevtutil`).
 
 use super::{Guest, Pull, Trouble, bring};
-use crate::sense::logs::means::Feed;
+use crate::sense::logs::joined::Joined;
 use async_trait::async_trait;
 use holdfast_drivers::Piece;
 use holdfast_logs::{Record, decode};
@@ -36,7 +36,7 @@ impl Events {
 
 #[async_trait]
 impl Pull for Events {
-    async fn pull(&mut self, guest: &Guest, feed: &Feed) -> Result<Option<bool>, Trouble> {
+    async fn pull(&mut self, guest: &Guest, to: &mut Joined) -> Result<Option<bool>, Trouble> {
         let Some(last) = self.last else {
             self.last = Some(self.newest(guest).await?);
             return Ok(Some(false));
@@ -59,14 +59,14 @@ impl Pull for Events {
                 self.empty += 1;
                 return Ok(Some(false));
             }
-            feed.gauge.dropped(1); // one event that is longer than an answer may be, or damaged
+            to.feed.gauge.dropped(1); // one event that is longer than an answer may be, or damaged
             self.last = Some(last + 1);
             return Ok(Some(true));
         };
         self.empty = 0;
         let more = newer.len() > 1;
         let records = newer.into_iter().map(|(number, record)| (record, format!("event {number}"))).collect();
-        if !bring(feed, &piece, records).await {
+        if !bring(to, &piece, records).await {
             return Ok(None);
         }
         self.last = Some(newest);

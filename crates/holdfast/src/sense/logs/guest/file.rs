@@ -2,7 +2,7 @@
 
 use super::{Guest, Pull, Trouble, bring};
 use crate::sense::logs::Format;
-use crate::sense::logs::means::Feed;
+use crate::sense::logs::joined::Joined;
 use crate::sense::tail::{Lines, MEMORY};
 use async_trait::async_trait;
 use holdfast_drivers::{DriverError, GuestRead, Piece};
@@ -92,38 +92,43 @@ impl GuestFile {
     }
 
     /// Brings what follows a place; the new place, or `None` when nobody takes records any more.
-    async fn bring(&mut self, feed: &Feed, from: Spot, next: &Next) -> Option<Spot> {
+    async fn bring(&mut self, to: &mut Joined, from: Spot, next: &Next) -> Option<Spot> {
         let begin = from.offset - next.behind as u64;
         let bytes = &next.piece.bytes;
         let spot = |end: usize| Spot {
             offset: begin + end as u64,
             sum: crc32fast::hash(&bytes[end.saturating_sub(MEMORY)..end]),
         };
-        let (mut records, received) = (Vec::new(), feed.received());
+        let (mut records, received) = (Vec::new(), to.feed.received());
         let format = self.format;
         self.lines.feed(&bytes[next.behind..], Instant::now(), |line, used| {
             if let Some(record) = format.record(line, received) {
                 records.push((record, spot(next.behind + used).write()));
             }
         });
-        bring(feed, &next.piece, records).await.then(|| spot(bytes.len()))
+        bring(to, &next.piece, records).await.then(|| spot(bytes.len()))
     }
 
     /// The file was truncated, or another has its name. What was left of it is looked for where it is moved to by
     /// most; then the new one is read from its start.
-    async fn rotated(&mut self, guest: &Guest, feed: &Feed, mut from: Spot) -> Result<Option<bool>, Trouble> {
+    async fn rotated(
+        &mut self,
+        guest: &Guest,
+        to: &mut Joined,
+        mut from: Spot,
+    ) -> Result<Option<bool>, Trouble> {
         let moved = format!("{}.1", self.path);
         loop {
             match self.next(guest, &moved, from).await {
                 Ok(Some(next)) => {
-                    let Some(to) = self.bring(feed, from, &next).await else { return Ok(None) };
-                    from = to;
-                    if next.size <= to.offset || next.piece.bytes.len() == next.behind {
+                    let Some(spot) = self.bring(to, from, &next).await else { return Ok(None) };
+                    from = spot;
+                    if next.size <= spot.offset || next.piece.bytes.len() == next.behind {
                         break;
                     }
                 }
                 Ok(None) | Err(Trouble::Missing) => {
-                    feed.gauge.dropped(1); // what was left unread, if anything was
+                    to.feed.gauge.dropped(1); // what was left unread, if anything was
                     break;
                 }
                 Err(trouble) => {
@@ -133,8 +138,8 @@ impl GuestFile {
             }
         }
         if let Some(half) = self.lines.finish() {
-            let record = self.format.record(&half, feed.received());
-            let said = record.map(|record| feed.bring(record.into(), None));
+            let record = self.format.record(&half, to.feed.received());
+            let said = record.map(|record| to.bring(record.into(), None));
             if let Some(said) = said
                 && !said.await
             {
@@ -152,7 +157,7 @@ fn is_missing(why: &str) -> bool {
 
 #[async_trait]
 impl Pull for GuestFile {
-    async fn pull(&mut self, guest: &Guest, feed: &Feed) -> Result<Option<bool>, Trouble> {
+    async fn pull(&mut self, guest: &Guest, to: &mut Joined) -> Result<Option<bool>, Trouble> {
         let from = match self.begin {
             Begin::At(spot) => spot,
             Begin::End => {
@@ -171,17 +176,17 @@ impl Pull for GuestFile {
             }
         };
         let Some(next) = self.next(guest, &self.path, from).await? else {
-            return self.rotated(guest, feed, from).await;
+            return self.rotated(guest, to, from).await;
         };
         if next.size - from.offset > MOST_BEHIND {
-            feed.gauge.dropped(1);
+            to.feed.gauge.dropped(1);
             self.lines = Lines::new(LONGEST_TEXT);
             self.begin = Begin::At(self.spot_at(guest, next.size).await?);
             return Ok(Some(true));
         }
-        let Some(to) = self.bring(feed, from, &next).await else { return Ok(None) };
-        self.begin = Begin::At(to);
-        Ok(Some(next.size > to.offset && to.offset > from.offset))
+        let Some(spot) = self.bring(to, from, &next).await else { return Ok(None) };
+        self.begin = Begin::At(spot);
+        Ok(Some(next.size > spot.offset && spot.offset > from.offset))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The journal of a guest with systemd, by cursor.
 
 use super::{Guest, Pull, Trouble, bring};
-use crate::sense::logs::means::Feed;
+use crate::sense::logs::joined::Joined;
 use async_trait::async_trait;
 use holdfast_logs::decode;
 
@@ -32,7 +32,7 @@ fn is_cursor(text: &str) -> bool {
 
 #[async_trait]
 impl Pull for Journal {
-    async fn pull(&mut self, guest: &Guest, feed: &Feed) -> Result<Option<bool>, Trouble> {
+    async fn pull(&mut self, guest: &Guest, to: &mut Joined) -> Result<Option<bool>, Trouble> {
         let script =
             format!("journalctl -q -o json --no-pager {FIELDS} \"$1\" | head -n 200 | head -c {MOST_BYTES}");
         let from = match &self.cursor {
@@ -51,7 +51,7 @@ impl Pull for Journal {
         }
         let Some((_, last)) = records.last() else {
             if piece.bytes.len() >= MOST_BYTES {
-                feed.gauge.dropped(1); // one entry that is longer than an answer may be
+                to.feed.gauge.dropped(1); // one entry that is longer than an answer may be
                 self.cursor = None;
                 return Ok(Some(true));
             }
@@ -63,7 +63,7 @@ impl Pull for Journal {
             return Ok(Some(false));
         }
         let more = piece.bytes.len() > MOST_BYTES / 2 || records.len() == 200;
-        if !bring(feed, &piece, records).await {
+        if !bring(to, &piece, records).await {
             return Ok(None);
         }
         self.cursor = Some(last);

@@ -10,6 +10,7 @@ mod journal;
 
 use super::chain;
 use super::health::State;
+use super::joined::{Joined, WAITS};
 use super::means::{Feed, Means, Said};
 use super::{Format, glob};
 use async_trait::async_trait;
@@ -82,7 +83,7 @@ impl Trouble {
 #[async_trait]
 trait Pull: Send {
     /// Reads what is next and brings it. Whether there is more; `None` when nobody takes records any more.
-    async fn pull(&mut self, guest: &Guest, feed: &Feed) -> Result<Option<bool>, Trouble>;
+    async fn pull(&mut self, guest: &Guest, to: &mut Joined) -> Result<Option<bool>, Trouble>;
 }
 
 /// The way to one guest.
@@ -103,10 +104,10 @@ impl Guest {
 }
 
 /// Brings what one piece held, each record with the place behind it. `false` when nobody takes records any more.
-async fn bring(feed: &Feed, piece: &Piece, records: Vec<(Record, String)>) -> bool {
+async fn bring(to: &mut Joined, piece: &Piece, records: Vec<(Record, String)>) -> bool {
     for (record, place) in records {
         let said = Said { record, incarnation: Some(piece.incarnation) };
-        if !feed.bring(said, Some(place)).await {
+        if !to.bring(said, Some(place)).await {
             return false;
         }
     }
@@ -122,12 +123,12 @@ pub async fn follow(log: GuestLog, means: Means) {
             What::Journal => {
                 let feed = means.feed(log.subject, "journal");
                 let journal = journal::Journal::new(place(&feed));
-                keep_on(Box::new(journal), &guest, &feed).await;
+                keep_on(Box::new(journal), &guest, feed).await;
             }
             What::Events(name) => {
                 let feed = means.feed(log.subject, &format!("event log {name}"));
                 let events = events::Events::new(name, place(&feed));
-                keep_on(Box::new(events), &guest, &feed).await;
+                keep_on(Box::new(events), &guest, feed).await;
             }
             What::File(path, format) => files(&path, format, &log.subject, &guest).await,
         }
@@ -136,20 +137,36 @@ pub async fn follow(log: GuestLog, means: Means) {
 }
 
 /// One log, for ever.
-async fn keep_on(mut log: Box<dyn Pull>, guest: &Guest, feed: &Feed) {
-    let mut pace = Pace::default();
+async fn keep_on(mut log: Box<dyn Pull>, guest: &Guest, feed: Feed) {
+    let (mut pace, mut to) = (Pace::default(), Joined::new(feed.clone()));
     loop {
-        let pulled = log.pull(guest, feed).await;
-        let Some(wait) = pace.after(feed, pulled) else { return };
-        tokio::time::sleep(wait).await;
+        let pulled = log.pull(guest, &mut to).await;
+        let Some(wait) = pace.after(&feed, pulled) else { return };
+        if !nap(wait, std::iter::once(&mut to)).await {
+            return;
+        }
     }
+}
+
+/// Waits; what waits for its next line is brought meanwhile. `false` when nobody takes records any more.
+async fn nap(wait: Duration, all: impl Iterator<Item = &mut Joined>) -> bool {
+    let waiting: Vec<&mut Joined> = all.filter(|joined| joined.is_waiting()).collect();
+    let first = if waiting.is_empty() { wait } else { wait.min(WAITS) };
+    tokio::time::sleep(first).await;
+    for joined in waiting {
+        if !joined.rest(false).await {
+            return false;
+        }
+    }
+    tokio::time::sleep(wait - first).await;
+    true
 }
 
 /// All files of a pattern, one after the other.
 async fn files(pattern: &str, format: Format, subject: &Subject, guest: &Guest) {
     let is_pattern = glob::is_pattern(pattern.as_ref());
     let all = guest.means.feed(subject.clone(), &format!("guest file {pattern}"));
-    let mut known: BTreeMap<String, (Feed, file::GuestFile)> = BTreeMap::new();
+    let mut known: BTreeMap<String, (Joined, file::GuestFile)> = BTreeMap::new();
     let (mut pace, mut looked_up) = (Pace::default(), None::<Instant>);
     loop {
         if looked_up.is_none_or(|at| is_pattern && at.elapsed() >= LOOK_UP) {
@@ -169,7 +186,7 @@ async fn files(pattern: &str, format: Format, subject: &Subject, guest: &Guest) 
                     let feed = guest.means.feed(subject.clone(), &format!("guest file {path}"));
                     let place = guest.means.place(&feed);
                     let file = file::GuestFile::new(path.clone(), format, place, first);
-                    (feed, file)
+                    (Joined::new(feed), file)
                 });
             }
             if is_pattern {
@@ -179,15 +196,18 @@ async fn files(pattern: &str, format: Format, subject: &Subject, guest: &Guest) 
         }
         let mut shortest = IDLE.1;
         let mut more = false;
-        for (feed, file) in known.values_mut() {
-            let pulled = file.pull(guest, feed).await;
+        for (to, file) in known.values_mut() {
+            let pulled = file.pull(guest, to).await;
             more |= matches!(pulled, Ok(Some(true)));
             let mut one = Pace { idle: pace.idle };
-            let Some(wait) = one.after(feed, pulled) else { return };
+            let Some(wait) = one.after(&to.feed, pulled) else { return };
             shortest = shortest.min(wait);
         }
         pace.idle = if more { None } else { Some(pace.next_idle()) };
-        tokio::time::sleep(if more { SOON } else { shortest }).await;
+        let wait = if more { SOON } else { shortest };
+        if !nap(wait, known.values_mut().map(|(to, _)| to)).await {
+            return;
+        }
     }
 }
 

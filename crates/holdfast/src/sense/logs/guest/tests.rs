@@ -157,10 +157,12 @@ async fn a_cleared_event_log_is_read_from_its_start() {
     let lab = Lab::new(guest);
     let feed = lab.means.feed(Subject::Guest("orders".parse().unwrap()), "event log System");
     let guest = Guest { vm: "orders".parse().unwrap(), means: lab.means.clone() };
+    let mut to = Joined::new(feed.clone());
     let mut events = events::Events::new("System".into(), Some("event 9".into()));
     events.set_empty();
-    assert_eq!(events.pull(&guest, &feed).await.unwrap(), Some(true)); // 5 is less than 9
-    assert_eq!(events.pull(&guest, &feed).await.unwrap(), Some(false));
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(true)); // 5 is less than 9
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(false));
+    assert!(to.rest(true).await);
     assert_eq!(feed.gauge.read().records, 1);
 }
 
@@ -228,13 +230,16 @@ async fn a_file_that_is_not_there_yet_is_waited_for() {
     let (lab, guest) = (Lab::new(disk.guest()), "orders".parse().unwrap());
     let feed = lab.means.feed(Subject::Guest("orders".parse().unwrap()), "file");
     let guest = Guest { vm: guest, means: lab.means.clone() };
+    let mut to = Joined::new(feed.clone());
     let mut file = file::GuestFile::new(LOG.into(), Format::Plain, None, true);
-    assert!(matches!(file.pull(&guest, &feed).await, Err(Trouble::Missing)));
+    assert!(matches!(file.pull(&guest, &mut to).await, Err(Trouble::Missing)));
     disk.append(LOG, &"0123456789abcde\n".repeat(5_000)); // 80 kB
-    while file.pull(&guest, &feed).await.unwrap() == Some(true) {}
+    while file.pull(&guest, &mut to).await.unwrap() == Some(true) {}
+    assert!(to.rest(true).await);
     assert_eq!((feed.gauge.read().records, feed.gauge.read().dropped), (5_000, 0));
     disk.0.lock().unwrap().insert(LOG.into(), b"new\n".to_vec()); // truncated, and nothing kept
-    while file.pull(&guest, &feed).await.unwrap() == Some(true) {}
+    while file.pull(&guest, &mut to).await.unwrap() == Some(true) {}
+    assert!(to.rest(true).await);
     assert_eq!((feed.gauge.read().records, feed.gauge.read().dropped), (5_001, 1));
 }
 
