@@ -2,6 +2,8 @@
 //!
 //! The guest has no systemd: its `journalctl` is a script of the test that answers as the real one does.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use crate::hands::turn;
 use crate::lab::{Lab, SOON};
 use serde_json::Value;
