@@ -304,13 +304,17 @@ impl Mind {
         (self.kept, self.has_new) = (now, false);
         let own =
             self.sources.iter().map(|(name, source)| (name.as_str().to_owned(), source.unusual.clone()));
-        let resting = self.resting.iter().map(|(name, unusual)| (name.clone(), unusual.clone()));
+        let mut sources: BTreeMap<String, Unusual> = own.collect();
+        let room = MOST_SOURCES.saturating_sub(sources.len());
+        let resting = self.resting.iter().filter(|(name, _)| !sources.contains_key(*name)).take(room);
+        let resting: Vec<_> = resting.map(|(name, unusual)| (name.clone(), unusual.clone())).collect();
+        sources.extend(resting);
         Saved {
             v: VERSION,
             miner: self.miner.snapshot(),
             highest: self.highest,
             patterns: self.patterns.iter().map(|(id, tally)| (*id, *tally)).collect(),
-            sources: resting.chain(own).collect(),
+            sources,
         }
     }
 

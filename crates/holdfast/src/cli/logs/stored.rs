@@ -67,11 +67,10 @@ fn moment(text: &str) -> Result<f64, String> {
     }
     let here = |at: civil::DateTime| at.to_zoned(TimeZone::system()).map(|at| seconds(at.timestamp()));
     let today = now.to_zoned(TimeZone::system()).date();
-    let civil = text
-        .parse::<civil::DateTime>()
-        .ok()
-        .or_else(|| text.parse::<civil::Time>().ok().map(|time| today.to_datetime(time)))
-        .or_else(|| text.parse::<civil::Date>().ok().map(|date| date.to_datetime(civil::Time::midnight())));
+    let time =
+        || text.parse::<civil::Time>().ok().filter(|_| text.contains(':')).map(|at| today.to_datetime(at));
+    let day = || text.parse::<civil::Date>().ok().map(|date| date.to_datetime(civil::Time::midnight()));
+    let civil = text.parse::<civil::DateTime>().ok().or_else(time).or_else(day);
     let wrong = || "write a time, as in `10m`, `19:30`, `2026-11-26` or `2026-11-26 19:30`".to_owned();
     civil.and_then(|at| here(at).ok()).ok_or_else(wrong)
 }

@@ -220,11 +220,6 @@ impl Store {
         Shelf::new(self.path.clone(), self.counts(), self.newest.subscribe())
     }
 
-    /// Where each source goes on, as it stands on disk.
-    pub fn places(&self) -> Vec<(Owner, SourceName, Arc<str>)> {
-        self.db.as_ref().and_then(|db| write::places(db).ok()).unwrap_or_default()
-    }
-
     /// The highest number of a pattern that any record of an owner ever had here.
     pub fn pattern(&self, owner: &Owner) -> u64 {
         self.owners.get(owner).map_or(0, |on_disk| on_disk.pattern)

@@ -208,7 +208,8 @@ CREATE TABLE block (
     loose INTEGER NOT NULL, crc INTEGER NOT NULL, patterns BLOB NOT NULL, content BLOB NOT NULL);
 CREATE INDEX block_of ON block (owner, first, size);
 CREATE INDEX block_loose ON block (owner, first) WHERE loose = 1;
-CREATE TABLE place (owner INTEGER NOT NULL, source TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY (owner, source)) WITHOUT ROWID;
+CREATE TABLE place (id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, source TEXT NOT NULL, place TEXT NOT NULL, UNIQUE (owner, source));
+CREATE INDEX place_of ON place (owner, id);
 CREATE TABLE noted (
     id INTEGER PRIMARY KEY, owner INTEGER NOT NULL, number INTEGER NOT NULL, subject TEXT NOT NULL, source TEXT NOT NULL,
     at INTEGER NOT NULL, received INTEGER NOT NULL, sort TEXT NOT NULL, name TEXT NOT NULL, severity INTEGER,

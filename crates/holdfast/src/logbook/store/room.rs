@@ -14,6 +14,8 @@ const PART: u64 = 32;
 const MOST_OLD: usize = 256;
 /// Findings that are kept of each owner.
 const MOST_NOTED: i64 = 2_000;
+/// Sources of each owner whose places are kept.
+const MOST_PLACES: i64 = 1_000;
 /// Pages that are given back to the disk at one look.
 const GIVEN_BACK: u32 = 1_024;
 
@@ -96,14 +98,14 @@ pub(super) fn make_room(
             for first in old_ones(tx, owner.id, limit)? {
                 left += remove(tx, owner, first)?;
             }
-            forget_noted(tx, owner.id)?;
+            forget(tx, owner.id)?;
         }
     }
     let mut total: u64 = owners.values().map(|owner| owner.size).sum();
     if total <= room.keep {
         return Ok(left);
     }
-    let share = target / (owners.len() as u64).max(1);
+    let share = target / (owners.values().filter(|owner| owner.size > 0).count() as u64).max(1);
     let mut leaving: Vec<(i64, i64, u64)> = Vec::new();
     for owner in owners.values().filter(|owner| owner.size > share) {
         leaving.extend(above(tx, owner, share)?);
@@ -167,13 +169,16 @@ fn remove(tx: &Transaction<'_>, owner: &mut OnDisk, first: i64) -> rusqlite::Res
     Ok(records)
 }
 
-fn forget_noted(tx: &Transaction<'_>, owner: i64) -> rusqlite::Result<()> {
-    tx.prepare(
-        "DELETE FROM noted WHERE owner = ?1 AND id <=
-            (SELECT id FROM noted WHERE owner = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-    )?
-    .execute(params![owner, MOST_NOTED])
-    .map(drop)
+/// Lets go what is one too many of findings, and of places of sources that were not heard of for longest.
+fn forget(tx: &Transaction<'_>, owner: i64) -> rusqlite::Result<()> {
+    for (table, most) in [("noted", MOST_NOTED), ("place", MOST_PLACES)] {
+        let asked = format!(
+            "DELETE FROM {table} WHERE owner = ?1 AND id <=
+                (SELECT id FROM {table} WHERE owner = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"
+        );
+        tx.prepare(&asked)?.execute(params![owner, most])?;
+    }
+    Ok(())
 }
 
 /// Gives room that is free for long back to the disk.

@@ -221,6 +221,11 @@ impl Shelf {
         Ok(found)
     }
 
+    /// Where each source goes on: right behind the last of its records that is on disk.
+    pub fn places(&self) -> Result<Vec<(Owner, SourceName, Arc<str>)>, SearchError> {
+        Ok(super::write::places(&self.connect()?)?)
+    }
+
     /// What was found in the records of an owner, the oldest first.
     pub fn noted(&self, owner: &Owner, most: usize) -> Result<Vec<Noted>, SearchError> {
         let db = self.connect()?;

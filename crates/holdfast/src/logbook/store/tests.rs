@@ -165,7 +165,7 @@ fn what_was_written_outlives_the_daemon_with_the_places_of_its_sources() {
     drop(store); // as kill -9 does: nothing is written at the end
     let mut store = Store::open(folder.path(), Room::default());
     assert_eq!(newest(&store, "a", 9), ["kept"]);
-    let places = store.places();
+    let places = store.shelf().places().unwrap();
     assert_eq!(
         places,
         [(owner("a"), SourceName::new("console"), "byte 17".into())],
@@ -349,6 +349,43 @@ fn a_newer_file_is_left_alone_and_what_is_no_file_refused_i22() {
     let link = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/etc/passwd", link.path().join(FILE)).unwrap();
     assert!(!Store::open(link.path(), Room::default()).is_open());
+}
+
+#[test]
+fn sources_findings_and_places_without_end_take_a_bounded_room_i18() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    for round in 0..4_u64 {
+        for n in 0..1_500 {
+            let source = SourceName::new(&format!("file {round} {n}"));
+            store.put(Stored { source: source.clone(), ..stored("a", round, "x") }, Some("1".into()));
+            let (subject, sort, name) = (Subject::Guest("a".parse().unwrap()), "new".into(), "7".into());
+            let (at, text) = (secs(round), "y".into());
+            let noted = Noted {
+                number: 1,
+                subject,
+                source,
+                at,
+                received: 0,
+                sort,
+                name,
+                severity: None,
+                decibans: 30.0,
+                text,
+            };
+            store.note(noted);
+        }
+        store.flush(secs(round * 100));
+    }
+    let shelf = store.shelf();
+    assert!(shelf.places().unwrap().len() <= 1_000 + 1_500);
+    store.flush(secs(1_000));
+    let places = shelf.places().unwrap();
+    assert_eq!(places.len(), 1_000);
+    assert!(places.iter().all(|(_, source, _)| source.as_str().starts_with("file 3")), "the newest stay");
+    let rows = "SELECT COUNT(*) FROM noted";
+    let rows: i64 = store.db.as_ref().unwrap().query_row(rows, [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 2_000);
 }
 
 #[test]

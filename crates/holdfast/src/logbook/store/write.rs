@@ -26,6 +26,8 @@ const LONGEST_WAIT: u32 = 5;
 const MOST_NOTED: usize = 1_024;
 /// Bytes of a source's place.
 const LONGEST_PLACE: usize = 4_096;
+/// Sources whose places wait to be written.
+const MOST_PLACES: usize = 4_096;
 /// What a row takes beside its blobs, about.
 const ROW: u64 = 96;
 
@@ -42,7 +44,10 @@ impl Store {
         stored.number = number;
         let owner = Owner::of(&stored.subject);
         if let Some(place) = place.filter(|place| place.len() <= LONGEST_PLACE) {
-            self.places.insert((owner.clone(), stored.source.clone()), place);
+            let of = (owner.clone(), stored.source.clone());
+            if self.places.len() < MOST_PLACES || self.places.contains_key(&of) {
+                self.places.insert(of, place);
+            }
         }
         let bytes = stored.bytes();
         let pending = self.pending.entry(owner).or_default();
@@ -332,7 +337,7 @@ fn write_places(
 ) -> rusqlite::Result<()> {
     for ((owner, source), place) in places {
         let owner = on_disk(tx, owners, owner)?.id;
-        tx.prepare("INSERT OR REPLACE INTO place VALUES (?1, ?2, ?3)")?.execute(params![
+        tx.prepare("INSERT OR REPLACE INTO place VALUES (NULL, ?1, ?2, ?3)")?.execute(params![
             owner,
             source.as_str(),
             &**place
