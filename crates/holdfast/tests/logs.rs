@@ -262,6 +262,68 @@ fn hostile_journals_and_events_are_counted_and_shown_escaped_a20_a40() {
     assert!(said.contains(" records, ") && said.contains("could not be read") && is_tame(&said), "{said}");
 }
 
+/// Input that holds much in few bytes, or has no end.
+fn bombs() -> Vec<(&'static str, Vec<u8>)> {
+    let attributes: Vec<String> = (0..32)
+        .map(|n| format!("{{\"key\":\"{n}\",\"value\":{{\"stringValue\":\"{}\"}}}}", "x".repeat(200)))
+        .collect();
+    let request = |resource: &str, records: &str| {
+        format!("{{\"resourceLogs\":[{{\"resource\":{resource},\"scopeLogs\":[{{\"logRecords\":[{records}{{}}]}}]}}]}}\n").into_bytes()
+    };
+    let entry =
+        [&b"{\"__REALTIME_TIMESTAMP\":\"1\",\"MESSAGE\":["[..], &b"1,".repeat(500_000), b"1]}\n"].concat();
+    let wide =
+        [&b"<Event><EventData>"[..], &b"<Data>x</Data>".repeat(70_000), b"</EventData></Event>"].concat();
+    vec![
+        ("otlp", request(&format!("{{\"attributes\":[{}]}}", attributes.join(",")), &"{},".repeat(16_000))),
+        ("otlp", request("{}", &"{},".repeat(1_300_000))),
+        ("journal-json", entry.repeat(20)),
+        ("event-xml", wide.repeat(20)),
+        ("event-xml", b"<Event>".repeat(4_000_000)),
+        ("evtx", [&evtx("x")[..4_096], &evtx("\u{ffff}")[4_096..].repeat(400)].concat()),
+        ("plain", vec![b'x'; 64 << 20]),
+        (
+            "auto",
+            (0..400_000)
+                .flat_map(|n| format!("{:04}-01-01T00:00:00Z x{n} y\n", n % 9_999 + 1).into_bytes())
+                .collect(),
+        ),
+    ]
+}
+
+#[test]
+fn whatever_comes_is_read_in_bounded_memory() {
+    // 256 MiB of address space, of which the program itself takes most
+    let limited = "ulimit -v 262144; exec \"$0\" \"$@\"";
+    for (format, bytes) in bombs() {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            limited,
+            env!("CARGO_BIN_EXE_holdfast"),
+            "logs",
+            "analyze",
+            "-",
+            "--json",
+            "--format",
+            format,
+        ]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        assert!(
+            matches!(output.status.code(), Some(0 | 1)),
+            "{format}: {:?} {}",
+            output.status,
+            err(&output)
+        );
+        assert!(is_tame(&err(&output)) && out(&output).len() < 200_000, "{format}");
+    }
+}
+
 #[test]
 fn the_report_is_one_page_without_scripts_or_anything_from_elsewhere_a40() {
     let folder = logs();

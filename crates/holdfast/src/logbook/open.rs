@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// How often it is asked which incidents are open and which VMs run.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl Logbook {
         let (inlet, outlet) = Inlet::new();
         let store = Store::open(folder.path(), config.logs.into());
         let shelf = store.shelf();
-        let places = places(&store);
+        let places = places(&shelf);
         let (circumstances, seen) = watch::channel(Circumstances::default());
         tokio::spawn(look(inbox.clone(), circumstances, stop.clone()));
         let intake = Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell) };
@@ -77,8 +77,12 @@ impl Logbook {
 }
 
 /// Where sources go on: behind their last records that were kept.
-fn places(store: &Store) -> Places {
-    let kept = store.places().into_iter().map(|(owner, source, place)| ((owner, source), place));
+fn places(shelf: &Shelf) -> Places {
+    let kept = shelf.places().unwrap_or_else(|error| {
+        warn!(%error, "sources of logs begin anew: where they were cannot be read");
+        Vec::new()
+    });
+    let kept = kept.into_iter().map(|(owner, source, place)| ((owner, source), place));
     let kept: BTreeMap<(Owner, SourceName), Arc<str>> = kept.collect();
     Arc::new(move |subject, source| {
         kept.get(&(Owner::of(subject), source.clone())).map(|place| (**place).to_owned())

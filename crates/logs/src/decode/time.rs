@@ -153,6 +153,11 @@ pub fn text(micros: i64) -> String {
 /// is looked for in more years.
 fn nearest(month: u32, date: u32, clock: i64, received: i64) -> Option<i64> {
     let now = year(received);
+    if let Some(day) = day(now, month, date)
+        && (day * DAY + clock).abs_diff(received) < 180 * DAY.unsigned_abs()
+    {
+        return Some(day);
+    }
     let reach = if (month, date) == (2, 29) { 4 } else { 1 };
     (now.saturating_sub(reach)..=now + reach)
         .filter_map(|year| day(year, month, date))

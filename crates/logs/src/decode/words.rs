@@ -1,6 +1,7 @@
 //! The words with which programs say how bad a line is.
 
 use crate::record::Severity;
+use memchr::{memchr_iter, memrchr2};
 
 const WORDS: [(&str, Severity); 26] = [
     ("trace", Severity::Debug),
@@ -66,20 +67,23 @@ pub fn severity(word: &str) -> Option<Severity> {
 /// How bad a line is, from a known word in a known place: PostgreSQL's mark; the first word if it ends with a
 /// colon or stands in brackets; behind a time, one of the first words in capitals or brackets; `level=error`.
 pub fn of_line(text: &str, has_time: bool) -> Option<Severity> {
-    postgres(text)
+    let near = &text.as_bytes()[..text.len().min(NEAR)];
+    postgres(near)
         .or_else(|| first(text))
-        .or_else(|| has_time.then(|| among(text))?)
-        .or_else(|| labelled(text))
+        .or_else(|| has_time.then(|| among(near))?)
+        .or_else(|| labelled(near))
 }
 
-fn near(text: &str) -> &str {
-    &text[..text.floor_char_boundary(NEAR)]
+/// A word in bytes.
+fn said(word: &[u8]) -> Option<Severity> {
+    std::str::from_utf8(word).ok().and_then(severity)
 }
 
-fn postgres(text: &str) -> Option<Severity> {
-    let (before, _) = near(text).split_once(":  ")?;
-    let word = before.rsplit([' ', ']']).next()?;
-    POSTGRES.iter().find(|(known, _)| *known == word).map(|(_, severity)| *severity)
+fn postgres(near: &[u8]) -> Option<Severity> {
+    let colon = memchr_iter(b':', near).find(|colon| near[colon + 1..].starts_with(b"  "))?;
+    let start = memrchr2(b' ', b']', &near[..colon]).map_or(0, |before| before + 1);
+    let word = &near[start..colon];
+    POSTGRES.iter().find(|(known, _)| known.as_bytes() == word).map(|(_, severity)| *severity)
 }
 
 fn first(text: &str) -> Option<Severity> {
@@ -91,32 +95,37 @@ fn first(text: &str) -> Option<Severity> {
     severity(said)
 }
 
-fn among(text: &str) -> Option<Severity> {
-    near(text).split(' ').filter(|word| !word.is_empty()).take(LOOKED_AT).find_map(|word| {
-        let inner = word.trim_matches(['[', ']', ':', '|', '(', ')', '<', '>']);
-        let is_marked = word.starts_with('[') || inner.bytes().all(|byte| byte.is_ascii_uppercase());
-        is_marked.then(|| severity(inner))?
+fn among(near: &[u8]) -> Option<Severity> {
+    let is_mark = |byte: &u8| matches!(byte, b'[' | b']' | b':' | b'|' | b'(' | b')' | b'<' | b'>');
+    near.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).take(LOOKED_AT).find_map(|word| {
+        if !word[0].is_ascii_uppercase() && !is_mark(&word[0]) {
+            return None;
+        }
+        let start = word.iter().position(|byte| !is_mark(byte))?;
+        let end = word.iter().rposition(|byte| !is_mark(byte))? + 1;
+        let inner = &word[start..end];
+        let is_marked = word[0] == b'[' || inner.iter().all(u8::is_ascii_uppercase);
+        is_marked.then(|| said(inner))?
     })
 }
 
 /// `level=warn`, `"severity":"ERROR"`.
-fn labelled(text: &str) -> Option<Severity> {
-    let near = near(text);
-    if !near.contains(['=', '{']) {
-        return None;
-    }
-    for label in ["level=", "severity=", "\"level\":", "\"severity\":"] {
-        let Some(at) = near.find(label) else { continue };
-        let is_start = at == 0 || matches!(near.as_bytes()[at - 1], b' ' | b',' | b'{');
-        let value = near[at + label.len()..].trim_start_matches([' ', '"']);
-        let end = value.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(value.len());
-        let ends = matches!(value.as_bytes().get(end), None | Some(b' ' | b'"' | b','));
-        if is_start
-            && ends
-            && let Some(severity) = severity(&value[..end])
-        {
-            return Some(severity);
+fn labelled(near: &[u8]) -> Option<Severity> {
+    let is_label = |before: &[u8]| {
+        [&b"level"[..], b"severity"].iter().any(|label| {
+            let start = before.strip_suffix(*label);
+            start.is_some_and(|start| matches!(start.last(), None | Some(b' ' | b',' | b'{' | b'"')))
+        })
+    };
+    // in JSON a colon stands behind a label, in all else an equals sign
+    memchr_iter(if near.starts_with(b"{") { b':' } else { b'=' }, near).find_map(|at| {
+        let before = near[..at].strip_suffix(b"\"").unwrap_or(&near[..at]);
+        if !is_label(before) {
+            return None;
         }
-    }
-    None
+        let value = near[at + 1..].trim_ascii_start();
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        let end = value.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(value.len());
+        matches!(value.get(end), None | Some(b' ' | b'"' | b',')).then(|| said(&value[..end]))?
+    })
 }

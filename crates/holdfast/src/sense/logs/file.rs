@@ -5,6 +5,7 @@ use super::follow::{Begin, Follower, Look};
 use super::health::State;
 use super::joined::{Joined, WAITS};
 use super::means::{Feed, Means};
+use super::place::{Place, seconds};
 use super::{chain, glob};
 use crate::sense::wake::Wake;
 use holdfast_core::subject::Subject;
@@ -113,8 +114,11 @@ impl Files {
         } else {
             (vec![self.log.path.clone()], false)
         };
-        for path in paths {
-            self.take_on(path, first);
+        let feeds: Vec<Feed> = paths.iter().map(|path| self.feed(path)).collect();
+        let place = |feed: &Feed| self.means.place(feed)?.parse::<Place>().ok();
+        let newest = first.then(|| feeds.iter().filter_map(place).map(|place| place.read_at).max()).flatten();
+        for (path, feed) in paths.into_iter().zip(feeds) {
+            self.take_on(path, feed, first, newest);
         }
         let nothing = match (self.followed.is_empty(), more) {
             (true, _) => Some(State::Waiting("no file fits".into())),
@@ -130,24 +134,27 @@ impl Files {
         });
     }
 
-    fn take_on(&mut self, path: PathBuf, first: bool) {
+    /// `newest`: when some file of this pattern was read last, in the life before.
+    fn take_on(&mut self, path: PathBuf, feed: Feed, first: bool, newest: Option<u64>) {
         if self.followed.contains_key(&path) || self.followed.len() >= MOST_FILES {
             return;
         }
-        let id = std::fs::metadata(&path).ok().map(|meta| crate::sense::tail::id(&meta));
+        let meta = std::fs::metadata(&path).ok();
+        let id = meta.as_ref().map(crate::sense::tail::id);
         // What was followed under another name, and is still, is not read a second time.
         let reads = |followed: &Followed| followed.follower.as_ref().and_then(Follower::reads);
         if id.is_some_and(|id| self.followed.values().filter_map(reads).any(|(other, _)| other == id)) {
             return;
         }
-        let feed = self.feed(&path);
         let place = self.means.place(&feed).and_then(|place| place.parse().ok());
+        let born = meta.and_then(|meta| meta.created().ok()).map(seconds);
+        let is_news = newest.is_some_and(|newest| born.is_some_and(|born| born > newest));
         let known = self.known.iter().find(|(other, _)| Some(*other) == id);
         let begin = match (place, known) {
             (_, Some((_, offset))) => Begin::Behind(*offset),
             (Some(place), None) if first => Begin::At(place),
             // What is in it when we come first is of long ago; what comes later is news.
-            (None, None) if first && id.is_some() => Begin::End,
+            (None, None) if first && id.is_some() && !is_news => Begin::End,
             (_, None) => Begin::Behind(0),
         };
         let follower = Some(Follower::new(&path, begin, LONGEST_TEXT));

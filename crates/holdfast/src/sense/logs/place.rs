@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes at the start of a file by which it is known again.
 pub const HEAD: usize = 256;
@@ -25,11 +26,14 @@ pub struct Place {
     pub head: u32,
     /// The checksum of the last bytes before the place, at most [`MEMORY`].
     pub before: u32,
+    /// When it was read, in seconds since 1970: a file of the same pattern that is younger is news after a restart.
+    pub read_at: u64,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "file {} {} {:08x} {:08x}", self.inode, self.offset, self.head, self.before)
+        let Self { inode, offset, head, before, read_at } = self;
+        write!(f, "file {inode} {offset} {head:08x} {before:08x} {read_at}")
     }
 }
 
@@ -43,10 +47,11 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, NoPlace> {
         let words: Vec<&str> = text.split(' ').collect();
-        let ["file", inode, offset, head, before] = words[..] else { return Err(NoPlace) };
+        let ["file", inode, offset, head, before, read_at] = words[..] else { return Err(NoPlace) };
         let sum = |text| u32::from_str_radix(text, 16).map_err(|_| NoPlace);
         let number = |text: &str| text.parse().map_err(|_| NoPlace);
-        Ok(Self { inode: number(inode)?, offset: number(offset)?, head: sum(head)?, before: sum(before)? })
+        let (inode, offset, read_at) = (number(inode)?, number(offset)?, number(read_at)?);
+        Ok(Self { inode, offset, head: sum(head)?, before: sum(before)?, read_at })
     }
 }
 
@@ -109,6 +114,7 @@ pub struct Marker {
     window: Vec<u8>,
     /// Where the window begins.
     begin: u64,
+    read_at: u64,
 }
 
 impl Marker {
@@ -119,7 +125,8 @@ impl Marker {
     pub fn new(open: &Open) -> io::Result<Self> {
         let window = open.before(open.offset)?;
         let begin = open.offset - window.len() as u64;
-        Ok(Self { inode: open.id.1, head: head(&open.file)?, window, begin })
+        let read_at = seconds(SystemTime::now());
+        Ok(Self { inode: open.id.1, head: head(&open.file)?, window, begin, read_at })
     }
 
     /// Adds what was read next.
@@ -138,8 +145,14 @@ impl Marker {
             offset,
             head: crc32fast::hash(&self.head[..length.min(self.head.len())]),
             before: crc32fast::hash(before),
+            read_at: self.read_at,
         }
     }
+}
+
+/// Whole seconds since 1970.
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Whether a file begins as one that is packed, which holds no lines.
@@ -157,12 +170,18 @@ mod tests {
 
     #[test]
     fn a_place_is_written_and_read() {
-        let place = Place { inode: 7, offset: 1 << 40, head: 3, before: u32::MAX };
-        assert_eq!(place.to_string(), "file 7 1099511627776 00000003 ffffffff");
+        let place = Place { inode: 7, offset: 1 << 40, head: 3, before: u32::MAX, read_at: 9 };
+        assert_eq!(place.to_string(), "file 7 1099511627776 00000003 ffffffff 9");
         assert_eq!(place.to_string().parse::<Place>().unwrap(), place);
-        for text in
-            ["", "file", "file 1 2 3", "cursor 1 2 3 4", "file 1 -2 3 4", "file 1 2 3 4 5", "file 1 2 x 4"]
-        {
+        for text in [
+            "",
+            "file",
+            "file 1 2 3",
+            "cursor 1 2 3 4 5",
+            "file 1 -2 3 4 5",
+            "file 1 2 3 4",
+            "file 1 2 x 4 5",
+        ] {
             assert!(text.parse::<Place>().is_err(), "{text}");
         }
     }

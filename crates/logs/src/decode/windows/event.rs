@@ -194,12 +194,12 @@ impl Event {
         Ok(self.record)
     }
 
-    /// The text of a known event with its values; of another its number and its values.
+    /// The text of a known event with its values; of another its provider, its number and its values.
     fn says(&self) -> String {
         if let Some(text) = texts::of(&self.record.program, &self.number) {
             return texts::fill(text, |number| self.values.get(number).map(|(_, value)| value.as_str()));
         }
-        let mut text = format!("event {}", self.number);
+        let mut text = format!("{} {}", self.record.program, self.number);
         for (number, (name, value)) in self.values.iter().enumerate() {
             text.push_str(if number == 0 { ": " } else { ", " });
             if !name.is_empty() {

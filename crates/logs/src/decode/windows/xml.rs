@@ -14,7 +14,7 @@ const END: &str = "</Event>";
 
 /// The records of what `wevtutil qe LOG /f:xml` (or `/f:RenderedXml`, which has the texts) prints: events in a row, in an
 /// element of their own or not. An event that is damaged, not complete or longer than [`LONGEST_EVENT`] is counted.
-/// Without its text an event says its number and its values; those that rules know say what Windows says in English.
+/// Without its text an event says its provider, its number and its values; those that rules know say what Windows says in English.
 #[must_use]
 pub fn event_xml(text: &str) -> Events {
     let mut found = Events::default();
@@ -192,18 +192,15 @@ mod tests {
         assert_eq!(
             of("<EventData><Data>a &amp; b</Data><Data/><Data>&#x263a;&#65;&no;&#xd800;</Data></EventData>")
                 .text,
-            "event 7: a & b, , ☺A&no;&#xd800;"
+            "app 7: a & b, , ☺A&no;&#xd800;"
         );
         assert_eq!(
             of("<EventData><Data Name='x'>1</Data><!-- <Data>no</Data> --></EventData>").text,
-            "event 7: x=1"
+            "app 7: x=1"
         );
         let user =
             of("<UserData><n:Info xmlns:n='u'><n:Why>it <![CDATA[<failed>]]></n:Why></n:Info></UserData>");
-        assert_eq!(
-            (user.text.as_str(), user.field("Why")),
-            ("event 7: Why=it <failed>", Some("it <failed>"))
-        );
+        assert_eq!((user.text.as_str(), user.field("Why")), ("app 7: Why=it <failed>", Some("it <failed>")));
         let shown = of(
             "<RenderingInfo Culture='en-US'><Message>It failed.\r\nTwice.</Message><Level>Error</Level></RenderingInfo>",
         );

@@ -88,6 +88,37 @@ async fn a_restart_goes_on_behind_the_last_record_that_was_kept() {
 }
 
 #[tokio::test]
+async fn of_a_pattern_a_file_that_came_while_we_were_away_is_news() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    append(&at("quiet.log"), "of long ago\n");
+    append(&at("day-1.log"), "of long ago\n");
+    let mut lab = Lab::new(FakeGuest::away());
+    let task = start(&lab, at("*.log"));
+    let day = format!("file {}", at("day-1.log").display());
+    lab.until(&day, |reading| reading.state == State::Following).await;
+    append(&at("day-1.log"), "one\n");
+    assert_eq!(lab.texts(1).await, ["one"]);
+    lab.means.stop.cancel();
+    task.await.unwrap();
+    // The place is of a second ago, as it would be: a file has a time of birth of its own.
+    for place in lab.places.values_mut() {
+        let (rest, read_at) = place.rsplit_once(' ').unwrap();
+        *place = format!("{rest} {}", read_at.parse::<u64>().unwrap() - 1);
+    }
+    let young = tempfile::tempdir_in(folder.path()).unwrap();
+    let born = std::fs::metadata(young.path()).unwrap().created();
+    append(&at("day-2.log"), "two\n");
+    let mut lab = Lab::going_on(FakeGuest::away(), lab.places);
+    let task = start(&lab, at("day-*.log"));
+    if born.is_ok() {
+        assert_eq!(lab.texts(1).await, ["two"]);
+    }
+    lab.means.stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_no_file_fails_with_a_reason_and_a_full_inlet_keeps_a_file_waiting() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.log");
