@@ -55,6 +55,35 @@ fn render(sources: &[SourceDoc]) -> comfy_table::Table {
 
 /// A size in its largest unit, without the rest.
 fn rounded(bytes: u64) -> String {
-    let unit = [1 << 40, 1 << 30, 1 << 20, 1 << 10].into_iter().find(|unit| bytes >= *unit).unwrap_or(1_u64);
+    let unit = [1 << 40, 1 << 30, 1 << 20, 1 << 10].into_iter().find(|unit| bytes >= *unit);
+    let Some(unit) = unit else { return format!("{bytes}B") };
     write_size(bytes / unit * unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_as_short_as_it_can_be() {
+        for (bytes, shown) in [(0, "0B"), (3, "3B"), (1_023, "1023B"), (1_500, "1KiB"), (28 << 20, "28MiB")] {
+            assert_eq!(rounded(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_named_is_shown_escaped() {
+        let source = SourceDoc {
+            subject: "guest orders".into(),
+            source: "guest file /var/log/a\x1b[2J.log".into(),
+            state: "failing".into(),
+            why: Some("the guest answers: \x1b]0;x\x07".into()),
+            records: 0,
+            bytes: 0,
+            dropped: 0,
+            last: None,
+        };
+        let shown = render(&[source]).to_string();
+        assert!(!shown.contains('\x1b') && shown.contains("\\x1b[2J"), "{shown}");
+    }
 }
