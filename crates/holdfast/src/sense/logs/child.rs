@@ -159,7 +159,11 @@ async fn run(what: &What, joined: &mut Joined, place: &mut Option<String>) -> Re
         }
         for (record, behind) in records {
             place.clone_from(&behind);
-            if !joined.bring(record.into(), behind).await {
+            let taken = match what {
+                What::Command(..) => joined.bring(record.into(), behind).await,
+                What::Journal => joined.bring_entry(record.into(), behind).await,
+            };
+            if !taken {
                 return Ok(false);
             }
         }

@@ -9,6 +9,8 @@ use holdfast_logs::{Join, Record};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// What the kernel is called in a journal.
+const KERNEL: &str = "kernel";
 /// Begun records whose beginnings are remembered.
 const MOST_BEGINNINGS: usize = 64;
 /// A record that waits has waited long enough after this time.
@@ -58,6 +60,18 @@ impl Joined {
             Some(record) => self.deliver(record).await,
             None => true,
         }
+    }
+
+    /// Brings an entry of a journal, in its order: what a program says there is whole. The kernel's lines are not.
+    pub async fn bring_entry(&mut self, said: Said, place: Option<String>) -> bool {
+        if said.record.program == KERNEL {
+            return self.bring(said, place).await;
+        }
+        if !self.rest(true).await {
+            return false;
+        }
+        self.behind.clone_from(&place);
+        self.feed.bring(said, place).await
     }
 
     /// Brings what has waited long enough, or all. `false` when nobody takes records any more.

@@ -1,7 +1,8 @@
 //! The journal of a guest with systemd, by cursor.
 
-use super::{Guest, Pull, Trouble, bring};
+use super::{Guest, Pull, Trouble};
 use crate::sense::logs::joined::Joined;
+use crate::sense::logs::means::Said;
 use async_trait::async_trait;
 use holdfast_logs::decode;
 
@@ -57,14 +58,17 @@ impl Pull for Journal {
             }
             return if piece.bytes.is_empty() { Ok(Some(false)) } else { Err(Trouble::odd(&piece.bytes)) };
         };
-        let last = last.clone();
+        let (last, count) = (last.clone(), records.len());
         if self.cursor.is_none() {
             self.cursor = Some(last); // what was there when we came is of long ago
             return Ok(Some(false));
         }
-        let more = piece.bytes.len() > MOST_BYTES / 2 || records.len() == 200;
-        if !bring(to, &piece, records).await {
-            return Ok(None);
+        let more = piece.bytes.len() > MOST_BYTES / 2 || count == 200;
+        for (record, cursor) in records {
+            let said = Said { record, incarnation: Some(piece.incarnation) };
+            if !to.bring_entry(said, Some(cursor)).await {
+                return Ok(None);
+            }
         }
         self.cursor = Some(last);
         Ok(Some(more))

@@ -254,3 +254,91 @@ async fn i17_of_what_a_guest_names_only_files_of_the_pattern_are_read() {
     let found = look_up("/var/log/*.log", &guest).await.unwrap();
     assert_eq!(found, ["/var/log/a.log", "/var/log/b.log"]);
 }
+
+/// A real systemd journal: journald with an empty `/run` of its own, which ends with it.
+struct Journald(std::process::Child);
+
+impl Journald {
+    /// `None` where it cannot be had: not root, or no systemd.
+    fn start() -> Option<Self> {
+        let program = "/lib/systemd/systemd-journald";
+        if !rustix::process::geteuid().is_root() || !std::path::Path::new(program).exists() {
+            return None;
+        }
+        let script = format!(
+            "mount -t tmpfs journal /run && mkdir -p /run/systemd/journal /run/log/journal/$(cat /etc/machine-id) \
+             && exec {program}"
+        );
+        let mut command = std::process::Command::new("unshare");
+        let null = std::process::Stdio::null;
+        command.args(["-m", "sh", "-c", &script]).stdin(null()).stdout(null()).stderr(null());
+        let mut journald = Self(command.spawn().ok()?);
+        for _ in 0..200 {
+            if journald.run(&["test", "-S", "/run/systemd/journal/stdout"]).status.success() {
+                return Some(journald);
+            }
+            if journald.0.try_wait().ok()?.is_some() {
+                return None; // no namespaces here
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    /// Runs a command where its journal is.
+    fn run(&self, words: &[&str]) -> std::process::Output {
+        let pid = self.0.id().to_string();
+        let mut command = std::process::Command::new("nsenter");
+        command.args(["-t", &pid, "-m", "--"]).args(words).output().unwrap()
+    }
+
+    fn say(&self, text: &str) {
+        assert!(self.run(&["sh", "-c", "echo \"$1\" | systemd-cat -t app", "say", text]).status.success());
+    }
+}
+
+impl Drop for Journald {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_real_systemd_journal_is_read_from_cursor_to_cursor_by_a_fake_agent() {
+    let Some(journald) = Journald::start() else { return };
+    let journald = Arc::new(Mutex::new(journald));
+    let say = |text: &str| journald.lock().unwrap().say(text);
+    say("<3>of long ago");
+    let agent = || {
+        let journald = Arc::clone(&journald);
+        FakeGuest::new(Box::new(move |read| {
+            let GuestRead::Command(words) = read else { panic!("{read:?}") };
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let output = journald.lock().unwrap().run(&words);
+            Ok(piece([output.stdout, output.stderr].concat()))
+        }))
+    };
+    let mut lab = Lab::new(agent());
+    let task = start(&lab, What::Journal);
+    lab.until("journal", |reading| reading.state == State::Following).await;
+    say("<3>$(reboot) \"quoted\" \u{1b}[2J größer");
+    let entry = lab.next().await;
+    assert_eq!(entry.record.text, "$(reboot) \"quoted\"  größer");
+    assert_eq!(
+        (entry.record.program.as_str(), entry.record.severity),
+        ("app", holdfast_logs::Severity::from_syslog(3))
+    );
+    end(&lab, task).await;
+    for number in 1..=500 {
+        if number % 100 == 1 {
+            let script = "for i in $(seq $1 $(($1 + 99))); do echo \"<6>line $i\"; done | systemd-cat -t app";
+            journald.lock().unwrap().run(&["sh", "-c", script, "say", &number.to_string()]);
+        }
+    }
+    let mut lab = Lab::going_on(agent(), lab.places);
+    let task = start(&lab, What::Journal);
+    let all: Vec<String> = (1..=500).map(|number| format!("line {number}")).collect();
+    assert!(lab.texts(500).await == all, "each once, in order");
+    end(&lab, task).await;
+}
