@@ -7,12 +7,16 @@ use crate::sense::tail::{Lines, MEMORY};
 use async_trait::async_trait;
 use holdfast_drivers::{DriverError, GuestRead, Piece};
 use holdfast_logs::LONGEST_TEXT;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes read at once.
 const MOST_BYTES: usize = 32 * 1024;
 /// Bytes that may be left unread; beyond it, old ones are skipped.
 const MOST_BEHIND: u64 = 16 << 20;
+
+/// Pieces of a rotated file that are read at once, and the pause before each.
+const MOST_REST: u32 = 256;
+const BREATH: Duration = Duration::from_millis(50);
 
 /// Bytes before a place, and the checksum of the last of them, at most [`MEMORY`]: by it a file is known again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +100,7 @@ impl GuestFile {
         let begin = from.offset - next.behind as u64;
         let bytes = &next.piece.bytes;
         let spot = |end: usize| Spot {
-            offset: begin + end as u64,
+            offset: begin.saturating_add(end as u64), // a guest may say that its file is endless
             sum: crc32fast::hash(&bytes[end.saturating_sub(MEMORY)..end]),
         };
         let (mut records, received) = (Vec::new(), to.feed.received());
@@ -118,7 +122,12 @@ impl GuestFile {
         mut from: Spot,
     ) -> Result<Option<bool>, Trouble> {
         let moved = format!("{}.1", self.path);
-        loop {
+        for piece in 0.. {
+            if piece == MOST_REST {
+                to.feed.gauge.dropped(1);
+                break;
+            }
+            tokio::time::sleep(BREATH).await; // others need the agent, too
             match self.next(guest, &moved, from).await {
                 Ok(Some(next)) => {
                     let Some(spot) = self.bring(to, from, &next).await else { return Ok(None) };

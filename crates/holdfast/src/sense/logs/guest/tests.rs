@@ -244,6 +244,30 @@ async fn a_file_that_is_not_there_yet_is_waited_for() {
 }
 
 #[tokio::test]
+async fn i18_a_guest_that_lies_about_its_file_costs_nothing() {
+    let mut turn = 0_u64;
+    let liar = FakeGuest::new(Box::new(move |read| {
+        let GuestRead::File { most, .. } = read else { return Err(refused("no")) };
+        turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let size = [0, 1, 64, 40_000, 1 << 40, u64::MAX][(turn >> 33) as usize % 6];
+        let bytes = vec![b'x'; (turn >> 40) as usize % (most + 1)];
+        Ok(Piece { size: Some(size), code: None, ..piece(bytes) })
+    }));
+    let lab = Lab::new(liar);
+    let feed = lab.means.feed(Subject::Guest("orders".parse().unwrap()), "file");
+    let guest = Guest { vm: "orders".parse().unwrap(), means: lab.means.clone() };
+    let mut to = Joined::new(feed.clone());
+    for place in [None, Some("guest 18446744073709551615 00000000".to_owned())] {
+        let mut file = file::GuestFile::new(LOG.into(), Format::Plain, place, true);
+        for _ in 0..200 {
+            // It may be endless in one answer: what matters is that each look ends.
+            let pulled = tokio::time::timeout(Duration::from_secs(5), file.pull(&guest, &mut to)).await;
+            assert!(pulled.is_ok());
+        }
+    }
+}
+
+#[tokio::test]
 async fn i17_of_what_a_guest_names_only_files_of_the_pattern_are_read() {
     let disk = Disk::default();
     for name in ["/var/log/a.log", "/var/log/b.log", "/var/log/c.txt"] {
