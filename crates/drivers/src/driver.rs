@@ -41,6 +41,14 @@ pub trait Driver: Send + Sync {
     /// Asks the guest agent. Silence within `limit` is an answer (`AgentSign::NoAnswer`).
     async fn ask(&self, vm: &VmName, question: &Question, limit: Duration) -> Vec<Glimpse>;
 
+    /// Reads something inside the guest through its agent, with no haste: never while the agent is silent, and
+    /// never so that a question or an order has to wait for long.
+    ///
+    /// # Errors
+    /// [`DriverError::Blocked`]: not now, for somebody else needs the agent or it is silent.
+    /// [`DriverError::Refused`]: the guest would or could not.
+    async fn read(&self, vm: &VmName, what: &GuestRead, limit: Duration) -> Result<Piece, DriverError>;
+
     /// The next thing a hypervisor told unasked, or a process that was seen to exit. Waits.
     async fn next_event(&self) -> Glimpse;
 
@@ -73,10 +81,44 @@ pub struct Places {
     pub console: Option<PathBuf>,
     /// The guest agent's socket.
     pub agent: Option<PathBuf>,
+    /// What the hypervisor itself says of it.
+    pub log: Option<PathBuf>,
     /// Its process, while it runs.
     pub pid: Option<u32>,
+    /// Which start of it that is.
+    pub incarnation: Option<Incarnation>,
     /// Where a port of the guest is reached from this host.
     pub ports: Vec<(u16, SocketAddr)>,
+}
+
+/// What is read inside a guest. Paths and commands come from the configuration or from ourselves, never from a
+/// guest (I17).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestRead {
+    /// What a command prints, run to its end; at most 64 KiB of it.
+    Command(Vec<String>),
+    /// A piece of a file.
+    File {
+        /// Which.
+        path: String,
+        /// From this byte on.
+        offset: u64,
+        /// At most so many bytes.
+        most: usize,
+    },
+}
+
+/// What was read inside a guest: its own words, of which nothing is true for sure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Which start of the VM it is from.
+    pub incarnation: Incarnation,
+    /// The bytes of the file, or what the command printed: output, then errors.
+    pub bytes: Vec<u8>,
+    /// How long the file is.
+    pub size: Option<u64>,
+    /// The exit code of the command.
+    pub code: Option<i64>,
 }
 
 /// A question to the guest agent.

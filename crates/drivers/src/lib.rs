@@ -4,4 +4,4 @@ pub mod contract;
 mod driver;
 pub mod qemu;
 
-pub use driver::{Driver, DriverError, Glimpse, Injection, Places, Question};
+pub use driver::{Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places, Question};

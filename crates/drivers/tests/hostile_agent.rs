@@ -222,6 +222,36 @@ async fn a_file_that_never_ends_is_read_up_to_its_limit() {
 }
 
 #[tokio::test]
+async fn a_piece_of_a_file_is_bounded_whatever_the_guest_says_of_its_size() {
+    let chunk = json!({ "return": { "count": 3, "buf-b64": "QUFB", "eof": false } }).to_string();
+    let seek = |to: &str| format!(r#"{{"return": {{"position": {to}, "eof": false}}}}"#);
+    let (open, end, set) = (r#"{"return": 5}"#, seek("18446744073709551615"), seek("7"));
+    let answers: Vec<&str> =
+        [open, &end, &set].into_iter().chain([chunk.as_str(); 20]).chain([r#"{"return": {}}"#]).collect();
+    let (_fake, liar) = agent(&answers);
+    let (size, bytes) = liar.session(LONG).await.unwrap().read_file_at("/var/log/a", 7, 60).await.unwrap();
+    assert_eq!((size, bytes.len()), (u64::MAX, 60));
+    let (_fake, short) = agent(&[open, &seek("6"), r#"{"return": {}}"#]);
+    let found = short.session(LONG).await.unwrap().read_file_at("/var/log/a", 7, 60).await.unwrap();
+    assert_eq!(found, (6, Vec::new()), "what lies behind the end is not asked for");
+    let (_fake, odd) = agent(&[open, &seek("-1")]);
+    let error = odd.session(LONG).await.unwrap().read_file_at("/var/log/a", 7, 60).await.unwrap_err();
+    assert!(matches!(error, AgentError::Odd(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_command_is_begun_and_asked_after_until_it_ends() {
+    let running = r#"{"return": {"exited": false}}"#;
+    let ended = r#"{"return": {"exited": true, "exitcode": 2, "out-data": "aGVsbG8=", "err-data": "IQ=="}}"#;
+    let (_fake, agent) = agent(&[r#"{"return": {"pid": 7}}"#, running, ended]);
+    let mut session = agent.session(LONG).await.unwrap();
+    let pid = session.begin(&["x".into()], true).await.unwrap();
+    assert_eq!(session.ended(pid).await.unwrap(), None);
+    let end = session.ended(pid).await.unwrap().unwrap();
+    assert_eq!((pid, end.code, end.output.as_slice()), (7, Some(2), &b"hello!"[..]));
+}
+
+#[tokio::test]
 async fn between_two_sessions_the_socket_is_free_for_others() {
     let (fake, agent) = agent(&[r#"{"return": {}}"#]);
     for _ in 0..3 {

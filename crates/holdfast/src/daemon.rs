@@ -16,6 +16,7 @@ use crate::logbook::Logbook;
 use crate::recorder::Recorder;
 use crate::reload::{Reloader, Reloads};
 use crate::sense::Watching;
+use crate::sense::logs::Sources;
 use crate::state::{JOURNAL, JOURNAL_OBSERVE, LEASES, StateError, StateFolder};
 use holdfast_core::action::CommandId;
 use holdfast_core::engine::Engine;
@@ -102,14 +103,25 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
     let (book, inlet) = Logbook::open(&folder, &config, &decider.desk.clock, &inbox, &stop)?;
     let watching = Watching::start(&config, &driver, (&inbox, &inlet), &decider.desk.clock, &stop);
+    let sources = Sources::start(&config, &driver, &inlet, book.places.clone(), &decider.desk.clock, &stop);
+    let registry = sources.registry();
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
-    let reloader = Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, config: sender, newer };
+    let reloader =
+        Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, sources, config: sender, newer };
     let (reloads, reloading) = reloader.start(stop.clone());
     let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
     tokio::spawn(drills.run(stop.clone()));
     tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
     let (reloads_of_api, logs) = (reloads.clone(), book.for_readers());
-    let api = Api { inbox: inbox.clone(), driver, config: in_force, reloads: reloads_of_api, keeper, logs };
+    let api = Api {
+        inbox: inbox.clone(),
+        driver,
+        config: in_force,
+        reloads: reloads_of_api,
+        keeper,
+        logs,
+        sources: registry,
+    };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));
     tokio::spawn(watch_wall_clock(decider.desk.clock, inbox.clone(), stop.clone()));

@@ -9,6 +9,7 @@ use crate::config::{Config, ConfigErrors, Loaded, Origin, VmChange};
 use crate::daemon::{policies, restarts, specs};
 use crate::decide::{Inbox, Stopping};
 use crate::sense::Watching;
+use crate::sense::logs::Sources;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::DriverError;
 use holdfast_drivers::qemu::Qemu;
@@ -68,6 +69,8 @@ pub struct Reloader {
     pub inbox: Inbox,
     /// What is watched.
     pub watching: Watching,
+    /// Where logs come from.
+    pub sources: Sources,
     /// The configuration in force.
     pub config: watch::Sender<Arc<Config>>,
     /// The state is of a newer version: whatever is configured, nothing is done (I22).
@@ -127,6 +130,7 @@ impl Reloader {
         let later = self.driver.take_on(specs(&config), restarts(&config))?;
         self.inbox.configure(policies(&config, self.driver.as_ref(), self.newer)).await?;
         self.watching.configure(&config);
+        self.sources.configure(&config);
         self.driver.let_go(&changes.removed);
         self.config.send_replace(Arc::new(config));
         let names = |vms: &[VmName]| vms.iter().map(ToString::to_string).collect();

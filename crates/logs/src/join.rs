@@ -101,6 +101,18 @@ impl Join {
         Some(self.waiting.remove(place).record)
     }
 
+    /// How many records were begun so far: it rises with each line that did not continue one.
+    #[must_use]
+    pub const fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Which record waits longest, counted by [`Join::begun`]: all that were begun before it have left.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u64> {
+        self.waiting.iter().map(|waiting| waiting.number).min()
+    }
+
     /// Which one it may continue: that of its program and process; a line without either, the last.
     fn place(&self, record: &Record) -> Option<usize> {
         let same = self.waiting.iter().position(|waiting| !is_other(&waiting.record, record));

@@ -36,6 +36,7 @@ impl Machine {
             Err(error) => Some(error),
         };
         drop(turn);
+        self.note_agent(!signs.is_empty());
         match failed {
             None => {}
             // It is there, it understood, and it would or could not: no news.

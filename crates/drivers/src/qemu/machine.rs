@@ -14,6 +14,7 @@ use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
 use holdfast_core::subject::VmName;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
@@ -37,6 +38,8 @@ pub struct Machine {
     orders: Semaphore,
     /// One session with the agent at a time: its socket takes one client.
     sessions: Semaphore,
+    /// It answered when it was asked last.
+    agent_heard: AtomicBool,
 }
 
 /// What it is.
@@ -91,7 +94,8 @@ impl Machine {
         let agent = Agent::new(folder.agent(), std::process::id() << 8);
         let (life, _) = watch::channel(Life::Unclear("not looked at yet".into()));
         let (record, orders, sessions) = (Mutex::default(), Semaphore::new(1), Semaphore::new(1));
-        let machine = Self { name, folder, agent, life, out, specs, record, orders, sessions };
+        let agent_heard = AtomicBool::new(false);
+        let machine = Self { name, folder, agent, life, out, specs, record, orders, sessions, agent_heard };
         machine.look(starts);
         machine
     }
@@ -303,6 +307,21 @@ impl Machine {
     /// Waits for the turn to talk to the agent; `None` if it does not come by `deadline`.
     pub async fn session(&self, deadline: Instant) -> Option<SemaphorePermit<'_>> {
         tokio::time::timeout_at(deadline, self.sessions.acquire()).await.ok()?.ok()
+    }
+
+    /// Notes whether the agent answered.
+    pub fn note_agent(&self, heard: bool) {
+        self.agent_heard.store(heard, Ordering::Relaxed);
+    }
+
+    /// Whether the agent answered when it was asked last.
+    pub fn agent_was_heard(&self) -> bool {
+        self.agent_heard.load(Ordering::Relaxed)
+    }
+
+    /// Whether an order is under way.
+    pub fn has_order(&self) -> bool {
+        self.orders.available_permits() == 0
     }
 
     /// The running VM.

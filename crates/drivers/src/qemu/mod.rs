@@ -23,6 +23,7 @@ mod memory;
 mod operate;
 pub mod process;
 pub mod qmp;
+mod read;
 pub mod record;
 mod sign;
 mod spawn;
@@ -34,7 +35,7 @@ pub mod wire;
 pub use account::{Barrier, why_root};
 pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
 
-use crate::{Driver, DriverError, Glimpse, Injection, Places, Question};
+use crate::{Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places, Question};
 use async_trait::async_trait;
 use fleet::Fleet;
 use holdfast_core::action::{Fact, Found, Operation, Order};
@@ -138,12 +139,14 @@ impl Driver for Qemu {
 
     fn places(&self, vm: &VmName) -> Places {
         let Ok(machine) = self.machine(vm) else { return Places::default() };
-        let folder = &machine.folder;
+        let (folder, live) = (&machine.folder, machine.running().ok());
         Places {
             qmp: Some(folder.qmp()),
             console: Some(folder.console()),
             agent: Some(folder.agent()),
-            pid: machine.running().ok().map(|live| live.process.pid()),
+            log: Some(folder.log()),
+            pid: live.as_ref().map(|live| live.process.pid()),
+            incarnation: live.as_ref().map(|live| live.incarnation),
             ports: machine.ports(),
         }
     }
@@ -189,6 +192,10 @@ impl Driver for Qemu {
             Ok(machine) => machine.ask(question, limit).await,
             Err(_) => Vec::new(),
         }
+    }
+
+    async fn read(&self, vm: &VmName, what: &GuestRead, limit: Duration) -> Result<Piece, DriverError> {
+        self.machine(vm)?.read(what, limit).await
     }
 
     async fn next_event(&self) -> Glimpse {

@@ -7,6 +7,7 @@ pub mod lessons;
 pub mod logs;
 mod routes;
 pub mod shape;
+pub mod sources;
 
 pub use routes::{Api, Problems, Refusal, Words};
 

@@ -7,6 +7,7 @@ use crate::decide::{Desk, Inbox};
 use crate::drill;
 use crate::events::Event;
 use crate::reload::{ReloadError, Reloads};
+use crate::sense::logs::health::Registry;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -48,6 +49,8 @@ pub struct Api {
     pub keeper: mpsc::Sender<(VmName, drill::Told)>,
     /// What was logged.
     pub logs: super::logs::Logs,
+    /// How the sources of logs are.
+    pub sources: Registry,
 }
 
 impl Api {
@@ -121,6 +124,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/incidents/{id}", get(explain))
         .route("/api/v1/events", get(events))
         .route("/api/v1/events/stream", get(stream))
+        .route("/api/v1/logs/sources", get(super::sources::sources))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/vms/{vm}/client", get(client))
         .route("/api/v1/vms/{vm}/drills/{fault}/{step}", post(inject))

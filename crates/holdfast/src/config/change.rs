@@ -36,11 +36,11 @@ impl Config {
     /// What `new` changes.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
-        let Self { host: _, state: _, socket: _, period, brake, logs, user, vms } = self;
+        let Self { host: _, state: _, socket: _, period, brake, user, logs, sources, vms } = self;
         let mut settings = Differences::default();
         settings.note("period", period != &new.period);
         settings.note("brake", brake != &new.brake);
-        settings.note("logs", logs != &new.logs);
+        settings.note("logs", logs != &new.logs || sources != &new.sources);
         settings.note("user", user != &new.user);
         let changed = vms.iter().filter_map(|(name, vm)| {
             let change = vm_change(name, vm, new.vms.get(name)?);
@@ -94,11 +94,14 @@ impl Differences {
 }
 
 fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
-    let VmConfig { spec, policy, apps } = old;
+    let VmConfig { spec, policy, apps, logs } = old;
     let mut at_once = Differences::default();
     note_policy(&mut at_once, policy, &new.policy);
     for app in apps.keys().chain(new.apps.keys().filter(|app| !apps.contains_key(*app))) {
         at_once.note(&format!("app.{}", units::bare(app.as_str())), apps.get(app) != new.apps.get(app));
+    }
+    for log in logs.keys().chain(new.logs.keys().filter(|log| !logs.contains_key(*log))) {
+        at_once.note(&format!("log.{}", units::bare(log)), logs.get(log) != new.logs.get(log));
     }
     let mut of_machine = Differences::default();
     note_machine(&mut of_machine, spec, &new.spec);
@@ -171,7 +174,7 @@ mod tests {
     }
 
     /// Every setting of a VM, each with another value than its default.
-    const ALL: [(&str, &str, bool); 23] = [
+    const ALL: [(&str, &str, bool); 24] = [
         ("memory = \"2GiB\"", "memory", true),
         ("cpus = 2", "cpus", true),
         ("accel = \"tcg\"", "accel", true),
@@ -194,6 +197,7 @@ mod tests {
         ("[vm.a.recover]\nhang_after = \"11s\"", "recover.hang_after", false),
         ("[vm.a.recover]\nmax_data_loss = \"1s\"", "recover.max_data_loss", false),
         ("[vm.a.recover]\nisolate = \"pause\"", "recover.isolate", false),
+        ("[vm.a.log.journal]\njournal = true", "log.journal", false),
         ("[vm.a.app.web]\nprobe = \"http://guest:80\"", "app.web", false),
     ];
 
@@ -218,7 +222,7 @@ mod tests {
     fn vms_that_come_and_go_and_settings_above_them_are_told() {
         let old = config("[vm.a]\ndisk = \"/a\"\n[vm.b]\ndisk = \"/b\"\n");
         let new = config(
-            "period = \"2s\"\n[brake]\nvms = 4\n[logs]\nkeep = \"1GiB\"\n[vm.b]\ndisk = \"/b\"\n[vm.c]\ndisk = \"/c\"\n",
+            "period = \"2s\"\n[brake]\nvms = 4\n[logs]\nhost_kernel = false\n[vm.b]\ndisk = \"/b\"\n[vm.c]\ndisk = \"/c\"\n",
         );
         let changes = old.changes(&new);
         assert_eq!(changes.settings, ["period", "brake", "logs"]);

@@ -7,6 +7,7 @@ mod app;
 mod change;
 mod file;
 mod files;
+mod logs;
 mod probe;
 mod problem;
 mod rules;
@@ -21,6 +22,8 @@ mod vm;
 pub use app::{AppConfig, Expect, Password, Pattern, PatternError, Probe, Secret, SecretError, Target};
 pub use change::VmChange;
 pub use file::FIRST;
+#[allow(unused_imports, reason = "for sense, act and the command line")]
+pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
@@ -60,6 +63,8 @@ pub struct Config {
     pub logs: LogsConfig,
     /// The user that QEMU runs as, where a VM names no other.
     pub user: Option<String>,
+    /// Where logs come from that are no VM's own.
+    pub sources: SourcesConfig,
     /// The VMs; at least one.
     pub vms: BTreeMap<VmName, VmConfig>,
 }
@@ -82,6 +87,8 @@ pub struct VmConfig {
     pub policy: VmPolicy,
     /// Its applications.
     pub apps: BTreeMap<AppName, AppConfig>,
+    /// Its logs, by name.
+    pub logs: BTreeMap<String, LogConfig>,
 }
 
 /// Where the configuration of a daemon comes from, so that it can be read again.
@@ -187,6 +194,13 @@ impl Config {
             Some(config) if problems.count() == 0 => Ok(config),
             Some(_) | None => Err(ConfigErrors(problems.into_remarks(&origin.to_string_lossy(), text))),
         }
+    }
+
+    /// A right text, without looking at any file.
+    #[cfg(test)]
+    pub fn parsed(text: &str) -> Self {
+        let here = Surroundings { host: "atlas".into(), root: true, state_home: None };
+        Self::parse_in(text, Path::new("/etc/holdfast.toml"), &here).expect("a right text")
     }
 
     /// What the engine must know of it.
@@ -311,9 +325,8 @@ fn understand(
     };
     let host = vm::name(&top, "host").unwrap_or_else(|| here.host());
     let brake = brake(&top, &frame);
-    let logs = top.section("logs", "[logs]".into(), settings::LOGS);
-    let logs = LogsConfig { keep: logs.size("keep"), keep_for: logs.time("keep_for") };
     let (state, socket) = places(&top, &frame, here);
+    let (logs, sources) = logs::read(&top, &frame);
     let mut claims = rules::Claims::default();
     let vms = vms(&top, &frame, &mut claims);
     claims.check(&vms, problems, warnings);
@@ -325,6 +338,7 @@ fn understand(
         brake,
         logs,
         user: frame.user,
+        sources,
         vms,
     });
     (config, claims.files)

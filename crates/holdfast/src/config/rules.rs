@@ -150,6 +150,8 @@ pub enum Alone {
     Tap(String),
     /// A MAC address.
     Mac(String),
+    /// The address that its logs are sent from.
+    Sender(IpAddr),
 }
 
 /// What the VMs of a file claim, to be compared when all are read.
@@ -227,10 +229,15 @@ impl Claims {
                 Alone::Mac(mac) => {
                     (format!("MAC address {mac}"), "give one of them another: `mac = \"52:54:00:..\"`")
                 }
+                Alone::Sender(address) => {
+                    (format!("the senders' address {address}"), "whose logs come from there must be clear")
+                }
             };
             match taken.get(claim) {
                 Some((first, there)) => {
-                    let error = format!("vm `{first}` and vm `{vm}` have one network card");
+                    let one =
+                        if matches!(claim, Alone::Sender(_)) { "address of logs" } else { "network card" };
+                    let error = format!("vm `{first}` and vm `{vm}` have one {one}");
                     let cause = format!("both have {what}");
                     let problem = Problem::at(place.clone(), error, cause, hint);
                     problems.push(problem.see((*there).clone(), "the first"));

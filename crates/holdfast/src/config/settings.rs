@@ -1,6 +1,10 @@
 //! Every setting there is: its table, its kind and range, its default. The reader, the messages, the
 //! example file and the manual all follow this one list.
 
+mod logs;
+
+pub use logs::{HOST_LOG, LOG, LOGS, OTLP, SYSLOG};
+
 use super::units::{write_duration, write_size};
 use holdfast_core::time::Duration;
 
@@ -142,7 +146,7 @@ pub const TOP: &[Setting] = &[
         "the user that QEMU runs as; by default holdfast-qemu or nobody when the daemon is root, else the daemon's own",
     ),
     set("brake", Kind::Table("[brake]"), "", "when too many VMs look failed at once, nothing acts"),
-    set("logs", Kind::Table("[logs]"), "", "what VMs and host log, and how much of it is kept"),
+    set("logs", Kind::Table("[logs]"), "", "where logs come from, and how much of them is kept"),
     set("vm", Kind::Table("[vm.orders]"), "", "the VMs, each by its name"),
 ];
 
@@ -160,22 +164,6 @@ pub const BRAKE: &[Setting] = &[
         Kind::Time { least: secs(1), most: secs(DAY) },
         "\"1m\"",
         "and they failed within this time",
-    ),
-];
-
-/// `[logs]`.
-pub const LOGS: &[Setting] = &[
-    set(
-        "keep",
-        Kind::Size { least: 8 << 20, most: 1 << 40 },
-        "\"256MiB\"",
-        "compressed logs that are kept on disk; the oldest leave first, each VM keeps its fair share",
-    ),
-    set(
-        "keep_for",
-        Kind::Time { least: secs(3_600), most: secs(3_650 * DAY) },
-        "\"14d\"",
-        "what is older leaves, also while there is room",
     ),
 ];
 
@@ -253,6 +241,7 @@ pub const VM: &[Setting] = &[
     ),
     set("needs", Kind::Texts("[\"storage\"]"), "[]", "VMs that must be up before this one starts"),
     set("app", Kind::Table("[vm.orders.app.postgres]"), "", "its applications, each by its name"),
+    set("log", Kind::Table("[vm.orders.log.postgres]"), "", "its logs, each by its name"),
     set("recover", Kind::Table("[vm.orders.recover]"), "", "how it is brought back"),
 ];
 
@@ -368,14 +357,22 @@ mod tests {
     use toml::de::{DeTable, DeValue};
 
     /// The tables of settings with their names as the example writes them.
-    const TABLES: [(&str, &[Setting]); 6] = [
+    const TABLES: [(&str, &[Setting]); 10] = [
         ("", TOP),
         ("[brake]", BRAKE),
         ("[logs]", LOGS),
+        ("[logs.syslog]", SYSLOG),
+        ("[logs.otlp]", OTLP),
+        ("[logs.host.", HOST_LOG),
         ("[vm.orders]", VM),
         ("[vm.orders.app.", APP),
+        ("[vm.orders.log.", LOG),
         ("[vm.orders.recover]", RECOVER),
     ];
+
+    /// What the manual calls them.
+    const NAMES: [&str; 10] =
+        ["top", "brake", "logs", "syslog", "otlp", "host-log", "vm", "app", "log", "recover"];
 
     /// The lines of the example by the table they stand in.
     fn lines_of<'t>(example: &'t str, table: &str) -> Vec<&'t str> {
@@ -472,18 +469,14 @@ mod tests {
         let manual = fs::read_to_string(&path).unwrap();
         let mut fresh = String::new();
         let mut rest = manual.as_str();
-        for name in ["top", "brake", "logs", "vm", "app", "recover"] {
+        for (name, (_, settings)) in NAMES.iter().zip(TABLES) {
             let begin = format!("<!-- settings: {name} -->\n");
             let (before, after) = rest.split_once(&begin).unwrap_or_else(|| panic!("{begin} is missing"));
             let (_, after) = after.split_once("<!-- end -->").unwrap();
-            let index = ["top", "brake", "logs", "vm", "app", "recover"]
-                .iter()
-                .position(|each| *each == name)
-                .unwrap();
             fresh.push_str(before);
             fresh.push_str(&begin);
             fresh.push_str("| Key | Default | What it may be | What it is |\n| --- | --- | --- | --- |\n");
-            for setting in TABLES[index].1 {
+            for setting in settings {
                 let default =
                     if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
                 let allowed = setting.kind.allowed().replace('|', "\\|");

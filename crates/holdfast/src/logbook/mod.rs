@@ -3,7 +3,7 @@
 //! Sources bring records through the [`Inlet`]; nothing here ever makes them wait for long, and what is one too
 //! many is dropped and counted (I18). Nothing a record says is run, or used as a path (I17).
 
-#![allow(dead_code, unused_imports, reason = "sources and findings are built upon it next")]
+#![allow(dead_code, unused_imports, reason = "findings are built upon it next")]
 
 mod inlet;
 mod intake;

@@ -1,6 +1,6 @@
 //! The logbook of a daemon: opened, fed with what the engine knows, and closed.
 
-use super::inlet::Inlet;
+use super::inlet::{Inlet, SourceName};
 use super::intake::{Asks, Circumstances, Finding, Intake};
 use super::store::{Owner, Room, Shelf, Store};
 use super::witness;
@@ -8,13 +8,15 @@ use crate::api::logs::Logs;
 use crate::clock::Clock;
 use crate::config::{Config, LogsConfig};
 use crate::decide::{Desk, Inbox};
+use crate::sense::logs::Places;
 use crate::state::StateFolder;
 use holdfast_core::input::Input;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// How often it is asked which incidents are open and which VMs run.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Logbook {
     /// Where it is asked.
     pub asks: Asks,
+    /// Where sources go on, as of the start.
+    pub places: Places,
     inlet: Inlet,
     shelf: Shelf,
     thread: std::thread::JoinHandle<()>,
@@ -49,12 +53,14 @@ impl Logbook {
         let (inlet, outlet) = Inlet::new();
         let store = Store::open(folder.path(), config.logs.into());
         let shelf = store.shelf();
+        let places = places(&shelf);
         let (circumstances, seen) = watch::channel(Circumstances::default());
         tokio::spawn(look(inbox.clone(), circumstances, stop.clone()));
         let intake =
             Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell(inbox.clone())) };
         let (asks, thread) = intake.start(stop.clone())?;
-        Ok((Self { asks, inlet: inlet.clone(), shelf, thread }, inlet))
+        let writer = inlet.clone();
+        Ok((Self { asks, places, inlet: writer, shelf, thread }, inlet))
     }
 
     /// Where records are read, and where each source goes on.
@@ -71,6 +77,19 @@ impl Logbook {
     pub async fn ended(self) {
         let _ = tokio::task::spawn_blocking(|| self.thread.join()).await;
     }
+}
+
+/// Where sources go on: behind their last records that were kept.
+fn places(shelf: &Shelf) -> Places {
+    let kept = shelf.places().unwrap_or_else(|error| {
+        warn!(%error, "sources of logs begin anew: where they were cannot be read");
+        Vec::new()
+    });
+    let kept = kept.into_iter().map(|(owner, source, place)| ((owner, source), place));
+    let kept: BTreeMap<(Owner, SourceName), Arc<str>> = kept.collect();
+    Arc::new(move |subject, source| {
+        kept.get(&(Owner::of(subject), source.clone())).map(|place| (**place).to_owned())
+    })
 }
 
 impl Asks {

@@ -4,21 +4,18 @@
 //! newline. A look reads a bounded piece and never waits; what is not a plain file is refused (A30).
 
 mod tap;
-mod wake;
 
 pub use tap::Tap;
 
 use super::findings::Findings;
+use super::tail::{Lines, Links, Open, TailError, id};
+use super::wake::Wake;
 use holdfast_core::signal::ConsoleSign;
 use holdfast_logs::LONGEST_LINE;
-use rustix::fs::{CWD, Mode, OFlags};
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use wake::Wake;
 
 /// Between two looks, at least.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -28,10 +25,6 @@ const MOST_A_LOOK: u64 = 64 * 1024;
 const MOST_BEHIND: u64 = 1 << 20;
 /// How often the count of lines is told, at most.
 const COUNT_PERIOD: Duration = Duration::from_secs(1);
-/// A line without an end is looked at when nothing was added for so long: a prompt has no end.
-const HALF_LINE_RESTS: Duration = Duration::from_millis(500);
-/// Bytes before the place we are at, by which a file is known again.
-const MEMORY: usize = 64;
 
 /// Where to begin in a file that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,23 +33,6 @@ pub enum Begin {
     End,
     /// At this byte; a file that is shorter is read from its start.
     At(u64),
-}
-
-/// Why a console cannot be followed now.
-#[derive(Debug, thiserror::Error)]
-pub enum ConsoleError {
-    /// Something else has taken the place of the file.
-    #[error("console `{}` is not a plain file", .0.display())]
-    NotAFile(PathBuf),
-    /// The system refused.
-    #[error("cannot read console `{}`", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
 }
 
 /// What was read so far.
@@ -82,14 +58,6 @@ pub struct Console {
     uncounted: u32,
     counted_at: Option<Instant>,
     tally: Tally,
-}
-
-#[derive(Debug)]
-struct Open {
-    file: File,
-    id: (u64, u64),
-    offset: u64,
-    before: Vec<u8>,
 }
 
 /// Looks when the file changes, at most every 100 ms, and each second in any case, and sends what was
@@ -123,7 +91,7 @@ pub async fn follow(mut console: Console, out: mpsc::Sender<ConsoleSign>) {
 }
 
 /// The signs of a look; a trouble is logged when it is a new one.
-fn report(looked: Result<Vec<ConsoleSign>, ConsoleError>, told: &mut Option<String>) -> Vec<ConsoleSign> {
+fn report(looked: Result<Vec<ConsoleSign>, TailError>, told: &mut Option<String>) -> Vec<ConsoleSign> {
     match looked {
         Ok(signs) => {
             *told = None;
@@ -146,7 +114,7 @@ impl Console {
             path: path.into(),
             begin,
             open: None,
-            lines: Lines::default(),
+            lines: Lines::new(LONGEST_LINE),
             findings: Findings::new(),
             tap: None,
             uncounted: 0,
@@ -168,16 +136,16 @@ impl Console {
     }
 
     /// Reads what is new, at most 64 KiB. A file that is not there yet is no error.
-    pub fn look(&mut self, now: Instant) -> Result<Vec<ConsoleSign>, ConsoleError> {
+    pub fn look(&mut self, now: Instant) -> Result<Vec<ConsoleSign>, TailError> {
         let mut signs = Vec::new();
         let looked = self.read(now, &mut signs);
         self.tell_count(now, &mut signs);
         looked.map(|()| signs)
     }
 
-    fn read(&mut self, now: Instant, signs: &mut Vec<ConsoleSign>) -> Result<(), ConsoleError> {
+    fn read(&mut self, now: Instant, signs: &mut Vec<ConsoleSign>) -> Result<(), TailError> {
         let path = self.path.clone();
-        let failed = |source| ConsoleError::Io { path: path.clone(), source };
+        let failed = |source| TailError::Io { path: path.clone(), source };
         let meta = match std::fs::symlink_metadata(&self.path) {
             Ok(meta) => meta,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -185,14 +153,14 @@ impl Console {
         };
         if !meta.is_file() {
             self.open = None;
-            return Err(ConsoleError::NotAFile(path));
+            return Err(TailError::NotAFile(path));
         }
         if self.open.as_ref().is_none_or(|open| open.id != id(&meta)) {
             self.finish_old(now, signs).map_err(failed)?;
             self.reopen()?;
         }
         let Some(open) = &mut self.open else { return Ok(()) };
-        let size = open.file.metadata().map_err(failed)?.len();
+        let size = open.size().map_err(failed)?;
         if size == open.offset {
             if let Some(line) = self.lines.rested(now) {
                 signs.extend(self.findings.find(line, now).map(ConsoleSign::Finding));
@@ -201,13 +169,13 @@ impl Console {
         }
         if size < open.offset || !open.is_known().map_err(failed)? {
             open.go_to(0);
-            self.lines = Lines::default();
+            self.lines = Lines::new(LONGEST_LINE);
         }
         if size - open.offset > MOST_BEHIND {
             let to = size - MOST_A_LOOK;
             self.tally.skipped += to - open.offset;
             open.go_to(to);
-            self.lines = Lines::default();
+            self.lines = Lines::new(LONGEST_LINE);
         }
         self.take(now, signs).map_err(failed)
     }
@@ -220,15 +188,15 @@ impl Console {
             }
             self.begin = Begin::At(0); // the new one is read from its start
         }
-        self.lines = Lines::default();
+        self.lines = Lines::new(LONGEST_LINE);
         self.open = None;
         Ok(())
     }
 
-    fn reopen(&mut self) -> Result<(), ConsoleError> {
-        let mut open = Open::new(&self.path)?;
-        let failed = |source| ConsoleError::Io { path: self.path.clone(), source };
-        let size = open.file.metadata().map_err(failed)?.len();
+    fn reopen(&mut self) -> Result<(), TailError> {
+        let mut open = Open::new(&self.path, Links::Refused)?;
+        let failed = |source| TailError::Io { path: self.path.clone(), source };
+        let size = open.size().map_err(failed)?;
         let offset = match self.begin {
             Begin::End => size,
             Begin::At(offset) if offset <= size => offset,
@@ -242,19 +210,8 @@ impl Console {
 
     fn take(&mut self, now: Instant, signs: &mut Vec<ConsoleSign>) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        let mut piece = [0; 8192];
-        let mut left = MOST_A_LOOK;
-        while left > 0 {
-            let most = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
-            let count = match open.file.read_at(&mut piece[..most], open.offset) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            open.passed(&piece[..count]);
-            left -= count as u64;
-            self.lines.feed(&piece[..count], now, |line| {
+        open.read_on(MOST_A_LOOK, |piece, _| {
+            self.lines.feed(piece, now, |line, _| {
                 self.tally.lines += 1;
                 self.uncounted = self.uncounted.saturating_add(1);
                 if let Some(tap) = &mut self.tap {
@@ -262,7 +219,7 @@ impl Console {
                 }
                 signs.extend(self.findings.find(line, now).map(ConsoleSign::Finding));
             });
-        }
+        })?;
         Ok(())
     }
 
@@ -276,107 +233,13 @@ impl Console {
     }
 }
 
-impl Open {
-    fn new(path: &Path) -> Result<Self, ConsoleError> {
-        let failed = |source| ConsoleError::Io { path: path.to_owned(), source };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::LOOP) => return Err(ConsoleError::NotAFile(path.to_owned())),
-            Err(error) => return Err(failed(error.into())),
-        };
-        let meta = file.metadata().map_err(failed)?;
-        if !meta.is_file() {
-            return Err(ConsoleError::NotAFile(path.to_owned()));
-        }
-        Ok(Self { file, id: id(&meta), offset: 0, before: Vec::new() })
-    }
-
-    fn go_to(&mut self, offset: u64) {
-        self.offset = offset;
-        self.before.clear();
-    }
-
-    /// Goes there and learns what stands before it.
-    fn remember(&mut self, offset: u64) -> io::Result<()> {
-        self.go_to(offset);
-        let mut before = [0; MEMORY];
-        let length = usize::try_from(offset).map_or(MEMORY, |offset| offset.min(MEMORY));
-        let read = self.file.read_at(&mut before[..length], offset - length as u64)?;
-        if read == length {
-            self.before.extend_from_slice(&before[..length]);
-        }
-        Ok(())
-    }
-
-    fn passed(&mut self, piece: &[u8]) {
-        self.offset += piece.len() as u64;
-        self.before.extend_from_slice(&piece[piece.len().saturating_sub(MEMORY)..]);
-        self.before.drain(..self.before.len().saturating_sub(MEMORY));
-    }
-
-    /// Whether what we have read still stands before our place. If not, the file was truncated and has
-    /// grown past that place since.
-    fn is_known(&self) -> io::Result<bool> {
-        let mut before = [0; MEMORY];
-        let length = self.before.len();
-        let read = self.file.read_at(&mut before[..length], self.offset - length as u64)?;
-        Ok(before[..read] == self.before)
-    }
-}
-
-fn id(meta: &Metadata) -> (u64, u64) {
-    (meta.dev(), meta.ino())
-}
-
-/// Bytes become lines: half ones are kept for their other half, and none is longer than 4 KiB.
-#[derive(Debug, Default)]
-struct Lines {
-    half: Vec<u8>,
-    /// The line was too long and has been told already; what follows of it is dropped.
-    told: bool,
-    grew: Option<Instant>,
-}
-
-impl Lines {
-    fn feed(&mut self, bytes: &[u8], now: Instant, mut tell: impl FnMut(&[u8])) {
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let ended = piece.ends_with(b"\n");
-            if ended && self.half.is_empty() && !self.told {
-                tell(&piece[..piece.len().min(LONGEST_LINE)]);
-                continue;
-            }
-            let room = LONGEST_LINE - self.half.len();
-            self.half.extend_from_slice(&piece[..piece.len().min(room)]);
-            if !self.told && (ended || self.half.len() == LONGEST_LINE) {
-                tell(&self.half);
-                self.told = true;
-            }
-            if ended {
-                self.half.clear();
-                self.told = false;
-            }
-        }
-        self.grew = Some(now);
-    }
-
-    /// A half line to which nothing is added, once.
-    fn rested(&mut self, now: Instant) -> Option<&[u8]> {
-        let rests = self.grew.is_some_and(|at| now.saturating_duration_since(at) >= HALF_LINE_RESTS);
-        if self.told || self.half.is_empty() || !rests {
-            return None;
-        }
-        self.grew = None;
-        Some(&self.half)
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use holdfast_core::signal::FindingKind;
-    use proptest::prelude::*;
+    use rustix::fs::{CWD, Mode};
+    use std::fs::File;
     use std::io::Write;
     use tempfile::TempDir;
 
@@ -533,23 +396,14 @@ mod tests {
         for make in make {
             std::fs::remove_file(lab.path()).unwrap();
             make();
-            assert!(matches!(console.look(lab.now), Err(ConsoleError::NotAFile(_))));
+            assert!(matches!(console.look(lab.now), Err(TailError::NotAFile(_))));
         }
         std::fs::remove_file(lab.path()).unwrap();
         std::fs::create_dir(lab.path()).unwrap();
-        assert!(matches!(console.look(lab.now), Err(ConsoleError::NotAFile(_))));
+        assert!(matches!(console.look(lab.now), Err(TailError::NotAFile(_))));
         std::fs::remove_dir(lab.path()).unwrap();
         lab.append(PANIC);
         assert_eq!(lab.look(&mut console), (1, vec![FindingKind::KernelPanic]));
-    }
-
-    #[test]
-    fn the_open_itself_refuses_what_came_between() {
-        let lab = Lab::new();
-        std::os::unix::fs::symlink("/dev/zero", lab.path()).unwrap();
-        assert!(matches!(Open::new(&lab.path()), Err(ConsoleError::NotAFile(_))));
-        assert!(matches!(Open::new(Path::new("/dev/null")), Err(ConsoleError::NotAFile(_))));
-        assert!(matches!(Open::new(Path::new("/nowhere")), Err(ConsoleError::Io { .. })));
     }
 
     #[test]
@@ -558,7 +412,7 @@ mod tests {
         let mut console = lab.console(Begin::At(0));
         lab.append(&vec![b'x'; 500_000]);
         assert_eq!(lab.look(&mut console), (1, vec![]));
-        assert!(console.lines.half.capacity() <= 2 * LONGEST_LINE);
+        assert!(console.lines.holds() <= 2 * LONGEST_LINE);
         lab.append(b"\n");
         lab.append(PANIC);
         assert_eq!(lab.look(&mut console), (1, vec![FindingKind::KernelPanic]));
@@ -596,27 +450,5 @@ mod tests {
         assert_eq!(signs.recv().await, Some(ConsoleSign::Lines(1)));
         drop(signs);
         task.await.unwrap();
-    }
-
-    proptest! {
-        #[test]
-        fn lines_are_the_same_however_they_are_cut(
-            text in proptest::collection::vec(prop_oneof![4 => Just(b'x'), 1 => Just(b'\n'), 1 => any::<u8>()], 0..400),
-            cuts in proptest::collection::vec(1usize..60, 1..40),
-        ) {
-            let mut whole = Vec::new();
-            Lines::default().feed(&text, Instant::now(), |line| whole.push(line.to_vec()));
-            let (mut lines, mut parts, mut rest) = (Lines::default(), Vec::new(), &text[..]);
-            for cut in cuts.iter().cycle() {
-                let (piece, left) = rest.split_at((*cut).min(rest.len()));
-                lines.feed(piece, Instant::now(), |line| parts.push(line.to_vec()));
-                rest = left;
-                if rest.is_empty() {
-                    break;
-                }
-            }
-            prop_assert_eq!(whole, parts);
-            prop_assert!(lines.half.len() <= LONGEST_LINE);
-        }
     }
 }

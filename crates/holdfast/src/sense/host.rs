@@ -4,7 +4,7 @@
 //! pressure, never "none". It must never fill a disk, nor wait on one where others wait too.
 
 mod disk;
-mod kernel;
+pub mod kernel;
 
 use holdfast_core::signal::HostSign;
 use std::io::Read;

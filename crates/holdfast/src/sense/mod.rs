@@ -10,9 +10,13 @@ mod convert;
 mod findings;
 pub mod host;
 pub mod lag;
+pub mod logs;
 pub mod network;
 mod numbers;
 pub mod probe;
+mod program;
+mod tail;
+mod wake;
 mod watch;
 
 pub use convert::resolve;

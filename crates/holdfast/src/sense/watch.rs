@@ -458,7 +458,7 @@ fn tell_of_host<T: Send + 'static>(
 
 /// Where the guest's own kernel is reached: on a tap network, at the address its applications are asked at.
 /// Behind user networking the host itself would answer, so nobody is asked.
-fn address(vm: &VmConfig) -> Option<(IpAddr, u16)> {
+pub fn address(vm: &VmConfig) -> Option<(IpAddr, u16)> {
     if !matches!(vm.spec.network, Network::Tap { .. }) {
         return None;
     }

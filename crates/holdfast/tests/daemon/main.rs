@@ -11,4 +11,5 @@ mod many;
 mod quiet;
 mod reload;
 mod replay;
+mod sources;
 mod user;

@@ -13,6 +13,7 @@ mod hands;
 mod hostile;
 mod images;
 mod isolation;
+mod logs;
 mod network;
 mod orders;
 mod remedies;

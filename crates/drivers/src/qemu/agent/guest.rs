@@ -115,6 +115,11 @@ struct Chunk {
     eof: bool,
 }
 
+#[derive(Deserialize)]
+struct Seeked {
+    position: u64,
+}
+
 /// How often a running command is asked after: the first time at once, then ever less.
 const ASK_AGAIN: [Duration; 4] = [
     Duration::from_millis(5),
@@ -193,7 +198,8 @@ impl Session<'_> {
         self.begin(argv, false).await.map(drop)
     }
 
-    async fn begin(&mut self, argv: &[String], capture: bool) -> Result<i64, AgentError> {
+    /// The same, keeping what it prints; its number, to ask after it with [`Session::ended`].
+    pub async fn begin(&mut self, argv: &[String], capture: bool) -> Result<i64, AgentError> {
         let (path, args) = argv.split_first().ok_or(AgentError::Absurd("was given an empty command"))?;
         let order = json!({ "path": path, "arg": args, "capture-output": capture });
         Ok(self.call::<Started>("guest-exec", order).await?.pid)
@@ -204,18 +210,60 @@ impl Session<'_> {
     pub async fn exec(&mut self, argv: &[String]) -> Result<CommandEnd, AgentError> {
         let pid = self.begin(argv, true).await?;
         for turn in 0_usize.. {
-            let progress: Progress = self.call("guest-exec-status", json!({ "pid": pid })).await?;
-            if progress.exited {
-                let mut output = Vec::new();
-                for text in [progress.out_data, progress.err_data].into_iter().flatten() {
-                    let more = unbase64(&text, MAX_OUTPUT - output.len());
-                    output.extend(more.ok_or(AgentError::Absurd("sends output that is not base 64"))?);
-                }
-                return Ok(CommandEnd { code: progress.exitcode, output });
+            if let Some(end) = self.ended(pid).await? {
+                return Ok(end);
             }
             tokio::time::sleep(ASK_AGAIN[turn.min(ASK_AGAIN.len() - 1)].min(self.left())).await;
         }
         Err(AgentError::Silent(self.limit))
+    }
+
+    /// How a program ended that was begun; `None` while it runs. It can be asked for once.
+    pub async fn ended(&mut self, pid: i64) -> Result<Option<CommandEnd>, AgentError> {
+        let progress: Progress = self.call("guest-exec-status", json!({ "pid": pid })).await?;
+        if !progress.exited {
+            return Ok(None);
+        }
+        let mut output = Vec::new();
+        for text in [progress.out_data, progress.err_data].into_iter().flatten() {
+            let more = unbase64(&text, MAX_OUTPUT - output.len());
+            output.extend(more.ok_or(AgentError::Absurd("sends output that is not base 64"))?);
+        }
+        Ok(Some(CommandEnd { code: progress.exitcode, output }))
+    }
+
+    /// Reads a piece of a file of the guest: how long the file is, and at most `most` bytes from `offset` on.
+    pub async fn read_file_at(
+        &mut self,
+        path: &str,
+        offset: u64,
+        most: usize,
+    ) -> Result<(u64, Vec<u8>), AgentError> {
+        let handle: i64 = self.call("guest-file-open", json!({ "path": path, "mode": "r" })).await?;
+        let piece = self.read_piece(handle, offset, most).await;
+        if piece.as_ref().map_or_else(AgentError::is_answer, |_| true) {
+            self.run("guest-file-close", json!({ "handle": handle })).await?;
+        }
+        piece
+    }
+
+    async fn read_piece(
+        &mut self,
+        handle: i64,
+        offset: u64,
+        most: usize,
+    ) -> Result<(u64, Vec<u8>), AgentError> {
+        let size = self.seek(handle, 0, "end").await?;
+        if size <= offset {
+            return Ok((size, Vec::new()));
+        }
+        self.seek(handle, offset, "set").await?;
+        Ok((size, self.read_open_file(handle, most).await?))
+    }
+
+    async fn seek(&mut self, handle: i64, offset: u64, whence: &str) -> Result<u64, AgentError> {
+        let place = json!({ "handle": handle, "offset": offset, "whence": whence });
+        Ok(self.call::<Seeked>("guest-file-seek", place).await?.position)
     }
 
     /// Reads a file of the guest, at most `most` bytes of it.

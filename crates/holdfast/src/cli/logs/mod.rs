@@ -7,6 +7,7 @@ mod lines;
 mod report;
 mod scores;
 mod show;
+mod sources;
 mod stored;
 mod table;
 mod timeline;
@@ -24,6 +25,8 @@ use std::path::{Path, PathBuf};
 pub enum LogsCommand {
     /// Find the patterns of any log, and the lines known to be bad.
     Analyze(AnalyzeArgs),
+    /// Show where logs come from, and how each source is.
+    Sources(sources::SourcesArgs),
     /// Show what a VM or this host has logged: the same as `holdfast logs VM`, also for a VM named like a command.
     Show(stored::ShowArgs),
     /// Show the kinds of lines that a VM or this host has logged, with how often and when.
@@ -129,6 +132,7 @@ impl Sources {
 pub fn logs(args: &LogsArgs, place: &Place) -> Result<Exit, CliError> {
     match &args.command {
         Some(LogsCommand::Analyze(args)) => analyze(args),
+        Some(LogsCommand::Sources(args)) => wait_for(sources::sources(&place.client()?, args)),
         Some(LogsCommand::Show(args)) => wait_for(stored::show(&place.client()?, args)),
         Some(LogsCommand::Patterns(args)) => wait_for(stored::patterns(&place.client()?, args)),
         None => wait_for(stored::show(&place.client()?, &args.show)),

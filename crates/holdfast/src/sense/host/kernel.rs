@@ -12,10 +12,13 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 /// Longer than the longest record of any kernel (`PRINTKRB_RECORD_MAX`, `CONSOLE_EXT_LOG_MAX`).
-const LONGEST_RECORD: usize = 8 * 1024;
+pub const LONGEST_RECORD: usize = 8 * 1024;
 /// Records read before a rest; what comes faster is dropped by the kernel itself.
-const MOST_AT_ONCE: u32 = 200;
-const REST: Duration = Duration::from_millis(100);
+pub const MOST_AT_ONCE: u32 = 200;
+/// That rest.
+pub const REST: Duration = Duration::from_millis(100);
+/// The device.
+pub const DEVICE: &str = "/dev/kmsg";
 
 /// Watches until nobody wants it any more. Where it is not there or not allowed, that is said once.
 pub async fn watch(out: mpsc::Sender<HostSign>) {
@@ -28,7 +31,7 @@ pub async fn watch(out: mpsc::Sender<HostSign>) {
 }
 
 async fn follow(out: &mpsc::Sender<HostSign>) -> io::Result<()> {
-    let kernel = open("/dev/kmsg")?;
+    let kernel = open(DEVICE, SeekFrom::End(0))?;
     let mut findings = Findings::new();
     let mut record = [0; LONGEST_RECORD];
     loop {
@@ -36,7 +39,7 @@ async fn follow(out: &mpsc::Sender<HostSign>) -> io::Result<()> {
             let length = match next(&kernel, &mut record).await {
                 Ok(length) => length,
                 // The record was overwritten before we came; the next one is read next.
-                Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => continue,
+                Err(error) if is_overwritten(&error) => continue,
                 Err(error) => return Err(error),
             };
             let found = text(&record[..length]).and_then(|text| findings.find(text, Instant::now()));
@@ -50,24 +53,31 @@ async fn follow(out: &mpsc::Sender<HostSign>) -> io::Result<()> {
     }
 }
 
-fn open(path: &str) -> io::Result<AsyncFd<OwnedFd>> {
+/// Opens the device, at its end or at the first record that is kept.
+pub fn open(path: &str, from: SeekFrom) -> io::Result<AsyncFd<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let kernel = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&kernel)?.st_mode);
     if kind != FileType::CharacterDevice {
         return Err(io::Error::other(format!("{path} is not the kernel's device")));
     }
-    rustix::fs::seek(&kernel, SeekFrom::End(0))?;
+    rustix::fs::seek(&kernel, from)?;
     awaited(kernel)
 }
 
-async fn next(kernel: &AsyncFd<OwnedFd>, record: &mut [u8]) -> io::Result<usize> {
+/// The next record, whole. [`is_overwritten`] tells an error that only means that some are gone.
+pub async fn next(kernel: &AsyncFd<OwnedFd>, record: &mut [u8]) -> io::Result<usize> {
     loop {
         let mut ready = kernel.readable().await?;
         if let Ok(read) = ready.try_io(|kernel| Ok(rustix::io::read(kernel, &mut *record)?)) {
             return read;
         }
     }
+}
+
+/// The record was overwritten before it was read; the next one is read next.
+pub fn is_overwritten(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::PIPE.raw_os_error())
 }
 
 /// The text of a record, if the kernel itself wrote it: `PRIORITY,NUMBER,TIME,FLAGS[,..];TEXT\n` and then
@@ -104,8 +114,8 @@ mod tests {
 
     #[test]
     fn what_is_not_the_kernels_device_is_refused() {
-        assert!(open("/no/such/device").is_err());
-        assert!(open("/proc/meminfo").is_err());
+        assert!(open("/no/such/device", SeekFrom::End(0)).is_err());
+        assert!(open("/proc/meminfo", SeekFrom::End(0)).is_err());
     }
 
     #[tokio::test]

@@ -4,17 +4,16 @@
 //! end whatever happens. It must never see our environment, our descriptors or our input (A47, A49).
 
 use super::super::awaited;
+use super::super::program::{Group, program};
 use super::connection::Hearing;
 use super::{Trouble, chain};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Child;
 
-/// Where programs are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Bytes of its output that are kept.
 const KEPT: usize = 4 * 1024;
 /// Bytes of output after which it is ended.
@@ -65,24 +64,13 @@ impl Command {
     }
 
     fn start(&self) -> Result<(Child, Receiver), Trouble> {
-        let (program, arguments) =
-            self.argv.split_first().ok_or_else(|| Trouble::internal("no program is configured"))?;
-        let failed = |error: std::io::Error| Trouble::internal(format!("cannot run `{program}`: {error}"));
+        let mut command = program(&self.argv).ok_or_else(|| Trouble::internal("no program is configured"))?;
+        let failed =
+            |error: std::io::Error| Trouble::internal(format!("cannot run `{}`: {error}", self.name()));
         let (reader, writer) = std::io::pipe().map_err(failed)?;
         let output = Receiver::from_owned_fd(reader.into()).map_err(failed)?;
-        let child = tokio::process::Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .env("PATH", PATH)
-            .env("LANG", "C.UTF-8")
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone().map_err(failed)?)
-            .stderr(writer)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
+        command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+        let child = command.spawn().map_err(failed)?;
         Ok((child, output))
     }
 
@@ -99,16 +87,6 @@ impl Command {
                 Err(Trouble::wrong(format!("ended by signal {}{said}", signal.unwrap_or_default())))
             }
         }
-    }
-}
-
-/// Kills the whole group when it goes out of scope, also when the probe is dropped at its limit.
-struct Group(Pid);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // It fails when all are gone, which is what is wanted.
-        let _ = kill_process_group(self.0, Signal::KILL);
     }
 }
 

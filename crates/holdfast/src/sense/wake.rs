@@ -1,6 +1,6 @@
 //! Waits until a file changes (inotify), so that a quiet console costs one look a second.
 
-use super::super::awaited;
+use super::awaited;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use std::io;
@@ -34,6 +34,15 @@ impl Wake {
             WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB | WatchFlags::DONT_FOLLOW;
         // It fails when nothing is there, which a look tells better.
         let _ = inotify::add_watch(&self.events, path, changes);
+    }
+
+    /// The same, where the path may lead through links; new files beside it are told, too.
+    pub fn watch_through(&self, path: &Path) {
+        let changes = WatchFlags::MODIFY | WatchFlags::MOVE_SELF | WatchFlags::ATTRIB;
+        let _ = inotify::add_watch(&self.events, path, changes);
+        if let Some(folder) = path.parent() {
+            let _ = inotify::add_watch(&self.events, folder, WatchFlags::CREATE | WatchFlags::MOVED_TO);
+        }
     }
 
     /// Waits for a change, at most a second.

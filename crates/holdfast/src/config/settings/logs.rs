@@ -1,0 +1,107 @@
+//! Settings of logs: where they come from, and where VMs may send theirs.
+
+use super::{DAY, Kind, Setting, secs, set};
+use crate::sense::logs::Format;
+
+/// `[logs]`.
+pub const LOGS: &[Setting] = &[
+    set(
+        "keep",
+        Kind::Size { least: 8 << 20, most: 1 << 40 },
+        "\"256MiB\"",
+        "compressed logs that are kept on disk; the oldest leave first, each VM keeps its fair share",
+    ),
+    set(
+        "keep_for",
+        Kind::Time { least: secs(3_600), most: secs(3_650 * DAY) },
+        "\"14d\"",
+        "what is older leaves, also while there is room",
+    ),
+    set("host_kernel", Kind::Flag, "true", "read what this host's kernel says"),
+    set("host_journal", Kind::Flag, "false", "read this host's whole systemd journal"),
+    set("syslog", Kind::Table("[logs.syslog]"), "", "where syslog is received"),
+    set("otlp", Kind::Table("[logs.otlp]"), "", "where OpenTelemetry logs are received"),
+    set("host", Kind::Table("[logs.host.backup]"), "", "logs of this host itself, each by its name"),
+];
+
+/// `[logs.syslog]`.
+pub const SYSLOG: &[Setting] = &[
+    set("udp", Kind::Text("\"127.0.0.1:5514\""), "", "receive packets here; by default nowhere"),
+    set("tcp", Kind::Text("\"127.0.0.1:5514\""), "", "receive connections here; by default nowhere"),
+    set("tls", Kind::Text("\"0.0.0.0:6514\""), "", "receive connections with TLS here; by default nowhere"),
+    set(
+        "cert",
+        Kind::Path("\"/etc/holdfast/logs.pem\""),
+        "",
+        "the certificate of `tls` and what it stands on, PEM",
+    ),
+    set("key", Kind::Path("\"/etc/holdfast/logs.key\""), "", "its key, PEM, readable by its owner alone"),
+    set(
+        "client_ca",
+        Kind::Path("\"/etc/holdfast/senders.pem\""),
+        "",
+        "senders must have a certificate of these authorities; by default none is asked for",
+    ),
+    set(
+        "open",
+        Kind::Flag,
+        "false",
+        "also listen beyond this machine without TLS and certificates of senders: whoever has a VM's address speaks for it",
+    ),
+];
+
+/// `[logs.otlp]`.
+pub const OTLP: &[Setting] = &[
+    set("http", Kind::Text("\"127.0.0.1:4318\""), "", "receive OTLP over HTTP here; by default nowhere"),
+    set("grpc", Kind::Text("\"127.0.0.1:4317\""), "", "receive OTLP over gRPC here; by default nowhere"),
+    set(
+        "open",
+        Kind::Flag,
+        "false",
+        "also listen beyond this machine, without TLS: whoever has a VM's address speaks for it",
+    ),
+];
+
+const FILE: Setting = set(
+    "file",
+    Kind::Path("\"/var/log/orders/*.log\""),
+    "",
+    "a file of this host, or a pattern of files; read through rotation",
+);
+const COMMAND: Setting = set(
+    "command",
+    Kind::Command("[\"tail\", \"-F\", \"/srv/orders.log\"]"),
+    "",
+    "a command of this host: each line that it prints; started again when it ends",
+);
+const FORMAT: Setting = set(
+    "format",
+    Kind::Word(Format::WORDS),
+    "\"auto\"",
+    "how lines are written; auto understands the time and severity that most programs put before a message",
+);
+
+/// `[logs.host.NAME]`.
+pub const HOST_LOG: &[Setting] = &[FILE, COMMAND, FORMAT];
+
+/// `[vm.NAME.log.NAME]`.
+pub const LOG: &[Setting] = &[
+    FILE,
+    set(
+        "guest_file",
+        Kind::Text("\"/var/log/postgresql/*.log\""),
+        "",
+        "a file in the guest, read by its agent; the last part may be a pattern",
+    ),
+    set("journal", Kind::Flag, "false", "the guest's systemd journal, read by its agent"),
+    set("event_log", Kind::Text("\"System\""), "", "an event log of a Windows guest, read by its agent"),
+    COMMAND,
+    set(
+        "address",
+        Kind::Texts("[\"10.0.0.5\"]"),
+        "[]",
+        "what is received from these addresses by syslog and OTLP is the VM's; the address of a tap network is known",
+    ),
+    set("app", Kind::Text("\"postgres\""), "", "the application that it is the log of; by default the guest"),
+    FORMAT,
+];

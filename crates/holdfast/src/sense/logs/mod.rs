@@ -1,0 +1,29 @@
+//! Where records come from: files, the guest's agent, the network, programs.
+//!
+//! Each source is bounded and goes on where it stopped (I18). What a source says is data: it never chooses a
+//! path, a program or whose it is (I17); who it is about is configured, or known by the sender's address.
+
+mod child;
+mod decode;
+mod file;
+mod follow;
+mod glob;
+mod guest;
+pub mod health;
+mod joined;
+mod kernel;
+mod means;
+mod otlp;
+mod place;
+mod senders;
+mod sources;
+mod syslog;
+#[cfg(test)]
+mod testing;
+mod tls;
+
+pub use decode::Format;
+pub use means::Places;
+pub use sources::Sources;
+
+use super::chain;

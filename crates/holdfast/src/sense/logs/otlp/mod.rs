@@ -1,0 +1,244 @@
+//! OpenTelemetry logs over HTTP and gRPC (OTLP 1.x), of known senders only: the address of the sender decides whose
+//! they are, never a resource attribute (I17).
+//!
+//! gRPC is spoken by hand: one unary call over hyper's HTTP/2 needs five bytes of framing and two trailers, and no
+//! further crate.
+
+mod body;
+mod reply;
+
+use super::chain;
+use super::health::State;
+use super::means::{Feed, Means};
+use super::senders::{Connected, Sender, Senders, Strangers};
+use super::syslog::AGAIN;
+use body::{Budget, Refusal};
+use holdfast_core::subject::{HostName, Subject};
+use holdfast_logs::{Record, decode};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use reply::{Body, Reply};
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+/// Connections of all senders together.
+const MOST_CONNECTIONS: usize = 128;
+/// The head of a request must come within this time.
+const HEAD: Duration = Duration::from_secs(30);
+/// Records wait for room so long; the rest is refused, and the sender is told how many.
+const ROOM: Duration = Duration::from_secs(5);
+/// Calls of one connection at a time.
+const MOST_CALLS: u32 = 8;
+/// Bytes of the head of a request.
+const MOST_HEAD: u32 = 16 * 1024;
+/// A peer over HTTP/2 is asked whether it is there this often, and must answer within a third of it.
+const PING: Duration = Duration::from_secs(60);
+/// Where logs are sent, over HTTP and over gRPC.
+const HTTP_PATH: &str = "/v1/logs";
+const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// HTTP/1.1 with protobuf or JSON.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+impl Speech {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// Receives until it is time to stop.
+pub async fn receive(speech: Speech, address: SocketAddr, host: HostName, senders: Senders, means: Means) {
+    let feed = means.feed(Subject::Host(host), &format!("otlp {} {address}", speech.name()));
+    let serving = async {
+        loop {
+            let ended = match TcpListener::bind(address).await {
+                Ok(listener) => connections(speech, listener, &senders, &feed).await,
+                Err(error) => error,
+            };
+            feed.is(State::Failing(chain(&ended)));
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    means.stop.run_until_cancelled(serving).await;
+}
+
+/// Accepts connections until the socket fails.
+async fn connections(speech: Speech, socket: TcpListener, senders: &Senders, listener: &Feed) -> io::Error {
+    listener.is(State::Following);
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let budget = Budget::default();
+    let (mut strangers, mut served) = (Strangers::default(), JoinSet::new());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            Some(_) = served.join_next() => continue,
+            accepted = socket.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => return error,
+        };
+        let Some(sender) = senders.find(from.ip()) else {
+            strangers.dropped(listener, from.ip());
+            continue;
+        };
+        let permit = Arc::clone(&room).try_acquire_owned().ok();
+        let Some(connected) = permit.and_then(|permit| Some((sender.connect()?, permit))) else {
+            listener.gauge.dropped(1);
+            continue;
+        };
+        served.spawn(serve(speech, stream, connected, budget.clone()));
+    }
+}
+
+async fn serve(
+    speech: Speech,
+    stream: TcpStream,
+    (connected, _room): (Connected, OwnedSemaphorePermit),
+    budget: Budget,
+) {
+    let answer = service_fn(|request| {
+        let (sender, budget) = (Arc::clone(&connected.0), budget.clone());
+        async move { Ok::<_, Infallible>(respond(speech, request, &sender, &budget).await) }
+    });
+    let io = TokioIo::new(stream);
+    let ended = match speech {
+        Speech::Http => {
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
+            server.serve_connection(io, answer).await
+        }
+        Speech::Grpc => {
+            let mut server = http2::Builder::new(TokioExecutor::new());
+            server.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING / 3);
+            server.max_concurrent_streams(MOST_CALLS).max_header_list_size(MOST_HEAD);
+            server.serve_connection(io, answer).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a sender of OTLP broke off");
+    }
+}
+
+/// How a request is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Protobuf over HTTP.
+    Proto,
+    /// JSON over HTTP.
+    Json,
+    /// Protobuf in a frame of gRPC.
+    Grpc,
+}
+
+async fn respond(
+    speech: Speech,
+    request: Request<Incoming>,
+    sender: &Sender,
+    budget: &Budget,
+) -> Response<Body> {
+    let (form, read) = match form(speech, &request) {
+        Ok(form) => (form, read(form, request, sender, budget).await),
+        Err((form, refusal)) => (form, Err(refusal)),
+    };
+    match read {
+        Ok(records) => {
+            let rejected = bring(records, sender).await;
+            Reply::Taken { rejected }.write(form)
+        }
+        Err(refusal) => {
+            sender.feed.gauge.dropped(1);
+            Reply::Refused(refusal).write(form)
+        }
+    }
+}
+
+/// What a request is, by its path and its type.
+fn form<B>(speech: Speech, request: &Request<B>) -> Result<Form, (Form, Refusal)> {
+    let kind =
+        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let (path, posted) = (request.uri().path(), request.method() == Method::POST);
+    let form = match speech {
+        Speech::Grpc => Form::Grpc,
+        Speech::Http if kind.eq_ignore_ascii_case("application/json") => Form::Json,
+        Speech::Http => Form::Proto,
+    };
+    let known = match form {
+        Form::Grpc => kind == "application/grpc" || kind == "application/grpc+proto",
+        Form::Json => true,
+        Form::Proto => kind == "application/x-protobuf",
+    };
+    if path != if form == Form::Grpc { GRPC_PATH } else { HTTP_PATH } {
+        return Err((form, Refusal::NoSuchPath));
+    }
+    if !posted {
+        return Err((form, Refusal::NotPosted));
+    }
+    if known { Ok(form) } else { Err((form, Refusal::Type)) }
+}
+
+async fn read(
+    form: Form,
+    request: Request<Incoming>,
+    sender: &Sender,
+    budget: &Budget,
+) -> Result<Vec<Record>, Refusal> {
+    let (head, body) = request.into_parts();
+    let whole = body::collect(body, budget).await?;
+    if !sender.may_send(whole.bytes.len()) {
+        return Err(Refusal::TooMuch);
+    }
+    // One at a time is unpacked and read: that is where memory is taken.
+    let _turn = budget.turn().await?;
+    let message = match form {
+        Form::Grpc => body::unframe(whole.bytes, &head.headers)?,
+        Form::Proto | Form::Json => body::unpack(whole.bytes, head.headers.get(header::CONTENT_ENCODING))?,
+    };
+    drop(whole.taken);
+    let read = move || match form {
+        Form::Json => decode::otlp_json(&message),
+        Form::Proto | Form::Grpc => decode::otlp_proto(&message),
+    };
+    let records = tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::TooMuch)?;
+    records.map_err(|error| Refusal::Message(chain(&error)))
+}
+
+/// Brings what there is room for; how many found none.
+async fn bring(records: Vec<Record>, sender: &Sender) -> u64 {
+    let deadline = tokio::time::Instant::now() + ROOM;
+    let mut rejected = 0;
+    for record in records {
+        sender.feed.is(State::Receiving);
+        if rejected > 0
+            || tokio::time::timeout_at(deadline, sender.feed.bring(sender.said(record), None)).await
+                != Ok(true)
+        {
+            rejected += 1;
+        }
+    }
+    sender.feed.gauge.dropped(rejected);
+    rejected
+}
+
+#[cfg(test)]
+mod tests;

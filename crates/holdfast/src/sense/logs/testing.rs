@@ -1,0 +1,152 @@
+//! What tests of sources stand on: an inlet that is read, and places that are given.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::health::{Reading, Registry};
+use super::means::{Means, Places, Trails};
+use crate::clock::Clock;
+use crate::disk::faulty::FaultyDisk;
+use crate::logbook::{Entry, Inlet, Outlet};
+use async_trait::async_trait;
+use holdfast_core::action::{Fact, Found, Order};
+use holdfast_core::policy::Ability;
+use holdfast_core::subject::Subject;
+use holdfast_core::subject::VmName;
+use holdfast_core::time::Timestamp;
+use holdfast_drivers::{
+    Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places as Paths, Question,
+};
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(20);
+
+/// The other side of sources.
+pub struct Lab {
+    pub means: Means,
+    pub outlet: Outlet,
+    /// The place of each source, as the storage would know it.
+    pub places: BTreeMap<(Subject, String), String>,
+}
+
+impl Lab {
+    pub fn new(driver: Arc<dyn Driver>) -> Self {
+        Self::going_on(driver, BTreeMap::new())
+    }
+
+    /// A later life: sources go on at these places.
+    pub fn going_on(driver: Arc<dyn Driver>, places: BTreeMap<(Subject, String), String>) -> Self {
+        let (inlet, outlet) = Inlet::new();
+        let (clock, _) = Clock::start(Arc::new(FaultyDisk::default()), "a", Timestamp::ZERO);
+        let known = places.clone();
+        let kept: Places =
+            Arc::new(move |subject, source| known.get(&(subject.clone(), source.to_string())).cloned());
+        let stop = CancellationToken::new();
+        let (registry, trails) = (Registry::default(), Trails::default());
+        let means = Means { inlet, places: kept, trails, registry, clock, driver, stop };
+        Self { means, outlet, places }
+    }
+
+    /// The next record.
+    pub async fn next(&mut self) -> Entry {
+        let entry = tokio::time::timeout(LONG, self.outlet.next()).await.expect("a record").unwrap();
+        if let Some(place) = &entry.place {
+            self.places.insert((entry.subject.clone(), entry.source.to_string()), place.to_string());
+        }
+        entry
+    }
+
+    /// The texts of the next records.
+    pub async fn texts(&mut self, count: usize) -> Vec<String> {
+        let mut texts = Vec::new();
+        for _ in 0..count {
+            texts.push(self.next().await.record.text);
+        }
+        texts
+    }
+
+    /// How a source is, once that is so.
+    pub async fn until(&self, source: &str, so: impl Fn(&Reading) -> bool) -> Reading {
+        let look = async {
+            loop {
+                let all = self.means.registry.read();
+                let found = all.into_iter().find(|(_, name, reading)| name.as_str() == source && so(reading));
+                if let Some((.., reading)) = found {
+                    return reading;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let found = tokio::time::timeout(LONG, look).await;
+        found.unwrap_or_else(|_| panic!("{source} is not so: {:?}", self.means.registry.read()))
+    }
+}
+
+/// What a fake guest answers.
+pub type Answer = Box<dyn FnMut(&GuestRead) -> Result<Piece, DriverError> + Send>;
+
+/// A guest with a fake agent, played by the test; nothing else of a hypervisor is there.
+pub struct FakeGuest {
+    answer: Mutex<Answer>,
+    paths: Paths,
+}
+
+impl FakeGuest {
+    pub fn new(answer: Answer) -> Arc<Self> {
+        Arc::new(Self { answer: Mutex::new(answer), paths: Paths::default() })
+    }
+
+    /// Nobody is there.
+    pub fn away() -> Arc<Self> {
+        Self::new(Box::new(|_| Err(DriverError::NotRunning("orders".parse().unwrap()))))
+    }
+
+    /// Where its files are on the host.
+    pub fn at(paths: Paths) -> Arc<Self> {
+        let answer: Answer = Box::new(|_| Err(DriverError::Unable("read")));
+        Arc::new(Self { answer: Mutex::new(answer), paths })
+    }
+}
+
+#[async_trait]
+impl Driver for FakeGuest {
+    fn abilities(&self, _: &VmName) -> BTreeSet<Ability> {
+        BTreeSet::new()
+    }
+
+    fn places(&self, _: &VmName) -> Paths {
+        self.paths.clone()
+    }
+
+    async fn inspect(&self, _: &VmName) -> Result<Found, DriverError> {
+        Err(DriverError::Unable("inspect"))
+    }
+
+    async fn perform(&self, _: &VmName, _: &Order, _: Duration) -> Result<Fact, DriverError> {
+        Err(DriverError::Unable("perform"))
+    }
+
+    async fn poll(&self, _: &VmName, _: Duration) -> Vec<Glimpse> {
+        Vec::new()
+    }
+
+    async fn ask(&self, _: &VmName, _: &Question, _: Duration) -> Vec<Glimpse> {
+        Vec::new()
+    }
+
+    async fn read(&self, _: &VmName, what: &GuestRead, _: Duration) -> Result<Piece, DriverError> {
+        (self.answer.lock().unwrap())(what)
+    }
+
+    async fn next_event(&self) -> Glimpse {
+        std::future::pending().await
+    }
+
+    async fn inject(&self, _: &VmName, _: &Injection) -> Result<(), DriverError> {
+        Err(DriverError::Unable("inject"))
+    }
+}
