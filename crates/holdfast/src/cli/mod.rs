@@ -17,6 +17,7 @@ mod metrics;
 mod page;
 mod reload;
 mod replay;
+mod rows;
 mod simulate;
 mod status;
 mod vm;

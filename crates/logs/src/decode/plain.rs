@@ -7,6 +7,12 @@ use crate::clean::clean_text;
 use crate::header::{Head, head};
 use crate::record::{Record, Severity};
 
+/// Bytes of a line in which its labelled time stands.
+const NEAR: usize = 512;
+
+/// How a time is called in lines of JSON.
+const LABELS: [&str; 4] = ["\"time\"", "\"@timestamp\"", "\"timestamp\"", "\"ts\""];
+
 /// The record of one line. A time at its start is taken from the text: ISO 8601 and its like (also behind `[`),
 /// klog's, MySQL's, the kernel's seconds since it started (field `uptime`), and what syslog puts before a message.
 /// (Redis' is read and stays.) How bad it is comes from known words in known places only. A time without a year gets the one nearest to
@@ -76,6 +82,7 @@ impl<'a> Said<'a> {
             b'[' => self.kernel(text).or_else(|| self.dated(text)),
             b'0'..=b'9' => self.redis(text).or_else(|| self.dated(text)),
             b'I' | b'W' | b'E' | b'F' => self.klog(text, received),
+            b'{' | b't' => self.labelled(text),
             _ => None,
         };
         self.text = rest.unwrap_or(text);
@@ -158,6 +165,21 @@ impl<'a> Said<'a> {
         self.set_pid(&rest[..digits(rest)]);
         self.severity = self.severity.or(Some(severity));
         Some(rest[digits(rest)..].trim_start())
+    }
+
+    /// `{"time":"2026-11-23T21:19:48Z",...}`, `time=2026-11-23T21:19:48Z level=...`. The line stays whole.
+    fn labelled(&mut self, text: &'a str) -> Option<&'a str> {
+        let near = &text[..text.floor_char_boundary(NEAR)];
+        let value = match near.strip_prefix('{') {
+            Some(fields) => LABELS.iter().find_map(|label| {
+                let (_, behind) = fields.split_once(label)?;
+                behind.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')
+            }),
+            None => ["time=", "ts=", "timestamp="].iter().find_map(|label| near.strip_prefix(label)),
+        }?;
+        let (stamp, _) = time::iso(value.trim_start_matches('"').as_bytes())?;
+        self.set_time(stamp);
+        Some(text)
     }
 
     /// `2026-11-23 21:19:48.123 UTC [61] text`, `[2026-11-23T21:19:48Z] text`, `261123 21:19:48 text`.
@@ -253,6 +275,20 @@ mod tests {
             ("2026-11-23 21:19:48,000 - root - ERROR - x", Error, "", "", "- root - ERROR - x"),
             ("2026-11-23T21:19:48Z DEBUG holdfast: x", Debug, "", "", "DEBUG holdfast: x"),
             ("time=x level=warn 2026", Warning, "", "", "time=x level=warn 2026"),
+            (
+                "{\"log\":\"x\",\"level\":\"warn\",\"time\" : \"2026-11-23T22:19:48+01:00\"}",
+                Warning,
+                "",
+                "",
+                "{\"log\":\"x\",\"level\":\"warn\",\"time\" : \"2026-11-23T22:19:48+01:00\"}",
+            ),
+            (
+                "time=\"2026-11-23 21:19:48\" level=info",
+                Info,
+                "",
+                "",
+                "time=\"2026-11-23 21:19:48\" level=info",
+            ),
             ("{\"time\":1,\"level\":\"error\"}", Error, "", "", "{\"time\":1,\"level\":\"error\"}"),
             ("\x1b[31m[ERROR]\x1b[0m x", Error, "", "", "[ERROR] x"),
         ] {
@@ -261,6 +297,26 @@ mod tests {
             assert_eq!(record.severity, Some(severity), "{line}");
             let found = (record.program.as_str(), record.field("pid").unwrap_or(""), record.text.as_str());
             assert_eq!(found, (program, pid, text), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_labelled_time_is_known() {
+        for line in [
+            "{\"time\":\"2026-11-23T21:19:48Z\"}",
+            "time=2026-11-23T21:19:48Z x",
+            "ts=\"2026-11-23T21:19:48\"",
+        ] {
+            assert_eq!(plain(line.as_bytes(), 0).time, Some(RECEIVED), "{line}");
+        }
+        for line in [
+            "{\"time\":5}",
+            "{\"time\"",
+            "time=x",
+            "the time=2026-11-23T21:19:48Z",
+            "{\"uptime\":\"2026-11-23T21:19:48Z\"}",
+        ] {
+            assert_eq!(plain(line.as_bytes(), 0).time, None, "{line}");
         }
     }
 

@@ -4,6 +4,7 @@ use super::super::CliError;
 use super::Format;
 use super::analysis::Analysis;
 use super::lines::Lines;
+use super::wide::Wide;
 use holdfast_logs::LONGEST_LINE;
 use holdfast_logs::decode::{
     EVTX_CHUNK, EVTX_HEADER, Events, LONGEST_ENTRY, LONGEST_EVENT, LONGEST_REQUEST, event_xml, evtx_chunk,
@@ -11,12 +12,15 @@ use holdfast_logs::decode::{
 };
 use indicatif::ProgressBar;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 18;
+
+/// Bytes by which it is told what a file is.
+const PEEKED: u64 = 1 << 14;
 
 /// Bytes between two looks at how far it is.
 const STRIDE: u64 = 4 << 20;
@@ -48,7 +52,7 @@ pub struct Input {
     /// When it was last written to, in microseconds since 1970: what a time without a year is near to.
     written: i64,
     /// What is in it.
-    pub stream: BufReader<Box<dyn Read>>,
+    pub stream: Box<dyn Read>,
 }
 
 /// Opens a file, or standard input. A pipe, a device or a folder in place of a file is refused: it may never end.
@@ -58,7 +62,7 @@ pub fn open(path: &Path) -> Result<Input, CliError> {
         name: name.clone(),
         bytes,
         written: micros(written),
-        stream: BufReader::with_capacity(BUFFER, stream),
+        stream,
     };
     if path == Path::new("-") {
         return Ok(input(0, SystemTime::now(), Box::new(std::io::stdin())));
@@ -74,6 +78,13 @@ pub fn open(path: &Path) -> Result<Input, CliError> {
     }
     let file = File::open(path).map_err(|cause| cannot_read(&name, cause))?;
     Ok(input(metadata.len(), metadata.modified().unwrap_or_else(|_| SystemTime::now()), Box::new(file)))
+}
+
+impl Input {
+    /// What is in it, in large pieces.
+    pub fn buffered(self) -> BufReader<Box<dyn Read>> {
+        BufReader::with_capacity(BUFFER, self.stream)
+    }
 }
 
 fn micros(at: SystemTime) -> i64 {
@@ -123,14 +134,18 @@ pub fn read(
     bar: &ProgressBar,
 ) -> Result<Form, CliError> {
     analysis.set_received(input.written);
-    let first = loop {
-        match input.stream.fill_buf() {
-            Ok(first) => break first,
-            Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
-            Err(cause) => return Err(cannot_read(&input.name, cause)),
-        }
-    };
-    let form = form(format, &first[..first.len().min(1 << 14)]);
+    let mut first = Vec::new();
+    let peeked = (&mut input.stream).take(PEEKED).read_to_end(&mut first);
+    peeked.map_err(|cause| cannot_read(&input.name, cause))?;
+    let is_wide = first.starts_with(&[0xff, 0xfe]);
+    let mut stream: Box<dyn Read> = Box::new(Cursor::new(first.clone()).chain(input.stream));
+    if is_wide {
+        stream = Box::new(Wide::new(stream));
+        first.retain(|byte| *byte != 0); // near enough to tell what it is
+        first.drain(..2);
+    }
+    let input = Input { stream, ..input };
+    let form = form(format, &first);
     let is_json = first.trim_ascii_start().starts_with(b"{");
     let name = input.name.clone();
     let mut progress = Progress { bar, since: 0 };
@@ -168,7 +183,7 @@ fn lines(
     progress: &mut Progress,
 ) -> std::io::Result<()> {
     let has_heads = format != Format::Plain;
-    let mut lines = Lines::new(input.stream, LONGEST_LINE);
+    let mut lines = Lines::new(input.buffered(), LONGEST_LINE);
     while !analysis.is_full() {
         let Some(line) = lines.next(|line| analysis.add(line, has_heads))? else { break };
         analysis.cut += u64::from(line.cut);
@@ -178,7 +193,7 @@ fn lines(
 }
 
 fn entries(input: Input, analysis: &mut Analysis, progress: &mut Progress) -> std::io::Result<()> {
-    let mut lines = Lines::new(input.stream, LONGEST_ENTRY);
+    let mut lines = Lines::new(input.buffered(), LONGEST_ENTRY);
     while !analysis.is_full() {
         let take = |line: &[u8]| match journal(line) {
             _ if line.trim_ascii().is_empty() => {}
@@ -192,11 +207,12 @@ fn entries(input: Input, analysis: &mut Analysis, progress: &mut Progress) -> st
 }
 
 /// Events one after the other, each up to its end.
-fn events(mut input: Input, analysis: &mut Analysis, progress: &mut Progress) -> std::io::Result<()> {
+fn events(input: Input, analysis: &mut Analysis, progress: &mut Progress) -> std::io::Result<()> {
+    let mut stream = input.buffered();
     let (mut event, mut is_long) = (Vec::new(), false);
     while !analysis.is_full() {
         let start = event.len();
-        let read = (&mut input.stream).take(LONGEST_EVENT as u64).read_until(b'>', &mut event)?;
+        let read = (&mut stream).take(LONGEST_EVENT as u64).read_until(b'>', &mut event)?;
         progress.add(analysis, read as u64);
         let is_whole = event.ends_with(EVENT_END);
         if read == 0 || is_whole {
@@ -263,19 +279,23 @@ fn requests(
 
 fn json_requests(input: Input, analysis: &mut Analysis, progress: &mut Progress) -> Result<(), CliError> {
     let name = input.name.clone();
-    let mut lines = Lines::new(input.stream, LONGEST_REQUEST);
+    let mut lines = Lines::new(input.buffered(), LONGEST_REQUEST);
     // a request that goes on behind its first line: all of it
     let mut whole: Option<Vec<u8>> = None;
     let mut is_first = true;
     while !analysis.is_full() {
-        let take = |line: &[u8]| match (&mut whole, otlp_json(line)) {
-            (Some(whole), _) => {
-                whole.extend_from_slice(&line[..line.len().min(LONGEST_REQUEST + 1 - whole.len())])
+        let take = |line: &[u8]| {
+            if let Some(whole) = &mut whole {
+                let room = LONGEST_REQUEST + 1 - whole.len();
+                whole.extend_from_slice(&line[..line.len().min(room)]);
+                return;
             }
-            (None, Ok(records)) => records.iter().for_each(|record| analysis.add_record(record)),
-            (None, Err(_)) if line.trim_ascii().is_empty() => {}
-            (None, Err(_)) if is_first => whole = Some(line[..line.len().min(LONGEST_REQUEST + 1)].to_vec()),
-            (None, Err(_)) => analysis.skipped += 1,
+            match otlp_json(line) {
+                Ok(records) => records.iter().for_each(|record| analysis.add_record(record)),
+                Err(_) if line.trim_ascii().is_empty() => {}
+                Err(_) if is_first => whole = Some(line[..line.len().min(LONGEST_REQUEST + 1)].to_vec()),
+                Err(_) => analysis.skipped += 1,
+            }
         };
         let Some(line) = lines.next(take).map_err(|cause| cannot_read(&name, cause))? else { break };
         is_first = false;

@@ -11,6 +11,7 @@ mod sources;
 mod stored;
 mod table;
 mod timeline;
+mod wide;
 
 use super::{CliError, Exit, Place, wait_for};
 use analysis::{Analysis, MOST_REMEMBERED};

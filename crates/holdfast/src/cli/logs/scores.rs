@@ -59,8 +59,8 @@ pub fn score(train: &Path, score: &Path, form: Form) -> Result<Exit, CliError> {
 
 /// Each row of a file, until no more are wanted.
 fn each(input: Input, names: &mut Names, mut take: impl FnMut(Row, &Names) -> bool) -> Result<(), CliError> {
-    let Input { name, stream, .. } = input;
-    let mut table = Table::new(stream);
+    let name = input.name.clone();
+    let mut table = Table::new(input.buffered());
     while let Some(row) = table.next(names).map_err(|cause| no_windows(&name, &cause))? {
         if !take(row, names) {
             break;

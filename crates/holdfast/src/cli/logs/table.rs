@@ -1,10 +1,11 @@
 //! Windows from a CSV file, one row at a time: sequences of events (`id,events`) or counts (`id` and a column for
 //! each pattern). A row that is none stops the reading, with its line number.
 
+use super::super::rows::{RowError, Rows};
 use holdfast_logs::{Window, escape};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read};
+use std::io::BufRead;
 
 /// No line is longer than this, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -24,27 +25,9 @@ const NOT_COUNTS: [&str; 4] = ["id", "split", "label", "kind"];
 /// Why a file cannot be read as windows.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// The disk or pipe behind it.
-    #[error("reading failed after line {line}")]
-    Io {
-        /// The last line that was read.
-        line: u64,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// A line without end.
-    #[error("line {line} is longer than {LONGEST} bytes")]
-    Long {
-        /// Which.
-        line: u64,
-    },
-    /// Not text.
-    #[error("line {line} is not UTF-8 text")]
-    NotText {
-        /// Which.
-        line: u64,
-    },
+    /// There is no next line.
+    #[error(transparent)]
+    Row(#[from] RowError),
     /// The first line names no columns that are understood.
     #[error("line {line} must name the columns: `id` and `events`, or `id` and one for each pattern")]
     Header {
@@ -122,54 +105,25 @@ pub struct Row {
 
 /// The rows of a file.
 pub struct Table<R> {
-    from: R,
-    line: u64,
-    raw: Vec<u8>,
+    rows: Rows<R>,
     header: Option<Header>,
 }
 
 impl<R: BufRead> Table<R> {
     pub fn new(from: R) -> Self {
-        Self { from, line: 0, raw: Vec::new(), header: None }
+        Self { rows: Rows::new(from, LONGEST), header: None }
     }
 
     /// The next row, if there is one.
     pub fn next(&mut self, names: &mut Names) -> Result<Option<Row>, TableError> {
         if self.header.is_none() {
-            let found = self.read()?;
-            let line = self.line.max(1);
-            let first = if found { text(&self.raw, line)? } else { "" };
-            self.header = Some(header(first, names).ok_or(TableError::Header { line })?);
+            let found = self.rows.next()?.and_then(|(_, first)| header(first, names));
+            let line = self.rows.line.max(1);
+            self.header = Some(found.ok_or(TableError::Header { line })?);
         }
-        if !self.read()? {
-            return Ok(None);
-        }
-        let Some(header) = &self.header else { return Ok(None) };
-        row(header, text(&self.raw, self.line)?, self.line, names).map(Some)
+        let (Some(header), Some((line, text))) = (&self.header, self.rows.next()?) else { return Ok(None) };
+        row(header, text, line, names).map(Some)
     }
-
-    /// Reads the next line that is not empty.
-    fn read(&mut self) -> Result<bool, TableError> {
-        loop {
-            self.raw.clear();
-            let read = (&mut self.from).take(LONGEST as u64 + 1).read_until(b'\n', &mut self.raw);
-            if read.map_err(|source| TableError::Io { line: self.line, source })? == 0 {
-                return Ok(false);
-            }
-            self.line += 1;
-            if self.raw.len() > LONGEST {
-                return Err(TableError::Long { line: self.line });
-            }
-            if !self.raw.trim_ascii().is_empty() {
-                return Ok(true);
-            }
-        }
-    }
-}
-
-fn text(raw: &[u8], line: u64) -> Result<&str, TableError> {
-    let text = std::str::from_utf8(raw).map_err(|_| TableError::NotText { line })?;
-    Ok(text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']))
 }
 
 fn header(line: &str, names: &mut Names) -> Option<Header> {

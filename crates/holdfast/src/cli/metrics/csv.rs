@@ -1,9 +1,10 @@
 //! Reading a series from CSV: one row at a time, however long the file. A row that is no row stops the reading, with
 //! its line number; a row without a number ("", NaN, inf, 1e999) is a row on which nothing was measured.
 
+use crate::cli::rows::{self, RowError};
 use crate::config::tame;
 use holdfast_core::time::Timestamp;
-use std::io::{self, BufRead, Read};
+use std::io::BufRead;
 
 /// No line of a series is longer than this, in bytes.
 const LONGEST: usize = 4_096;
@@ -26,30 +27,12 @@ pub struct Row {
 /// Why a file cannot be read as a series.
 #[derive(Debug, thiserror::Error)]
 pub enum CsvError {
-    /// The disk or pipe behind it.
-    #[error("reading failed after line {line}")]
-    Io {
-        /// The last line that was read.
-        line: u64,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
+    /// There is no next line.
+    #[error(transparent)]
+    Row(#[from] RowError),
     /// There is nothing in it.
     #[error("it has no rows")]
     Empty,
-    /// A line without end.
-    #[error("line {line} is longer than {LONGEST} bytes")]
-    Long {
-        /// Which.
-        line: u64,
-    },
-    /// Not text.
-    #[error("line {line} is not UTF-8 text")]
-    NotText {
-        /// Which.
-        line: u64,
-    },
     /// Too few cells.
     #[error("line {line} has no column {column}")]
     Short {
@@ -78,45 +61,25 @@ pub enum CsvError {
 
 /// The rows of a CSV file, one after the other.
 pub struct Rows<R> {
-    from: R,
-    line: u64,
+    lines: rows::Rows<R>,
     columns: Option<(usize, usize)>,
-    bytes: u64,
     done: bool,
 }
 
 impl<R: BufRead> Rows<R> {
     /// Of this text.
     pub fn new(from: R) -> Self {
-        Self { from, line: 0, columns: None, bytes: 0, done: false }
+        Self { lines: rows::Rows::new(from, LONGEST), columns: None, done: false }
     }
 
     /// How many bytes have been read.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.lines.bytes
     }
 
-    /// The next line that is not empty, without its end.
+    /// The next line that is not empty.
     fn line(&mut self) -> Result<Option<String>, CsvError> {
-        loop {
-            let mut raw = Vec::new();
-            let limit = LONGEST as u64 + 1;
-            let read = (&mut self.from).take(limit).read_until(b'\n', &mut raw);
-            let read = read.map_err(|source| CsvError::Io { line: self.line, source })?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.line += 1;
-            self.bytes += read as u64;
-            if raw.len() > LONGEST {
-                return Err(CsvError::Long { line: self.line });
-            }
-            let text = String::from_utf8(raw).map_err(|_| CsvError::NotText { line: self.line })?;
-            let text = text.trim_start_matches('\u{feff}').trim();
-            if !text.is_empty() {
-                return Ok(Some(text.to_owned()));
-            }
-        }
+        Ok(self.lines.next()?.map(|(_, text)| text.trim().to_owned()))
     }
 
     fn row(&mut self) -> Result<Option<Row>, CsvError> {
@@ -139,7 +102,7 @@ impl<R: BufRead> Rows<R> {
     }
 
     fn parse(&self, text: &str, (time, value): (usize, usize)) -> Result<Row, CsvError> {
-        let line = self.line;
+        let line = self.lines.line;
         let cell =
             |column: usize| cells(text).nth(column).ok_or(CsvError::Short { line, column: column + 1 });
         let (written, number) = (cell(time)?, cell(value)?);
