@@ -4,6 +4,7 @@
 //! What comes from an address that nobody named is dropped and counted: kept, it would be a way for strangers to fill
 //! the storage and to put words into this host's mouth.
 
+use super::health::State;
 use super::means::{Feed, Means, Said};
 use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::Subject;
@@ -128,9 +129,11 @@ impl Senders {
         let known = whose.iter().map(|(address, subject)| {
             let same = before.get(address).filter(|sender| sender.feed.subject == *subject);
             let sender = same.cloned().unwrap_or_else(|| {
+                let feed = means.feed(subject.clone(), source);
+                feed.is(State::Waiting("nothing was received yet".into()));
                 let allowance = Allowance { at: Instant::now(), messages: MOST_MESSAGES, bytes: MOST_BYTES };
                 Arc::new(Sender {
-                    feed: means.feed(subject.clone(), source),
+                    feed,
                     driver: Arc::clone(&means.driver),
                     believed: Mutex::new(None),
                     allowance: Mutex::new(allowance),

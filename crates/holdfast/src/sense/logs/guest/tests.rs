@@ -259,7 +259,7 @@ async fn i18_a_guest_that_lies_about_its_file_costs_nothing() {
     let mut to = Joined::new(feed.clone());
     for place in [None, Some("guest 18446744073709551615 00000000".to_owned())] {
         let mut file = file::GuestFile::new(LOG.into(), Format::Plain, place, true);
-        for _ in 0..200 {
+        for _ in 0..40 {
             // It may be endless in one answer: what matters is that each look ends.
             let pulled = tokio::time::timeout(Duration::from_secs(5), file.pull(&guest, &mut to)).await;
             assert!(pulled.is_ok());
