@@ -2,7 +2,8 @@
 //! ended it how often, in how long.
 //!
 //! A likelihood is the mean of a Beta distribution whose prior is the catalogue's own number, worth [`PRIOR`]
-//! observations, and never further from that number than [`FURTHEST`] times. What may be acted upon at all (I10) is
+//! observations, and never further from that number than [`FURTHEST`] times. What was never seen stays as it is: it may
+//! not have been looked for. What may be acted upon at all (I10) is
 //! decided by the catalogue alone: no lesson makes a sign conclusive, or two voices of one.
 //!
 //! Remedies are put in the order of their probability of success for each second they cost, p/c (Heckerman, Breese and
@@ -98,7 +99,8 @@ impl Lessons {
     #[must_use]
     pub fn likelihood(&self, row: &FaultRow, kind: Kind, listed: f64) -> f64 {
         let Some(lesson) = self.0.get(&row.fault) else { return listed };
-        let seen = f64::from(lesson.seen.get(&kind).copied().unwrap_or(0).min(lesson.times));
+        let Some(seen) = lesson.seen.get(&kind) else { return listed }; // perhaps nobody looked for it
+        let seen = f64::from((*seen).min(lesson.times));
         let mean = (listed * PRIOR + seen) / (PRIOR + f64::from(lesson.times));
         mean.clamp(listed / FURTHEST, (listed * FURTHEST).min(0.999))
     }
@@ -191,17 +193,17 @@ mod tests {
     }
 
     #[test]
-    fn a_likelihood_is_learned_within_bounds() {
+    fn a_likelihood_is_learned_within_bounds_once_it_was_seen_at_all() {
         let catalogue = Catalogue::standard();
         let row = catalogue.row(Fault::AppHung);
         let taught = |seen: u32, times: u32| {
             let lesson =
-                Lesson { times, seen: BTreeMap::from([(Kind::QueueGrows, seen)]), remedies: Vec::new() };
+                Lesson { times, seen: BTreeMap::from_iter((seen > 0).then_some((Kind::QueueGrows, seen))), remedies: Vec::new() };
             Lessons(BTreeMap::from([(Fault::AppHung, lesson)])).likelihood(row, Kind::QueueGrows, 0.9)
         };
         assert!((taught(0, 0) - 0.9).abs() < 1e-9);
+        assert!((taught(1, 1_000_000) - 0.3).abs() < 1e-9);
         assert!((taught(10, 20) - 0.7).abs() < 1e-9);
-        assert!((taught(0, 1_000_000) - 0.3).abs() < 1e-9);
         assert!(taught(1_000_000, 1_000_000) <= 0.999);
     }
 }
