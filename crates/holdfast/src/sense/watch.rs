@@ -5,11 +5,11 @@
 
 use super::closer::Closer;
 use super::console::{self, Begin, Console, Tap};
+use super::logs::Feeds;
 use super::network::{self, Way};
 use super::{host, lag, probe};
 use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
-use crate::logbook::Inlet;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_core::input::Input;
@@ -51,7 +51,7 @@ struct Eye {
     /// The incarnation seen last; `None`: it does not run, so nobody asks.
     running: watch::Sender<Option<Incarnation>>,
     /// Where its console is kept.
-    inlet: Inlet,
+    feeds: Feeds,
     /// An application failed its probe: the agent should look from inside at once.
     look_closer: Arc<Notify>,
     stop: CancellationToken,
@@ -61,7 +61,7 @@ struct Eye {
 pub struct Watching {
     driver: Arc<dyn Driver>,
     inbox: Inbox,
-    inlet: Inlet,
+    feeds: Feeds,
     clock: crate::clock::Clock,
     stop: CancellationToken,
     vms: BTreeMap<VmName, Watched>,
@@ -96,7 +96,7 @@ impl Watching {
     pub fn start(
         config: &Config,
         driver: &Arc<dyn Driver>,
-        (inbox, inlet): (&Inbox, &Inlet),
+        (inbox, feeds): (&Inbox, &Feeds),
         clock: &crate::clock::Clock,
         stop: &CancellationToken,
     ) -> Self {
@@ -104,12 +104,12 @@ impl Watching {
         let mut always = JoinSet::new();
         always.spawn(events(seen, Arc::clone(driver), stop.clone()));
         watch_ourselves(&mut always, config, inbox, clock);
-        let (driver, inbox, inlet) = (Arc::clone(driver), inbox.clone(), inlet.clone());
+        let (driver, inbox, feeds) = (Arc::clone(driver), inbox.clone(), feeds.clone());
         let (vms, host) = (BTreeMap::new(), (Vec::new(), JoinSet::new()));
         let mut watching = Self {
             driver,
             inbox,
-            inlet,
+            feeds,
             clock: *clock,
             stop: stop.clone(),
             vms,
@@ -155,7 +155,7 @@ impl Watching {
             clock: self.clock,
             period,
             running: before.map_or_else(|| watch::channel(None).0, |eye| eye.running.clone()),
-            inlet: self.inlet.clone(),
+            feeds: self.feeds.clone(),
             look_closer: Arc::new(Notify::new()),
             stop: self.stop.clone(),
         }
@@ -350,12 +350,8 @@ impl Eye {
             // What was written before we came has been seen, or is of long ago.
             let begin = if std::mem::replace(&mut known, true) { Begin::At(0) } else { Begin::End };
             let (signs, mut seen) = mpsc::channel(QUEUE);
-            let console = Console::new(path, begin).heard_by(Tap::of(
-                self.inlet.clone(),
-                self.clock,
-                &self.vm,
-                incarnation,
-            ));
+            let feed = self.feeds.feed(Subject::Guest(self.vm.clone()), "console");
+            let console = Console::new(path, begin).heard_by(Tap::of(feed, incarnation));
             let following = tokio::spawn(console::follow(console, signs));
             loop {
                 tokio::select! {
