@@ -16,7 +16,8 @@ use crate::logbook::Logbook;
 use crate::recorder::Recorder;
 use crate::reload::{Reloader, Reloads};
 use crate::sense::Watching;
-use crate::sense::logs::Sources;
+use crate::sense::logs::health::Registry;
+use crate::sense::logs::{Feeds, Sources};
 use crate::state::{JOURNAL, JOURNAL_OBSERVE, LEASES, StateError, StateFolder};
 use holdfast_core::action::CommandId;
 use holdfast_core::engine::Engine;
@@ -102,9 +103,9 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     decider.configure(policies(&config, driver.as_ref(), newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
     let (book, inlet) = Logbook::open(&folder, &config, &decider.desk.clock, &inbox, &stop)?;
-    let watching = Watching::start(&config, &driver, (&inbox, &inlet), &decider.desk.clock, &stop);
-    let sources = Sources::start(&config, &driver, &inlet, book.places.clone(), &decider.desk.clock, &stop);
-    let registry = sources.registry();
+    let feeds = Feeds { inlet, registry: Registry::default(), clock: decider.desk.clock };
+    let watching = Watching::start(&config, &driver, (&inbox, &feeds), &decider.desk.clock, &stop);
+    let sources = Sources::start(&config, &driver, &feeds, book.places.clone(), &stop);
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
     let reloader =
         Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, sources, config: sender, newer };
@@ -120,7 +121,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
         reloads: reloads_of_api,
         keeper,
         logs,
-        sources: registry,
+        sources: feeds.registry,
     };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));

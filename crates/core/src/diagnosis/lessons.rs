@@ -197,8 +197,11 @@ mod tests {
         let catalogue = Catalogue::standard();
         let row = catalogue.row(Fault::AppHung);
         let taught = |seen: u32, times: u32| {
-            let lesson =
-                Lesson { times, seen: BTreeMap::from_iter((seen > 0).then_some((Kind::QueueGrows, seen))), remedies: Vec::new() };
+            let lesson = Lesson {
+                times,
+                seen: BTreeMap::from_iter((seen > 0).then_some((Kind::QueueGrows, seen))),
+                remedies: Vec::new(),
+            };
             Lessons(BTreeMap::from([(Fault::AppHung, lesson)])).likelihood(row, Kind::QueueGrows, 0.9)
         };
         assert!((taught(0, 0) - 0.9).abs() < 1e-9);

@@ -8,6 +8,7 @@ mod tap;
 pub use tap::Tap;
 
 use super::findings::Findings;
+use super::logs::health::State;
 use super::tail::{Lines, Links, Open, TailError, id};
 use super::wake::Wake;
 use holdfast_core::signal::ConsoleSign;
@@ -139,6 +140,14 @@ impl Console {
     pub fn look(&mut self, now: Instant) -> Result<Vec<ConsoleSign>, TailError> {
         let mut signs = Vec::new();
         let looked = self.read(now, &mut signs);
+        if let Some(tap) = &mut self.tap {
+            tap.rest();
+            tap.is(match (&looked, &self.open) {
+                (Err(error), _) => State::Failing(super::chain(error)),
+                (Ok(()), Some(_)) => State::Following,
+                (Ok(()), None) => State::Waiting("there is no console yet".into()),
+            });
+        }
         self.tell_count(now, &mut signs);
         looked.map(|()| signs)
     }

@@ -5,12 +5,12 @@
 
 use super::closer::Closer;
 use super::console::{self, Begin, Console, Tap};
+use super::logs::Feeds;
 use super::network::{self, Way};
 use super::numbers::Numbers;
 use super::{host, lag, probe};
 use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
-use crate::logbook::Inlet;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_core::input::Input;
@@ -47,7 +47,7 @@ struct Reports {
     inbox: Inbox,
     numbers: Numbers,
     /// Where consoles are kept.
-    inlet: Inlet,
+    feeds: Feeds,
 }
 
 impl Reports {
@@ -110,7 +110,7 @@ impl Watching {
     pub fn start(
         config: &Config,
         driver: &Arc<dyn Driver>,
-        (inbox, inlet): (&Inbox, &Inlet),
+        (inbox, feeds): (&Inbox, &Feeds),
         clock: &crate::clock::Clock,
         stop: &CancellationToken,
     ) -> Self {
@@ -120,7 +120,7 @@ impl Watching {
         let reports = Reports {
             inbox: inbox.clone(),
             numbers: Numbers::start(inbox, *clock, stop),
-            inlet: inlet.clone(),
+            feeds: feeds.clone(),
         };
         watch_ourselves(&mut always, config, &reports, clock);
         let driver = Arc::clone(driver);
@@ -359,12 +359,8 @@ impl Eye {
             // What was written before we came has been seen, or is of long ago.
             let begin = if std::mem::replace(&mut known, true) { Begin::At(0) } else { Begin::End };
             let (signs, mut seen) = mpsc::channel(QUEUE);
-            let console = Console::new(path, begin).heard_by(Tap::of(
-                self.reports.inlet.clone(),
-                self.clock,
-                &self.vm,
-                incarnation,
-            ));
+            let feed = self.reports.feeds.feed(Subject::Guest(self.vm.clone()), "console");
+            let console = Console::new(path, begin).heard_by(Tap::of(feed, incarnation));
             let following = tokio::spawn(console::follow(console, signs));
             loop {
                 tokio::select! {

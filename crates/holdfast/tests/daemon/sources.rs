@@ -95,6 +95,7 @@ fn sources_have_the_documented_keys_and_qemu_is_one_of_them() {
     let daemon = Quiet::running(&config);
     std::fs::create_dir(daemon.path().join("folder")).unwrap();
     daemon.until("qemu's log is read", |daemon| source(daemon, "qemu")["state"] == "following");
+    daemon.until("so is its console", |daemon| source(daemon, "console")["state"] == "following");
     let failing = format!("file {}", daemon.path().join("folder").display());
     daemon.until("a folder is no log", |daemon| source(daemon, &failing)["state"] == "failing");
     let documented = doc.split("sources: [{").nth(1).unwrap().split('}').next().unwrap();

@@ -191,7 +191,7 @@ fn start(mut argv: Vec<String>) -> io::Result<(Child, Pid)> {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the program has no process id"))?;
-    // A program that is gone already needs no limits.
+    // Within moments of its start; one that is gone already needs no limits.
     let _ = setpriority_process(Some(pid), NICE);
     for (resource, most) in [(Resource::Core, 0), (Resource::Nofile, FILES), (Resource::Data, MEMORY)] {
         let _ = prlimit(Some(pid), resource, Rlimit { current: Some(most), maximum: Some(most) });
@@ -304,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn it_ends_with_us_and_so_does_what_it_started() {
         let mut lab = Lab::new(FakeGuest::away());
-        let log = script("sleep 1000 & echo $!; echo $$; ulimit -n; wait");
+        let log = script("sleep 1000 & echo $!; echo $$; sleep 1; ulimit -n; wait");
         let task = tokio::spawn(follow(log, lab.means.clone()));
         let pids = lab.texts(2).await;
         assert_eq!(lab.texts(1).await, [FILES.to_string()]);

@@ -30,6 +30,10 @@ pub async fn follow(host: HostName, means: Means) {
         loop {
             match read(&mut joined, boot, &mut behind).await {
                 Ok(()) => return,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    // As for every daemon that is not root: nothing is broken.
+                    feed.is(State::Waiting(format!("only root may read {DEVICE} here")));
+                }
                 Err(error) => feed.is(State::Failing(format!("cannot read {DEVICE}: {}", chain(&error)))),
             }
             tokio::time::sleep(AGAIN).await;

@@ -16,19 +16,39 @@ use tokio_util::sync::CancellationToken;
 /// Tells where a source goes on after a restart of the daemon: what it gave with the last record that was kept.
 pub type Places = Arc<dyn Fn(&Subject, &SourceName) -> Option<String> + Send + Sync>;
 
-/// What every source is given.
-#[derive(Clone)]
-pub struct Means {
+/// Where records are brought, and where it is told how their sources are.
+#[derive(Clone, Debug)]
+pub struct Feeds {
     /// Where records are brought.
     pub inlet: Inlet,
-    /// Where sources went on when the daemon started.
-    pub places: Places,
-    /// Where they have come to since.
-    pub trails: Trails,
     /// How sources are.
     pub registry: Registry,
     /// The time.
     pub clock: Clock,
+}
+
+impl Feeds {
+    /// The way of one source that does not go on after a restart.
+    #[must_use]
+    pub fn feed(&self, subject: Subject, source: &str) -> Feed {
+        self.with_trail(subject, SourceName::new(source), watch::channel(None).0)
+    }
+
+    fn with_trail(&self, subject: Subject, source: SourceName, trail: Trail) -> Feed {
+        let gauge = self.registry.gauge(&subject, &source);
+        Feed { subject, source, gauge, trail, inlet: self.inlet.clone(), clock: self.clock }
+    }
+}
+
+/// What every source is given.
+#[derive(Clone)]
+pub struct Means {
+    /// Where records are brought.
+    pub feeds: Feeds,
+    /// Where sources went on when the daemon started.
+    pub places: Places,
+    /// Where they have come to since.
+    pub trails: Trails,
     /// The hypervisor.
     pub driver: Arc<dyn Driver>,
     /// When all ends.
@@ -40,9 +60,8 @@ impl Means {
     #[must_use]
     pub fn feed(&self, subject: Subject, source: &str) -> Feed {
         let source = SourceName::new(source);
-        let gauge = self.registry.gauge(&subject, &source);
         let trail = self.trails.of(&subject, &source);
-        Feed { subject, source, gauge, trail, inlet: self.inlet.clone(), clock: self.clock }
+        self.feeds.with_trail(subject, source, trail)
     }
 
     /// Where a source goes on: behind the last record that it brought, in this life or the one before.
@@ -83,7 +102,7 @@ impl Trails {
 }
 
 /// The way of one source to the inlet.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Feed {
     /// Whose records they are.
     pub subject: Subject,

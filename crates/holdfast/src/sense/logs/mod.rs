@@ -23,7 +23,7 @@ mod testing;
 mod tls;
 
 pub use decode::Format;
-pub use means::Places;
+pub use means::{Feed, Feeds, Places, Said};
 pub use sources::Sources;
 
 use super::chain;

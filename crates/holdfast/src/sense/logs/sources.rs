@@ -4,15 +4,12 @@
 use super::child::{self, ProgramLog};
 use super::file::{self, FileLog};
 use super::guest::{self, GuestLog};
-use super::health::Registry;
-use super::means::{Means, Places, Trails};
+use super::means::{Feeds, Means, Places, Trails};
 use super::otlp::{self, Speech};
 use super::senders::Senders;
 use super::syslog::{self, Listen};
 use super::{Format, kernel};
-use crate::clock::Clock;
 use crate::config::{Config, LogConfig, LogFrom};
-use crate::logbook::Inlet;
 use holdfast_core::subject::{HostName, Subject, VmName};
 use holdfast_drivers::Driver;
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,17 +58,14 @@ impl Sources {
     pub fn start(
         config: &Config,
         driver: &Arc<dyn Driver>,
-        inlet: &Inlet,
+        feeds: &Feeds,
         places: Places,
-        clock: &Clock,
         stop: &CancellationToken,
     ) -> Self {
         let means = Means {
-            inlet: inlet.clone(),
+            feeds: feeds.clone(),
             places,
             trails: Trails::default(),
-            registry: Registry::default(),
-            clock: *clock,
             driver: Arc::clone(driver),
             stop: stop.child_token(),
         };
@@ -79,12 +73,6 @@ impl Sources {
         let mut sources = Self { means, host: config.host.clone(), syslog, otlp, running: Vec::new() };
         sources.configure(config);
         sources
-    }
-
-    /// How they are.
-    #[must_use]
-    pub fn registry(&self) -> Registry {
-        self.means.registry.clone()
     }
 
     /// Reads what is named now, and no longer what is not. What stays as it is goes on undisturbed.
@@ -255,12 +243,10 @@ mod tests {
         let mut sources = Sources::start(
             &config(&text("")),
             &means.driver,
-            &means.inlet,
+            &means.feeds,
             Arc::clone(&means.places),
-            &means.clock,
             &means.stop,
         );
-        lab.means.registry = sources.registry();
         let first = format!("file {}", one.display());
         lab.until(&first, |reading| reading.state.why() == Some("no such file")).await;
         std::fs::File::create(&one).unwrap().write_all(b"one\n").unwrap();
@@ -276,11 +262,11 @@ mod tests {
         assert_eq!((entry.record.text.as_str(), entry.subject.to_string()), ("two", "guest a".into()));
         sources.configure(&config("[logs]\nhost_kernel = false\n"));
         for _ in 0..1_000 {
-            if lab.means.registry.read().is_empty() {
+            if lab.means.feeds.registry.read().is_empty() {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        panic!("{:?}", lab.means.registry.read());
+        panic!("{:?}", lab.means.feeds.registry.read());
     }
 }

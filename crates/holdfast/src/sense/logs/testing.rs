@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::health::{Reading, Registry};
-use super::means::{Means, Places, Trails};
+use super::means::{Feeds, Means, Places, Trails};
 use crate::clock::Clock;
 use crate::disk::faulty::FaultyDisk;
 use crate::logbook::{Entry, Inlet, Outlet};
@@ -46,8 +46,8 @@ impl Lab {
         let kept: Places =
             Arc::new(move |subject, source| known.get(&(subject.clone(), source.to_string())).cloned());
         let stop = CancellationToken::new();
-        let (registry, trails) = (Registry::default(), Trails::default());
-        let means = Means { inlet, places: kept, trails, registry, clock, driver, stop };
+        let feeds = Feeds { inlet, registry: Registry::default(), clock };
+        let means = Means { feeds, places: kept, trails: Trails::default(), driver, stop };
         Self { means, outlet, places }
     }
 
@@ -73,7 +73,7 @@ impl Lab {
     pub async fn until(&self, source: &str, so: impl Fn(&Reading) -> bool) -> Reading {
         let look = async {
             loop {
-                let all = self.means.registry.read();
+                let all = self.means.feeds.registry.read();
                 let found = all.into_iter().find(|(_, name, reading)| name.as_str() == source && so(reading));
                 if let Some((.., reading)) = found {
                     return reading;
@@ -82,7 +82,7 @@ impl Lab {
             }
         };
         let found = tokio::time::timeout(LONG, look).await;
-        found.unwrap_or_else(|_| panic!("{source} is not so: {:?}", self.means.registry.read()))
+        found.unwrap_or_else(|_| panic!("{source} is not so: {:?}", self.means.feeds.registry.read()))
     }
 }
 

@@ -39,7 +39,7 @@ async fn a_file_that_comes_is_read_and_one_that_was_there_is_read_from_its_end()
     assert_eq!((reading.records, reading.bytes, reading.dropped), (1, 3, 0));
     lab.means.stop.cancel();
     task.await.unwrap();
-    assert_eq!(lab.means.registry.read(), []);
+    assert_eq!(lab.means.feeds.registry.read(), []);
 }
 
 #[tokio::test]
