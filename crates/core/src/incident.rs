@@ -44,6 +44,9 @@ pub struct Incident {
     pub story: Vec<Line>,
     /// Kept evidence: files relative to the state folder.
     pub files: Vec<String>,
+    /// The incident that this one follows from: one cause, however many VMs it strikes.
+    #[serde(default)]
+    pub cause: Option<IncidentId>,
 }
 
 /// One sign names an incident anew if the fault is as sure as this, in parts of ten thousand.
@@ -248,14 +251,33 @@ impl Incident {
         Self::about(id, now, subject_of(vm, &diagnosis), diagnosis, down_since)
     }
 
-    /// A new one about the host: it is told, and held at once.
+    /// A new one about the host: it is told, and held at once; what is only to come stays suspected.
     #[must_use]
     pub fn of_host(id: IncidentId, now: Timestamp, host: Subject, diagnosis: Diagnosis) -> Self {
         let mut incident = Self::about(id, now, host, diagnosis, None);
-        incident.times.diagnosed = Some(now);
-        incident.named = Some(incident.diagnosis.clone());
-        incident.phase = Phase::Held(HeldReason::NoRemedy);
+        if !incident.diagnosis.is_forecast() {
+            incident.confirm_of_host(now);
+        }
         incident
+    }
+
+    /// The fault of the host is there.
+    fn confirm_of_host(&mut self, now: Timestamp) {
+        self.times.diagnosed = Some(now);
+        self.named = Some(self.diagnosis.clone());
+        self.phase = Phase::Held(HeldReason::NoRemedy);
+    }
+
+    /// What was to come to the host has come, if this diagnosis says so.
+    pub fn revise_of_host(&mut self, now: Timestamp, diagnosis: &Diagnosis) -> bool {
+        let comes = self.named.is_none() && !diagnosis.is_forecast();
+        if self.named.is_none() {
+            self.diagnosis = diagnosis.clone();
+        }
+        if comes {
+            self.confirm_of_host(now);
+        }
+        comes
     }
 
     fn about(
@@ -287,6 +309,7 @@ impl Incident {
             plan: None,
             story: Vec::new(),
             files: Vec::new(),
+            cause: None,
         }
     }
 

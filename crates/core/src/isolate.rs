@@ -125,6 +125,17 @@ pub const fn harm(fault: Fault) -> Option<&'static str> {
         Fault::GuestFsReadOnly => Some("a damaged file system must not be written any further"),
         Fault::AppDown
         | Fault::AppHung
+        | Fault::AppSlow
+        | Fault::AppCrashLoop
+        | Fault::OutOfConnections
+        | Fault::CorruptionReported
+        | Fault::ReplicationBroken
+        | Fault::LockPileUp
+        | Fault::ImageCorrupt
+        | Fault::StorageSlow
+        | Fault::StorageLost
+        | Fault::HostFailing
+        | Fault::HostNetLost
         | Fault::GuestPanicked
         | Fault::GuestHung
         | Fault::GuestBootFailed

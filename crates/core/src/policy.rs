@@ -16,6 +16,9 @@ pub struct Policies {
     pub brake: BrakePolicy,
     /// The period of probes and polls; three of them are "fresh" (T_FRESH).
     pub period: Period,
+    /// What closed incidents have taught is used; else it is only counted.
+    #[serde(default)]
+    pub use_lessons: bool,
 }
 
 /// The period of probes and polls.

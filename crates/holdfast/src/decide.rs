@@ -94,6 +94,11 @@ impl Inbox {
         self.sender.send(Message::Input(input)).await.map_err(|_| Stopping)
     }
 
+    /// Sends an input without waiting; `false` if the inbox is full.
+    pub fn offer(&self, input: Input) -> bool {
+        self.sender.try_send(Message::Input(input)).is_ok()
+    }
+
     /// Sends a person's command and waits for its answer.
     pub async fn command(&self, by: &str, vm: VmName, wish: Wish) -> Result<Answer, Stopping> {
         let (reply, answer) = oneshot::channel();

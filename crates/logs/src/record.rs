@@ -140,7 +140,8 @@ impl Record {
     }
 
     /// `systemd[1]: `; nothing, if it is not known who said it.
-    pub(crate) fn lead(&self) -> String {
+    #[must_use]
+    pub fn lead(&self) -> String {
         match self.field("pid") {
             _ if self.program.is_empty() => String::new(),
             Some(pid) => format!("{}[{pid}]: ", self.program),

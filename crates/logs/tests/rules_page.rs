@@ -12,7 +12,9 @@ Written by the test `rules_page` from the rules themselves; change those, not th
 (`BLESS=1 cargo test -p holdfast-logs --test rules_page`).
 
 A rule knows one kind of line that a system or a database writes, and says what it means and which fault may be behind it.
-`holdfast logs analyze` shows them all; the daemon makes evidence only of the kinds marked `*`, so the others lead to no action.
+`holdfast logs analyze` shows them all. The daemon makes evidence of the kinds marked `*`, and of a line whose first fault is a cause that
+no other channel shows: connections used up, damaged data or image, broken replication, waiting locks, and storage, hardware or links of
+the host. A person is told of those; none of them alone has anything restarted.
 
 ## A rule
 
@@ -48,8 +50,8 @@ To add one: write the row with a line from the field or the source, near misses 
 ("recovered", "link is up"); run `cargo test -p holdfast-logs`, and write this page anew. The tests hold every rule to being found by its
 own examples first, and all rules to leaving all near misses and a set of ordinary lines alone.
 
-A new rule takes a kind without `*`, so that it is only shown. To make a kind evidence, see `Kind::is_evidence`, the daemon's
-`sense/findings.rs` and the [catalogue](catalogue.md); that needs scenarios.
+A new rule takes a kind without `*`: it is shown, and told of where its first fault is such a cause. To make a kind evidence, see
+`Kind::is_evidence`, the daemon's `sense/findings.rs` and the [catalogue](catalogue.md); that needs scenarios.
 
 ## Limits
 

@@ -2,6 +2,7 @@
 //!
 //! The checker believes nothing that the engine says of itself where the world can be asked instead.
 
+use crate::faults::AgentFault;
 use crate::journal::{Restored, write};
 use crate::machine::Machine;
 use crate::unserved::Unserved;
@@ -263,8 +264,10 @@ impl Checker {
         {
             self.broken("I7", now, format!("{name} of {vm}, which nobody wants"));
         }
-        // A guest that says something untrue on a slow host that does not say so: two signs, and both are false.
-        let misled = machine.guest.misleads && world.host.slow;
+        // A guest that says something untrue on a slow host that does not say so, or whose only other voice, its agent,
+        // is mute: two signs, and both are false.
+        let mute = machine.guest.apps.is_empty() && machine.guest.agent != AgentFault::Answers;
+        let misled = machine.guest.misleads && (world.host.slow || mute);
         if !machine.was_ill(now, FRESH) && !misled {
             self.broken("I10", now, format!("{name} of {vm}, which is well"));
         }

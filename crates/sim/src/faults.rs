@@ -3,11 +3,13 @@
 //!
 //! Nothing here does anything; `strike.rs` does it to the world.
 
+use crate::person;
 use crate::words::{duration_text, parse_duration};
-use holdfast_core::action::Work;
 use holdfast_core::subject::{AppName, VmName};
 use std::fmt;
 use std::time::Duration;
+
+pub use crate::person::PersonWish;
 
 macro_rules! phrases {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident: $text:literal $(, undone by $undo:ident)?;)* }) => {
@@ -121,6 +123,8 @@ phrases! {
         NetLost: "loses its network", undone by NetBack;
         /// Its network is back.
         NetBack: "has its network again";
+        /// Its disk fills, a twentieth of a percent a second from a third on, until it is full.
+        Fills: "fills its disk slowly", undone by HasSpace;
         /// Its file systems are frozen.
         Freezes: "freezes", undone by Thaws;
         /// They are thawed.
@@ -189,6 +193,20 @@ phrases! {
         Slow: "answers slowly", undone by Works;
         /// Our probe of it cannot run.
         CannotBeProbed: "cannot be probed", undone by Works;
+        /// It answers, and ten times as slowly as ever before, as its own numbers show.
+        Crawls: "crawls", undone by Works;
+        /// Its log says that it has no connection left, and it serves its users.
+        LogsExhausted: "logs that it has no connection left";
+        /// Its log says that data are not what was written.
+        LogsDamage: "logs damaged data";
+        /// Its log says that a copy is no longer kept up to date.
+        LogsReplication: "logs broken replication";
+        /// Its log says that sessions wait for each other.
+        LogsLocks: "logs sessions that wait";
+        /// Its log says that it gave up.
+        LogsPanic: "logs that it gave up";
+        /// Its log holds what it never held before, and no rule knows it.
+        LogsNews: "logs what it never did";
         /// It works again.
         Works: "works";
     }
@@ -211,6 +229,10 @@ phrases! {
         Fails: "fails", undone by Works;
         /// It works again.
         Works: "works";
+        /// The hypervisor finds the image damaged, says so, and every request fails.
+        Damaged: "is found damaged", undone by Works;
+        /// A line in the hypervisor's log says so, and nothing else does.
+        LogsDamage: "is called damaged in a log";
         /// While the VM does not run, another process opens its image for writing.
         Taken: "is taken by another process", undone by Free;
         /// That process has closed it.
@@ -245,6 +267,18 @@ phrases! {
         PrintsIoError: "prints disk errors";
         /// Its kernel says that it killed a process for want of memory.
         PrintsOutOfMemory: "prints out of memory";
+        /// Its kernel says that its memory is failing.
+        PrintsHardware: "prints failing memory";
+        /// Its kernel says that a network card has no link.
+        PrintsLink: "prints a lost link";
+        /// A small write to the disk with the VMs takes three seconds.
+        DiskSlow: "has a slow disk", undone by DiskFast;
+        /// It takes milliseconds again.
+        DiskFast: "has a fast disk";
+        /// The disk with the VMs takes no write from us.
+        DiskGone: "has lost a disk", undone by DiskBack;
+        /// It takes them again.
+        DiskBack: "has its disk again";
         /// The power fails; it is back half a minute later.
         LosesPower: "loses power";
     }
@@ -282,22 +316,6 @@ phrases! {
         /// It works as ever.
         Works: "works";
     }
-}
-
-/// What a person asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the text in `person_text` says it")]
-pub enum PersonWish {
-    Start,
-    Stop { at_once: bool },
-    Restart { at_once: bool },
-    Pause,
-    Resume,
-    Maintain(Option<Duration>),
-    EndMaintenance,
-    Release,
-    Announce(Work, Duration),
-    EndWork(Work),
 }
 
 /// One thing that happens.
@@ -376,7 +394,7 @@ impl Happening {
             "host" => HostFault::parse(rest).map(Self::Host),
             "daemon" => parse_daemon(rest),
             "wall" => parse_wall_clock(rest),
-            "person" => parse_person(rest),
+            "person" => person::parse(rest).map(|(vm, wish)| Self::Person(vm, wish)),
             "everything" if rest == "is repaired" => Some(Self::Repair),
             "everything" if rest == "ill is restarted" => Some(Self::RestartIll),
             order if ORDERS.contains(&order) => {
@@ -422,55 +440,6 @@ fn parse_wall_clock(text: &str) -> Option<Happening> {
     Some(Happening::WallClock(sign * i64::try_from(parse_duration(by)?.as_secs()).ok()?))
 }
 
-fn parse_person(text: &str) -> Option<Happening> {
-    let words: Vec<&str> = text.split(' ').collect();
-    let (vm, wish) = match words[..] {
-        ["starts", vm] => (vm, PersonWish::Start),
-        ["stops", vm] => (vm, PersonWish::Stop { at_once: false }),
-        ["stops", vm, "at", "once"] => (vm, PersonWish::Stop { at_once: true }),
-        ["restarts", vm] => (vm, PersonWish::Restart { at_once: false }),
-        ["restarts", vm, "at", "once"] => (vm, PersonWish::Restart { at_once: true }),
-        ["pauses", vm] => (vm, PersonWish::Pause),
-        ["resumes", vm] => (vm, PersonWish::Resume),
-        ["maintains", vm] => (vm, PersonWish::Maintain(None)),
-        ["maintains", vm, "for", long] => (vm, PersonWish::Maintain(Some(parse_duration(long)?))),
-        ["ends", "maintenance", "of", vm] => (vm, PersonWish::EndMaintenance),
-        ["releases", vm] => (vm, PersonWish::Release),
-        ["announces", work, "of", vm, "for", long] => {
-            (vm, PersonWish::Announce(parse_work(work)?, parse_duration(long)?))
-        }
-        ["ends", work, "of", vm] => (vm, PersonWish::EndWork(parse_work(work)?)),
-        _ => return None,
-    };
-    Some(Happening::Person(vm.parse().ok()?, wish))
-}
-
-const WORKS: [Work; 5] = [Work::Drill, Work::Backup, Work::Freeze, Work::Migration, Work::Reboot];
-
-fn parse_work(text: &str) -> Option<Work> {
-    WORKS.into_iter().find(|work| work.name() == text)
-}
-
-fn person_text(vm: &VmName, wish: PersonWish) -> String {
-    match wish {
-        PersonWish::Start => format!("starts {vm}"),
-        PersonWish::Stop { at_once: false } => format!("stops {vm}"),
-        PersonWish::Stop { at_once: true } => format!("stops {vm} at once"),
-        PersonWish::Restart { at_once: false } => format!("restarts {vm}"),
-        PersonWish::Restart { at_once: true } => format!("restarts {vm} at once"),
-        PersonWish::Pause => format!("pauses {vm}"),
-        PersonWish::Resume => format!("resumes {vm}"),
-        PersonWish::Maintain(None) => format!("maintains {vm}"),
-        PersonWish::Maintain(Some(long)) => format!("maintains {vm} for {}", duration_text(long)),
-        PersonWish::EndMaintenance => format!("ends maintenance of {vm}"),
-        PersonWish::Release => format!("releases {vm}"),
-        PersonWish::Announce(work, long) => {
-            format!("announces {} of {vm} for {}", work.name(), duration_text(long))
-        }
-        PersonWish::EndWork(work) => format!("ends {} of {vm}", work.name()),
-    }
-}
-
 impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -493,7 +462,7 @@ impl fmt::Display for Happening {
                 let long = duration_text(Duration::from_secs(by.unsigned_abs()));
                 write!(f, "wall clock jumps {way} by {long}")
             }
-            Self::Person(vm, wish) => write!(f, "person {}", person_text(vm, *wish)),
+            Self::Person(vm, wish) => write!(f, "person {}", person::text(vm, *wish)),
         }
     }
 }
@@ -501,6 +470,7 @@ impl fmt::Display for Happening {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_core::action::Work;
 
     fn every_happening() -> Vec<Happening> {
         let vm = || "web".parse::<VmName>().expect("a name");

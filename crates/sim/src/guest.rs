@@ -78,6 +78,8 @@ pub(crate) struct App {
     pub(crate) denies: bool,
     pub(crate) slow: bool,
     pub(crate) unprobed: bool,
+    /// Its numbers show that it is far slower than ever.
+    pub(crate) crawls: bool,
     /// No restart of it helps.
     pub(crate) broken: bool,
     /// No reboot helps either.
@@ -110,13 +112,20 @@ impl App {
             AppFault::Denies => self.denies = true,
             AppFault::Slow => self.slow = true,
             AppFault::CannotBeProbed => self.unprobed = true,
+            AppFault::Crawls => self.crawls = true,
+            AppFault::LogsExhausted
+            | AppFault::LogsDamage
+            | AppFault::LogsReplication
+            | AppFault::LogsLocks
+            | AppFault::LogsPanic
+            | AppFault::LogsNews => {} // only words
             AppFault::Broken | AppFault::Ruined => {
                 self.broken = true;
                 self.ruined = fault == AppFault::Ruined;
                 self.enter(AppState::Dead);
             }
             AppFault::Works => {
-                (self.denies, self.slow, self.unprobed) = (false, false, false);
+                (self.denies, self.slow, self.unprobed, self.crawls) = (false, false, false, false);
                 (self.broken, self.ruined) = (false, false);
                 self.enter(AppState::Serving);
             }
@@ -133,6 +142,8 @@ pub(crate) struct Guest {
     pub(crate) boot_fault: Option<GuestFault>,
     /// When its kernel last began to boot.
     pub(crate) booted: Timestamp,
+    /// When a fault last had it reset itself.
+    pub(crate) reset_itself: Option<Timestamp>,
     /// Only a new process ends its hang.
     pub(crate) wedged: bool,
     pub(crate) agent: AgentFault,
@@ -148,6 +159,8 @@ pub(crate) struct Guest {
     pub(crate) net_lost: bool,
     pub(crate) read_only: bool,
     pub(crate) disk_full: bool,
+    /// Since when its disk fills.
+    pub(crate) fills: Option<Timestamp>,
     pub(crate) low_memory: bool,
     pub(crate) apps: Vec<App>,
 }
@@ -162,6 +175,7 @@ impl Guest {
             denies: false,
             slow: false,
             unprobed: false,
+            crawls: false,
             broken: false,
             ruined: false,
         };
@@ -170,6 +184,7 @@ impl Guest {
             boots: 0,
             booted: Timestamp::ZERO,
             boot_fault: None,
+            reset_itself: None,
             wedged: false,
             agent: AgentFault::Answers,
             has_agent: false,
@@ -181,6 +196,7 @@ impl Guest {
             net_lost: false,
             read_only: false,
             disk_full: false,
+            fills: None,
             low_memory: false,
             apps: setup.policy.apps.keys().map(app).collect(),
         }

@@ -3,7 +3,7 @@
 //! The real engine runs in it; only the edges are replaced. One seed gives everything that varies, and
 //! the same seed and story run the same again. Table of contents:
 //!
-//! - `faults` what can happen, in words; `story` a whole story; `strike` does it to the world
+//! - `faults` what can happen, in words; `person` what people ask for; `story` a whole story; `strike` does it to the world
 //! - `world`, `machine`, `guest`, `lease` the truth
 //! - `sense` what Holdfast sees of it; `driver` the way of its orders, `hypervisor` what they do
 //! - `adapter` the same behind the `Driver` trait, for the contract; `daemon`, `journal` Holdfast itself
@@ -24,6 +24,7 @@ mod journal;
 mod lease;
 mod machine;
 mod mutant;
+mod person;
 mod random;
 mod run;
 pub mod scenario;

@@ -1,7 +1,7 @@
 //! One VM on its host: process, hypervisor, disk, cable, and the driver's own durable record of it.
 
 use crate::faults::Quirk;
-use crate::guest::Guest;
+use crate::guest::{Guest, Stage};
 use crate::story::{FoundAs, VmSetup};
 use holdfast_core::action::Operation;
 use holdfast_core::lease::{Incarnation, Token};
@@ -49,6 +49,9 @@ pub(crate) struct Hypervisor {
 
 /// What happens within this looks as if it happened at once: questions are a second apart.
 const ONE_BREATH: Duration = Duration::from_secs(3);
+
+/// What does not happen is noticed so much later than it would have happened.
+const TOLD_LATE: Duration = Duration::from_secs(1);
 
 /// One VM.
 #[derive(Clone, Debug)]
@@ -158,7 +161,13 @@ impl Machine {
 
     /// It was ill at some time in the last so long.
     pub(crate) fn was_ill(&self, now: Timestamp, within: Duration) -> bool {
-        self.is_ill() || self.ill_at.is_some_and(|at| now.since(at) <= within)
+        self.is_ill() || self.ill_at.is_some_and(|at| now.since(at) <= within) || self.may_reset_itself(now)
+    }
+
+    /// It has reset itself in each of its last boots, and this one has not come any further than they did.
+    fn may_reset_itself(&self, now: Timestamp) -> bool {
+        let turn = self.guest.boot_time(&self.setup) * Stage::PLAN[1].1 / 100 + TOLD_LATE;
+        self.guest.reset_itself.is_some_and(|at| now.since(at) <= turn)
     }
 
     /// At most one voice speaks of what goes on inside, so nobody can be sure of it.

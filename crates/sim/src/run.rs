@@ -402,7 +402,7 @@ impl Run {
         let target = next - BEFORE;
         let calm = now.since(self.busy_at) >= SETTLED && target > now + SETTLED;
         let host = &self.world.host;
-        if !calm || host.pressed || host.slow || host.disk_full || host.state_full {
+        if !calm || host.pressed || host.slow || host.disk_full || host.state_full || host.disk_slow {
             return;
         }
         let rests = |machine: &Machine| machine.is_well() || machine.process.is_none();

@@ -1,6 +1,7 @@
 //! Story files: read, run, compared with the timeline they expect, or blessed with the one they get.
 
 use crate::checker::Violation;
+use crate::faults::{Happening, PersonWish};
 use crate::run::{Options, Run};
 use crate::story::{RULE, Story, StoryError, When};
 use holdfast_core::diagnosis::Fault;
@@ -64,7 +65,17 @@ pub fn lasts(story: &Story) -> Duration {
     });
     let told = story.until.unwrap_or_else(|| last.max().unwrap_or_default() + AFTERMATH);
     let boot = story.vms.iter().map(|vm| vm.policy.boot_limit).max().unwrap_or_default();
-    story.heals.map_or(told, |at| story.until.unwrap_or_default().max(at + boot + GRACE))
+    let heals = |at: Duration| at.max(announced(story));
+    story.heals.map_or(told, |at| story.until.unwrap_or_default().max(heals(at) + boot + GRACE))
+}
+
+/// When the last announced work is to be over: until then silence is expected, and nothing follows from it.
+fn announced(story: &Story) -> Duration {
+    let ends = story.events.iter().filter_map(|event| match (&event.when, &event.what) {
+        (When::At(at), Happening::Person(_, PersonWish::Announce(_, lasts))) => Some(*at + *lasts),
+        (When::At(_) | When::Every { .. } | When::Upon(_), _) => None,
+    });
+    ends.max().unwrap_or_default()
 }
 
 /// What is wrong with a story file.

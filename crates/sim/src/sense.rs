@@ -11,8 +11,8 @@ use crate::random::noise;
 use crate::world::{Glimpse, World};
 use holdfast_core::lease::{Death, DeathProof, ExitStatus};
 use holdfast_core::signal::{
-    AgentPort, AgentSign, AppSign, Counters, HostSign, HypervisorSign, NetworkSign, ProbeFailure,
-    ProcessSign, ProcessState, RunState, Seen,
+    AgentPort, AgentSign, AppSign, Counters, HostSign, HypervisorSign, Measure, NetworkSign, NumberSign,
+    ProbeFailure, ProcessSign, ProcessState, RunState, Seen,
 };
 use holdfast_core::time::Duration;
 
@@ -70,6 +70,12 @@ impl Probe {
     }
 }
 
+/// What the detector of numbers says of an application that crawls.
+fn crawl() -> NumberSign {
+    let text = "latency of db 11x its usual for this hour".to_owned();
+    NumberSign { measure: Measure::Latency, series: "latency of db".to_owned(), surprise: 60, text }
+}
+
 /// Takes what is seen: after this delay, this.
 pub(crate) type Emit<'a> = &'a mut dyn FnMut(Duration, Glimpse);
 
@@ -114,7 +120,9 @@ impl World {
         let disks = [("/vms", self.host.disk_full), ("/state", self.host.state_full)];
         for (path, full) in disks {
             let free = if full { 0 } else { 40 << 30 };
-            let latency = (!full).then_some(Duration::from_millis(3));
+            let of_vms = path == "/vms";
+            let took = Duration::from_millis(if of_vms && self.host.disk_slow { 3_000 } else { 3 });
+            let latency = (!(full || of_vms && self.host.disk_gone)).then_some(took);
             let sign = HostSign::Disk { path: path.into(), free, total: 100 << 30, latency };
             emit(Duration::ZERO, host_glimpse(sign));
         }
@@ -233,7 +241,8 @@ impl World {
         let incarnation = machine.incarnation();
         let (guest, liar) = (&machine.guest, machine.guest.agent == AgentFault::SaysWell);
         let total = 20u64 << 30;
-        let used = if guest.disk_full && !liar { total } else { total / 3 };
+        let filled = guest.fills.map_or(0, |since| total / 2_000 * self.now.since(since).as_secs());
+        let used = if guest.disk_full && !liar { total } else { (total / 3 + filled).min(total) };
         let read_only = guest.read_only && !liar;
         let available = if guest.low_memory && !liar { 4 << 20 } else { 300 << 20 };
         let facts = [
@@ -308,6 +317,9 @@ impl World {
         let of_app = |seen| Glimpse { vm, incarnation, app: Some(app), seen };
         let (after, how, text) = match self.app_answer(vm, app) {
             Ok(latency) => {
+                if machine.guest.apps[app].crawls {
+                    emit(Duration::ZERO, of_app(Seen::Number(crawl())));
+                }
                 return emit(Duration::ZERO, of_app(Seen::Application(AppSign::Answered { latency })));
             }
             Err(failure) => failure,

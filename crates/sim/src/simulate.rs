@@ -300,7 +300,8 @@ const PROCESS: &[ProcessFault] = &[
     ProcessFault::CannotDie,
     ProcessFault::DiesSlowly,
 ];
-const DISK: &[DiskFault] = &[DiskFault::Fails, DiskFault::Fails, DiskFault::Fails, DiskFault::Taken];
+const DISK: &[DiskFault] =
+    &[DiskFault::Fails, DiskFault::Fails, DiskFault::Fails, DiskFault::Taken, DiskFault::Damaged];
 const HYPERVISOR: &[HypervisorFault] = &[
     HypervisorFault::Mute,
     HypervisorFault::Mute,
@@ -337,6 +338,7 @@ const GUEST: &[GuestFault] = &[
     GuestFault::PrintsIoError,
     GuestFault::PrintsDiskFull,
     GuestFault::PrintsHungTask,
+    GuestFault::Fills,
 ];
 const AGENT: &[AgentFault] = &[AgentFault::Mute, AgentFault::Away, AgentFault::SaysWell];
 const APP: &[AppFault] = &[
@@ -352,9 +354,23 @@ const APP: &[AppFault] = &[
     AppFault::Ruined,
     AppFault::Slow,
     AppFault::CannotBeProbed,
+    AppFault::Crawls,
+    AppFault::LogsExhausted,
+    AppFault::LogsDamage,
+    AppFault::LogsLocks,
+    AppFault::LogsPanic,
+    AppFault::LogsPanic,
+    AppFault::LogsNews,
 ];
-const HOST: &[HostFault] =
-    &[HostFault::Pressed, HostFault::Slow, HostFault::DiskFull, HostFault::StateFull, HostFault::LosesPower];
+const HOST: &[HostFault] = &[
+    HostFault::Pressed,
+    HostFault::Slow,
+    HostFault::DiskFull,
+    HostFault::StateFull,
+    HostFault::LosesPower,
+    HostFault::DiskSlow,
+    HostFault::DiskGone,
+];
 const DAEMON: &[DaemonFault] = &[
     DaemonFault::Crashes,
     DaemonFault::Crashes,

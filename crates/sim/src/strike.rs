@@ -1,16 +1,18 @@
 //! Does to the world what a story says.
 
 use crate::faults::{
-    AgentFault, CableFault, DiskFault, GuestFault, Happening, HostFault, HypervisorFault, ProcessFault, Quirk,
+    AgentFault, AppFault, CableFault, DiskFault, GuestFault, Happening, HostFault, HypervisorFault,
+    ProcessFault, Quirk,
 };
 use crate::guest::{AppState, Life};
 use crate::sense::host_glimpse;
-use crate::world::World;
+use crate::world::{Glimpse, World};
 use holdfast_core::lease::ExitStatus;
 use holdfast_core::signal::{
-    Finding, FindingKind, HostSign, HypervisorSign, NetworkSign, ProcessState, RunState, Seen,
+    Finding, FindingKind, HostSign, HypervisorSign, LogSign, NetworkSign, ProcessState, RunState, Seen,
+    Unusual,
 };
-use holdfast_core::subject::VmName;
+use holdfast_core::subject::{AppName, VmName};
 
 const SIGKILL: ExitStatus = ExitStatus::Signal(9);
 
@@ -24,33 +26,14 @@ impl World {
             Happening::Hypervisor(vm, fault) => at(vm).map_or((), |vm| self.strike_hypervisor(vm, *fault)),
             Happening::Guest(vm, fault) => at(vm).map_or((), |vm| self.strike_guest(vm, *fault)),
             Happening::Agent(vm, fault) => at(vm).map_or((), |vm| self.strike_agent(vm, *fault)),
-            Happening::App(vm, app, fault) => {
-                let Some(vm) = at(vm) else { return };
-                let running = self.machines[vm].guest.life == Life::Up && !self.machines[vm].guest.read_only;
-                if let Some(app) = self.machines[vm].guest.app(app) {
-                    self.machines[vm].guest.apps[app].strike(*fault);
-                    if !running {
-                        self.machines[vm].guest.apps[app].enter(AppState::Dead);
-                    }
-                }
-            }
+            Happening::App(vm, app, fault) => at(vm).map_or((), |vm| self.strike_app(vm, app, *fault)),
             Happening::Cable(vm, fault) => {
                 let Some(vm) = at(vm) else { return };
                 let up = *fault == CableFault::Plugged;
                 self.machines[vm].cable = up;
                 self.tell(vm, Seen::Network(NetworkSign::Link { up }));
             }
-            Happening::Disk(vm, fault) => {
-                let Some(vm) = at(vm) else { return };
-                match fault {
-                    DiskFault::Taken => self.machines[vm].taken = true,
-                    DiskFault::Free => self.machines[vm].taken = false,
-                    DiskFault::Fails | DiskFault::Works => {
-                        self.machines[vm].storage = *fault == DiskFault::Works;
-                        self.use_storage_soon(vm);
-                    }
-                }
-            }
+            Happening::Disk(vm, fault) => at(vm).map_or((), |vm| self.strike_disk(vm, *fault)),
             Happening::Order(order, vm, quirk) => {
                 let Some(vm) = at(vm) else { return };
                 self.machines[vm].quirks.remove(order);
@@ -62,6 +45,61 @@ impl World {
             Happening::WallClock(by) => self.host.wall = self.host.wall.saturating_add(*by),
             Happening::Daemon(_) | Happening::Reload(_) | Happening::Person(..) => {}
             Happening::Repair | Happening::RestartIll => {}
+        }
+    }
+
+    /// An application only speaks where it runs, and is dead where nothing does.
+    fn strike_app(&mut self, vm: usize, app: &AppName, fault: AppFault) {
+        let running = self.machines[vm].guest.life == Life::Up && !self.machines[vm].guest.read_only;
+        let Some(app) = self.machines[vm].guest.app(app) else { return };
+        match words(fault) {
+            Some(words) if running => self.log_of_app(vm, app, words),
+            Some(_) => {}
+            None => {
+                let state = &mut self.machines[vm].guest.apps[app];
+                state.strike(fault);
+                if !running {
+                    state.enter(AppState::Dead);
+                }
+            }
+        }
+    }
+
+    fn strike_disk(&mut self, vm: usize, fault: DiskFault) {
+        match fault {
+            DiskFault::Damaged => self.find_damage(vm),
+            DiskFault::LogsDamage => {
+                let line = "qcow2: Marking image as corrupt: Preventing invalid write";
+                self.log(vm, None, FindingKind::ImageCorrupt, line);
+            }
+            DiskFault::Taken => self.machines[vm].taken = true,
+            DiskFault::Free => self.machines[vm].taken = false,
+            DiskFault::Fails | DiskFault::Works => {
+                self.machines[vm].storage = fault == DiskFault::Works;
+                self.use_storage_soon(vm);
+            }
+        }
+    }
+
+    /// The hypervisor marks the image as damaged, and lets no request through any more.
+    fn find_damage(&mut self, vm: usize) {
+        let (device, text) = ("disk0".to_owned(), "L2 table offset 0x50600 unaligned".to_owned());
+        if self.machines[vm].hears() {
+            self.tell(vm, Seen::Hypervisor(HypervisorSign::ImageCorrupt { device, text }));
+        }
+        self.machines[vm].storage = false;
+        self.use_storage_soon(vm);
+    }
+
+    fn log_of_app(&mut self, vm: usize, app: usize, words: Words) {
+        match words {
+            Words::Known(kind, line) => self.log(vm, Some(app), kind, line),
+            Words::Unknown(text) => {
+                let (source, text) = ("file postgresql.log".to_owned(), text.to_owned());
+                let sign = LogSign::Unusual { source, how: Unusual::New, surprise: 60, text };
+                let incarnation = self.machines[vm].incarnation();
+                self.heard.push(Glimpse { vm, incarnation, app: Some(app), seen: Seen::Log(sign) });
+            }
         }
     }
 
@@ -129,7 +167,10 @@ impl World {
             | GuestFault::BootsSlowly => self.machines[vm].guest.boot_fault = Some(fault),
             GuestFault::CanBoot => self.machines[vm].guest.boot_fault = None,
             GuestFault::HasMemory => self.machines[vm].guest.low_memory = false,
-            GuestFault::HasSpace => self.machines[vm].guest.disk_full = false,
+            GuestFault::HasSpace => {
+                self.machines[vm].guest.disk_full = false;
+                self.machines[vm].guest.fills = None;
+            }
             GuestFault::NetBack => self.machines[vm].guest.net_lost = false,
             GuestFault::Thaws => self.machines[vm].guest.frozen = false,
             GuestFault::Idle => self.machines[vm].guest.busy = false,
@@ -151,6 +192,7 @@ impl World {
             }
             GuestFault::Busy => self.machines[vm].guest.busy = true,
             GuestFault::WritesNothing => self.machines[vm].guest.writes_nothing = true,
+            GuestFault::Fills => self.machines[vm].guest.fills = Some(self.now),
             GuestFault::NetLost => self.machines[vm].guest.net_lost = true,
             GuestFault::Freezes => self.machines[vm].guest.frozen = self.machines[vm].setup.agent,
             GuestFault::OutOfMemory | GuestFault::DiskFull | GuestFault::ReadOnly => self.starve(vm, fault),
@@ -227,6 +269,15 @@ impl World {
                 let line = "Out of memory: Killed process 100 (qemu-system-x86)";
                 self.host_prints(FindingKind::OutOfMemory, line);
             }
+            HostFault::PrintsHardware => {
+                let line = "mce: [Hardware Error]: Machine check events logged";
+                self.host_prints(FindingKind::HardwareFailing, line);
+            }
+            HostFault::PrintsLink => self.host_prints(FindingKind::LinkLost, "e1000e eno1: NIC Link is Down"),
+            HostFault::DiskSlow => self.host.disk_slow = true,
+            HostFault::DiskFast => self.host.disk_slow = false,
+            HostFault::DiskGone => self.host.disk_gone = true,
+            HostFault::DiskBack => self.host.disk_gone = false,
             HostFault::LosesPower => {
                 self.host.boot += 1;
                 for machine in &mut self.machines {
@@ -249,6 +300,7 @@ impl World {
         self.note_ill();
         (self.host.pressed, self.host.slow) = (false, false);
         (self.host.disk_full, self.host.state_full) = (false, false);
+        (self.host.disk_slow, self.host.disk_gone) = (false, false);
         self.host.disks_unknown = false;
         for vm in 0..self.machines.len() {
             if self.machines[vm].unkillable {
@@ -259,6 +311,7 @@ impl World {
             machine.quirks.clear();
             machine.guest.boot_fault = None;
             (machine.guest.disk_full, machine.guest.busy, machine.guest.frozen) = (false, false, false);
+            machine.guest.fills = None;
             machine.guest.net_lost = false;
             machine.guest.agent = AgentFault::Answers;
             for app in &mut machine.guest.apps {
@@ -270,4 +323,50 @@ impl World {
             self.read_queue(vm);
         }
     }
+}
+
+/// What the log of an application says.
+enum Words {
+    /// A line that is known.
+    Known(FindingKind, &'static str),
+    /// One that is not.
+    Unknown(&'static str),
+}
+
+/// The words that are all that happens, if that is so.
+const fn words(fault: AppFault) -> Option<Words> {
+    Some(match fault {
+        AppFault::LogsExhausted => {
+            Words::Known(FindingKind::NoConnectionLeft, "FATAL: sorry, too many clients already")
+        }
+        AppFault::LogsDamage => {
+            Words::Known(FindingKind::DataCorrupt, "ERROR: invalid page in block 7 of relation base/5/16384")
+        }
+        AppFault::LogsReplication => Words::Known(
+            FindingKind::ReplicationBroken,
+            "ERROR: requested WAL segment 000000010000000000000003 has already been removed",
+        ),
+        AppFault::LogsLocks => Words::Known(
+            FindingKind::LocksPileUp,
+            "LOG: process 311 still waiting for ExclusiveLock on relation 16384 after 1000.1 ms",
+        ),
+        AppFault::LogsPanic => {
+            Words::Known(FindingKind::AppPanic, "PANIC: could not locate a valid checkpoint record")
+        }
+        AppFault::LogsNews => {
+            Words::Unknown("never said before: \"WARNING: oldest xmin is far in the past\"")
+        }
+        AppFault::Dies
+        | AppFault::Hangs
+        | AppFault::Wrong
+        | AppFault::Exhausted
+        | AppFault::Denies
+        | AppFault::Starts
+        | AppFault::Broken
+        | AppFault::Ruined
+        | AppFault::Slow
+        | AppFault::CannotBeProbed
+        | AppFault::Crawls
+        | AppFault::Works => return None,
+    })
 }

@@ -10,7 +10,8 @@ use crate::story::Story;
 use holdfast_core::action::Operation;
 use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Token};
 use holdfast_core::signal::{
-    ConsoleSign, Finding, FindingKind, HypervisorSign, NetworkSign, ProcessSign, ProcessState, RunState, Seen,
+    ConsoleSign, Finding, FindingKind, HypervisorSign, LogSign, NetworkSign, ProcessSign, ProcessState,
+    RunState, Seen,
 };
 use holdfast_core::subject::{HostName, VmName};
 use holdfast_core::time::{Duration, Timestamp};
@@ -51,6 +52,9 @@ pub(crate) struct Host {
     pub(crate) slow: bool,
     pub(crate) disk_full: bool,
     pub(crate) state_full: bool,
+    /// A small write takes seconds, or fails.
+    pub(crate) disk_slow: bool,
+    pub(crate) disk_gone: bool,
     /// Nobody can ask how full its disks are.
     pub(crate) disks_unknown: bool,
     /// Wall clock minus time since boot, in seconds.
@@ -99,6 +103,8 @@ impl World {
                 slow: false,
                 disk_full: false,
                 state_full: false,
+                disk_slow: false,
+                disk_gone: false,
                 disks_unknown: false,
                 wall: 1_700_000_000,
             },
@@ -149,6 +155,15 @@ impl World {
     pub(crate) fn print(&mut self, vm: usize, kind: FindingKind, line: &str) {
         let finding = Finding { kind, rule: format!("{kind:?}").to_lowercase(), line: line.to_owned() };
         self.tell(vm, Seen::Console(ConsoleSign::Finding(finding)));
+    }
+
+    /// A line of a log that is not the console.
+    pub(crate) fn log(&mut self, vm: usize, app: Option<usize>, kind: FindingKind, line: &str) {
+        let finding = Finding { kind, rule: format!("{kind:?}").to_lowercase(), line: line.to_owned() };
+        let source = if app.is_some() { "file postgresql.log" } else { "hypervisor" };
+        let seen = Seen::Log(LogSign::Finding { source: source.to_owned(), finding });
+        let incarnation = self.machines[vm].incarnation();
+        self.heard.push(Glimpse { vm, incarnation, app, seen });
     }
 
     pub(crate) fn plan(&mut self, after: Duration, plan: Plan) {
@@ -213,7 +228,10 @@ impl World {
                 self.hang(vm, false);
             }
             (Stage::Middle, Some(GuestFault::PanicsAtBoot)) => self.panic(vm, true),
-            (Stage::Middle, Some(GuestFault::ResetsAtBoot)) => self.reset(vm, true),
+            (Stage::Middle, Some(GuestFault::ResetsAtBoot)) => {
+                self.machines[vm].guest.reset_itself = Some(self.now);
+                self.reset(vm, true);
+            }
             (Stage::Up, _) => {
                 self.machines[vm].guest.arrive();
                 self.print(vm, FindingKind::BootFinished, "Reached target Multi-User System");

@@ -3,7 +3,18 @@
 use super::catalogue::{Fault, FaultRow, days, years};
 use crate::evidence::Kind::*;
 
-pub(super) const ROWS: &[&FaultRow] = &[&APP_DOWN, &APP_HUNG, &APP_WRONG, &PROBE_BROKEN];
+pub(super) const ROWS: &[&FaultRow] = &[
+    &APP_DOWN,
+    &APP_HUNG,
+    &APP_WRONG,
+    &APP_SLOW,
+    &APP_CRASH_LOOP,
+    &OUT_OF_CONNECTIONS,
+    &CORRUPTION_REPORTED,
+    &REPLICATION_BROKEN,
+    &LOCK_PILE_UP,
+    &PROBE_BROKEN,
+];
 
 /// The application is not there: the guest's own kernel refuses for it.
 const APP_DOWN: FaultRow = FaultRow {
@@ -21,6 +32,9 @@ const APP_DOWN: FaultRow = FaultRow {
         (CheckFailed, 0.95),
         (CheckPassed, 0.001),
         (ConsoleAppPanic, 0.3),
+        (LogDataCorrupt, 0.01),
+        (LogCrashLoop, 1e-5),
+        (LogUnusual, 0.1),
     ],
 };
 
@@ -31,7 +45,7 @@ const APP_HUNG: FaultRow = FaultRow {
     once_in: days(180),
     seen: &[
         (AppMute, 0.95),
-        (AppExhausted, 0.5),
+        (AppExhausted, 0.1),
         (AppRefused, 0.001),
         (AppAnswers, 1e-6),
         (QueueGrows, 0.9),
@@ -39,6 +53,7 @@ const APP_HUNG: FaultRow = FaultRow {
         (ServiceListens, 0.5),
         (CheckFailed, 0.9),
         (CheckPassed, 0.01),
+        (LogUnusual, 0.1),
     ],
 };
 
@@ -49,12 +64,95 @@ const APP_WRONG: FaultRow = FaultRow {
     once_in: years(1),
     seen: &[
         (AppWrong, 0.95),
-        (AppExhausted, 0.3),
+        (AppExhausted, 0.05),
         (AppStarting, 0.3),
         (AppAnswers, 1e-6),
         (CheckFailed, 0.5),
         (ConsoleAppPanic, 0.05),
+        (LogUnusual, 0.1),
     ],
+};
+
+// What follows tells of an application that still answers, or names the cause of its trouble. What such a cause leads
+// to is listed low: an application that is down or hung is that first, and is brought back.
+
+/// It answers, and its users wait for it.
+const APP_SLOW: FaultRow = FaultRow {
+    fault: Fault::AppSlow,
+    says: "answers far slower than it used to",
+    once_in: days(30),
+    seen: &[
+        (AppSlow, 0.9),
+        (NumbersUnusual, 0.04),
+        (LogUnusual, 0.1),
+        (AppMute, 2e-4),
+        (AppUnreachable, 2e-4),
+    ],
+};
+
+/// It gives up, is started by its own keeper, and gives up again: no reboot helps against what it meets each time.
+const APP_CRASH_LOOP: FaultRow = FaultRow {
+    fault: Fault::AppCrashLoop,
+    says: "gives up again and again",
+    once_in: years(1),
+    seen: &[
+        (LogCrashLoop, 0.9),
+        (ConsoleAppPanic, 0.1),
+        (AppRefused, 0.05),
+        (AppStarting, 0.05),
+        (AppWrong, 0.02),
+        (NobodyListens, 0.05),
+        (CheckFailed, 0.05),
+        (AppAnswers, 0.3),
+    ],
+};
+
+/// All its places are taken: those who are in are served, nobody else is.
+const OUT_OF_CONNECTIONS: FaultRow = FaultRow {
+    fault: Fault::OutOfConnections,
+    says: "takes no more connections",
+    once_in: days(90),
+    seen: &[
+        (AppExhausted, 0.97),
+        (LogNoConnectionLeft, 0.9),
+        (AppAnswers, 0.3),
+        (AppMute, 2e-4),
+        (CheckFailed, 0.2),
+        (ServiceListens, 0.99),
+        (NumbersUnusual, 0.04),
+    ],
+};
+
+/// It read from its disk what it never wrote. It may go on, and what it answers may be wrong.
+const CORRUPTION_REPORTED: FaultRow = FaultRow {
+    fault: Fault::CorruptionReported,
+    says: "reports damaged data",
+    once_in: years(3),
+    seen: &[
+        (LogDataCorrupt, 0.9),
+        (AppWrong, 0.01),
+        (ConsoleAppPanic, 0.01),
+        (AppAnswers, 0.7),
+        (AppRefused, 0.001),
+        (NobodyListens, 0.001),
+        (CheckFailed, 0.01),
+    ],
+};
+
+/// It serves its users, and a failure of its disk would now cost what the copy lacks.
+const REPLICATION_BROKEN: FaultRow = FaultRow {
+    fault: Fault::ReplicationBroken,
+    says: "does not keep its copy up to date",
+    once_in: days(90),
+    seen: &[(LogReplicationBroken, 0.9)],
+};
+
+/// Sessions hold what others wait for.
+const LOCK_PILE_UP: FaultRow = FaultRow {
+    fault: Fault::LockPileUp,
+    says: "has sessions that wait for each other",
+    once_in: days(90),
+    seen: &[(LogLocksPileUp, 0.9), (AppSlow, 0.3), (AppMute, 0.001), (NumbersUnusual, 0.04)],
 };
 
 /// The application is fine; the question is wrong: a password, a name, a missing program.

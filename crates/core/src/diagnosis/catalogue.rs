@@ -1,5 +1,6 @@
 //! The fault catalogue as data: names, levels, priors, likelihoods.
 
+use super::lessons::Lessons;
 use super::{application, guest, host, observer, vm};
 use crate::evidence::Kind;
 use crate::time::Duration;
@@ -15,6 +16,18 @@ pub enum Fault {
     AppHung,
     /// The application answers, and wrongly.
     AppWrong,
+    /// The application answers, and takes far longer than it used to.
+    AppSlow,
+    /// The database gives up again and again.
+    AppCrashLoop,
+    /// The database takes no more connections.
+    OutOfConnections,
+    /// The database says that stored data are not what was written.
+    CorruptionReported,
+    /// The database does not keep a copy up to date.
+    ReplicationBroken,
+    /// Sessions of the database wait for each other.
+    LockPileUp,
     /// The guest kernel has panicked.
     GuestPanicked,
     /// The guest is powered and scheduled, but nothing inside moves.
@@ -39,10 +52,20 @@ pub enum Fault {
     VmPausedIo,
     /// The hypervisor refuses to start the VM.
     VmWontStart,
+    /// The image of one of its disks is damaged.
+    ImageCorrupt,
     /// The host has more work than it can do.
     HostOverloaded,
     /// A disk of the host is full.
     HostDiskFull,
+    /// A disk of the host is far slower than a disk is.
+    StorageSlow,
+    /// A disk of the host, or its file server, is gone.
+    StorageLost,
+    /// Memory, a processor, a bus or a disk of the host is failing.
+    HostFailing,
+    /// A network card or link of the host does not work.
+    HostNetLost,
     /// The probe is wrong, not the application.
     ProbeBroken,
     /// Holdfast itself runs late.
@@ -89,7 +112,15 @@ pub struct FaultRow {
 #[must_use]
 pub const fn level(fault: Fault) -> Level {
     match fault {
-        Fault::AppDown | Fault::AppHung | Fault::AppWrong => Level::Application,
+        Fault::AppDown
+        | Fault::AppHung
+        | Fault::AppWrong
+        | Fault::AppSlow
+        | Fault::AppCrashLoop
+        | Fault::OutOfConnections
+        | Fault::CorruptionReported
+        | Fault::ReplicationBroken
+        | Fault::LockPileUp => Level::Application,
         Fault::GuestPanicked
         | Fault::GuestHung
         | Fault::GuestBootFailed
@@ -98,10 +129,41 @@ pub const fn level(fault: Fault) -> Level {
         | Fault::GuestDiskFull
         | Fault::GuestFsReadOnly
         | Fault::GuestNetLost => Level::Guest,
-        Fault::VmCrashed | Fault::VmHung | Fault::VmPausedIo | Fault::VmWontStart => Level::Vm,
-        Fault::HostOverloaded | Fault::HostDiskFull => Level::Host,
+        Fault::VmCrashed | Fault::VmHung | Fault::VmPausedIo | Fault::VmWontStart | Fault::ImageCorrupt => {
+            Level::Vm
+        }
+        Fault::HostOverloaded
+        | Fault::HostDiskFull
+        | Fault::StorageSlow
+        | Fault::StorageLost
+        | Fault::HostFailing
+        | Fault::HostNetLost => Level::Host,
         Fault::ProbeBroken | Fault::ObserverSlow => Level::Observer,
     }
+}
+
+/// Users are mostly served while it lasts: a person is told, and the VM runs on.
+#[must_use]
+pub const fn is_warning(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::AppSlow
+            | Fault::OutOfConnections
+            | Fault::CorruptionReported
+            | Fault::ReplicationBroken
+            | Fault::LockPileUp
+    )
+}
+
+/// Whether the former, a fault of the host, brings the latter upon its VMs: causes before symptoms.
+#[must_use]
+pub const fn brings(cause: Fault, fault: Fault) -> bool {
+    let stops = matches!(cause, Fault::HostDiskFull | Fault::StorageLost)
+        && matches!(fault, Fault::VmPausedIo | Fault::VmWontStart);
+    let hangs = matches!(cause, Fault::StorageLost) && matches!(fault, Fault::VmHung);
+    let slows =
+        matches!(cause, Fault::StorageSlow | Fault::HostOverloaded) && matches!(fault, Fault::AppSlow);
+    stops || hangs || slows
 }
 
 /// So many days.
@@ -130,7 +192,8 @@ pub struct Catalogue {
 pub(super) struct Row {
     pub(super) data: &'static FaultRow,
     pub(super) prior: i32,
-    pub(super) weights: Vec<i32>, // by kind
+    pub(super) weights: Vec<i32>, // by kind, with what was learned
+    pub(super) own: Vec<i32>,     // by kind, by the table alone
 }
 
 impl Default for Catalogue {
@@ -146,6 +209,19 @@ impl Catalogue {
         let levels: [&[&'static FaultRow]; 5] =
             [application::ROWS, guest::ROWS, vm::ROWS, host::ROWS, observer::ROWS];
         Self { rows: levels.into_iter().flatten().copied().map(Row::new).collect() }
+    }
+
+    /// The same with what was learned.
+    #[must_use]
+    pub fn taught(lessons: &Lessons) -> Self {
+        let mut catalogue = Self::standard();
+        for row in &mut catalogue.rows {
+            for (kind, listed) in row.data.seen {
+                let likelihood = lessons.likelihood(row.data, *kind, *listed);
+                row.weights[*kind as usize] = decibans(likelihood / kind.if_healthy());
+            }
+        }
+        catalogue
     }
 
     /// The row of a fault.
@@ -169,14 +245,19 @@ impl Catalogue {
 
 impl Row {
     fn new(data: &'static FaultRow) -> Self {
-        let decibans = |ratio: f64| (10.0 * ratio.log10() * MILLI).round() as i32;
         let prior = decibans(EXPOSURE.as_secs_f64() / data.once_in.as_secs_f64());
         let weight = |kind: &Kind| {
             let listed = data.seen.iter().find(|(listed, _)| listed == kind);
             listed.map_or(0, |(kind, likelihood)| decibans(likelihood / kind.if_healthy()))
         };
-        Self { data, prior, weights: Kind::ALL.iter().map(weight).collect() }
+        let own: Vec<i32> = Kind::ALL.iter().map(weight).collect();
+        Self { data, prior, weights: own.clone(), own }
     }
+}
+
+/// A ratio in thousandths of a deciban.
+fn decibans(ratio: f64) -> i32 {
+    (10.0 * ratio.log10() * MILLI).round() as i32
 }
 
 #[cfg(test)]
@@ -189,7 +270,7 @@ mod tests {
         let mut faults: Vec<Fault> = catalogue.iter().map(|row| row.fault).collect();
         faults.sort_unstable();
         faults.dedup();
-        assert_eq!(faults.len(), 19);
+        assert_eq!(faults.len(), 30);
         assert_eq!(faults.len(), catalogue.iter().count());
         for row in catalogue.iter() {
             for (kind, likelihood) in row.seen {

@@ -117,6 +117,9 @@ const GUEST_OUT_OF_MEMORY: FaultRow = FaultRow {
     seen: &[
         (ConsoleOutOfMemory, 0.95),
         (MemoryLow, 0.9),
+        (MemoryFilling, 0.12),
+        (NumbersUnusual, 0.04),
+        (LogUnusual, 0.1),
         (ConsoleHungTask, 0.005),
         (AgentSilent, 0.005),
         (AgentAway, 0.02),
@@ -140,6 +143,7 @@ const GUEST_DISK_FULL: FaultRow = FaultRow {
     once_in: days(90),
     seen: &[
         (FsFull, 0.97),
+        (FsFilling, 0.12),
         (FsFine, 0.05),
         (ConsoleDiskFull, 0.7),
         (ConsoleAppPanic, 0.5),

@@ -1,9 +1,10 @@
 //! Faults of the host, which explain the silence of its VMs.
 
-use super::catalogue::{Fault, FaultRow, days};
+use super::catalogue::{Fault, FaultRow, days, years};
 use crate::evidence::Kind::*;
 
-pub(super) const ROWS: &[&FaultRow] = &[&HOST_OVERLOADED, &HOST_DISK_FULL];
+pub(super) const ROWS: &[&FaultRow] =
+    &[&HOST_OVERLOADED, &HOST_DISK_FULL, &STORAGE_SLOW, &STORAGE_LOST, &HOST_FAILING, &HOST_NET_LOST];
 
 /// The host has more work than it can do: answers are late, nobody is dead. The longer a silence, the
 /// less this explains it (deadlines are stretched meanwhile).
@@ -14,6 +15,7 @@ const HOST_OVERLOADED: FaultRow = FaultRow {
     seen: &[
         (HostPressed, 0.95),
         (HostCalm, 0.005),
+        (HostMemoryLow, 0.5),
         (ObserverLags, 0.05),
         (HypervisorSilent, 0.02),
         (AgentSilent, 0.03),
@@ -30,5 +32,37 @@ const HOST_DISK_FULL: FaultRow = FaultRow {
     fault: Fault::HostDiskFull,
     says: "has a full disk",
     once_in: days(90),
-    seen: &[(HostDiskFull, 0.97)],
+    seen: &[(HostDiskFull, 0.97), (HostDiskFilling, 0.12)],
+};
+
+/// A disk of the host takes seconds for what takes milliseconds: its VMs wait, and are not to blame.
+const STORAGE_SLOW: FaultRow = FaultRow {
+    fault: Fault::StorageSlow,
+    says: "has slow storage",
+    once_in: days(30),
+    seen: &[(HostStorageSlow, 0.9)],
+};
+
+/// A disk or file server under the VMs does not answer, or takes no write: they will be paused.
+const STORAGE_LOST: FaultRow = FaultRow {
+    fault: Fault::StorageLost,
+    says: "has lost storage",
+    once_in: years(1),
+    seen: &[(HostStorageLost, 0.9), (HostDiskErrors, 0.3)],
+};
+
+/// Its hardware reports errors: it still works, and may not for long.
+const HOST_FAILING: FaultRow = FaultRow {
+    fault: Fault::HostFailing,
+    says: "has failing hardware",
+    once_in: years(2),
+    seen: &[(HostHardwareFails, 0.9)],
+};
+
+/// Its VMs may be fine, and nobody outside reaches them.
+const HOST_NET_LOST: FaultRow = FaultRow {
+    fault: Fault::HostNetLost,
+    says: "has lost a network link",
+    once_in: days(180),
+    seen: &[(HostLinkLost, 0.9)],
 };

@@ -10,9 +10,11 @@ mod application;
 mod catalogue;
 mod guest;
 mod host;
+mod lessons;
 mod observer;
 mod odds;
 mod vm;
 
-pub use catalogue::{Catalogue, Fault, FaultRow, Level, level};
+pub use catalogue::{Catalogue, Fault, FaultRow, Level, brings, is_warning, level};
+pub use lessons::{Lesson, Lessons, Tried};
 pub use odds::{Asked, Diagnosis, Grounds, Rival, Weighed};

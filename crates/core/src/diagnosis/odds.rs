@@ -36,6 +36,13 @@ impl Diagnosis {
         (all.floor() as u16).min(10_000)
     }
 
+    /// Only what is to come speaks for it.
+    #[must_use]
+    pub fn is_forecast(&self) -> bool {
+        let mut speaks = self.evidence.iter().filter(|w| w.weight > 0).peekable();
+        speaks.peek().is_some() && speaks.all(|w| w.evidence.kind.is_forecast())
+    }
+
     /// When its newest conclusive sign was seen: what answered before that has ceased to count.
     #[must_use]
     pub fn settled_at(&self) -> Timestamp {
@@ -120,7 +127,7 @@ impl Catalogue {
         let panel: Vec<&Evidence> = panel.into_iter().chain(neighbour.as_ref()).collect();
         let hypotheses = || {
             let fits = |row: &&Row| level(row.data.fault) != Level::Application || app.is_some();
-            self.rows().iter().filter(fits).filter(|row| row.data.fault != Fault::HostDiskFull)
+            self.rows().iter().filter(fits).filter(|row| !is_of_host_alone(row.data.fault))
         };
         let mut odds: Vec<(Option<&Row>, i32)> =
             hypotheses().map(|row| (Some(row), sum(row, &panel))).chain([(None, 0)]).collect();
@@ -172,14 +179,30 @@ impl Catalogue {
     }
 }
 
+/// Faults that only the host's own evidence can show, and that explain nothing of a VM's silence by themselves: what
+/// the VM then meets has names of its own.
+const fn is_of_host_alone(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::HostDiskFull
+            | Fault::StorageSlow
+            | Fault::StorageLost
+            | Fault::HostFailing
+            | Fault::HostNetLost
+    )
+}
+
 /// Faults of one application and of its probe are named with it.
 fn is_of_app(row: &Row) -> bool {
     level(row.data.fault) == Level::Application || row.data.fault == Fault::ProbeBroken
 }
 
 fn weight(row: &Row, evidence: &Evidence) -> i32 {
-    let full = i64::from(row.weights[evidence.kind as usize]);
-    i32::try_from(full * i64::from(evidence.strength) / i64::from(FULL)).unwrap_or(0)
+    aged(row.weights[evidence.kind as usize], evidence)
+}
+
+fn aged(full: i32, evidence: &Evidence) -> i32 {
+    i32::try_from(i64::from(full) * i64::from(evidence.strength) / i64::from(FULL)).unwrap_or(0)
 }
 
 /// For each thing that a channel speaks of, its strongest statement under this fault. A sign of life is never
@@ -232,9 +255,29 @@ fn rivals(top: i32, others: &[(Option<&Row>, i32)]) -> Vec<Rival> {
     kept
 }
 
+/// The fault that a line in a log names.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only what logs tell names a fault by itself")]
+const fn names(kind: Kind) -> Option<Fault> {
+    match kind {
+        Kind::LogNoConnectionLeft => Some(Fault::OutOfConnections),
+        Kind::LogDataCorrupt => Some(Fault::CorruptionReported),
+        Kind::LogReplicationBroken => Some(Fault::ReplicationBroken),
+        Kind::LogLocksPileUp => Some(Fault::LockPileUp),
+        Kind::LogCrashLoop => Some(Fault::AppCrashLoop),
+        Kind::LogImageCorrupt => Some(Fault::ImageCorrupt),
+        _ => None,
+    }
+}
+
 fn grounds(row: &Row, app: Option<&AppName>, panel: &[&Evidence]) -> Grounds {
-    let voices: Vec<(&Evidence, i32)> =
-        panel.iter().map(|e| (*e, weight(row, e))).filter(|(_, weight)| *weight >= VOICE).collect();
+    // A line that names another fault makes this one likelier, and is no witness of it: it was written before.
+    let witness = |e: &Evidence| e.kind.channel() != Channel::Logs || names(e.kind) == Some(row.data.fault);
+    let voices: Vec<(&Evidence, i32)> = panel
+        .iter()
+        .filter(|e| witness(e))
+        .map(|e| (*e, aged(row.own[e.kind as usize], e)))
+        .filter(|(_, weight)| *weight >= VOICE)
+        .collect();
     if let Some((e, _)) = voices.iter().find(|(e, _)| e.kind.is_conclusive()) {
         return Grounds::Conclusive(e.kind);
     }
@@ -242,6 +285,7 @@ fn grounds(row: &Row, app: Option<&AppName>, panel: &[&Evidence]) -> Grounds {
     // without applications is up when its agent says so: overdue then means no more than that this is missing.
     let voice = |e: &Evidence| match (e.kind.channel(), app) {
         (Channel::Network, _) => Channel::Application,
+        (Channel::Logs, _) => Channel::Console, // words of the same programs
         (Channel::Application, None) => Channel::Agent,
         (channel, _) => channel,
     };

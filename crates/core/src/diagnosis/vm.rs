@@ -4,7 +4,7 @@
 use super::catalogue::{Fault, FaultRow, days, years};
 use crate::evidence::Kind::*;
 
-pub(super) const ROWS: &[&FaultRow] = &[&VM_CRASHED, &VM_HUNG, &VM_PAUSED_IO, &VM_WONT_START];
+pub(super) const ROWS: &[&FaultRow] = &[&VM_CRASHED, &VM_HUNG, &VM_PAUSED_IO, &VM_WONT_START, &IMAGE_CORRUPT];
 
 /// The process is gone; everything else follows from that. What an agent claims changes nothing (S06).
 const VM_CRASHED: FaultRow = FaultRow {
@@ -92,5 +92,27 @@ const VM_WONT_START: FaultRow = FaultRow {
         (AppUnreachable, 0.9),
         (AgentAway, 0.9),
         (AgentSilent, 0.9),
+    ],
+};
+
+/// Its image is not what the hypervisor wrote. It refuses to write there, or to start: each start may damage more.
+const IMAGE_CORRUPT: FaultRow = FaultRow {
+    fault: Fault::ImageCorrupt,
+    says: "has a damaged disk image",
+    once_in: years(5),
+    seen: &[
+        (ImageCorrupt, 0.95),
+        (LogImageCorrupt, 0.9),
+        (StartFailed, 0.003),
+        (PausedIo, 0.03),
+        (DiskIdle, 0.99),
+        (DiskBusy, 0.05),
+        (ProcessExited, 0.001),
+        (AgentSilent, 0.01),
+        (AgentAway, 0.01),
+        (AppMute, 0.02),
+        (AppUnreachable, 0.02),
+        (AppRefused, 0.001),
+        (NetworkSilent, 0.02),
     ],
 };

@@ -236,11 +236,25 @@ impl Engine {
 
     /// What was given up while it was under way has ended, and nobody knows how: whatever was seen before then, the
     /// VM is looked at before anything is done to it (I9).
+    /// What is being prepared meanwhile, and has not begun, is put off.
     pub(super) fn look_after(&mut self, name: &VmName) {
         let now = self.now;
-        if let Some(vm) = self.vms.get_mut(name).filter(|vm| vm.job.is_none()) {
-            vm.lose_sight(now);
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let prepares = |job: &Job| job.step == Step::Capturing;
+        if !vm.job.as_ref().is_none_or(prepares) {
+            return;
         }
+        let put_off = vm.job.take().and_then(|job| job.incident());
+        vm.lose_sight(now);
+        let Some(id) = put_off else { return };
+        self.take_back(id, name);
+        if let Some(incident) = self.edit(id) {
+            let why = "how an earlier order ended is not known: it is looked at first".to_owned();
+            incident.end_attempt(now, AttemptResult::Unknown(why.clone()));
+            incident.phase = Phase::Suspected;
+            incident.tell(now, "note", why);
+        }
+        self.wake(name, now);
     }
 
     fn end_job(&mut self, name: &VmName, end: End) {

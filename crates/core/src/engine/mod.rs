@@ -6,8 +6,10 @@
 
 mod commands;
 mod consider;
+mod host;
 mod isolation;
 mod jobs;
+mod lessons;
 mod phases;
 mod planning;
 mod status;
@@ -19,7 +21,7 @@ pub use vm::{Desired, VmState};
 use vm::{Left, Vms};
 
 use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
-use crate::diagnosis::Catalogue;
+use crate::diagnosis::{Catalogue, Lessons};
 use crate::evidence::{HostView, Lens};
 use crate::incident::{Incident, IncidentId, Phase, Resolution};
 use crate::input::{Input, Started};
@@ -28,7 +30,7 @@ use crate::plan::Brake;
 use crate::policy::{Mode, Policies, VmPolicy};
 use crate::recover::Power;
 use crate::signal::{ObserverSign, Seen, Signal};
-use crate::subject::{HostName, Subject, VmName};
+use crate::subject::{HostName, VmName};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,8 +78,13 @@ pub struct Engine {
     asked: BTreeMap<ActionId, VmName>,
     now: Timestamp,
     muted: bool,
+    #[serde(default)]
+    lessons: Lessons,
     #[serde(skip)]
     catalogue: Catalogue,
+    /// The catalogue is the one that the lessons make: not yet so after a restart.
+    #[serde(skip)]
+    is_taught: bool,
     #[serde(skip)]
     reaction: Reaction,
 }
@@ -94,6 +101,9 @@ impl Engine {
         let now = now.max(self.now); // time never goes back (I20)
         self.notice_gap(now, matches!(input, Input::Started(_)));
         self.now = now;
+        if !self.is_taught {
+            self.teach();
+        }
         match input {
             Input::Started(started) => self.start(started),
             Input::Configured(policies) => self.configure(policies),
@@ -238,6 +248,7 @@ impl Engine {
 
     fn configure(&mut self, policies: &Policies) {
         self.policies = policies.clone();
+        self.teach();
         let gone: Vec<VmName> =
             self.vms.keys().filter(|name| !policies.vms.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -433,54 +444,5 @@ impl Engine {
             self.look_after(&name);
         }
         self.consider(&name);
-    }
-
-    fn consider_host(&mut self) {
-        let lens = Lens {
-            now: self.now,
-            fresh: Duration::from_secs(10),
-            hang_after: Duration::from_secs(10),
-            trust_silence: true,
-            patience: 1,
-            booting: false,
-            excused: false,
-        };
-        let mut evidence = Vec::new();
-        self.view.speak_of_host(&lens, &mut evidence);
-        if evidence.is_empty() && self.host_incidents.is_empty() {
-            return;
-        }
-        let found = self.catalogue.diagnose_host(&evidence);
-        let Some(host) = self.host.clone() else { return };
-        self.update_host_incidents(&host, found);
-    }
-
-    fn update_host_incidents(&mut self, host: &HostName, found: Vec<crate::diagnosis::Diagnosis>) {
-        let now = self.now;
-        let healed: Vec<_> = self
-            .host_incidents
-            .iter()
-            .filter(|(fault, _)| !found.iter().any(|d| d.fault == **fault))
-            .map(|(fault, id)| (*fault, *id))
-            .collect();
-        for (fault, id) in healed {
-            self.host_incidents.remove(&fault);
-            if let Some(incident) = self.edit(id) {
-                incident.times.closed = Some(now);
-                incident.tell(now, "closed", "went away by itself".into());
-                incident.phase = crate::incident::Phase::Closed(Resolution::Healed);
-            }
-        }
-        for diagnosis in found {
-            if self.host_incidents.contains_key(&diagnosis.fault) {
-                continue;
-            }
-            let (id, fault) = (self.next_incident(), diagnosis.fault);
-            let mut incident = Incident::of_host(id, now, Subject::Host(host.clone()), diagnosis);
-            incident.tell(now, "diagnosis", format!("host {host} {}", self.catalogue.row(fault).says));
-            incident.tell(now, "held", "Holdfast tells, and does nothing to the host".into());
-            self.open(incident);
-            self.host_incidents.insert(fault, id);
-        }
     }
 }

@@ -3,7 +3,7 @@
 use super::Engine;
 use super::consider::{UNSURE_AFTER, VAGUE_AFTER};
 use crate::action::Operation;
-use crate::diagnosis::{Diagnosis, Fault, Grounds, Weighed};
+use crate::diagnosis::{Diagnosis, Fault, Grounds, Weighed, is_warning};
 use crate::evidence::{Evidence, Kind, Lens};
 use crate::incident::{HeldReason, IncidentId, Phase, Resolution};
 use crate::plan::Remedy;
@@ -150,7 +150,11 @@ impl Engine {
             HeldReason::BudgetSpent => false, // a person releases it (I6)
             HeldReason::NoRemedy => {
                 let before = self.incidents.get(&id).map(|incident| incident.diagnosis.fault);
-                found.as_ref().is_some_and(|d| d.grounds.suffice() && Some(d.fault) != before)
+                // What was worth a word only has become another thing; else, that must be sure.
+                let told_only = before.is_some_and(is_warning);
+                let other = |d: &Diagnosis| Some(d.fault) != before && !is_warning(d.fault);
+                let changed = |d: &Diagnosis| Some(d.fault) != before && d.grounds.suffice();
+                found.as_ref().is_some_and(|d| changed(d) || (told_only && other(d)))
             }
         };
         if lifted {

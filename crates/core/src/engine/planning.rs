@@ -2,6 +2,7 @@
 
 use super::{Engine, VmState};
 use crate::action::{Operation, Reason};
+use crate::diagnosis::Fault;
 use crate::evidence::Lens;
 use crate::incident::{HeldReason, Incident, IncidentId, Phase, Resolution};
 use crate::isolate::Isolation;
@@ -45,11 +46,18 @@ impl Engine {
         let (vm, incident) = (self.vms.get(name)?, self.incidents.get(&id)?);
         let diagnosis = &incident.diagnosis;
         let tried: Vec<Remedy> = incident.attempts.iter().filter(|a| !a.forgiven).map(|a| a.remedy).collect();
-        let dead = matches!(vm.power, Power::Off(_));
+        if diagnosis.is_forecast() {
+            return None; // it has not happened yet
+        }
+        // A damaged image is not started: that may damage more of it.
+        let dead = matches!(vm.power, Power::Off(_)) && diagnosis.fault != Fault::ImageCorrupt;
         let (remedy, passed) = if dead {
             (Remedy::RestartVm, "the VM does not run".to_owned())
         } else {
-            choose(diagnosis.fault, diagnosis.app.as_ref(), &vm.policy, &tried, vm.view.is_unplugged())
+            {
+                let (fault, app) = (diagnosis.fault, diagnosis.app.as_ref());
+                choose(fault, self.lessons_in_use(), app, &vm.policy, &tried, vm.view.is_unplugged())
+            }
         };
         let threshold = remedy.threshold().max(LEAST_SURE);
         // Once a remedy has failed, the name of the fault matters less than whether the next one ends it.
@@ -77,7 +85,8 @@ impl Engine {
         tried: &[Remedy],
     ) -> bool {
         let (diagnosis, unplugged) = (&incident.diagnosis, vm.view.is_unplugged());
-        let next = |fault| choose(fault, diagnosis.app.as_ref(), &vm.policy, tried, unplugged).0 == remedy;
+        let (app, lessons) = (diagnosis.app.as_ref(), self.lessons_in_use());
+        let next = |fault| choose(fault, lessons, app, &vm.policy, tried, unplugged).0 == remedy;
         let long = self.now.since(incident.times.opened) >= LONG_UNDECIDED;
         let likely = remedy != Remedy::Hold && diagnosis.probability >= LEAST_SURE;
         long && likely && diagnosis.share_of(next) >= remedy.threshold()
@@ -100,6 +109,7 @@ impl Engine {
         if wide {
             self.absorb_apps(id, name);
         }
+        self.join_to_causes();
     }
 
     fn absorb_apps(&mut self, id: IncidentId, name: &VmName) {
@@ -293,6 +303,7 @@ impl Engine {
             incident.tell(now, "closed", format!("{}, outage {outage}", how.name()));
             incident.phase = Phase::Closed(how);
         }
+        self.learn_from(id);
         self.let_go_of_brake();
     }
 

@@ -1,6 +1,7 @@
 //! The view that people and programs get of a VM: one view for CLI, API and dashboard.
 
 use super::{Desired, Engine, VmState};
+use crate::diagnosis::is_warning;
 use crate::evidence::{Evidence, Kind, Lens};
 use crate::incident::{Incident, IncidentId, Phase};
 use crate::isolate::Isolated;
@@ -89,7 +90,7 @@ impl Engine {
         let phase = incident.and_then(|id| self.incidents.get(&id));
         Some(VmStatus {
             name: name.clone(),
-            state: state(vm, phase).to_owned(),
+            state: state(vm, &lens, phase).to_owned(),
             incarnation: vm.current_incarnation(),
             channels: Channel::ALL
                 .iter()
@@ -130,7 +131,10 @@ impl Engine {
     }
 }
 
-fn state(vm: &VmState, incident: Option<&Incident>) -> &'static str {
+/// Where users are served, what a person is only told of changes nothing.
+fn state(vm: &VmState, lens: &Lens, incident: Option<&Incident>) -> &'static str {
+    let serves = vm.view.apps(lens).all(|(_, alive, _)| alive);
+    let incident = incident.filter(|incident| !(serves && is_warning(incident.diagnosis.fault)));
     if let Some(Phase::Held(_)) = incident.map(|incident| &incident.phase) {
         return "held";
     }
@@ -199,7 +203,9 @@ fn channel_status(channel: Channel, evidence: &[Evidence], lens: &Lens, vm: &VmS
         return said(evidence);
     }
     let (state, detail) = match channel {
-        Channel::Console | Channel::Host | Channel::Observer => (ChannelState::Ok, "nothing to complain of"),
+        Channel::Console | Channel::Logs | Channel::Host | Channel::Observer => {
+            (ChannelState::Ok, "nothing to complain of")
+        }
         _ if vm.view.boot().is_some() => (ChannelState::Unknown, "the guest is booting"),
         _ => (ChannelState::Unknown, "nothing heard"),
     };

@@ -3,6 +3,7 @@
 //! A guest can lie. What its agent says may make Holdfast doubt the guest, never trust it more than the
 //! other channels allow (I17).
 
+use super::forecast::Filling;
 use super::pulse::Pulse;
 use super::{Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{AgentPort, AgentSign};
@@ -28,6 +29,10 @@ pub struct AgentView {
     frozen: Option<(bool, Timestamp)>,
     disk: Option<Disk>,
     memory: Option<(u64, u64, Timestamp)>,
+    #[serde(default)]
+    disk_fills: Filling,
+    #[serde(default)]
+    memory_fills: Filling,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,10 +62,14 @@ impl AgentView {
                     self.disk.as_ref().is_some_and(|d| is_full(d.used, d.total) == is_full(*used, *total));
                 let since = self.disk.as_ref().filter(|_| same).map_or(at, |d| d.since);
                 let mount = mount.clone();
+                self.disk_fills.observe(at, *used, *total);
                 self.disk =
                     Some(Disk { mount, used: *used, total: *total, read_only: *read_only, since, at });
             }
-            AgentSign::Memory { available, total } => self.memory = Some((*available, *total, at)),
+            AgentSign::Memory { available, total } => {
+                self.memory_fills.observe(at, total.saturating_sub(*available), *total);
+                self.memory = Some((*available, *total, at));
+            }
             AgentSign::Service { .. }
             | AgentSign::Check { .. }
             | AgentSign::Carrier { .. }
@@ -86,6 +95,11 @@ impl AgentView {
     /// It has said lately how much memory is left.
     pub fn knows_memory(&self, lens: &Lens) -> bool {
         self.memory.is_some_and(|(_, _, at)| lens.now.since(at) <= FACT_KEEPS)
+    }
+
+    /// Something of the guest fills, and will be full soon.
+    pub const fn is_filling(&self) -> bool {
+        self.disk_fills.forecast().is_some() || self.memory_fills.forecast().is_some()
     }
 
     /// It answers, and says that there is room on its disks.
@@ -140,16 +154,24 @@ impl AgentView {
             if disk.read_only {
                 let text = format!("file system {} refuses writes", disk.mount);
                 push(Kind::FsReadOnly, disk.since, lens.now, FULL, text);
+            } else if let Some(forecast) =
+                self.disk_fills.forecast().filter(|_| !is_full(disk.used, disk.total))
+            {
+                let text = format!("file system {} will be full {}", disk.mount, forecast.text());
+                push(Kind::FsFilling, disk.at, disk.at, FULL, text);
             } else if !is_full(disk.used, disk.total) {
                 let text = format!("file system {} has room", disk.mount);
                 push(Kind::FsFine, disk.at, disk.at, FULL, text);
             }
         }
-        if let Some((available, total, at)) = self.memory.filter(|(_, _, at)| keeps(*at))
-            && is_low(available, total)
-        {
-            let text = format!("{} of {} MiB of guest memory left", available >> 20, total >> 20);
-            push(Kind::MemoryLow, at, lens.now, FULL, text);
+        if let Some((available, total, at)) = self.memory.filter(|(_, _, at)| keeps(*at)) {
+            if is_low(available, total) {
+                let text = format!("{} of {} MiB of guest memory left", available >> 20, total >> 20);
+                push(Kind::MemoryLow, at, lens.now, FULL, text);
+            } else if let Some(forecast) = self.memory_fills.forecast() {
+                let text = format!("the guest's memory will be gone {}", forecast.text());
+                push(Kind::MemoryFilling, at, lens.now, FULL, text);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::pulse::Pulse;
 use super::{Evidence, FULL, Kind, Lens, lasted};
-use crate::signal::{AgentSign, AppSign, ProbeFailure};
+use crate::signal::{AgentSign, AppSign, NumberSign, ProbeFailure};
 use crate::subject::AppName;
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 const MUTE_FULL: Duration = Duration::from_millis(3_600);
 /// The view from inside is asked for when the probe fails: this long it stays true.
 const INSIDE_KEEPS: Duration = Duration::from_secs(8);
+/// What a number says of its answers is told for so long.
+const SLOW_KEEPS: Duration = Duration::from_secs(60);
 
 /// What is remembered of one application.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -24,6 +26,8 @@ pub struct AppView {
     failure: Option<(ProbeFailure, String, Timestamp, Timestamp, u32)>, // since, at, in a row
     service: Option<(bool, u32, Timestamp)>,
     check: Option<(bool, String, Timestamp)>,
+    #[serde(default)]
+    slow: Option<(String, Timestamp, Timestamp)>, // since, at
 }
 
 impl AppView {
@@ -59,6 +63,17 @@ impl AppView {
             | AgentSign::FileSystem { .. }
             | AgentSign::Memory { .. } => {}
         }
+    }
+
+    /// Its answers take longer than they used to, or no longer do.
+    pub fn observe_latency(&mut self, at: Timestamp, sign: &NumberSign) {
+        let since = self.slow.as_ref().map_or(at, |(_, since, _)| *since);
+        self.slow = (sign.surprise > 0).then(|| (sign.text.clone(), since, at));
+    }
+
+    /// It answers as fast as it used to, as far as is known.
+    pub const fn is_brisk(&self) -> bool {
+        self.slow.is_none()
     }
 
     /// A new incarnation, or a restarted application, answers for itself.
@@ -120,6 +135,10 @@ impl AppView {
             if let Some((kind, strength, what)) = self.weigh(*how, failing, lens) {
                 push(kind, *since, *at, strength, format!("{name} {what}: {text}"));
             }
+        }
+        let slow = self.slow.as_ref().filter(|(.., at)| lens.now.since(*at) <= SLOW_KEEPS);
+        if let Some((text, since, at)) = slow.filter(|_| self.pulse.is_alive(lens)) {
+            push(Kind::AppSlow, *since, *at, FULL, text.clone());
         }
         self.speak_inside(name, lens, &mut push);
     }

@@ -96,6 +96,15 @@ const fn meaning(kind: FindingKind) -> Option<Kind> {
         | FindingKind::BootFinished
         | FindingKind::AppStarting
         | FindingKind::AppReady
-        | FindingKind::GoingDown => return None,
+        | FindingKind::GoingDown
+        | FindingKind::NoConnectionLeft
+        | FindingKind::DataCorrupt
+        | FindingKind::ReplicationBroken
+        | FindingKind::LocksPileUp
+        | FindingKind::ImageCorrupt
+        | FindingKind::StorageLost
+        | FindingKind::StorageSlow
+        | FindingKind::HardwareFailing
+        | FindingKind::LinkLost => return None, // of `logs.rs`, or of the host
     })
 }

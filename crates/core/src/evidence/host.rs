@@ -1,5 +1,6 @@
 //! The host and the observer: whether silence may be believed just now.
 
+use super::forecast::Filling;
 use super::{Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{Finding, FindingKind, HostSign, ObserverSign};
 use crate::time::{Duration, Timestamp};
@@ -28,6 +29,12 @@ const PATIENCE: u32 = 3;
 const LAG_MATTERS: Duration = Duration::from_millis(500);
 /// Less free than this share, in parts of a thousand, is a full disk of the host.
 const DISK_FULL_BELOW: u64 = 10;
+/// A small durable write that takes so long, twice in a row, shows a slow disk.
+const SLOW_WRITE: Duration = Duration::from_secs(2);
+/// Less memory left than this share, in parts of a thousand, is next to none.
+const MEMORY_LOW_BELOW: u64 = 20;
+/// What is asked for every ten seconds stays true for so long.
+const FACT_KEEPS: Duration = Duration::from_secs(30);
 /// What the host's kernel has said is told for so long ...
 const KERNEL_KEEPS: Duration = Duration::from_secs(600);
 /// ... and loses half its weight in this time.
@@ -47,6 +54,8 @@ pub struct HostView {
     slept: Option<(Timestamp, Timestamp)>, // from, to: our last sleep that was forgiven
     #[serde(default)]
     kernel: Vec<(Kind, Timestamp, String)>, // its last line of each kind
+    #[serde(default)]
+    memory: Option<(Timestamp, u64, u64)>, // at, available, total
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +65,13 @@ struct DiskView {
     writable: bool,
     since: Timestamp,
     at: Timestamp,
+    /// Small durable writes: how many failed in a row since one succeeded; how many were slow in a row, and the last.
+    #[serde(default)]
+    failed: Option<u32>,
+    #[serde(default)]
+    slow: (u32, Duration),
+    #[serde(default)]
+    fills: Filling,
 }
 
 impl HostView {
@@ -75,15 +91,11 @@ impl HostView {
                 self.pressed = self.pressed.take().filter(|(_, seen, _)| at.since(*seen) <= PRESSURE_ENDS);
             }
             HostSign::Disk { path, free, total, latency } => {
-                let writable = latency.is_some() || *free > 0;
-                let full = is_full(*free, *total);
-                let old = self.disks.get(path).filter(|d| is_full(d.free, d.total) == full);
-                let since = old.map_or(at, |d| d.since);
-                let disk = DiskView { free: *free, total: *total, writable, since, at };
-                self.disks.insert(path.clone(), disk);
+                let old = self.disks.remove(path);
+                self.disks.insert(path.clone(), DiskView::after(old, at, (*free, *total), *latency));
             }
             HostSign::Kernel(finding) => self.hear_kernel(at, finding),
-            HostSign::Memory { .. } => {}
+            HostSign::Memory { available, total } => self.memory = Some((at, *available, *total)),
         }
     }
 
@@ -92,7 +104,16 @@ impl HostView {
         let kind = match finding.kind {
             FindingKind::DiskIoError | FindingKind::FsError | FindingKind::FsReadOnly => Kind::HostDiskErrors,
             FindingKind::OutOfMemory => Kind::HostOutOfMemory,
-            FindingKind::KernelPanic
+            FindingKind::HardwareFailing => Kind::HostHardwareFails,
+            FindingKind::LinkLost => Kind::HostLinkLost,
+            FindingKind::StorageLost => Kind::HostStorageLost,
+            FindingKind::StorageSlow => Kind::HostStorageSlow,
+            FindingKind::NoConnectionLeft
+            | FindingKind::DataCorrupt
+            | FindingKind::ReplicationBroken
+            | FindingKind::LocksPileUp
+            | FindingKind::ImageCorrupt
+            | FindingKind::KernelPanic
             | FindingKind::KernelOops
             | FindingKind::HungTask
             | FindingKind::DiskFull
@@ -182,7 +203,13 @@ impl HostView {
     pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
         self.speak_pressure(lens, self.is_pressed(lens.now), say);
         self.speak_of_self(lens, say);
-        for (kind, at, line) in self.kernel.iter().filter(|(_, at, _)| lens.now.since(*at) <= KERNEL_KEEPS) {
+        self.speak_kernel(lens, |kind| !is_of_host_alone(kind), say);
+    }
+
+    fn speak_kernel(&self, lens: &Lens, wanted: impl Fn(Kind) -> bool, say: &mut Vec<Evidence>) {
+        let told =
+            |(kind, at, _): &&(Kind, Timestamp, String)| wanted(*kind) && lens.now.since(*at) <= KERNEL_KEEPS;
+        for (kind, at, line) in self.kernel.iter().filter(told) {
             let text = format!("the host's kernel, {} ago: {line}", lasted(lens, *at));
             let strength = lens.aged(*at, KERNEL_HALF_LIFE);
             say.push(Evidence { kind: *kind, app: None, since: *at, at: lens.now, strength, text });
@@ -198,6 +225,38 @@ impl HostView {
         for (_, text, since) in self.full_disks() {
             let kind = Kind::HostDiskFull;
             say.push(Evidence { kind, app: None, since, at: lens.now, strength: FULL, text });
+        }
+        self.speak_kernel(lens, is_of_host_alone, say);
+        self.speak_disks(lens, say);
+        let low = |(_, available, total): &(Timestamp, u64, u64)| {
+            available.saturating_mul(1_000) < total.saturating_mul(MEMORY_LOW_BELOW)
+        };
+        let memory = self.memory.filter(|(at, ..)| lens.now.since(*at) <= FACT_KEEPS).filter(low);
+        if let Some((at, available, total)) = memory {
+            let text = format!("{} of {} MiB of the host's memory left", available >> 20, total >> 20);
+            let kind = Kind::HostMemoryLow;
+            say.push(Evidence { kind, app: None, since: at, at: lens.now, strength: FULL, text });
+        }
+    }
+
+    fn speak_disks(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let known = |(_, disk): &(&String, &DiskView)| lens.now.since(disk.at) <= FACT_KEEPS;
+        for (path, disk) in self.disks.iter().filter(known) {
+            let mut push = |kind, text| {
+                say.push(Evidence { kind, app: None, since: disk.at, at: lens.now, strength: FULL, text });
+            };
+            if is_full(disk.free, disk.total) {
+                continue; // that is what ails it
+            }
+            if disk.failed.is_some_and(|times| times >= 2) {
+                push(Kind::HostStorageLost, format!("{path} takes no write any more, though it has room"));
+            } else if disk.slow.0 >= 2 {
+                let took = crate::time::show(disk.slow.1);
+                push(Kind::HostStorageSlow, format!("a small write to {path} took {took}"));
+            }
+            if let Some(forecast) = disk.fills.forecast() {
+                push(Kind::HostDiskFilling, format!("{path} will be full {}", forecast.text()));
+            }
         }
     }
 
@@ -225,6 +284,34 @@ impl HostView {
             push(Kind::ObserverOnTime, lens.now, lens.now, "our own loop is on time".into());
         }
     }
+}
+
+impl DiskView {
+    fn after(old: Option<Self>, at: Timestamp, (free, total): (u64, u64), latency: Option<Duration>) -> Self {
+        let full = is_full(free, total);
+        let same = old.as_ref().filter(|disk| is_full(disk.free, disk.total) == full);
+        let since = same.map_or(at, |disk| disk.since);
+        let (failed, slow, mut fills) = old
+            .map_or((None, (0, Duration::ZERO), Filling::default()), |old| (old.failed, old.slow, old.fills));
+        fills.observe(at, total.saturating_sub(free), total);
+        let failed = match (latency, failed) {
+            (Some(_), _) => Some(0),
+            (None, before) => before.map(|times| times.saturating_add(1)), // never taken a write: not ours to write to
+        };
+        let slow = match latency.filter(|took| *took >= SLOW_WRITE) {
+            Some(took) => (slow.0.saturating_add(1), took),
+            None => (0, Duration::ZERO),
+        };
+        Self { free, total, writable: latency.is_some() || free > 0, since, at, failed, slow, fills }
+    }
+}
+
+/// What says nothing of a VM, but of the host alone.
+const fn is_of_host_alone(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::HostHardwareFails | Kind::HostLinkLost | Kind::HostStorageLost | Kind::HostStorageSlow
+    )
 }
 
 /// What presses, of processor, memory, storage and theft, from this share of its limit on.

@@ -3,7 +3,7 @@
 use super::agent::is_low;
 use super::pulse::Pulse;
 use super::{Evidence, FULL, Kind, Lens, lasted};
-use crate::signal::{Counters, HypervisorSign, RunState};
+use crate::signal::{Counters, HypervisorSign, NumberSign, RunState};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -23,6 +23,10 @@ const ONE_RESET: Duration = Duration::from_secs(3);
 const RESET_LATE: Duration = Duration::from_millis(500);
 /// So many resets without a healthy moment between make a boot loop.
 const LOOP_RESETS: usize = 3;
+/// What is unusual about a number is told for so long.
+const UNUSUAL_KEEPS: Duration = Duration::from_secs(60);
+/// So surprising, in decibans, is worth its full weight.
+const SURPRISE_FULL: u16 = 60;
 
 /// What is remembered of the hypervisor.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,6 +41,10 @@ pub struct HypervisorView {
     still_since: Option<Timestamp>,
     resets: VecDeque<Timestamp>,
     reset_at: Option<Timestamp>, // the last that counted
+    #[serde(default)]
+    damaged: Option<(Timestamp, String)>,
+    #[serde(default)]
+    unusual: Option<(Timestamp, NumberSign)>,
 }
 
 impl HypervisorView {
@@ -50,11 +58,19 @@ impl HypervisorView {
             HypervisorSign::State(state) => self.enter(at, *state),
             HypervisorSign::Panicked => self.panicked = Some(at),
             HypervisorSign::WatchdogFired => self.watchdog = Some(at),
+            HypervisorSign::ImageCorrupt { device, text } => {
+                self.damaged.get_or_insert_with(|| (at, format!("{device}: {text}")));
+            }
             HypervisorSign::IoError { no_space, .. } => self.no_space = *no_space,
             HypervisorSign::Reset { by_guest } => self.reset(at, *by_guest),
             HypervisorSign::Shutdown { .. } => {}
             HypervisorSign::Counters(counters) => self.count(at, *counters),
         }
+    }
+
+    /// A number of the VM is not as usual, or is so again.
+    pub fn observe_number(&mut self, at: Timestamp, sign: &NumberSign) {
+        self.unusual = (sign.surprise > 0).then(|| (at, sign.clone()));
     }
 
     fn enter(&mut self, at: Timestamp, state: RunState) {
@@ -160,6 +176,20 @@ impl HypervisorView {
             let text =
                 format!("the guest reset itself {} times in {}", self.resets.len(), lasted(lens, since));
             push(Kind::ResetsAgain, since, lens.now, FULL, text);
+        }
+        if let Some((at, text)) = &self.damaged {
+            push(
+                Kind::ImageCorrupt,
+                *at,
+                lens.now,
+                FULL,
+                format!("the hypervisor found a damaged image, {text}"),
+            );
+        }
+        if let Some((at, sign)) = self.unusual.as_ref().filter(|(at, _)| lens.now.since(*at) <= UNUSUAL_KEEPS)
+        {
+            let strength = sign.surprise.min(SURPRISE_FULL) * FULL / SURPRISE_FULL;
+            push(Kind::NumbersUnusual, *at, lens.now, strength, sign.text.clone());
         }
         self.speak_disk(lens, &mut push);
     }

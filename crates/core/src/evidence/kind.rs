@@ -56,6 +56,10 @@ kinds! {
     InternalError: Hypervisor, 1e-7;
     /// The guest reset itself again and again without ever being healthy.
     ResetsAgain: Hypervisor, 1e-7;
+    /// The hypervisor found the image of a disk damaged.
+    ImageCorrupt: Hypervisor, 1e-8;
+    /// A number of the VM is not as usual.
+    NumbersUnusual: Hypervisor, 0.02;
     /// The disk moves.
     DiskBusy: Hypervisor, 0.5;
     /// The disk does not move.
@@ -86,6 +90,10 @@ kinds! {
     AgentAnswers: Agent, 0.99;
     /// The guest's file systems have room and take writes.
     FsFine: Agent, 0.97;
+    /// A file system of the guest fills up, and will be full soon.
+    FsFilling: Agent, 1e-5;
+    /// The memory of the guest fills up, and will be gone soon.
+    MemoryFilling: Agent, 1e-5;
     /// A file system of the guest is full.
     FsFull: Agent, 1e-5;
     /// The guest's root file system refuses writes.
@@ -123,6 +131,8 @@ kinds! {
     ProbeFailed: Application, 1e-6;
     /// The guest should have been up long ago.
     BootOverdue: Application, 1e-5;
+    /// It answers, and takes far longer for it than it used to.
+    AppSlow: Application, 1e-5;
     /// It answers.
     AppAnswers: Application, 0.999;
     /// Another application of the same guest answers.
@@ -135,6 +145,21 @@ kinds! {
     /// The guest's kernel answers on the network.
     NetworkAnswers: Network, 0.99;
 
+    /// A database says that it takes no more connections.
+    LogNoConnectionLeft: Logs, 1e-4;
+    /// A database says that data are not what was written.
+    LogDataCorrupt: Logs, 1e-7;
+    /// A database says that a copy of its data is no longer kept up to date.
+    LogReplicationBroken: Logs, 1e-6;
+    /// A database says that sessions wait for each other.
+    LogLocksPileUp: Logs, 1e-6;
+    /// A database gave up again and again.
+    LogCrashLoop: Logs, 1e-6;
+    /// The hypervisor's log says that the image of a disk is damaged.
+    LogImageCorrupt: Logs, 1e-7;
+    /// A log is not as usual, in a way that no rule knows.
+    LogUnusual: Logs, 0.05;
+
     /// The host is under pressure.
     HostPressed: Host, 0.02;
     /// The host is under no pressure.
@@ -145,6 +170,18 @@ kinds! {
     HostDiskErrors: Host, 5e-3;
     /// The host's kernel has killed a process for want of memory.
     HostOutOfMemory: Host, 5e-3;
+    /// The host has next to no memory left.
+    HostMemoryLow: Host, 0.01;
+    /// A disk of the host fills up, and will be full soon.
+    HostDiskFilling: Host, 1e-5;
+    /// A disk of the host takes long for a small write, or its kernel says that it does.
+    HostStorageSlow: Host, 1e-3;
+    /// A disk of the host takes no write though it has room, or its kernel says that it is gone.
+    HostStorageLost: Host, 1e-5;
+    /// The host's kernel tells of failing memory, processors, buses or disks.
+    HostHardwareFails: Host, 1e-5;
+    /// The host's kernel says that a network card or link is down.
+    HostLinkLost: Host, 1e-4;
 
     /// Our own loop runs late.
     ObserverLags: Observer, 0.02;
@@ -172,15 +209,20 @@ impl Kind {
     /// What it is about.
     #[must_use]
     pub const fn topic(self) -> Topic {
-        if matches!(self, Self::FsFine | Self::FsFull | Self::FsReadOnly | Self::HostDiskErrors) {
+        if matches!(self, Self::FsFine | Self::FsFull | Self::FsReadOnly | Self::HostDiskErrors)
+            || matches!(self, Self::FsFilling | Self::HostDiskFilling)
+            || matches!(self, Self::HostStorageSlow | Self::HostStorageLost | Self::HostDiskFull)
+        {
             Topic::Disks
-        } else if matches!(self, Self::MemoryLow | Self::HostOutOfMemory) {
+        } else if matches!(self, Self::MemoryLow | Self::MemoryFilling)
+            || matches!(self, Self::HostOutOfMemory | Self::HostMemoryLow)
+        {
             Topic::Memory
         } else if matches!(self, Self::NobodyListens | Self::QueueGrows | Self::ServiceListens)
             || matches!(self, Self::CheckFailed | Self::CheckPassed)
         {
             Topic::Service
-        } else if matches!(self, Self::NetworkAway) {
+        } else if matches!(self, Self::NetworkAway | Self::HostLinkLost) {
             Topic::Network
         } else {
             Topic::Itself
@@ -197,10 +239,17 @@ impl Kind {
                 | Self::PanicReported
                 | Self::PausedIo
                 | Self::InternalError
+                | Self::ImageCorrupt
                 | Self::ConsoleRootLost
                 | Self::LinkDown
                 | Self::ResetsAgain
         )
+    }
+
+    /// Whether it tells of what is to come: it makes a fault suspected, and never more than that.
+    #[must_use]
+    pub const fn is_forecast(self) -> bool {
+        matches!(self, Self::FsFilling | Self::MemoryFilling | Self::HostDiskFilling)
     }
 
     /// Whether it says that an application does not serve its users.

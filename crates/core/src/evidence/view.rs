@@ -5,11 +5,13 @@ use super::app::AppView;
 use super::console::ConsoleView;
 use super::hypervisor::HypervisorView;
 use super::lifecycle::LifecycleView;
+use super::logs::LogsView;
 use super::network::NetworkView;
 use super::process::ProcessView;
 use super::{Boot, BootCause, Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{
-    AgentSign, ConsoleSign, Counters, FindingKind, HypervisorSign, NetworkSign, RunState, Seen, Signal,
+    AgentSign, ConsoleSign, Counters, FindingKind, HypervisorSign, Measure, NetworkSign, NumberSign,
+    RunState, Seen, Signal,
 };
 use crate::subject::{AppName, Subject};
 use crate::time::{Duration, Timestamp};
@@ -31,6 +33,8 @@ pub struct VmView {
     console: ConsoleView,
     agent: AgentView,
     network: NetworkView,
+    #[serde(default)]
+    logs: LogsView,
     lifecycle: LifecycleView,
     apps: Vec<(AppName, AppView)>, // few, in the order of their names, side by side in memory
     start_failed: Option<(Timestamp, String)>,
@@ -70,6 +74,14 @@ impl VmView {
                 }
             }
             Seen::Network(sign) => self.network.observe(at, sign),
+            Seen::Log(sign) => {
+                let app = match &signal.subject {
+                    Subject::App(_, name) => Some(name),
+                    Subject::Host(_) | Subject::Vm(_) | Subject::Guest(_) => None,
+                };
+                self.logs.observe(at, app, sign, &mut self.console);
+            }
+            Seen::Number(sign) => self.observe_number(at, &signal.subject, sign),
             Seen::Host(_) | Seen::Observer(_) => {} // HostView
         }
         if self.lifecycle.boot().is_some() && self.has_arrived(at) {
@@ -99,11 +111,23 @@ impl VmView {
         }
     }
 
+    fn observe_number(&mut self, at: Timestamp, subject: &Subject, sign: &NumberSign) {
+        match sign.measure {
+            Measure::Latency => {
+                if let Some(app) = self.app_mut(subject) {
+                    app.observe_latency(at, sign);
+                }
+            }
+            Measure::Other => self.hypervisor.observe_number(at, sign),
+        }
+    }
+
     fn observe_console(&mut self, at: Timestamp, sign: &ConsoleSign) {
-        if let ConsoleSign::Finding(finding) = sign
-            && finding.kind == FindingKind::BootStarted
-        {
-            self.console.turn_page();
+        if let ConsoleSign::Finding(finding) = sign {
+            if finding.kind == FindingKind::BootStarted {
+                self.console.turn_page();
+            }
+            self.logs.observe_console(at, finding);
         }
         self.console.observe(at, sign);
     }
@@ -145,6 +169,7 @@ impl VmView {
         self.process = ProcessView::default();
         self.hypervisor = HypervisorView::default();
         self.console = ConsoleView::default();
+        self.logs.turn_page();
         self.network = NetworkView::default();
         self.start_failed = None;
         self.begin_boot(at, BootCause::Started);
@@ -171,6 +196,7 @@ impl VmView {
     /// The guest has proved healthy: old lines and resets speak of the past.
     pub fn settled(&mut self) {
         self.console.turn_page();
+        self.logs.turn_page();
         self.hypervisor.settled();
         self.start_failed = None;
     }
@@ -282,6 +308,9 @@ impl VmView {
     /// Nothing seen here gives reason for a closer look: the path of nearly all signals.
     pub fn is_calm(&self, lens: &Lens) -> bool {
         self.console.is_quiet(lens)
+            && self.logs.is_quiet(lens)
+            && !self.agent.is_filling()
+            && self.apps.iter().all(|(_, app)| app.is_brisk())
             && !self.is_unplugged()
             && self.healthy_since(lens).is_some()
             && (!self.agent.was_heard() || self.agent.is_alive(lens))
@@ -345,6 +374,12 @@ impl VmView {
         }
         self.hypervisor.speak(lens, &mut say);
         self.console.speak(lens, self.agent.room_seen(), &mut say);
+        let only = if let [(name, _)] = &self.apps[..] { Some(name) } else { None };
+        let heard = |wanted: &AppName| {
+            let app = self.apps.iter().find(|(name, _)| name == wanted).map(|(_, app)| app);
+            app.map_or((None, false), |app| (app.heard(), app.is_alive(lens)))
+        };
+        self.logs.speak(lens, only, heard, &mut say);
         self.agent.speak(lens, &mut say);
         if !self.agent.knows_memory(lens) {
             self.hypervisor.speak_memory(lens, &mut say);

@@ -1,7 +1,7 @@
 //! Which remedies fit which fault, gentlest first, and which one is next.
 
 use super::remedy::Remedy;
-use crate::diagnosis::Fault;
+use crate::diagnosis::{Fault, Lessons};
 use crate::policy::VmPolicy;
 use crate::subject::AppName;
 use crate::time::Duration;
@@ -28,10 +28,12 @@ pub struct Plan {
 /// not there yet (`revert`, `restore`, `fail-over`); `hold` ends every ladder.
 #[must_use]
 pub const fn ladder(fault: Fault) -> &'static [Remedy] {
-    use Remedy::{Hold, Reconnect, ResetGuest, RestartApp, RestartVm, ResumeIo, Revert};
+    use Remedy::{Hold, Reconnect, ResetGuest, RestartApp, RestartVm, Restore, ResumeIo, Revert};
     match fault {
         Fault::AppDown | Fault::AppHung => &[RestartApp, ResetGuest, RestartVm, Revert, Hold],
         Fault::AppWrong => &[RestartApp, Hold],
+        Fault::AppCrashLoop => &[RestartApp, Revert, Hold],
+        Fault::CorruptionReported | Fault::ImageCorrupt => &[Revert, Restore, Hold],
         Fault::GuestOutOfMemory => &[RestartApp, ResetGuest, RestartVm, Hold],
         Fault::GuestPanicked | Fault::GuestHung => &[ResetGuest, RestartVm, Revert, Hold],
         Fault::GuestFsReadOnly => &[ResetGuest, RestartVm, Revert, Hold],
@@ -40,7 +42,15 @@ pub const fn ladder(fault: Fault) -> &'static [Remedy] {
         Fault::GuestNetLost => &[Reconnect, ResetGuest, RestartVm, Hold],
         Fault::VmCrashed | Fault::VmHung | Fault::VmWontStart => &[RestartVm, Hold],
         Fault::VmPausedIo => &[ResumeIo, Hold],
-        Fault::GuestDiskFull
+        Fault::AppSlow
+        | Fault::OutOfConnections
+        | Fault::ReplicationBroken
+        | Fault::LockPileUp
+        | Fault::GuestDiskFull
+        | Fault::StorageSlow
+        | Fault::StorageLost
+        | Fault::HostFailing
+        | Fault::HostNetLost
         | Fault::HostOverloaded
         | Fault::HostDiskFull
         | Fault::ProbeBroken
@@ -48,17 +58,24 @@ pub const fn ladder(fault: Fault) -> &'static [Remedy] {
     }
 }
 
-/// The gentlest remedy that is left for this fault, and why the gentler ones are not.
+/// The gentlest remedy that is left for this fault, and why the gentler ones are not. With lessons that are to be used,
+/// in the order that was learned.
 #[must_use]
 pub fn choose(
     fault: Fault,
+    lessons: Option<&Lessons>,
     app: Option<&AppName>,
     policy: &VmPolicy,
     tried: &[Remedy],
     unplugged: bool,
 ) -> (Remedy, String) {
     let mut passed = Vec::new();
-    for &remedy in ladder(fault) {
+    let mut order = ladder(fault).to_vec();
+    if let Some((learned, why)) = lessons.and_then(|lessons| lessons.order(fault, &order)) {
+        order = learned;
+        passed.push(why);
+    }
+    for remedy in order {
         match obstacle(fault, remedy, app, policy, tried, unplugged) {
             Some(why) => passed.push(format!("{remedy} passed over: {why}")),
             None => return (remedy, passed.join("; ")),
@@ -117,7 +134,7 @@ mod tests {
     #[test]
     fn the_gentlest_remedy_that_is_left_is_taken() {
         let (policy, app) = policy();
-        let next = |tried: &[Remedy]| choose(Fault::AppHung, Some(&app), &policy, tried, false).0;
+        let next = |tried: &[Remedy]| choose(Fault::AppHung, None, Some(&app), &policy, tried, false).0;
         assert_eq!(next(&[]), Remedy::RestartApp);
         assert_eq!(next(&[Remedy::RestartApp]), Remedy::ResetGuest);
         assert_eq!(next(&[Remedy::RestartApp, Remedy::ResetGuest]), Remedy::RestartVm);
@@ -128,9 +145,9 @@ mod tests {
         let (mut policy, app) = policy();
         policy.abilities.remove(&Ability::Exec);
         policy.abilities.remove(&Ability::Reset);
-        assert_eq!(choose(Fault::AppDown, Some(&app), &policy, &[], false).0, Remedy::RestartVm);
+        assert_eq!(choose(Fault::AppDown, None, Some(&app), &policy, &[], false).0, Remedy::RestartVm);
         policy.abilities.remove(&Ability::PowerOff);
-        assert_eq!(choose(Fault::AppDown, Some(&app), &policy, &[], false).0, Remedy::Hold);
+        assert_eq!(choose(Fault::AppDown, None, Some(&app), &policy, &[], false).0, Remedy::Hold);
     }
 
     #[test]

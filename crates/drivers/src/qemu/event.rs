@@ -27,7 +27,7 @@ pub const MAX_DATA: usize = 16 * 1024;
 const MOST: usize = 256;
 
 /// Those that change what a VM is or does. Of each of these kinds the newest is never dropped.
-const CRITICAL: [&str; 12] = [
+const CRITICAL: [&str; 13] = [
     "SHUTDOWN",
     "POWERDOWN",
     "RESET",
@@ -40,6 +40,7 @@ const CRITICAL: [&str; 12] = [
     "GUEST_CRASHLOADED",
     "WATCHDOG",
     "BLOCK_IO_ERROR",
+    "BLOCK_IMAGE_CORRUPTED",
 ];
 
 /// A queue of events with a limit and a rule: when it is full the oldest ordinary event goes; if all

@@ -57,6 +57,7 @@ pub fn of_event(event: &Event) -> Option<Seen> {
         "GUEST_PANICKED" => HypervisorSign::Panicked,
         "WATCHDOG" => HypervisorSign::WatchdogFired,
         "BLOCK_IO_ERROR" => io_error(event)?,
+        "BLOCK_IMAGE_CORRUPTED" => image_corrupt(event)?,
         _ => return None,
     };
     Some(Seen::Hypervisor(sign))
@@ -77,6 +78,22 @@ fn io_error(event: &Event) -> Option<HypervisorSign> {
     let (device, no_space) = (tame(named.as_str(), 63), error.nospace);
     (error.action.as_str() != "report" && error.action.as_str() != "ignore")
         .then_some(HypervisorSign::IoError { device, no_space })
+}
+
+/// Only if QEMU has marked the image as corrupt, and so uses it no more: what it only prevented did no harm.
+fn image_corrupt(event: &Event) -> Option<HypervisorSign> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "kebab-case")]
+    struct Corrupt {
+        device: Text,
+        node_name: Text,
+        msg: Text,
+        fatal: bool,
+    }
+    let corrupt: Corrupt = event.data().unwrap_or_default();
+    let named = if corrupt.device.as_str().is_empty() { &corrupt.node_name } else { &corrupt.device };
+    let (device, text) = (tame(named.as_str(), 63), tame(corrupt.msg.as_str(), 255));
+    corrupt.fatal.then_some(HypervisorSign::ImageCorrupt { device, text })
 }
 
 /// One row of `query-blockstats`.
@@ -156,6 +173,16 @@ mod tests {
         assert_eq!(seen("BLOCK_IO_ERROR", data), Some(expected));
         assert_eq!(seen("BLOCK_IO_ERROR", json!({"device": "vd0", "action": "report"})), None);
         assert!(seen("BLOCK_IO_ERROR", json!([7])).is_some()); // an odd form is no reason to look away
+    }
+
+    #[test]
+    fn an_image_is_corrupt_only_if_qemu_gave_it_up() {
+        let data =
+            |fatal: bool| json!({"device": "", "node-name": "disk0", "msg": "bad\u{7}", "fatal": fatal});
+        let (device, text) = ("disk0".to_owned(), "bad\\u{7}".to_owned());
+        let expected = Seen::Hypervisor(HypervisorSign::ImageCorrupt { device, text });
+        assert_eq!(seen("BLOCK_IMAGE_CORRUPTED", data(true)), Some(expected));
+        assert_eq!(seen("BLOCK_IMAGE_CORRUPTED", data(false)), None);
     }
 
     #[test]

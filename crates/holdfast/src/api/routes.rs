@@ -1,5 +1,6 @@
 //! What can be asked and told, under `/api/v1`.
 
+use super::lessons::LessonsDoc;
 use super::shape::{ExplainDoc, IncidentDoc, ReloadDoc, StatusDoc, V, Wall};
 use crate::config::{AppConfig, Config, Kind, VmConfig};
 use crate::decide::{Desk, Inbox};
@@ -119,6 +120,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/health", get(health))
         .route("/api/v1/status", get(status))
         .route("/api/v1/incidents", get(incidents))
+        .route("/api/v1/lessons", get(lessons))
         .route("/api/v1/incidents/{id}", get(explain))
         .route("/api/v1/events", get(events))
         .route("/api/v1/events/stream", get(stream))
@@ -198,6 +200,10 @@ async fn incidents(State(api): State<Api>) -> Result<Json<Vec<IncidentDoc>>, Ref
         desk.engine.incidents().rev().map(|incident| wall.incident(incident)).collect()
     };
     Ok(Json(api.inbox.look(list).await?))
+}
+
+async fn lessons(State(api): State<Api>) -> Result<Json<LessonsDoc>, Refused> {
+    Ok(Json(api.inbox.look(|desk| LessonsDoc::of(&desk.engine)).await?))
 }
 
 async fn explain(State(api): State<Api>, Path(id): Path<u64>) -> Result<Json<ExplainDoc>, Refused> {

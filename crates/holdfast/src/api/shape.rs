@@ -4,12 +4,12 @@ use crate::decide::Desk;
 use crate::events::epoch;
 use holdfast_core::diagnosis::{Catalogue, Diagnosis, Grounds, level};
 use holdfast_core::engine::{ChannelState, VmStatus};
-use holdfast_core::incident::{AttemptResult, Incident, Phase, Resolution};
+use holdfast_core::incident::{AttemptResult, Incident, IncidentId, Phase, Resolution};
 use holdfast_core::signal::Counters;
 use holdfast_core::time::{Timestamp, show};
 use holdfast_drivers::Places;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of all shapes.
 pub const V: u32 = 1;
@@ -198,6 +198,12 @@ pub struct IncidentDoc {
     pub resolution: Option<String>,
     /// Why it is held or waits, or who superseded it.
     pub reason: Option<String>,
+    /// The incident that it follows from.
+    #[serde(default)]
+    pub cause: Option<u64>,
+    /// The VMs of the incidents that follow from it.
+    #[serde(default)]
+    pub strikes: Vec<String>,
 }
 
 /// One remedy that was tried.
@@ -370,7 +376,17 @@ impl Wall<'_> {
             remedies: incident.attempts.iter().map(|attempt| self.remedy(attempt)).collect(),
             resolution,
             reason,
+            cause: incident.cause.map(|cause| cause.0),
+            strikes: self.strikes(incident.id),
         }
+    }
+
+    /// The VMs of the incidents that follow from this one.
+    fn strikes(&self, cause: IncidentId) -> Vec<String> {
+        let follow = self.0.engine.incidents().filter(|incident| incident.cause == Some(cause));
+        let vms: BTreeSet<String> =
+            follow.filter_map(|incident| Some(incident.subject.vm()?.to_string())).collect();
+        vms.into_iter().collect()
     }
 
     fn remedy(&self, attempt: &holdfast_core::incident::Attempt) -> RemedyDoc {

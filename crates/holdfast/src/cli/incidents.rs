@@ -25,7 +25,7 @@ pub async fn incidents(client: &Client, json: bool, open: bool) -> Result<Exit, 
         table.add_row([
             format!("#{}", incident.id),
             paint::date(incident.opened),
-            incident.subject.clone(),
+            about(incident),
             incident.fault.clone(),
             format!("{:.1} %", incident.probability * 100.0),
             paint::state(incident.resolution.as_deref().unwrap_or(&incident.phase)),
@@ -35,6 +35,16 @@ pub async fn incidents(client: &Client, json: bool, open: bool) -> Result<Exit, 
     }
     say!("{table}");
     Ok(Exit::Fine)
+}
+
+/// What it is about; of a host's also the VMs that it strikes, and of a VM's what it follows from.
+fn about(incident: &IncidentDoc) -> String {
+    let subject = &incident.subject;
+    match (&incident.strikes[..], incident.cause) {
+        ([], None) => subject.clone(),
+        ([], Some(cause)) => format!("{subject}, by #{cause}"),
+        (vms, _) => format!("{subject}, and by it {}", vms.join(" ")),
+    }
 }
 
 /// Shows what happened lately, and goes on as it happens if asked to.

@@ -12,6 +12,7 @@ mod explain;
 mod guest;
 mod incidents;
 mod init;
+mod learn;
 mod logs;
 mod metrics;
 mod page;
@@ -87,6 +88,12 @@ enum Command {
     },
     /// The same, live.
     Watch,
+    /// Show what closed incidents and drills have taught: which remedy helped how often, which evidence was seen.
+    Learn {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Explain an incident: what was seen, what was ruled out, what was done, and why.
     Explain {
         /// Its number.
@@ -280,6 +287,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         Command::Reload { json } => reload::reload(&place, json),
         Command::Status { json } => wait_for(status::status(&place.client()?, json)),
         Command::Watch => wait_for(watch::watch(&place.client()?)),
+        Command::Learn { json } => wait_for(learn::learn(&place.client()?, json)),
         Command::Explain { id, json } => wait_for(explain::explain(&place.client()?, id, json)),
         Command::Incidents { json, open } => wait_for(incidents::incidents(&place.client()?, json, open)),
         Command::Events { follow, json, lines } => {

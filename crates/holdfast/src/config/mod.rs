@@ -57,6 +57,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// How often everything is asked, 100 ms to 60 s.
     pub period: Duration,
+    /// What closed incidents have taught is used; else it is only counted.
+    pub use_lessons: bool,
     /// When too many look failed (I11).
     pub brake: BrakePolicy,
     /// How much of what VMs and host log is kept.
@@ -207,6 +209,7 @@ impl Config {
     #[must_use]
     pub fn policies(&self) -> Policies {
         Policies {
+            use_lessons: self.use_lessons,
             vms: self.vms.iter().map(|(name, vm)| (name.clone(), vm.policy.clone())).collect(),
             brake: self.brake,
             period: Period(self.period),
@@ -334,6 +337,7 @@ fn understand(
         state,
         socket,
         period: frame.period,
+        use_lessons: top.word("learn") == "use",
         brake,
         logs,
         user: frame.user,

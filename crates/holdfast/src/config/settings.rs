@@ -145,6 +145,12 @@ pub const TOP: &[Setting] = &[
         "",
         "the user that QEMU runs as; by default holdfast-qemu or nobody when the daemon is root, else the daemon's own",
     ),
+    set(
+        "learn",
+        Kind::Word(&["count", "use"]),
+        "\"count\"",
+        "closed incidents and drills are counted; use has likelihoods and the order of remedies follow them (`holdfast learn`)",
+    ),
     set("brake", Kind::Table("[brake]"), "", "when too many VMs look failed at once, nothing acts"),
     set("logs", Kind::Table("[logs]"), "", "where logs come from, and how much of them is kept"),
     set("vm", Kind::Table("[vm.orders]"), "", "the VMs, each by its name"),

@@ -11,12 +11,12 @@ use async_trait::async_trait;
 use holdfast_core::lease::{DeathProof, Incarnation, Lease, Token};
 use holdfast_core::subject::{HostName, VmName};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The leases of one host.
+/// The leases of one host. Those of different VMs do not wait for each other's disk writes.
 #[derive(Clone)]
-pub struct FileLeases(Arc<Mutex<Records>>);
+pub struct FileLeases(Arc<Records>);
 
 /// What is on record for a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,9 @@ struct Records {
     disk: Arc<dyn Disk>,
     folder: String,
     /// The last token given, and the last that may be given without writing; `None` before the first.
-    tokens: Option<(u64, u64)>,
+    tokens: Mutex<Option<(u64, u64)>>,
+    /// One lock per VM: between looking at its record and storing it nobody else does either (I2).
+    turns: Mutex<BTreeMap<VmName, Arc<Mutex<()>>>>,
 }
 
 /// So many tokens are reserved in one write. Those not used when the program ends are never used.
@@ -47,19 +49,21 @@ const NUMBER_MOST: u64 = 1 << 53;
 impl FileLeases {
     /// The leases in a folder of a disk. No file is touched yet.
     pub fn new(disk: Arc<dyn Disk>, folder: impl Into<String>) -> Self {
-        Self(Arc::new(Mutex::new(Records { disk, folder: folder.into(), tokens: None })))
+        let (tokens, turns) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Records { disk, folder: folder.into(), tokens, turns }))
     }
 
-    /// Runs `work` where waiting for a disk holds nobody up, one at a time.
+    /// Runs `work` on the record of a VM where waiting for a disk holds nobody up, one at a time for each VM.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Records) -> Result<T, LeaseError> + Send + 'static,
+        vm: VmName,
+        work: impl FnOnce(&Records) -> Result<T, LeaseError> + Send + 'static,
     ) -> Result<T, LeaseError> {
         let records = self.0.clone();
         let work = move || {
-            // A panic in between leaves nothing half done in memory that the files do not know.
-            let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut records)
+            let turn = Arc::clone(lock(&records.turns).entry(vm).or_default());
+            let _turn = lock(&turn);
+            work(&records)
         };
         tokio::task::spawn_blocking(work).await.unwrap_or(Err(LeaseError::Ended))
     }
@@ -69,7 +73,7 @@ impl FileLeases {
 impl LeaseStore for FileLeases {
     async fn read(&self, vm: &VmName) -> Result<Option<Lease>, LeaseError> {
         let vm = vm.clone();
-        self.run(move |records| {
+        self.run(vm.clone(), move |records| {
             Ok(records.load(&vm)?.filter(|record| record.held).map(|record| record.lease))
         })
         .await
@@ -77,22 +81,22 @@ impl LeaseStore for FileLeases {
 
     async fn take(&self, proof: &DeathProof, holder: &HostName) -> Result<Lease, LeaseError> {
         let (proof, holder) = (proof.clone(), holder.clone());
-        self.run(move |records| records.take(&proof, &holder)).await
+        self.run(proof.vm().clone(), move |records| records.take(&proof, &holder)).await
     }
 
     async fn adopt(&self, vm: &VmName, running: Incarnation, holder: &HostName) -> Result<Lease, LeaseError> {
         let (vm, holder) = (vm.clone(), holder.clone());
-        self.run(move |records| records.adopt(&vm, running, &holder)).await
+        self.run(vm.clone(), move |records| records.adopt(&vm, running, &holder)).await
     }
 
     async fn release(&self, proof: &DeathProof) -> Result<(), LeaseError> {
         let proof = proof.clone();
-        self.run(move |records| records.release(&proof)).await
+        self.run(proof.vm().clone(), move |records| records.release(&proof)).await
     }
 }
 
 impl Records {
-    fn take(&mut self, proof: &DeathProof, holder: &HostName) -> Result<Lease, LeaseError> {
+    fn take(&self, proof: &DeathProof, holder: &HostName) -> Result<Lease, LeaseError> {
         let (vm, dead) = (proof.vm(), proof.incarnation());
         if dead.0 >= NUMBER_MOST {
             return Err(LeaseError::Absurd { vm: vm.clone(), incarnation: dead });
@@ -106,7 +110,7 @@ impl Records {
         }
     }
 
-    fn adopt(&mut self, vm: &VmName, running: Incarnation, holder: &HostName) -> Result<Lease, LeaseError> {
+    fn adopt(&self, vm: &VmName, running: Incarnation, holder: &HostName) -> Result<Lease, LeaseError> {
         if running.0 >= NUMBER_MOST || running == Incarnation::NONE {
             return Err(LeaseError::Absurd { vm: vm.clone(), incarnation: running });
         }
@@ -129,12 +133,7 @@ impl Records {
     }
 
     /// A new lease. Its token is higher than any before (I3).
-    fn give(
-        &mut self,
-        vm: &VmName,
-        incarnation: Incarnation,
-        holder: &HostName,
-    ) -> Result<Lease, LeaseError> {
+    fn give(&self, vm: &VmName, incarnation: Incarnation, holder: &HostName) -> Result<Lease, LeaseError> {
         let token = self.token(vm)?;
         let lease = Lease { vm: vm.clone(), incarnation, token, holder: holder.clone() };
         self.store(&OnRecord { lease: lease.clone(), held: true })?;
@@ -174,9 +173,10 @@ impl Records {
     }
 
     /// The next token. A batch is reserved durably before the first of it is given.
-    fn token(&mut self, vm: &VmName) -> Result<Token, LeaseError> {
+    fn token(&self, vm: &VmName) -> Result<Token, LeaseError> {
         let failed = |source| LeaseError::Tokens { vm: vm.clone(), source };
-        let (last, reserved) = match self.tokens {
+        let mut tokens = lock(&self.tokens);
+        let (last, reserved) = match *tokens {
             Some(tokens) => tokens,
             None => self.count().map(|last| (last, last)).map_err(failed)?,
         };
@@ -188,7 +188,7 @@ impl Records {
         } else {
             reserved
         };
-        self.tokens = Some((next, reserved));
+        *tokens = Some((next, reserved));
         Ok(Token(next))
     }
 
@@ -229,6 +229,11 @@ impl Records {
     fn counter(&self) -> SmallFile<Reserved> {
         SmallFile::new(self.disk.clone(), format!("{}/tokens", self.folder), "tokens", 1)
     }
+}
+
+/// A panic in between leaves nothing half done in memory that the files do not know.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn mismatch(record: OnRecord, asked: Incarnation) -> LeaseError {

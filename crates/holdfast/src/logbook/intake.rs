@@ -36,6 +36,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const COUNT_EVERY: u32 = 60;
 /// Records that are taken without looking up.
 const IN_A_ROW: usize = 256;
+/// What was said so long before it was received is of the past, in microseconds. Clocks differ by less.
+const LATE_FROM: i64 = 120_000_000;
 /// Questions that wait.
 const MOST_ASKED: usize = 8;
 
@@ -52,6 +54,8 @@ pub struct Finding {
     pub source: SourceName,
     /// The record it was found in or after, for the lines around it.
     pub number: u64,
+    /// It was said long before it was received.
+    pub is_late: bool,
     /// What.
     pub told: Told,
 }
@@ -242,6 +246,7 @@ impl Desk {
         Counts::add(&counts.bytes, entry.record.text.len() as u64);
         let Understood { pattern, severity, known, is_hushed, news } = understood;
         let Entry { subject, incarnation, source, at, received, record, place } = entry;
+        let is_late = record.time.is_some_and(|said| received.saturating_sub(said) > LATE_FROM);
         let rule = known.as_ref().map(|(known, _)| known.rule.name.into());
         let about = |told| Finding {
             subject: subject.clone(),
@@ -249,6 +254,7 @@ impl Desk {
             at,
             source: source.clone(),
             number,
+            is_late,
             told,
         };
         let mut found = Vec::new();
@@ -353,7 +359,10 @@ impl Desk {
         }
         for (source, subject, incarnation, number, statement) in found {
             let told = Told::of(statement, None);
-            self.tell(Finding { subject, incarnation, at: now, source, number, told }, received);
+            self.tell(
+                Finding { subject, incarnation, at: now, source, number, is_late: false, told },
+                received,
+            );
         }
         self.intake.store.flush(now);
         let due = self.minds.iter_mut().filter(|(_, mind)| mind.is_due(now));

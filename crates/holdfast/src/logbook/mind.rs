@@ -7,8 +7,8 @@ use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::Subject;
 use holdfast_core::time::{Duration, Timestamp};
 use holdfast_logs::{
-    During, LONGEST_LINE, Limit, Match, Miner, PatternId, Rules, Severity, Snapshot, Statement, Unusual,
-    escape,
+    During, LINES_LOOKED_AT, LONGEST_LINE, Limit, Match, Miner, PatternId, Rules, Severity, Snapshot,
+    Statement, Unusual, escape,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -334,13 +334,17 @@ fn first_line(text: &str) -> &str {
     &line[..line.floor_char_boundary(LONGEST_LINE)]
 }
 
-/// The worst known line of a record. What only the kernel says does not count from another program (I17).
+/// The worst known line of a record, of its first few. What only the kernel says does not count from another program
+/// (I17).
 fn find(entry: &Entry) -> Option<(Match, String)> {
     let record = &entry.record;
+    let (lead, rules) = (record.lead(), Rules::standard());
     let is_kernel = matches!(record.program.as_str(), "" | "kernel");
-    let rules = Rules::standard();
-    let found = record.text.lines().filter_map(|line| Some((rules.find(line)?, line)));
-    let (known, line) = found
+    let find =
+        |line: &str| if lead.is_empty() { rules.find(line) } else { rules.find(&format!("{lead}{line}")) };
+    let lines = record.text.lines().take(LINES_LOOKED_AT);
+    let (known, line) = lines
+        .filter_map(|line| Some((find(line)?, line)))
         .filter(|(known, _)| is_kernel || !known.rule.is_by_kernel())
         .min_by_key(|(known, _)| known.kind)?;
     Some((known, escape(line.trim(), LONGEST_LINE)))

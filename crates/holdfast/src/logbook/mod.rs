@@ -10,6 +10,7 @@ mod intake;
 mod mind;
 mod open;
 mod store;
+mod witness;
 
 pub use inlet::{Entry, Inlet, Outlet, SourceName};
 pub use intake::{Asks, Circumstances, Ended as IntakeEnded, Finding, Intake, Told};

@@ -1,14 +1,16 @@
 //! The logbook of a daemon: opened, fed with what the engine knows, and closed.
 
 use super::inlet::{Inlet, SourceName};
-use super::intake::{Asks, Circumstances, Finding, Intake, Told};
+use super::intake::{Asks, Circumstances, Finding, Intake};
 use super::store::{Owner, Room, Shelf, Store};
+use super::witness;
 use crate::api::logs::Logs;
 use crate::clock::Clock;
 use crate::config::{Config, LogsConfig};
 use crate::decide::{Desk, Inbox};
 use crate::sense::logs::Places;
 use crate::state::StateFolder;
+use holdfast_core::input::Input;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +56,8 @@ impl Logbook {
         let places = places(&shelf);
         let (circumstances, seen) = watch::channel(Circumstances::default());
         tokio::spawn(look(inbox.clone(), circumstances, stop.clone()));
-        let intake = Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell) };
+        let intake =
+            Intake { store, outlet, clock: *clock, circumstances: seen, tell: Box::new(tell(inbox.clone())) };
         let (asks, thread) = intake.start(stop.clone())?;
         let writer = inlet.clone();
         Ok((Self { asks, places, inlet: writer, shelf, thread }, inlet))
@@ -99,17 +102,13 @@ impl Asks {
     }
 }
 
-/// Tells what was found, so far only to who reads the daemon's own log closely; it is kept in any case.
-fn tell(finding: Finding) {
-    let Finding { subject, source, number, told, .. } = finding;
-    match told {
-        Told::Known { rule, .. } => debug!(%subject, %source, number, rule = rule.name, "a known line"),
-        Told::New { statement, .. }
-        | Told::Burst(statement)
-        | Told::Rate(statement)
-        | Told::Silence(statement)
-        | Told::Window(statement) => {
-            debug!(%subject, %source, number, says = statement.says, decibans = statement.decibans, "an unusual log");
+/// Tells the engine what is evidence. It never waits: a finding for which there is no room is kept all the same.
+fn tell(inbox: Inbox) -> impl FnMut(Finding) {
+    move |finding| {
+        if let Some(signal) = witness::testify(&finding)
+            && !inbox.offer(Input::Signal(signal))
+        {
+            debug!(source = %finding.source, number = finding.number, "a finding found no room on its way to the engine");
         }
     }
 }

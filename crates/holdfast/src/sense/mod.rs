@@ -12,6 +12,7 @@ pub mod host;
 pub mod lag;
 pub mod logs;
 pub mod network;
+mod numbers;
 pub mod probe;
 mod program;
 mod tail;
@@ -19,6 +20,7 @@ mod wake;
 mod watch;
 
 pub use convert::resolve;
+pub use findings::kind as finding_kind;
 pub use watch::Watching;
 
 use std::os::fd::OwnedFd;

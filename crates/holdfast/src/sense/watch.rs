@@ -7,6 +7,7 @@ use super::closer::Closer;
 use super::console::{self, Begin, Console, Tap};
 use super::logs::Feeds;
 use super::network::{self, Way};
+use super::numbers::Numbers;
 use super::{host, lag, probe};
 use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
@@ -40,18 +41,32 @@ const ASKED_MOST: usize = 2;
 /// Signs of the host that may wait; it is asked about once a second.
 const QUEUE: usize = 64;
 
+/// Where all that is seen goes.
+#[derive(Clone)]
+struct Reports {
+    inbox: Inbox,
+    numbers: Numbers,
+    /// Where consoles are kept.
+    feeds: Feeds,
+}
+
+impl Reports {
+    async fn send(&self, signal: Signal) {
+        self.numbers.show(&signal);
+        let _ = self.inbox.send(Input::Signal(signal)).await; // stopping: nobody needs it any more
+    }
+}
+
 /// What the tasks of one VM share.
 #[derive(Clone)]
 struct Eye {
     vm: VmName,
     driver: Arc<dyn Driver>,
-    inbox: Inbox,
+    reports: Reports,
     clock: crate::clock::Clock,
     period: Duration,
     /// The incarnation seen last; `None`: it does not run, so nobody asks.
     running: watch::Sender<Option<Incarnation>>,
-    /// Where its console is kept.
-    feeds: Feeds,
     /// An application failed its probe: the agent should look from inside at once.
     look_closer: Arc<Notify>,
     stop: CancellationToken,
@@ -60,8 +75,7 @@ struct Eye {
 /// All watching that goes on. It ends when this is dropped.
 pub struct Watching {
     driver: Arc<dyn Driver>,
-    inbox: Inbox,
-    feeds: Feeds,
+    reports: Reports,
     clock: crate::clock::Clock,
     stop: CancellationToken,
     vms: BTreeMap<VmName, Watched>,
@@ -103,20 +117,16 @@ impl Watching {
         let (eyes, seen) = watch::channel(Eyes::default());
         let mut always = JoinSet::new();
         always.spawn(events(seen, Arc::clone(driver), stop.clone()));
-        watch_ourselves(&mut always, config, inbox, clock);
-        let (driver, inbox, feeds) = (Arc::clone(driver), inbox.clone(), feeds.clone());
-        let (vms, host) = (BTreeMap::new(), (Vec::new(), JoinSet::new()));
-        let mut watching = Self {
-            driver,
-            inbox,
-            feeds,
-            clock: *clock,
-            stop: stop.clone(),
-            vms,
-            eyes,
-            host,
-            _always: always,
+        let reports = Reports {
+            inbox: inbox.clone(),
+            numbers: Numbers::start(inbox, *clock, stop),
+            feeds: feeds.clone(),
         };
+        watch_ourselves(&mut always, config, &reports, clock);
+        let driver = Arc::clone(driver);
+        let (vms, host) = (BTreeMap::new(), (Vec::new(), JoinSet::new()));
+        let mut watching =
+            Self { driver, reports, clock: *clock, stop: stop.clone(), vms, eyes, host, _always: always };
         watching.configure(config);
         watching
     }
@@ -140,7 +150,7 @@ impl Watching {
         self.eyes.send_replace(Arc::new(eyes.collect()));
         let folders = folders(config);
         if self.host.0 != folders {
-            let tasks = watch_host(config, &folders, &self.inbox, &self.clock);
+            let tasks = watch_host(config, &folders, &self.reports, &self.clock);
             self.host = (folders, tasks);
         }
     }
@@ -151,11 +161,10 @@ impl Watching {
         Eye {
             vm: name.clone(),
             driver: Arc::clone(&self.driver),
-            inbox: self.inbox.clone(),
+            reports: self.reports.clone(),
             clock: self.clock,
             period,
             running: before.map_or_else(|| watch::channel(None).0, |eye| eye.running.clone()),
-            feeds: self.feeds.clone(),
             look_closer: Arc::new(Notify::new()),
             stop: self.stop.clone(),
         }
@@ -206,7 +215,7 @@ impl Eye {
         };
         let at: Timestamp = self.clock.now();
         let signal = Signal { subject, incarnation: Some(glimpse.incarnation), at, seen: glimpse.seen };
-        let _ = self.inbox.send(Input::Signal(signal)).await; // stopping: nobody needs it any more
+        self.reports.send(signal).await;
     }
 
     async fn tell_of(&self, incarnation: Incarnation, app: Option<&AppName>, seen: Seen) {
@@ -350,7 +359,7 @@ impl Eye {
             // What was written before we came has been seen, or is of long ago.
             let begin = if std::mem::replace(&mut known, true) { Begin::At(0) } else { Begin::End };
             let (signs, mut seen) = mpsc::channel(QUEUE);
-            let feed = self.feeds.feed(Subject::Guest(self.vm.clone()), "console");
+            let feed = self.reports.feeds.feed(Subject::Guest(self.vm.clone()), "console");
             let console = Console::new(path, begin).heard_by(Tap::of(feed, incarnation));
             let following = tokio::spawn(console::follow(console, signs));
             loop {
@@ -409,36 +418,36 @@ async fn events(eyes: watch::Receiver<Eyes>, driver: Arc<dyn Driver>, stop: Canc
 fn watch_host(
     config: &Config,
     folders: &[PathBuf],
-    inbox: &Inbox,
+    reports: &Reports,
     clock: &crate::clock::Clock,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let (signs, seen) = mpsc::channel(QUEUE);
     tasks.spawn(host::watch(folders.to_vec(), signs));
-    tasks.spawn(tell_of_host(config, inbox, clock, seen, Seen::Host));
+    tasks.spawn(tell_of_host(config, reports, clock, seen, Seen::Host));
     tasks
 }
 
-fn watch_ourselves(tasks: &mut JoinSet<()>, config: &Config, inbox: &Inbox, clock: &crate::clock::Clock) {
+fn watch_ourselves(tasks: &mut JoinSet<()>, config: &Config, reports: &Reports, clock: &crate::clock::Clock) {
     let (signs, seen) = mpsc::channel(QUEUE);
     tasks.spawn(lag::watch(signs));
-    tasks.spawn(tell_of_host(config, inbox, clock, seen, Seen::Observer));
+    tasks.spawn(tell_of_host(config, reports, clock, seen, Seen::Observer));
 }
 
 /// Makes signals about this host of what is seen.
 fn tell_of_host<T: Send + 'static>(
     config: &Config,
-    inbox: &Inbox,
+    reports: &Reports,
     clock: &crate::clock::Clock,
     mut signs: mpsc::Receiver<T>,
     seen: fn(T) -> Seen,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let (subject, inbox, clock) = (Subject::Host(config.host.clone()), inbox.clone(), *clock);
+    let (subject, reports, clock) = (Subject::Host(config.host.clone()), reports.clone(), *clock);
     async move {
         while let Some(sign) = signs.recv().await {
             let signal =
                 Signal { subject: subject.clone(), incarnation: None, at: clock.now(), seen: seen(sign) };
-            let _ = inbox.send(Input::Signal(signal)).await; // stopping: nobody needs it any more
+            reports.send(signal).await;
         }
     }
 }

@@ -20,7 +20,12 @@ fn dead(name: &str, incarnation: u64) -> DeathProof {
 }
 
 fn records(disk: &FaultyDisk) -> Records {
-    Records { disk: Arc::new(disk.clone()), folder: "l".into(), tokens: None }
+    Records {
+        disk: Arc::new(disk.clone()),
+        folder: "l".into(),
+        tokens: Mutex::default(),
+        turns: Mutex::default(),
+    }
 }
 
 fn on_record(records: &Records, name: &str) -> Option<Lease> {
@@ -46,6 +51,21 @@ async fn a_vm_lives_through_take_release_and_take_again() {
 }
 
 #[test]
+fn a_vm_does_not_wait_for_the_disk_writes_of_another_and_takes_turns_with_itself_i2() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let leases = FileLeases::new(Arc::new(FaultyDisk::default()), "l");
+    let turn = Arc::clone(lock(&leases.0.turns).entry(vm("a")).or_default());
+    let busy = lock(&turn); // somebody is at the record of `a`
+    let again = leases.clone();
+    let first = runtime.spawn(async move { again.take(&dead("a", 0), &host("atlas")).await });
+    let second = runtime.block_on(leases.take(&dead("b", 0), &host("atlas"))).unwrap();
+    assert!(!first.is_finished());
+    drop(busy);
+    let first = runtime.block_on(first).unwrap().unwrap();
+    assert_ne!(first.token, second.token);
+}
+
+#[test]
 fn the_same_proof_gives_the_same_lease_to_the_same_host_and_none_to_another_i9() {
     let disk = FaultyDisk::default();
     let lease = records(&disk).take(&dead("a", 0), &host("atlas")).unwrap();
@@ -58,7 +78,7 @@ fn the_same_proof_gives_the_same_lease_to_the_same_host_and_none_to_another_i9()
 #[test]
 fn a_proof_of_another_incarnation_takes_and_releases_nothing_i2() {
     let disk = FaultyDisk::default();
-    let mut records = records(&disk);
+    let records = records(&disk);
     for incarnation in 0..3 {
         records.take(&dead("a", incarnation), &host("atlas")).unwrap();
     }
@@ -76,13 +96,12 @@ fn a_proof_of_another_incarnation_takes_and_releases_nothing_i2() {
 #[test]
 fn a_running_vm_is_adopted_if_nothing_or_exactly_it_is_on_record() {
     let disk = FaultyDisk::default();
-    let mut records = records(&disk);
+    let records = records(&disk);
     let atlas = host("atlas");
     let lease = records.adopt(&vm("a"), Incarnation(5), &atlas).unwrap();
     assert_eq!(lease.incarnation, Incarnation(5));
     assert_eq!(records.adopt(&vm("a"), Incarnation(5), &atlas).unwrap(), lease);
-    let mut refused =
-        |running, holder| records.adopt(&vm("a"), Incarnation(running), &host(holder)).unwrap_err();
+    let refused = |running, holder| records.adopt(&vm("a"), Incarnation(running), &host(holder)).unwrap_err();
     assert!(matches!(refused(5, "titan"), LeaseError::HeldBy { .. }));
     assert!(matches!(refused(4, "atlas"), LeaseError::Mismatch { .. }));
     assert!(matches!(refused(0, "atlas"), LeaseError::Absurd { .. }));
@@ -96,7 +115,7 @@ fn a_damaged_record_is_set_aside_and_refused_until_a_person_takes_it_away() {
     let disk = FaultyDisk::default();
     let first = records(&disk).take(&dead("a", 0), &host("atlas")).unwrap();
     disk.spoil("l/a.lease", |bytes| bytes[40] ^= 1);
-    let mut records = records(&disk);
+    let records = records(&disk);
     for _ in 0..3 {
         let error = records.take(&dead("a", 1), &host("atlas")).unwrap_err();
         assert!(matches!(error, LeaseError::File { .. }), "{error}");
@@ -123,7 +142,7 @@ fn a_record_under_a_foreign_name_is_refused() {
 #[test]
 fn a_lost_counter_is_counted_anew_from_good_records_and_never_from_damaged_ones_i3() {
     let disk = FaultyDisk::default();
-    let mut before = records(&disk);
+    let before = records(&disk);
     let tokens: Vec<_> =
         ["a", "b", "c"].map(|name| before.take(&dead(name, 0), &host("atlas")).unwrap().token).to_vec();
     disk.spoil("l/tokens", |bytes| bytes[25] ^= 1);
@@ -162,7 +181,7 @@ fn each_flipped_bit_is_refused_or_harmless_and_never_another_lease_r28() {
         let file = ["l/a.lease", "l/tokens"][dice.below(2)];
         let bit = dice.below(disk.read(file, 0, 999).unwrap().len() * 8);
         disk.spoil(file, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
-        let mut records = records(&disk);
+        let records = records(&disk);
         match records.take(&dead("a", 0), &host("atlas")) {
             Ok(again) => assert_eq!(again, lease),
             Err(LeaseError::File { source: SmallFileError::Damaged { .. }, .. }) => {}
@@ -308,7 +327,7 @@ proptest! {
             }
         }
         disk = disk.after_kill();
-        let mut store = records(&disk);
+        let store = records(&disk);
         for name in names {
             let proof = dead(name, given.last(name).0);
             // One of the hosts can go on: whatever happened, nobody is locked out.

@@ -3,6 +3,10 @@
 //! A signal is a fact about an observation ("no answer for 2 s"), never a judgement ("down"). Silence
 //! of the observer produces no signal at all, so it can never look like silence of the observed (I10).
 
+mod words;
+
+pub use words::{Finding, FindingKind, LogSign, Measure, NumberSign, Unusual};
+
 use crate::lease::{DeathProof, ExitStatus, Incarnation};
 use crate::subject::Subject;
 use crate::time::{Duration, Timestamp};
@@ -19,19 +23,21 @@ pub enum Channel {
     Agent,
     Application,
     Network,
+    Logs,
     Host,
     Observer,
 }
 
 impl Channel {
     /// All channels, in the order they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Process,
         Self::Hypervisor,
         Self::Console,
         Self::Agent,
         Self::Application,
         Self::Network,
+        Self::Logs,
         Self::Host,
         Self::Observer,
     ];
@@ -46,6 +52,7 @@ impl Channel {
             Self::Agent => "agent",
             Self::Application => "application",
             Self::Network => "network",
+            Self::Logs => "logs",
             Self::Host => "host",
             Self::Observer => "observer",
         }
@@ -82,6 +89,10 @@ pub enum Seen {
     Application(AppSign),
     /// The way to the guest.
     Network(NetworkSign),
+    /// What programs wrote, wherever it was read.
+    Log(LogSign),
+    /// A number that is not as usual.
+    Number(NumberSign),
     /// The host itself.
     Host(HostSign),
     /// Holdfast itself.
@@ -99,6 +110,11 @@ impl Seen {
             Self::Agent(_) => Channel::Agent,
             Self::Application(_) => Channel::Application,
             Self::Network(_) => Channel::Network,
+            Self::Log(_) => Channel::Logs,
+            Self::Number(sign) => match sign.measure {
+                Measure::Latency => Channel::Application,
+                Measure::Other => Channel::Hypervisor,
+            },
             Self::Host(_) => Channel::Host,
             Self::Observer(_) => Channel::Observer,
         }
@@ -163,6 +179,13 @@ pub enum HypervisorSign {
     Panicked,
     /// The guest's virtual watchdog ran out.
     WatchdogFired,
+    /// It found the image of a disk damaged, and does not use it any more.
+    ImageCorrupt {
+        /// The device, as the hypervisor names it; at most 64 characters.
+        device: String,
+        /// What is wrong with it, as the hypervisor says; at most 256 characters.
+        text: String,
+    },
     /// A disk request failed and the VM was stopped for it.
     IoError {
         /// The device, as the hypervisor names it; at most 64 characters.
@@ -243,53 +266,6 @@ pub enum ConsoleSign {
     Lines(u32),
     /// A line that is known to be bad (or telling).
     Finding(Finding),
-}
-
-/// A pattern in the logs, worth making a signal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What it tells.
-    pub kind: FindingKind,
-    /// The rule that matched, as named in the rule file.
-    pub rule: String,
-    /// The line, escaped, at most 256 characters. Only ever shown, never run or parsed again (I17).
-    pub line: String,
-}
-
-/// What a known line tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FindingKind {
-    /// The kernel stopped itself.
-    KernelPanic,
-    /// The kernel met a bug but goes on.
-    KernelOops,
-    /// A task or processor has not moved for long.
-    HungTask,
-    /// The kernel killed a process for want of memory.
-    OutOfMemory,
-    /// A file system reports damage.
-    FsError,
-    /// A file system was switched to read-only.
-    FsReadOnly,
-    /// A disk request failed inside the guest.
-    DiskIoError,
-    /// No space left on a disk of the guest.
-    DiskFull,
-    /// The root file system could not be mounted, or init is missing.
-    RootLost,
-    /// A kernel started booting.
-    BootStarted,
-    /// The guest says it is up.
-    BootFinished,
-    /// A database gave up (PANIC).
-    AppPanic,
-    /// A database is starting or replaying its log.
-    AppStarting,
-    /// A database is ready.
-    AppReady,
-    /// Somebody told the guest or a database to stop: what ends now ends on purpose.
-    GoingDown,
 }
 
 /// What the guest agent answered.

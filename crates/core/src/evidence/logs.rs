@@ -1,0 +1,282 @@
+//! What logs tell that no other channel can: the causes that a database, a hypervisor or a journal names.
+//!
+//! Lines of the kernel, or of a database that gave up, are the same words whether the console or a forwarded log
+//! shows them: they are one voice, and belong to the console (`console.rs`). And what is merely unusual supports a
+//! fault that something else speaks for; alone it names none.
+
+use super::console::ConsoleView;
+use super::{Evidence, FULL, Kind, Lens, lasted};
+use crate::signal::{ConsoleSign, Finding, FindingKind, LogSign};
+use crate::subject::AppName;
+use crate::time::{Duration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// A database that gave up, or began anew, so many times within [`LOOP_WITHIN`] does so again and again.
+const LOOP_TIMES: usize = 3;
+/// See [`LOOP_TIMES`].
+const LOOP_WITHIN: Duration = Duration::from_secs(300);
+/// A line that says that no place is left holds for so long against an answer that we got all the same: others may not
+/// have got one.
+const PASSES_WITHIN: Duration = Duration::from_secs(2);
+/// What is unusual is told for so long.
+const UNUSUAL_KEEPS: Duration = Duration::from_secs(300);
+/// So surprising, in decibans, is worth its full weight.
+const SURPRISE_FULL: u32 = 60;
+
+/// What is remembered of the logs: the newest line of each kind and application, and how often it came.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LogsView {
+    found: Vec<Found>,
+    #[serde(default)]
+    gave_up: Vec<Timestamp>,
+    #[serde(default)]
+    unusual: Option<Odd>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Found {
+    kind: FindingKind,
+    app: Option<AppName>,
+    first: Timestamp,
+    last: Timestamp,
+    count: u32,
+    source: String,
+    line: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Odd {
+    app: Option<AppName>,
+    at: Timestamp,
+    surprise: u16,
+    text: String,
+}
+
+impl LogsView {
+    /// Takes in what a log said, about an application where that is known. Lines of the kinds that the console tells
+    /// of go there, unless they would have an incident looked at that is long over: logs may come late.
+    pub fn observe(
+        &mut self,
+        at: Timestamp,
+        app: Option<&AppName>,
+        sign: &LogSign,
+        console: &mut ConsoleView,
+    ) {
+        match sign {
+            LogSign::Finding { source, finding } => {
+                if meaning(finding.kind).is_some() {
+                    self.find(at, app, source, finding);
+                } else if may_come_late(finding.kind) {
+                    let line = format!("{} ({source})", finding.line);
+                    console.observe(at, &ConsoleSign::Finding(Finding { line, ..finding.clone() }));
+                }
+                self.count_ends(at, finding.kind);
+            }
+            LogSign::Unusual { source, surprise, text, .. } => {
+                let odd =
+                    Odd { app: app.cloned(), at, surprise: *surprise, text: format!("{source}: {text}") };
+                let newer = |old: &Odd| old.surprise <= *surprise || at.since(old.at) > UNUSUAL_KEEPS / 2;
+                if self.unusual.as_ref().is_none_or(newer) {
+                    self.unusual = Some(odd);
+                }
+            }
+        }
+    }
+
+    /// The same for a line that the console shows.
+    pub fn observe_console(&mut self, at: Timestamp, finding: &Finding) {
+        if meaning(finding.kind).is_some() {
+            self.find(at, None, "console", finding);
+        }
+        self.count_ends(at, finding.kind);
+    }
+
+    fn find(&mut self, at: Timestamp, app: Option<&AppName>, source: &str, finding: &Finding) {
+        let same = |found: &&mut Found| found.kind == finding.kind && found.app.as_ref() == app;
+        let (first, count) = match self.found.iter_mut().find(same) {
+            Some(found) if at.since(found.last) <= half_life(found.kind) => (found.first, found.count),
+            Some(_) | None => (at, 0),
+        };
+        let fresh = Found {
+            kind: finding.kind,
+            app: app.cloned(),
+            first,
+            last: at,
+            count: count.saturating_add(1),
+            source: source.to_owned(),
+            line: finding.line.clone(),
+        };
+        self.found.retain(|found| found.kind != finding.kind || found.app.as_ref() != app);
+        self.found.push(fresh);
+    }
+
+    /// A database that gives up says so; so does one that begins to replay its log.
+    fn count_ends(&mut self, at: Timestamp, kind: FindingKind) {
+        if kind == FindingKind::AppPanic {
+            self.gave_up.retain(|then| at.since(*then) <= LOOP_WITHIN);
+            self.gave_up.push(at);
+            let most = self.gave_up.len().saturating_sub(LOOP_TIMES);
+            self.gave_up.drain(..most);
+        }
+    }
+
+    /// The guest proved healthy, or began anew: what was said before is of the past. What is told of stored data
+    /// stays: a restart does not mend them.
+    pub fn turn_page(&mut self) {
+        self.found.retain(|found| outlives_restart(found.kind));
+        self.unusual = None;
+    }
+
+    /// Whether it tells nothing that matters any more.
+    pub fn is_quiet(&self, lens: &Lens) -> bool {
+        self.found.iter().all(|found| lens.aged(found.last, half_life(found.kind)) == 0) && !self.loops(lens)
+    }
+
+    fn loops(&self, lens: &Lens) -> bool {
+        self.gave_up.len() >= LOOP_TIMES && lens.now.since(self.gave_up[0]) <= LOOP_WITHIN
+    }
+
+    /// `only`: the one application of the guest, if it has just one; a line that names none is its own then.
+    /// `heard`: when an application last answered, and whether it does now.
+    pub fn speak(
+        &self,
+        lens: &Lens,
+        only: Option<&AppName>,
+        heard: impl Fn(&AppName) -> (Option<Timestamp>, bool),
+        say: &mut Vec<Evidence>,
+    ) {
+        for found in &self.found {
+            let app = found.app.as_ref().or(only).cloned();
+            let (answered, alive) = app.as_ref().map_or((None, false), &heard);
+            let passed = answered.is_some_and(|at| at > found.last + PASSES_WITHIN);
+            if found.kind == FindingKind::NoConnectionLeft && passed {
+                continue; // there was a place for us since
+            }
+            if is_of_those_served(found.kind) && !alive {
+                continue; // nobody is served, which is worse, and may have another cause
+            }
+            let Some(kind) = meaning(found.kind).filter(|_| app.is_some() || !found.kind.is_of_database())
+            else {
+                continue; // of one of several databases, and nobody knows which
+            };
+            let full = lens.aged(found.last, half_life(found.kind));
+            let strength =
+                full / lines_needed(found.kind) * found.count.min(lines_needed(found.kind).into()) as u16;
+            if strength == 0 {
+                continue;
+            }
+            let often = if found.count > 1 { format!("{} times, last ", found.count) } else { String::new() };
+            let text = format!("{}, {often}{} ago: {}", found.source, lasted(lens, found.last), found.line);
+            let app = app.filter(|_| found.kind.is_of_database());
+            say.push(Evidence { kind, app, since: found.first, at: lens.now, strength, text });
+        }
+        if self.loops(lens) && only.is_some() {
+            let since = self.gave_up[0];
+            let text = format!("it gave up {LOOP_TIMES} times within {}", lasted(lens, since));
+            let (kind, app) = (Kind::LogCrashLoop, only.cloned());
+            say.push(Evidence { kind, app, since, at: lens.now, strength: FULL, text });
+        }
+        if let Some(odd) = self.unusual.as_ref().filter(|odd| lens.now.since(odd.at) <= UNUSUAL_KEEPS) {
+            let share = u32::from(odd.surprise).min(SURPRISE_FULL) * u32::from(FULL) / SURPRISE_FULL;
+            let strength = u16::try_from(share).unwrap_or(FULL);
+            let text = format!("{} ago, {}", lasted(lens, odd.at), odd.text);
+            let app = odd.app.clone();
+            say.push(Evidence { kind: Kind::LogUnusual, app, since: odd.at, at: lens.now, strength, text });
+        }
+    }
+}
+
+/// Kinds that only say how things are, and say so as well half a minute later.
+const fn may_come_late(kind: FindingKind) -> bool {
+    matches!(
+        kind,
+        FindingKind::KernelPanic
+            | FindingKind::KernelOops
+            | FindingKind::HungTask
+            | FindingKind::OutOfMemory
+            | FindingKind::FsError
+            | FindingKind::FsReadOnly
+            | FindingKind::DiskIoError
+            | FindingKind::DiskFull
+            | FindingKind::AppPanic
+    )
+}
+
+/// So many lines in a row make it certain: one alone may be a session that waited, or a link that was cut and is back.
+const fn lines_needed(kind: FindingKind) -> u16 {
+    if matches!(
+        kind,
+        FindingKind::NoConnectionLeft | FindingKind::LocksPileUp | FindingKind::ReplicationBroken
+    ) {
+        3
+    } else {
+        1
+    }
+}
+
+/// What matters only while users are served.
+const fn is_of_those_served(kind: FindingKind) -> bool {
+    matches!(kind, FindingKind::LocksPileUp | FindingKind::ReplicationBroken)
+}
+
+/// What is stored is the same after a restart.
+const fn outlives_restart(kind: FindingKind) -> bool {
+    matches!(kind, FindingKind::DataCorrupt | FindingKind::ImageCorrupt)
+}
+
+/// A line loses half its weight in this time: a refusal is repeated with each try, damage is read once.
+const fn half_life(kind: FindingKind) -> Duration {
+    match kind {
+        FindingKind::DataCorrupt | FindingKind::ImageCorrupt => Duration::from_secs(900),
+        FindingKind::ReplicationBroken | FindingKind::LocksPileUp => Duration::from_secs(120),
+        FindingKind::NoConnectionLeft
+        | FindingKind::KernelPanic
+        | FindingKind::KernelOops
+        | FindingKind::HungTask
+        | FindingKind::OutOfMemory
+        | FindingKind::FsError
+        | FindingKind::FsReadOnly
+        | FindingKind::DiskIoError
+        | FindingKind::DiskFull
+        | FindingKind::RootLost
+        | FindingKind::BootStarted
+        | FindingKind::BootFinished
+        | FindingKind::AppPanic
+        | FindingKind::AppStarting
+        | FindingKind::AppReady
+        | FindingKind::GoingDown
+        | FindingKind::StorageLost
+        | FindingKind::StorageSlow
+        | FindingKind::HardwareFailing
+        | FindingKind::LinkLost => Duration::from_secs(30),
+    }
+}
+
+const fn meaning(kind: FindingKind) -> Option<Kind> {
+    Some(match kind {
+        FindingKind::NoConnectionLeft => Kind::LogNoConnectionLeft,
+        FindingKind::DataCorrupt => Kind::LogDataCorrupt,
+        FindingKind::ReplicationBroken => Kind::LogReplicationBroken,
+        FindingKind::LocksPileUp => Kind::LogLocksPileUp,
+        FindingKind::ImageCorrupt => Kind::LogImageCorrupt,
+        FindingKind::KernelPanic
+        | FindingKind::KernelOops
+        | FindingKind::HungTask
+        | FindingKind::OutOfMemory
+        | FindingKind::FsError
+        | FindingKind::FsReadOnly
+        | FindingKind::DiskIoError
+        | FindingKind::DiskFull
+        | FindingKind::RootLost
+        | FindingKind::BootStarted
+        | FindingKind::BootFinished
+        | FindingKind::AppPanic
+        | FindingKind::AppStarting
+        | FindingKind::AppReady
+        | FindingKind::GoingDown
+        | FindingKind::StorageLost
+        | FindingKind::StorageSlow
+        | FindingKind::HardwareFailing
+        | FindingKind::LinkLost => return None,
+    })
+}

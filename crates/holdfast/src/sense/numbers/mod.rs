@@ -1,0 +1,186 @@
+//! Numbers that are measured anyway become series, and what is unusual in them is told.
+//!
+//! Nothing is asked for here: signals pass by, and what they measure is taken out of them. A series is rolled up to one
+//! value in ten seconds, the middle one, so that a moment is no trend. Values of an incident teach nothing.
+
+mod judge;
+mod measure;
+mod roll;
+
+use measure::Name;
+
+use crate::decide::Inbox;
+use holdfast_core::input::Input;
+use holdfast_core::signal::Signal;
+use holdfast_core::subject::{Subject, VmName};
+use holdfast_core::time::Timestamp;
+use judge::Judge;
+use roll::Rolls;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Signals that may wait; what is one too many is left out, and the series has a gap.
+const QUEUE: usize = 1_024;
+/// Series that are followed at most, some 120 KiB each.
+const MOST_SERIES: usize = 256;
+/// How often values are rolled up and judged.
+pub const ROLL_EVERY: Duration = Duration::from_secs(10);
+
+/// Where signals are shown.
+#[derive(Clone)]
+pub struct Numbers(mpsc::Sender<Signal>);
+
+impl Numbers {
+    /// Begins to follow series, until told to stop.
+    pub fn start(inbox: &Inbox, clock: crate::clock::Clock, stop: &CancellationToken) -> Self {
+        let (sender, signals) = mpsc::channel(QUEUE);
+        tokio::spawn(follow(signals, inbox.clone(), clock, stop.clone()));
+        Self(sender)
+    }
+
+    /// Shows a signal on its way to the engine.
+    pub fn show(&self, signal: &Signal) {
+        if measure::measures(&signal.seen) {
+            let _ = self.0.try_send(signal.clone()); // a gap is harmless
+        }
+    }
+}
+
+async fn follow(
+    mut signals: mpsc::Receiver<Signal>,
+    inbox: Inbox,
+    clock: crate::clock::Clock,
+    stop: CancellationToken,
+) {
+    let (mut rolls, mut judges) = (Rolls::default(), Judges::default());
+    let mut ticker = tokio::time::interval(ROLL_EVERY);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            signal = signals.recv() => match signal {
+                Some(signal) => rolls.take(&signal),
+                None => return,
+            },
+            _ = ticker.tick() => {
+                let Ok(ill) = inbox.look(|desk| ill(&desk.engine)).await else { return };
+                for signal in judges.judge(clock.now(), &mut rolls, &ill) {
+                    if inbox.send(Input::Signal(signal)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The VMs that something is wrong with: what is measured of them now is not usual.
+fn ill(engine: &holdfast_core::engine::Engine) -> BTreeSet<VmName> {
+    let open = engine.incidents().filter(|incident| !incident.is_closed());
+    open.filter_map(|incident| incident.subject.vm().cloned()).collect()
+}
+
+/// What is usual for each series.
+#[derive(Default)]
+struct Judges(BTreeMap<Name, Judge>);
+
+impl Judges {
+    /// Rolls up what came, and tells what is unusual. A series of which nothing comes any more is forgotten when room
+    /// is short, the longest silent first.
+    fn judge(&mut self, now: Timestamp, rolls: &mut Rolls, ill: &BTreeSet<VmName>) -> Vec<Signal> {
+        let mut told = Vec::new();
+        for (name, value) in rolls.roll() {
+            if !self.0.contains_key(&name) && self.0.len() >= MOST_SERIES && !self.forget_one(now) {
+                continue;
+            }
+            let is_ill = name.subject.vm().is_some_and(|vm| ill.contains(vm));
+            let judge = self.0.entry(name.clone()).or_default();
+            if let Some(sign) = judge.observe(now, value, &name, is_ill) {
+                told.push(signal(&name, now, sign));
+            }
+        }
+        told
+    }
+
+    /// Forgets the series that was silent for longest, if that is ten minutes at least.
+    fn forget_one(&mut self, now: Timestamp) -> bool {
+        let oldest = self.0.iter().min_by_key(|(_, judge)| judge.heard()).map(|(name, _)| name.clone());
+        let gone = oldest.filter(|name| {
+            self.0.get(name).is_some_and(|judge| now.since(judge.heard()) >= Duration::from_secs(600))
+        });
+        gone.and_then(|name| self.0.remove(&name)).is_some()
+    }
+}
+
+fn signal(name: &Name, at: Timestamp, sign: holdfast_core::signal::NumberSign) -> Signal {
+    Signal {
+        subject: name.subject.clone(),
+        incarnation: None, // its past is that of the VM, not of one start of it
+        at,
+        seen: holdfast_core::signal::Seen::Number(sign),
+    }
+}
+
+/// Whether a series is about the host, of which the engine is told nothing by numbers yet.
+fn is_of_host(subject: &Subject) -> bool {
+    matches!(subject, Subject::Host(_))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use holdfast_core::signal::{AppSign, Measure, NumberSign, Seen};
+
+    /// An application that answers within so many milliseconds, once a second; what is told, with its second.
+    fn told(millis: impl Fn(u64) -> f64, seconds: u64) -> Vec<(u64, NumberSign)> {
+        let subject = Subject::App("orders".parse().unwrap(), "postgres".parse().unwrap());
+        let (mut rolls, mut judges, mut all) = (Rolls::default(), Judges::default(), Vec::new());
+        for second in 0..seconds {
+            let at = Timestamp::from_secs(second);
+            let latency = Duration::from_secs_f64(millis(second) / 1_000.0);
+            let seen = Seen::Application(AppSign::Answered { latency });
+            rolls.take(&Signal { subject: subject.clone(), incarnation: None, at, seen });
+            if (second + 1).is_multiple_of(10) {
+                for signal in judges.judge(at, &mut rolls, &BTreeSet::new()) {
+                    let Seen::Number(sign) = signal.seen else { panic!("a number") };
+                    all.push((second, sign));
+                }
+            }
+        }
+        all
+    }
+
+    /// Noise that anybody can have again, between 0 and 1.
+    fn noise(at: u64) -> f64 {
+        let mixed = (at ^ 0x9E37_79B9).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 11;
+        (mixed % 10_000) as f64 / 10_000.0
+    }
+
+    #[test]
+    fn an_application_that_gets_far_slower_is_told_within_a_minute_and_told_to_be_well_again() {
+        let slow = |second: u64| {
+            let usual = 4.0 + 2.0 * noise(second);
+            if (4_000..4_300).contains(&second) { usual * 12.0 } else { usual }
+        };
+        let told = told(slow, 5_000);
+        let first = told.first().unwrap();
+        assert!((4_010..4_060).contains(&first.0), "{first:?}");
+        assert!(first.1.surprise > 0 && first.1.measure == Measure::Latency, "{first:?}");
+        assert!(first.1.text.contains("latency of postgres"), "{first:?}");
+        let last = told.last().unwrap();
+        assert!(last.1.surprise == 0 && (4_300..4_340).contains(&last.0), "{last:?}");
+    }
+
+    #[test]
+    fn noise_single_slow_answers_and_a_little_slower_are_nothing() {
+        let spikes = |second: u64| if second.is_multiple_of(97) { 300.0 } else { 4.0 + 3.0 * noise(second) };
+        assert_eq!(told(spikes, 20_000), []);
+        let double = |second: u64| (4.0 + noise(second)) * if second > 5_000 { 2.0 } else { 1.0 };
+        assert_eq!(told(double, 10_000), []);
+        let tiny = |second: u64| (0.2 + 0.1 * noise(second)) * if second > 5_000 { 10.0 } else { 1.0 };
+        assert_eq!(told(tiny, 10_000), [], "2 ms is no trouble to anybody");
+    }
+}

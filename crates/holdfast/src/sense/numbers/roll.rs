@@ -1,0 +1,110 @@
+//! Many readings become one value: the middle one, or how fast a count rose.
+
+use super::measure::{Name, Reading, readings};
+use holdfast_core::signal::Signal;
+use holdfast_core::time::Timestamp;
+use std::collections::BTreeMap;
+
+/// Readings of one series that are kept until they are rolled up.
+const MOST_READINGS: usize = 64;
+/// Series that are rolled up at a time.
+const MOST_SERIES: usize = 1_024;
+
+/// What came since it was last rolled up.
+#[derive(Debug, Default)]
+pub struct Rolls {
+    values: BTreeMap<Name, Vec<f64>>,
+    /// Counts: first and last since then.
+    totals: BTreeMap<Name, Rise>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rise {
+    from: (Timestamp, f64),
+    to: (Timestamp, f64),
+}
+
+impl Rolls {
+    /// Takes the numbers out of a signal.
+    pub fn take(&mut self, signal: &Signal) {
+        for (what, reading) in readings(signal) {
+            let name = Name { subject: signal.subject.clone(), what };
+            match reading {
+                Reading::Value(value) => self.value(name, value),
+                Reading::Total(total) => self.total(name, (signal.at, total)),
+            }
+        }
+    }
+
+    fn value(&mut self, name: Name, value: f64) {
+        if self.values.len() >= MOST_SERIES && !self.values.contains_key(&name) {
+            return;
+        }
+        let values = self.values.entry(name).or_default();
+        if values.len() < MOST_READINGS && value.is_finite() {
+            values.push(value);
+        }
+    }
+
+    /// A count that fell began anew: its process did.
+    fn total(&mut self, name: Name, now: (Timestamp, f64)) {
+        if self.totals.len() >= MOST_SERIES && !self.totals.contains_key(&name) {
+            return;
+        }
+        let rise = self.totals.entry(name).or_insert(Rise { from: now, to: now });
+        if now.1 < rise.to.1 {
+            rise.from = now;
+        }
+        rise.to = now;
+    }
+
+    /// One value of each series of which something came; then it begins anew.
+    pub fn roll(&mut self) -> Vec<(Name, f64)> {
+        let values = std::mem::take(&mut self.values);
+        let mut all: Vec<(Name, f64)> =
+            values.into_iter().filter_map(|(name, values)| Some((name, middle(values)?))).collect();
+        self.totals.retain(|name, rise| {
+            let took = rise.to.0.since(rise.from.0).as_secs_f64();
+            if took > 0.0 {
+                all.push((name.clone(), (rise.to.1 - rise.from.1) / took));
+                rise.from = rise.to;
+            }
+            took > 0.0 // of whom nothing came, nothing is known
+        });
+        all
+    }
+}
+
+fn middle(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::measure::What;
+    use super::*;
+    use holdfast_core::signal::{ProcessSign, ProcessState, Seen};
+    use holdfast_core::subject::Subject;
+    use std::time::Duration;
+
+    #[test]
+    fn a_count_becomes_a_rate_and_one_that_fell_begins_anew() {
+        let subject = Subject::Vm("orders".parse().unwrap());
+        let mut rolls = Rolls::default();
+        let mut at = |second: u64, cpu: f64| {
+            let (state, cpu) = (ProcessState::Running, Duration::from_secs_f64(cpu));
+            let seen = Seen::Process(ProcessSign::Alive { state, cpu, rss: 7 });
+            let at = Timestamp::from_secs(second);
+            rolls.take(&Signal { subject: subject.clone(), incarnation: None, at, seen });
+            let rate = |(name, value): (Name, f64)| (name.what == What::Processor).then_some(value);
+            if second.is_multiple_of(10) { rolls.roll().into_iter().find_map(rate) } else { None }
+        };
+        assert_eq!(at(10, 1.0), None, "one reading is no rate");
+        assert_eq!(at(15, 3.5), None);
+        assert_eq!(at(20, 6.0), Some(0.5));
+        assert_eq!(at(25, 0.25), None);
+        assert_eq!(at(30, 1.5), Some(0.25));
+    }
+}
