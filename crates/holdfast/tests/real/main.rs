@@ -7,6 +7,7 @@
 mod lab;
 
 mod busy;
+mod causes;
 mod daemon;
 mod demo;
 mod hands;

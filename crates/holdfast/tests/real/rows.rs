@@ -73,8 +73,13 @@ pub fn address(lab: &Lab) -> String {
 
 /// Asks the database once: the first field of each row.
 pub fn ask(address: &str, query: &str) -> Option<Vec<String>> {
+    ask_as(address, "orders", "orders", query)
+}
+
+/// The same as another role, in another database.
+pub fn ask_as(address: &str, role: &str, database: &str, query: &str) -> Option<Vec<String>> {
     runtime().block_on(async {
-        let client = connect(address).await?;
+        let client = connect(address, role, database).await.ok()?;
         let rows = tokio::time::timeout(ANSWER, client.simple_query(query)).await.ok()?.ok()?;
         let first = |message: tokio_postgres::SimpleQueryMessage| {
             let tokio_postgres::SimpleQueryMessage::Row(row) = message else { return None };
@@ -84,18 +89,21 @@ pub fn ask(address: &str, query: &str) -> Option<Vec<String>> {
     })
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-async fn connect(address: &str) -> Option<tokio_postgres::Client> {
-    let (host, port) = address.rsplit_once(':')?;
+/// A connection, served by the runtime that this is called in; or why there is none, as the server says it.
+pub async fn connect(address: &str, role: &str, database: &str) -> Result<tokio_postgres::Client, String> {
+    let (host, port) = address.rsplit_once(':').unwrap();
     let mut config = tokio_postgres::Config::new();
-    config.host(host).port(port.parse().ok()?).user("orders").dbname("orders");
-    let connected = tokio::time::timeout(ANSWER, config.connect(tokio_postgres::NoTls)).await.ok()?.ok();
-    let (client, connection) = connected?;
+    config.host(host).port(port.parse().unwrap()).user(role).dbname(database);
+    let connected = tokio::time::timeout(ANSWER, config.connect(tokio_postgres::NoTls)).await;
+    let (client, connection) = connected.map_err(|late| late.to_string())?.map_err(|error| {
+        error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned())
+    })?;
     tokio::spawn(connection);
-    Some(client)
+    Ok(client)
 }
 
 /// A row whose acknowledgement did not come is never written again under its number.
@@ -104,7 +112,7 @@ fn write(address: &str, acked: &Mutex<Vec<i64>>, stop: &AtomicBool) {
         let mut id = 0_i64;
         while !stop.load(Ordering::Relaxed) {
             tokio::time::sleep(PAUSE).await;
-            let Some(client) = connect(address).await else { continue };
+            let Ok(client) = connect(address, "orders", "orders").await else { continue };
             let table = "create table if not exists rows_kept (id bigint primary key)";
             if tokio::time::timeout(ANSWER, client.batch_execute(table)).await.is_err() {
                 continue;

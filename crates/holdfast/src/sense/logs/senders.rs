@@ -17,12 +17,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Messages of one sender within a second that are looked at; more are dropped and counted before that costs much.
+/// Messages of one sender within a second that are looked at: more packets are dropped and counted before that costs
+/// much, more connections are kept waiting.
 const MOST_MESSAGES: f64 = 20_000.0;
 /// Bytes likewise.
 const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 /// Connections of one sender at a time.
 pub const MOST_CONNECTIONS: usize = 32;
+/// A connection that has sent enough for now is looked at again after this time.
+const WAIT: Duration = Duration::from_millis(20);
 /// How long it is believed which start of a VM runs.
 const BELIEVED: Duration = Duration::from_millis(100);
 /// Strangers are told of in the log this often, at most.
@@ -34,7 +37,9 @@ pub struct Sender {
     pub feed: Feed,
     driver: Arc<dyn Driver>,
     believed: Mutex<Option<(Instant, Option<Incarnation>)>>,
-    allowance: Mutex<Allowance>,
+    packets: Mutex<Allowance>,
+    /// A flood of packets, which may be forged, takes nothing from those who can be kept waiting.
+    streams: Mutex<Allowance>,
     connections: AtomicUsize,
 }
 
@@ -61,12 +66,18 @@ impl Sender {
     /// Whether a message of so many bytes is within what a sender may send; else it is counted.
     #[must_use]
     pub fn may_send(&self, bytes: usize) -> bool {
-        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = allowance.spend(Instant::now(), bytes);
+        let may = spend(&self.packets, 1, bytes);
         if !may {
             self.feed.gauge.dropped(1);
         }
         may
+    }
+
+    /// Waits until what came over a connection is within what a sender may send.
+    pub async fn until_it_may_send(&self, messages: usize, bytes: usize) {
+        while !spend(&self.streams, messages, bytes) {
+            tokio::time::sleep(WAIT).await;
+        }
     }
 
     /// One more connection, if it may have one.
@@ -76,6 +87,11 @@ impl Sender {
         let taken = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         taken.is_ok().then(|| Connected(Arc::clone(self)))
     }
+}
+
+fn spend(allowance: &Mutex<Allowance>, messages: usize, bytes: usize) -> bool {
+    let mut allowance = allowance.lock().unwrap_or_else(PoisonError::into_inner);
+    allowance.spend(Instant::now(), messages, bytes)
 }
 
 /// A connection of a sender, as long as it is held.
@@ -95,16 +111,20 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn spend(&mut self, now: Instant, bytes: usize) -> bool {
+    fn new(at: Instant) -> Self {
+        Self { at, messages: MOST_MESSAGES, bytes: MOST_BYTES }
+    }
+
+    fn spend(&mut self, now: Instant, messages: usize, bytes: usize) -> bool {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
         self.messages = (self.messages + passed * MOST_MESSAGES).min(MOST_MESSAGES);
         self.bytes = (self.bytes + passed * MOST_BYTES).min(MOST_BYTES);
-        let bytes = bytes as f64;
-        if self.messages < 1.0 || self.bytes < bytes {
+        let (messages, bytes) = (messages as f64, bytes as f64);
+        if self.messages < messages || self.bytes < bytes {
             return false;
         }
-        self.messages -= 1.0;
+        self.messages -= messages;
         self.bytes -= bytes;
         true
     }
@@ -131,12 +151,13 @@ impl Senders {
             let sender = same.cloned().unwrap_or_else(|| {
                 let feed = means.feed(subject.clone(), source);
                 feed.is(State::Waiting("nothing was received yet".into()));
-                let allowance = Allowance { at: Instant::now(), messages: MOST_MESSAGES, bytes: MOST_BYTES };
+                let allowance = || Mutex::new(Allowance::new(Instant::now()));
                 Arc::new(Sender {
                     feed,
                     driver: Arc::clone(&means.driver),
                     believed: Mutex::new(None),
-                    allowance: Mutex::new(allowance),
+                    packets: allowance(),
+                    streams: allowance(),
                     connections: AtomicUsize::new(0),
                 })
             });
@@ -179,10 +200,10 @@ mod tests {
     #[test]
     fn a_second_of_messages_may_be_sent_at_once_and_then_as_many_a_second() {
         let start = Instant::now();
-        let mut allowance = Allowance { at: start, messages: MOST_MESSAGES, bytes: MOST_BYTES };
+        let mut allowance = Allowance::new(start);
         let sent = |allowance: &mut Allowance, at: u64, bytes: usize| {
             let at = start + Duration::from_millis(at);
-            (0..50_000).filter(|_| allowance.spend(at, bytes)).count()
+            (0..50_000).filter(|_| allowance.spend(at, 1, bytes)).count()
         };
         assert_eq!(sent(&mut allowance, 0, 100), 20_000);
         assert_eq!(sent(&mut allowance, 100, 100), 2_000);

@@ -265,6 +265,7 @@ async fn messages<S: AsyncRead + Unpin>(
         } else {
             spoke = true;
             frames.feed(&piece[..length], &mut take);
+            sender.until_it_may_send(records.len(), length).await;
         }
         for record in records {
             sender.feed.is(State::Receiving);

@@ -160,7 +160,8 @@ impl GuestFile {
     }
 }
 
-fn is_missing(why: &str) -> bool {
+/// Whether a guest says that a file or a folder is not there.
+pub(super) fn is_missing(why: &str) -> bool {
     why.contains("No such file") || why.contains("cannot find the")
 }
 

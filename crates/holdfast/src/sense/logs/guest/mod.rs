@@ -225,7 +225,8 @@ async fn look_up(pattern: &str, guest: &Guest) -> Result<Vec<String>, Trouble> {
         .collect();
     paths.sort();
     paths.dedup();
-    if paths.is_empty() && piece.code != Some(0) {
+    // A folder that is not there yet has no file that fits, and those that come with it are read from their starts.
+    if paths.is_empty() && piece.code != Some(0) && !file::is_missing(&found) {
         return Err(Trouble::odd(&piece.bytes));
     }
     Ok(paths)

@@ -279,6 +279,18 @@ async fn i17_of_what_a_guest_names_only_files_of_the_pattern_are_read() {
     assert_eq!(found, ["/var/log/a.log", "/var/log/b.log"]);
 }
 
+/// What a real guest said: the folder came with the first file, which was taken for one of long ago and not read.
+#[tokio::test]
+async fn a_folder_that_is_not_there_yet_is_no_trouble_and_has_no_file() {
+    let says = |text: &str| Ok(Piece { code: Some(1), ..piece(text) });
+    let missing = says("find: /var/log/app: No such file or directory\n");
+    let (driver, _asked) = script(vec![missing, says("find: unrecognized: -maxdepth\n")]);
+    let lab = Lab::new(driver);
+    let guest = Guest { vm: "orders".parse().unwrap(), means: lab.means.clone() };
+    assert_eq!(look_up("/var/log/app/*.log", &guest).await.unwrap(), Vec::<String>::new());
+    assert!(matches!(look_up("/var/log/app/*.log", &guest).await, Err(Trouble::Odd(_))));
+}
+
 /// A real systemd journal: journald with an empty `/run` of its own, which ends with it.
 struct Journald(std::process::Child);
 

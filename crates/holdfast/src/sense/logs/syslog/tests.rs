@@ -192,6 +192,25 @@ async fn r33_a_flood_of_packets_is_dropped_and_counted_and_a_connection_waits() 
     sending.await.unwrap();
 }
 
+#[tokio::test]
+async fn r33_a_connection_that_sends_more_than_it_may_is_kept_waiting_and_loses_nothing() {
+    const MESSAGES: usize = 30_000; // 20,000 a second
+    let mut net = Net::new(&["127.0.0.1"]);
+    let (tcp, began) = (net.tcp(None).await, std::time::Instant::now());
+    let mut stream = TcpStream::connect(tcp).await.unwrap();
+    let sending = tokio::spawn(async move {
+        for number in 0..MESSAGES {
+            stream.write_all(format!("<11>{number}\n").as_bytes()).await.unwrap();
+        }
+    });
+    for number in 0..MESSAGES {
+        assert_eq!(net.lab.next().await.record.text, number.to_string());
+    }
+    sending.await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
+    net.lab.until("syslog", |reading| reading.dropped == 0).await;
+}
+
 /// A certificate, signed by an authority of the test.
 struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
