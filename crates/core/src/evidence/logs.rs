@@ -92,9 +92,10 @@ impl LogsView {
     }
 
     fn find(&mut self, at: Timestamp, app: Option<&AppName>, source: &str, finding: &Finding) {
+        let forgotten_after = meaning(finding.kind).map_or(Duration::ZERO, |meaning| meaning.half_life);
         let same = |found: &&mut Found| found.kind == finding.kind && found.app.as_ref() == app;
         let (first, count) = match self.found.iter_mut().find(same) {
-            Some(found) if at.since(found.last) <= half_life(found.kind) => (found.first, found.count),
+            Some(found) if at.since(found.last) <= forgotten_after => (found.first, found.count),
             Some(_) | None => (at, 0),
         };
         let fresh = Found {
@@ -129,7 +130,9 @@ impl LogsView {
 
     /// Whether it tells nothing that matters any more.
     pub fn is_quiet(&self, lens: &Lens) -> bool {
-        self.found.iter().all(|found| lens.aged(found.last, half_life(found.kind)) == 0) && !self.loops(lens)
+        self.found.iter().all(|found| {
+            meaning(found.kind).is_none_or(|meaning| lens.aged(found.last, meaning.half_life) == 0)
+        }) && !self.loops(lens)
     }
 
     fn loops(&self, lens: &Lens) -> bool {
@@ -155,13 +158,13 @@ impl LogsView {
             if is_of_those_served(found.kind) && !alive {
                 continue; // nobody is served, which is worse, and may have another cause
             }
-            let Some(kind) = meaning(found.kind).filter(|_| app.is_some() || !found.kind.is_of_database())
+            let Some(meaning) = meaning(found.kind).filter(|_| app.is_some() || !found.kind.is_of_database())
             else {
                 continue; // of one of several databases, and nobody knows which
             };
-            let full = lens.aged(found.last, half_life(found.kind));
-            let strength =
-                full / lines_needed(found.kind) * found.count.min(lines_needed(found.kind).into()) as u16;
+            let full = lens.aged(found.last, meaning.half_life);
+            let lines = u16::try_from(found.count).unwrap_or(u16::MAX).min(meaning.lines);
+            let (kind, strength) = (meaning.kind, full / meaning.lines * lines);
             if strength == 0 {
                 continue;
             }
@@ -202,18 +205,6 @@ const fn may_come_late(kind: FindingKind) -> bool {
     )
 }
 
-/// So many lines in a row make it certain: one alone may be a session that waited, or a link that was cut and is back.
-const fn lines_needed(kind: FindingKind) -> u16 {
-    if matches!(
-        kind,
-        FindingKind::NoConnectionLeft | FindingKind::LocksPileUp | FindingKind::ReplicationBroken
-    ) {
-        3
-    } else {
-        1
-    }
-}
-
 /// What matters only while users are served.
 const fn is_of_those_served(kind: FindingKind) -> bool {
     matches!(kind, FindingKind::LocksPileUp | FindingKind::ReplicationBroken)
@@ -224,41 +215,23 @@ const fn outlives_restart(kind: FindingKind) -> bool {
     matches!(kind, FindingKind::DataCorrupt | FindingKind::ImageCorrupt)
 }
 
-/// A line loses half its weight in this time: a refusal is repeated with each try, damage is read once.
-const fn half_life(kind: FindingKind) -> Duration {
-    match kind {
-        FindingKind::DataCorrupt | FindingKind::ImageCorrupt => Duration::from_secs(900),
-        FindingKind::ReplicationBroken | FindingKind::LocksPileUp => Duration::from_secs(120),
-        FindingKind::NoConnectionLeft
-        | FindingKind::KernelPanic
-        | FindingKind::KernelOops
-        | FindingKind::HungTask
-        | FindingKind::OutOfMemory
-        | FindingKind::FsError
-        | FindingKind::FsReadOnly
-        | FindingKind::DiskIoError
-        | FindingKind::DiskFull
-        | FindingKind::RootLost
-        | FindingKind::BootStarted
-        | FindingKind::BootFinished
-        | FindingKind::AppPanic
-        | FindingKind::AppStarting
-        | FindingKind::AppReady
-        | FindingKind::GoingDown
-        | FindingKind::StorageLost
-        | FindingKind::StorageSlow
-        | FindingKind::HardwareFailing
-        | FindingKind::LinkLost => Duration::from_secs(30),
-    }
+/// What a line of some kind states.
+struct Meaning {
+    kind: Kind,
+    /// It loses half its weight in this time: a refusal is repeated with each try, damage is read once.
+    half_life: Duration,
+    /// So many lines in a row make it certain: one alone may be a session that waited, or a link that was cut and is
+    /// back.
+    lines: u16,
 }
 
-const fn meaning(kind: FindingKind) -> Option<Kind> {
-    Some(match kind {
-        FindingKind::NoConnectionLeft => Kind::LogNoConnectionLeft,
-        FindingKind::DataCorrupt => Kind::LogDataCorrupt,
-        FindingKind::ReplicationBroken => Kind::LogReplicationBroken,
-        FindingKind::LocksPileUp => Kind::LogLocksPileUp,
-        FindingKind::ImageCorrupt => Kind::LogImageCorrupt,
+const fn meaning(kind: FindingKind) -> Option<Meaning> {
+    let (kind, half_life, lines) = match kind {
+        FindingKind::NoConnectionLeft => (Kind::LogNoConnectionLeft, 30, 3),
+        FindingKind::DataCorrupt => (Kind::LogDataCorrupt, 900, 1),
+        FindingKind::ReplicationBroken => (Kind::LogReplicationBroken, 120, 3),
+        FindingKind::LocksPileUp => (Kind::LogLocksPileUp, 120, 3),
+        FindingKind::ImageCorrupt => (Kind::LogImageCorrupt, 900, 1),
         FindingKind::KernelPanic
         | FindingKind::KernelOops
         | FindingKind::HungTask
@@ -278,5 +251,6 @@ const fn meaning(kind: FindingKind) -> Option<Kind> {
         | FindingKind::StorageSlow
         | FindingKind::HardwareFailing
         | FindingKind::LinkLost => return None,
-    })
+    };
+    Some(Meaning { kind, half_life: Duration::from_secs(half_life), lines })
 }
