@@ -3,7 +3,7 @@
 //! A guest can lie. What its agent says may make Holdfast doubt the guest, never trust it more than the
 //! other channels allow (I17).
 
-use super::forecast::Filling;
+use super::forecast::{Filling, Forecast};
 use super::pulse::Pulse;
 use super::{Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{AgentPort, AgentSign};
@@ -29,10 +29,18 @@ pub struct AgentView {
     frozen: Option<(bool, Timestamp)>,
     disk: Option<Disk>,
     memory: Option<(u64, u64, Timestamp)>,
+    /// Something fills, and will be full soon.
     #[serde(default)]
-    disk_fills: Filling,
+    filling: bool,
     #[serde(default)]
-    memory_fills: Filling,
+    fills: Option<Box<Fills>>, // apart: looked at only when a fact comes
+}
+
+/// What fills.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Fills {
+    disk: Filling,
+    memory: Filling,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,12 +70,12 @@ impl AgentView {
                     self.disk.as_ref().is_some_and(|d| is_full(d.used, d.total) == is_full(*used, *total));
                 let since = self.disk.as_ref().filter(|_| same).map_or(at, |d| d.since);
                 let mount = mount.clone();
-                self.disk_fills.observe(at, *used, *total);
+                self.fill(|fills| fills.disk.observe(at, *used, *total));
                 self.disk =
                     Some(Disk { mount, used: *used, total: *total, read_only: *read_only, since, at });
             }
             AgentSign::Memory { available, total } => {
-                self.memory_fills.observe(at, total.saturating_sub(*available), *total);
+                self.fill(|fills| fills.memory.observe(at, total.saturating_sub(*available), *total));
                 self.memory = Some((*available, *total, at));
             }
             AgentSign::Service { .. }
@@ -99,7 +107,17 @@ impl AgentView {
 
     /// Something of the guest fills, and will be full soon.
     pub const fn is_filling(&self) -> bool {
-        self.disk_fills.forecast().is_some() || self.memory_fills.forecast().is_some()
+        self.filling
+    }
+
+    fn fill(&mut self, observe: impl FnOnce(&mut Fills)) {
+        let fills = self.fills.get_or_insert_default();
+        observe(fills);
+        self.filling = fills.disk.forecast().is_some() || fills.memory.forecast().is_some();
+    }
+
+    fn coming(&self, what: impl Fn(&Fills) -> &Filling) -> Option<Forecast> {
+        self.fills.as_ref().and_then(|fills| what(fills).forecast())
     }
 
     /// It answers, and says that there is room on its disks.
@@ -155,7 +173,7 @@ impl AgentView {
                 let text = format!("file system {} refuses writes", disk.mount);
                 push(Kind::FsReadOnly, disk.since, lens.now, FULL, text);
             } else if let Some(forecast) =
-                self.disk_fills.forecast().filter(|_| !is_full(disk.used, disk.total))
+                self.coming(|fills| &fills.disk).filter(|_| !is_full(disk.used, disk.total))
             {
                 let text = format!("file system {} will be full {}", disk.mount, forecast.text());
                 push(Kind::FsFilling, disk.at, disk.at, FULL, text);
@@ -168,7 +186,7 @@ impl AgentView {
             if is_low(available, total) {
                 let text = format!("{} of {} MiB of guest memory left", available >> 20, total >> 20);
                 push(Kind::MemoryLow, at, lens.now, FULL, text);
-            } else if let Some(forecast) = self.memory_fills.forecast() {
+            } else if let Some(forecast) = self.coming(|fills| &fills.memory) {
                 let text = format!("the guest's memory will be gone {}", forecast.text());
                 push(Kind::MemoryFilling, at, lens.now, FULL, text);
             }

@@ -27,7 +27,15 @@ pub struct AppView {
     service: Option<(bool, u32, Timestamp)>,
     check: Option<(bool, String, Timestamp)>,
     #[serde(default)]
-    slow: Option<(String, Timestamp, Timestamp)>, // since, at
+    slow: Option<Box<Slow>>,
+}
+
+/// Its answers take far longer than they used to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Slow {
+    text: String,
+    since: Timestamp,
+    at: Timestamp,
 }
 
 impl AppView {
@@ -67,8 +75,8 @@ impl AppView {
 
     /// Its answers take longer than they used to, or no longer do.
     pub fn observe_latency(&mut self, at: Timestamp, sign: &NumberSign) {
-        let since = self.slow.as_ref().map_or(at, |(_, since, _)| *since);
-        self.slow = (sign.surprise > 0).then(|| (sign.text.clone(), since, at));
+        let since = self.slow.as_ref().map_or(at, |slow| slow.since);
+        self.slow = (sign.surprise > 0).then(|| Box::new(Slow { text: sign.text.clone(), since, at }));
     }
 
     /// It answers as fast as it used to, as far as is known.
@@ -136,9 +144,9 @@ impl AppView {
                 push(kind, *since, *at, strength, format!("{name} {what}: {text}"));
             }
         }
-        let slow = self.slow.as_ref().filter(|(.., at)| lens.now.since(*at) <= SLOW_KEEPS);
-        if let Some((text, since, at)) = slow.filter(|_| self.pulse.is_alive(lens)) {
-            push(Kind::AppSlow, *since, *at, FULL, text.clone());
+        let slow = self.slow.as_ref().filter(|slow| lens.now.since(slow.at) <= SLOW_KEEPS);
+        if let Some(slow) = slow.filter(|_| self.pulse.is_alive(lens)) {
+            push(Kind::AppSlow, slow.since, slow.at, FULL, slow.text.clone());
         }
         self.speak_inside(name, lens, &mut push);
     }

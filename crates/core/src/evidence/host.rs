@@ -379,4 +379,18 @@ mod tests {
     fn a_busy_host_below_the_limit_is_not_pressed() {
         assert_eq!(told((0..60).map(|_| 93)), 0);
     }
+
+    #[test]
+    fn a_host_with_next_to_no_memory_is_overloaded_and_one_with_room_is_not() {
+        let faults = |available: u64| {
+            let (mut view, mut say) = (HostView::default(), Vec::new());
+            let now = Timestamp::from_secs(7);
+            view.observe(now, &HostSign::Memory { available, total: 8 << 30 });
+            view.speak_of_host(&lens(now), &mut say);
+            let found = crate::diagnosis::Catalogue::standard().diagnose_host(&say);
+            found.iter().map(|diagnosis| diagnosis.fault).collect::<Vec<_>>()
+        };
+        assert_eq!(faults(100 << 20), [crate::diagnosis::Fault::HostOverloaded]);
+        assert_eq!(faults(400 << 20), []);
+    }
 }

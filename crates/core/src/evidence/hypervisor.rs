@@ -42,9 +42,9 @@ pub struct HypervisorView {
     resets: VecDeque<Timestamp>,
     reset_at: Option<Timestamp>, // the last that counted
     #[serde(default)]
-    damaged: Option<(Timestamp, String)>,
+    damaged: Option<Box<(Timestamp, String)>>,
     #[serde(default)]
-    unusual: Option<(Timestamp, NumberSign)>,
+    unusual: Option<Box<(Timestamp, NumberSign)>>,
 }
 
 impl HypervisorView {
@@ -59,7 +59,7 @@ impl HypervisorView {
             HypervisorSign::Panicked => self.panicked = Some(at),
             HypervisorSign::WatchdogFired => self.watchdog = Some(at),
             HypervisorSign::ImageCorrupt { device, text } => {
-                self.damaged.get_or_insert_with(|| (at, format!("{device}: {text}")));
+                self.damaged.get_or_insert_with(|| Box::new((at, format!("{device}: {text}"))));
             }
             HypervisorSign::IoError { no_space, .. } => self.no_space = *no_space,
             HypervisorSign::Reset { by_guest } => self.reset(at, *by_guest),
@@ -70,7 +70,7 @@ impl HypervisorView {
 
     /// A number of the VM is not as usual, or is so again.
     pub fn observe_number(&mut self, at: Timestamp, sign: &NumberSign) {
-        self.unusual = (sign.surprise > 0).then(|| (at, sign.clone()));
+        self.unusual = (sign.surprise > 0).then(|| Box::new((at, sign.clone())));
     }
 
     fn enter(&mut self, at: Timestamp, state: RunState) {
@@ -177,7 +177,7 @@ impl HypervisorView {
                 format!("the guest reset itself {} times in {}", self.resets.len(), lasted(lens, since));
             push(Kind::ResetsAgain, since, lens.now, FULL, text);
         }
-        if let Some((at, text)) = &self.damaged {
+        if let Some((at, text)) = self.damaged.as_deref() {
             push(
                 Kind::ImageCorrupt,
                 *at,
@@ -186,7 +186,8 @@ impl HypervisorView {
                 format!("the hypervisor found a damaged image, {text}"),
             );
         }
-        if let Some((at, sign)) = self.unusual.as_ref().filter(|(at, _)| lens.now.since(*at) <= UNUSUAL_KEEPS)
+        if let Some((at, sign)) =
+            self.unusual.as_deref().filter(|(at, _)| lens.now.since(*at) <= UNUSUAL_KEEPS)
         {
             let strength = sign.surprise.min(SURPRISE_FULL) * FULL / SURPRISE_FULL;
             push(Kind::NumbersUnusual, *at, lens.now, strength, sign.text.clone());

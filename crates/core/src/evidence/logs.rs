@@ -83,6 +83,11 @@ impl LogsView {
         }
     }
 
+    /// Whether a line of this kind is remembered here.
+    pub const fn concerns(kind: FindingKind) -> bool {
+        meaning(kind).is_some() || matches!(kind, FindingKind::AppPanic)
+    }
+
     /// The same for a line that the console shows.
     pub fn observe_console(&mut self, at: Timestamp, finding: &Finding) {
         if meaning(finding.kind).is_some() {

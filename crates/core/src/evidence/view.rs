@@ -34,7 +34,7 @@ pub struct VmView {
     agent: AgentView,
     network: NetworkView,
     #[serde(default)]
-    logs: LogsView,
+    logs: Option<Box<LogsView>>, // apart: most VMs have nothing to tell
     lifecycle: LifecycleView,
     apps: Vec<(AppName, AppView)>, // few, in the order of their names, side by side in memory
     start_failed: Option<(Timestamp, String)>,
@@ -79,7 +79,7 @@ impl VmView {
                     Subject::App(_, name) => Some(name),
                     Subject::Host(_) | Subject::Vm(_) | Subject::Guest(_) => None,
                 };
-                self.logs.observe(at, app, sign, &mut self.console);
+                self.logs.get_or_insert_default().observe(at, app, sign, &mut self.console);
             }
             Seen::Number(sign) => self.observe_number(at, &signal.subject, sign),
             Seen::Host(_) | Seen::Observer(_) => {} // HostView
@@ -127,7 +127,9 @@ impl VmView {
             if finding.kind == FindingKind::BootStarted {
                 self.console.turn_page();
             }
-            self.logs.observe_console(at, finding);
+            if LogsView::concerns(finding.kind) {
+                self.logs.get_or_insert_default().observe_console(at, finding);
+            }
         }
         self.console.observe(at, sign);
     }
@@ -169,7 +171,9 @@ impl VmView {
         self.process = ProcessView::default();
         self.hypervisor = HypervisorView::default();
         self.console = ConsoleView::default();
-        self.logs.turn_page();
+        if let Some(logs) = &mut self.logs {
+            logs.turn_page();
+        }
         self.network = NetworkView::default();
         self.start_failed = None;
         self.begin_boot(at, BootCause::Started);
@@ -196,7 +200,9 @@ impl VmView {
     /// The guest has proved healthy: old lines and resets speak of the past.
     pub fn settled(&mut self) {
         self.console.turn_page();
-        self.logs.turn_page();
+        if let Some(logs) = &mut self.logs {
+            logs.turn_page();
+        }
         self.hypervisor.settled();
         self.start_failed = None;
     }
@@ -308,7 +314,7 @@ impl VmView {
     /// Nothing seen here gives reason for a closer look: the path of nearly all signals.
     pub fn is_calm(&self, lens: &Lens) -> bool {
         self.console.is_quiet(lens)
-            && self.logs.is_quiet(lens)
+            && self.logs.as_ref().is_none_or(|logs| logs.is_quiet(lens))
             && !self.agent.is_filling()
             && self.apps.iter().all(|(_, app)| app.is_brisk())
             && !self.is_unplugged()
@@ -379,7 +385,9 @@ impl VmView {
             let app = self.apps.iter().find(|(name, _)| name == wanted).map(|(_, app)| app);
             app.map_or((None, false), |app| (app.heard(), app.is_alive(lens)))
         };
-        self.logs.speak(lens, only, heard, &mut say);
+        if let Some(logs) = &self.logs {
+            logs.speak(lens, only, heard, &mut say);
+        }
         self.agent.speak(lens, &mut say);
         if !self.agent.knows_memory(lens) {
             self.hypervisor.speak_memory(lens, &mut say);
