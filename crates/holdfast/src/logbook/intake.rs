@@ -190,7 +190,10 @@ impl Intake {
         let runtime = tokio::runtime::Handle::current();
         let mut desk = Desk { intake: self, minds: BTreeMap::new(), seconds: 0 };
         let thread = std::thread::Builder::new().name("logs".into());
-        let thread = thread.spawn(move || runtime.block_on(desk.run(asked, stop)))?;
+        let thread = thread.spawn(move || {
+            crate::sense::logs::give_way();
+            runtime.block_on(desk.run(asked, stop));
+        })?;
         Ok((Asks(asks), thread))
     }
 }

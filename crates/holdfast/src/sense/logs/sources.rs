@@ -8,15 +8,16 @@ use super::means::{Feeds, Means, Places, Trails};
 use super::otlp::{self, Speech};
 use super::senders::Senders;
 use super::syslog::{self, Listen};
-use super::{Format, kernel};
+use super::{Format, aside, kernel};
 use crate::config::{Config, LogConfig, LogFrom};
 use holdfast_core::subject::{HostName, Subject, VmName};
 use holdfast_drivers::Driver;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// One source, as it is configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +36,9 @@ pub struct Sources {
     host: HostName,
     syslog: Senders,
     otlp: Senders,
+    aside: Handle,
     running: Vec<Running>,
+    _ends: DropGuard,
 }
 
 struct Running {
@@ -70,7 +73,9 @@ impl Sources {
             stop: stop.child_token(),
         };
         let (syslog, otlp) = (Senders::default(), Senders::default());
-        let mut sources = Self { means, host: config.host.clone(), syslog, otlp, running: Vec::new() };
+        let (aside, ends) = (aside::start(means.stop.clone()), means.stop.clone().drop_guard());
+        let (host, running) = (config.host.clone(), Vec::new());
+        let mut sources = Self { means, host, syslog, otlp, aside, running, _ends: ends };
         sources.configure(config);
         sources
     }
@@ -102,8 +107,8 @@ impl Sources {
             Source::Guest(log) => tokio::spawn(guest::follow(log, means)),
             Source::Program(log) => tokio::spawn(child::follow(log, means)),
             Source::Kernel => tokio::spawn(kernel::follow(host, means)),
-            Source::Syslog(listen) => tokio::spawn(syslog::receive(listen, host, syslog, means)),
-            Source::Otlp(speech, at) => tokio::spawn(otlp::receive(speech, at, host, otlp, means)),
+            Source::Syslog(listen) => self.aside.spawn(syslog::receive(listen, host, syslog, means)),
+            Source::Otlp(speech, at) => self.aside.spawn(otlp::receive(speech, at, host, otlp, means)),
         };
         Running { source, stop, task }
     }
