@@ -6,6 +6,7 @@
 #[cfg(test)]
 pub mod faulty;
 pub mod small;
+pub mod sqlite;
 
 use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File, OpenOptions};
