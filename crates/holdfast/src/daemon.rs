@@ -17,6 +17,8 @@ use crate::recorder::Recorder;
 use crate::reload::{Reloader, Reloads};
 use crate::sense::Watching;
 use crate::sense::logs::Sources;
+use crate::sense::numbers::Newest;
+use crate::sense::numbers::kept::Kept;
 use crate::state::{JOURNAL, JOURNAL_OBSERVE, LEASES, StateError, StateFolder};
 use holdfast_core::action::CommandId;
 use holdfast_core::engine::Engine;
@@ -102,7 +104,15 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     decider.configure(policies(&config, driver.as_ref(), newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
     let (book, inlet) = Logbook::open(&folder, &config, &decider.desk.clock, &inbox, &stop)?;
-    let watching = Watching::start(&config, &driver, (&inbox, &inlet), &decider.desk.clock, &stop);
+    let (kept, newest) = (Kept::open(folder.path(), config.numbers.keep)?, Newest::new());
+    let watching = Watching::start(
+        &config,
+        &driver,
+        (&inbox, &inlet),
+        (&kept, newest.clone()),
+        &decider.desk.clock,
+        &stop,
+    );
     let sources = Sources::start(&config, &driver, &inlet, book.places.clone(), &decider.desk.clock, &stop);
     let registry = sources.registry();
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
@@ -112,6 +122,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
     tokio::spawn(drills.run(stop.clone()));
     tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
+    tokio::spawn(kept.keeper.clone().follow(in_force.clone(), stop.clone()));
     let (reloads_of_api, logs) = (reloads.clone(), book.for_readers());
     let api = Api {
         inbox: inbox.clone(),
@@ -120,6 +131,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
         reloads: reloads_of_api,
         keeper,
         logs,
+        numbers: crate::api::numbers::Numbers::new(kept.shelf.clone(), newest),
         sources: registry,
     };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
@@ -130,7 +142,8 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = tokio::time::timeout(Duration::from_secs(2), reloading).await; // ends all watching
     let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
-    let _ = tokio::time::timeout(Duration::from_secs(10), book.ended()).await; // writes what waits
+    let _ = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(book.ended(), kept.ended()) })
+        .await; // write what waits
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())

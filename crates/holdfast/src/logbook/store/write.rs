@@ -1,7 +1,8 @@
 //! What came in goes to disk: once a second, all owners in one transaction.
 
-use super::block::{self, Bytes};
+use super::block;
 use super::{Counts, Noted, OnDisk, Owner, Pending, Store, Stored};
+use crate::disk::bytes::{self, Bytes};
 use crate::disk::sqlite::{is_damage, set_aside};
 use crate::logbook::SourceName;
 use holdfast_core::time::{Duration, Timestamp};
@@ -304,7 +305,7 @@ fn pattern_set(records: &[Stored]) -> Vec<u8> {
     if patterns.len() <= MOST_PATTERNS {
         let mut before = 0;
         for pattern in patterns {
-            block::number(&mut bytes, pattern - before);
+            bytes::number(&mut bytes, pattern - before);
             before = pattern;
         }
     }

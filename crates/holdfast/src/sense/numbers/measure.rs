@@ -42,6 +42,107 @@ pub enum What {
     Lag,
 }
 
+/// In what it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Seconds,
+    Bytes,
+    /// A part of one.
+    Share,
+    PerSecond,
+}
+
+impl Unit {
+    /// As it stands in documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "s",
+            Self::Bytes => "B",
+            Self::Share => "share",
+            Self::PerSecond => "1/s",
+        }
+    }
+}
+
+impl What {
+    /// In what it is measured.
+    pub const fn unit(&self) -> Unit {
+        match self {
+            Self::Latency
+            | Self::HypervisorLatency
+            | Self::AgentLatency
+            | Self::WriteLatency(_)
+            | Self::Lag => Unit::Seconds,
+            Self::Resident
+            | Self::MemoryAvailable
+            | Self::DiskUsed
+            | Self::HostMemoryAvailable
+            | Self::DiskFree(_) => Unit::Bytes,
+            Self::Processor
+            | Self::PressureProcessor
+            | Self::PressureMemory
+            | Self::PressureStorage
+            | Self::Steal => Unit::Share,
+            Self::Reads | Self::Writes | Self::PacketsSent | Self::PacketsReceived => Unit::PerSecond,
+        }
+    }
+
+    /// As it stands in files and addresses; it is never another's.
+    pub fn key(&self) -> String {
+        match self {
+            Self::WriteLatency(path) => format!("write-latency:{path}"),
+            Self::DiskFree(path) => format!("disk-free:{path}"),
+            plain => PLAIN.iter().find(|(what, _)| what == plain).map_or("", |(_, key)| key).to_owned(),
+        }
+    }
+
+    /// What such a key stands for.
+    pub fn of_key(key: &str) -> Option<Self> {
+        match key.split_once(':') {
+            Some(("write-latency", path)) => Some(Self::WriteLatency(path.to_owned())),
+            Some(("disk-free", path)) => Some(Self::DiskFree(path.to_owned())),
+            Some(_) => None,
+            None => PLAIN.iter().find(|(_, plain)| *plain == key).map(|(what, _)| what.clone()),
+        }
+    }
+}
+
+/// Those that are of their subject alone.
+const PLAIN: [(What, &str); 17] = [
+    (What::Latency, "latency"),
+    (What::HypervisorLatency, "hypervisor-latency"),
+    (What::AgentLatency, "agent-latency"),
+    (What::Processor, "processor"),
+    (What::Resident, "resident"),
+    (What::Reads, "reads"),
+    (What::Writes, "writes"),
+    (What::PacketsSent, "packets-sent"),
+    (What::PacketsReceived, "packets-received"),
+    (What::MemoryAvailable, "memory-available"),
+    (What::DiskUsed, "disk-used"),
+    (What::PressureProcessor, "pressure-processor"),
+    (What::PressureMemory, "pressure-memory"),
+    (What::PressureStorage, "pressure-storage"),
+    (What::Steal, "steal"),
+    (What::HostMemoryAvailable, "memory"),
+    (What::Lag, "lag"),
+];
+
+impl Name {
+    /// As people name it among those of its owner: `processor`, `latency:postgres`.
+    pub fn key(&self) -> String {
+        match &self.subject {
+            Subject::App(_, app) => format!("{}:{app}", self.what.key()),
+            Subject::Vm(_) | Subject::Guest(_) | Subject::Host(_) => self.what.key(),
+        }
+    }
+
+    /// Whether it is the one of this name.
+    pub fn is(&self, key: &str) -> bool {
+        self.key() == key
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = match &self.subject {
