@@ -92,7 +92,23 @@ impl What {
         match self {
             Self::WriteLatency(path) => format!("write-latency:{path}"),
             Self::DiskFree(path) => format!("disk-free:{path}"),
-            plain => PLAIN.iter().find(|(what, _)| what == plain).map_or("", |(_, key)| key).to_owned(),
+            Self::Latency => "latency".into(),
+            Self::HypervisorLatency => "hypervisor-latency".into(),
+            Self::AgentLatency => "agent-latency".into(),
+            Self::Processor => "processor".into(),
+            Self::Resident => "resident".into(),
+            Self::Reads => "reads".into(),
+            Self::Writes => "writes".into(),
+            Self::PacketsSent => "packets-sent".into(),
+            Self::PacketsReceived => "packets-received".into(),
+            Self::MemoryAvailable => "memory-available".into(),
+            Self::DiskUsed => "disk-used".into(),
+            Self::PressureProcessor => "pressure-processor".into(),
+            Self::PressureMemory => "pressure-memory".into(),
+            Self::PressureStorage => "pressure-storage".into(),
+            Self::Steal => "steal".into(),
+            Self::HostMemoryAvailable => "memory".into(),
+            Self::Lag => "lag".into(),
         }
     }
 
@@ -102,30 +118,30 @@ impl What {
             Some(("write-latency", path)) => Some(Self::WriteLatency(path.to_owned())),
             Some(("disk-free", path)) => Some(Self::DiskFree(path.to_owned())),
             Some(_) => None,
-            None => PLAIN.iter().find(|(_, plain)| *plain == key).map(|(what, _)| what.clone()),
+            None => PLAIN.iter().find(|what| what.key() == key).cloned(),
         }
     }
 }
 
 /// Those that are of their subject alone.
-const PLAIN: [(What, &str); 17] = [
-    (What::Latency, "latency"),
-    (What::HypervisorLatency, "hypervisor-latency"),
-    (What::AgentLatency, "agent-latency"),
-    (What::Processor, "processor"),
-    (What::Resident, "resident"),
-    (What::Reads, "reads"),
-    (What::Writes, "writes"),
-    (What::PacketsSent, "packets-sent"),
-    (What::PacketsReceived, "packets-received"),
-    (What::MemoryAvailable, "memory-available"),
-    (What::DiskUsed, "disk-used"),
-    (What::PressureProcessor, "pressure-processor"),
-    (What::PressureMemory, "pressure-memory"),
-    (What::PressureStorage, "pressure-storage"),
-    (What::Steal, "steal"),
-    (What::HostMemoryAvailable, "memory"),
-    (What::Lag, "lag"),
+const PLAIN: [What; 17] = [
+    What::Latency,
+    What::HypervisorLatency,
+    What::AgentLatency,
+    What::Processor,
+    What::Resident,
+    What::Reads,
+    What::Writes,
+    What::PacketsSent,
+    What::PacketsReceived,
+    What::MemoryAvailable,
+    What::DiskUsed,
+    What::PressureProcessor,
+    What::PressureMemory,
+    What::PressureStorage,
+    What::Steal,
+    What::HostMemoryAvailable,
+    What::Lag,
 ];
 
 impl Name {
@@ -258,5 +274,21 @@ fn of_host(sign: &HostSign) -> Vec<(What, Reading)> {
             all
         }
         HostSign::Kernel(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_stands_for_one_thing_and_is_read_back() {
+        let of_paths = [What::WriteLatency("/a:b".into()), What::DiskFree("/".into())];
+        for what in PLAIN.into_iter().chain(of_paths) {
+            assert_eq!(What::of_key(&what.key()), Some(what));
+        }
+        for key in ["", "latency:", "disk", "free:/"] {
+            assert_eq!(What::of_key(key), None);
+        }
     }
 }

@@ -9,6 +9,7 @@ pub mod kept;
 mod latest;
 mod measure;
 mod roll;
+mod together;
 
 pub use latest::Newest;
 pub use measure::Name;
@@ -24,6 +25,7 @@ use kept::{Keeper, Kept, Moment, Past, Shelf, Value};
 use roll::Rolls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use together::{Beside, Together};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -106,9 +108,14 @@ impl Follower {
     async fn recall(&self) -> Judges {
         let (shelf, now) = (self.shelf.clone(), self.clock.now());
         let since = Timestamp::from_micros(now.as_micros().saturating_sub(RECALLED.as_micros() as u64));
-        let recalled = tokio::task::spawn_blocking(move || match shelf.past(since) {
-            Ok(past) => Judges::recall(past, RECALLING),
-            Err(_) => Judges::default(), // whoever writes there has told it
+        let recalled = tokio::task::spawn_blocking(move || {
+            let (mut judges, begun) = (Judges::default(), std::time::Instant::now());
+            let see = |past| {
+                judges.recall(&past);
+                begun.elapsed() < RECALLING
+            };
+            let _ = shelf.past(since, see); // what is wrong with the file was told when it was opened
+            judges
         });
         recalled.await.unwrap_or_default()
     }
@@ -141,24 +148,34 @@ struct Round {
     latest: Vec<(Name, f64, Option<String>)>,
 }
 
-/// What is usual for each series.
+/// What is usual for each series, and for those of each VM together.
 #[derive(Default)]
-struct Judges(BTreeMap<Name, Judge>);
+struct Judges {
+    each: BTreeMap<Name, Judge>,
+    together: BTreeMap<VmName, Together>,
+}
 
 impl Judges {
-    /// Learns what was kept, until it has taken so long.
-    fn recall(past: Past, longest: Duration) -> Self {
-        let (mut judges, begun) = (Self::default(), std::time::Instant::now());
-        for (name, rows) in past.into_iter().filter(|(_, rows)| !rows.is_empty()).take(MOST_SERIES) {
-            if begun.elapsed() >= longest {
-                break;
+    /// Learns what was kept of one owner.
+    fn recall(&mut self, past: &Past) {
+        let mut moments: BTreeMap<u64, Vec<(&Name, f64, bool)>> = BTreeMap::new();
+        for (name, rows) in past {
+            if self.each.len() >= MOST_SERIES {
+                return;
             }
-            let judge = judges.0.entry(name).or_default();
+            let judge = self.each.entry(name.clone()).or_default();
             for row in rows {
                 judge.recall(Timestamp::from_secs(row.at), row.mean, row.teaches);
+                moments.entry(row.at).or_default().push((name, row.mean, row.teaches));
             }
         }
-        judges
+        let Some(vm) = past.first().and_then(|(name, _)| name.subject.vm()) else { return };
+        let together = self.together.entry(vm.clone()).or_default();
+        for values in moments.into_values().filter(|values| values.iter().all(|(.., teaches)| *teaches)) {
+            let values: Vec<(&Name, f64)> =
+                values.into_iter().map(|(name, value, _)| (name, value)).collect();
+            together.recall(&values);
+        }
     }
 
     /// Rolls up what came, and tells what is unusual. A series of which nothing comes any more is forgotten when room
@@ -166,32 +183,54 @@ impl Judges {
     fn judge(&mut self, now: Timestamp, rolls: &mut Rolls, ill: &BTreeSet<VmName>) -> Round {
         let mut round = Round::default();
         for (name, value) in rolls.roll() {
-            if !self.0.contains_key(&name) && self.0.len() >= MOST_SERIES && !self.forget_one(now) {
+            if !self.each.contains_key(&name) && self.each.len() >= MOST_SERIES && !self.forget_one(now) {
                 continue;
             }
             let is_ill = name.subject.vm().is_some_and(|vm| ill.contains(vm));
-            let judge = self.0.entry(name.clone()).or_default();
+            let judge = self.each.entry(name.clone()).or_default();
             let judged = judge.observe(now, value, &name, is_ill);
-            round.told.extend(judged.told.map(|sign| signal(&name, now, sign)));
+            round.told.extend(judged.told.map(|sign| signal(name.subject.clone(), now, sign)));
             round.latest.push((name.clone(), value, judged.unusual));
             round.values.push(Value { name, value, teaches: judged.taught });
         }
+        self.judge_together(now, &mut round, ill);
         round
+    }
+
+    /// The same for the series of each VM together.
+    fn judge_together(&mut self, now: Timestamp, round: &mut Round, ill: &BTreeSet<VmName>) {
+        let mut rows: BTreeMap<&VmName, Vec<(&Name, f64)>> = BTreeMap::new();
+        let mut alone: BTreeSet<&VmName> = BTreeSet::new();
+        for (name, value, unusual) in &round.latest {
+            let Some(vm) = name.subject.vm() else { continue };
+            rows.entry(vm).or_default().push((name, *value));
+            if unusual.is_some() {
+                alone.insert(vm);
+            }
+        }
+        self.together.retain(|vm, _| self.each.keys().any(|name| name.subject.vm() == Some(vm)));
+        for (vm, values) in rows {
+            let together = self.together.entry(vm.clone()).or_default();
+            let beside = Beside { ill: ill.contains(vm), alone: alone.contains(vm) };
+            if let Some(sign) = together.observe(now, &values, beside) {
+                round.told.push(signal(Subject::Vm(vm.clone()), now, sign));
+            }
+        }
     }
 
     /// Forgets the series that was silent for longest, if that is ten minutes at least.
     fn forget_one(&mut self, now: Timestamp) -> bool {
-        let oldest = self.0.iter().min_by_key(|(_, judge)| judge.heard()).map(|(name, _)| name.clone());
+        let oldest = self.each.iter().min_by_key(|(_, judge)| judge.heard()).map(|(name, _)| name.clone());
         let gone = oldest.filter(|name| {
-            self.0.get(name).is_some_and(|judge| now.since(judge.heard()) >= Duration::from_secs(600))
+            self.each.get(name).is_some_and(|judge| now.since(judge.heard()) >= Duration::from_secs(600))
         });
-        gone.and_then(|name| self.0.remove(&name)).is_some()
+        gone.and_then(|name| self.each.remove(&name)).is_some()
     }
 }
 
-fn signal(name: &Name, at: Timestamp, sign: holdfast_core::signal::NumberSign) -> Signal {
+fn signal(subject: Subject, at: Timestamp, sign: holdfast_core::signal::NumberSign) -> Signal {
     Signal {
-        subject: name.subject.clone(),
+        subject,
         incarnation: None, // its past is that of the VM, not of one start of it
         at,
         seen: holdfast_core::signal::Seen::Number(sign),

@@ -10,6 +10,7 @@ use crate::logbook::Owner;
 use crate::sense::numbers::measure::{Name, What};
 use holdfast_core::time::Timestamp;
 use rusqlite::{Connection, OpenFlags, params};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub struct Listed {
     pub since: Row,
 }
 
-/// Rows of a series for whoever judges it, the oldest first; times are those of the clock that only goes forward.
+/// Rows of the series of one owner for whoever judges them, the oldest first; times are those of the clock that only goes forward.
 pub type Past = Vec<(Name, Vec<Row>)>;
 
 /// Where kept series are read.
@@ -81,7 +82,7 @@ impl Shelf {
         for (id, name) in series(&db, Some(owner))? {
             let rows = self.between(&db, id, Step::Fine, (since, f64::INFINITY))?;
             let Some(last) = rows.last() else { continue };
-            all.push(Listed { name, last: last.clone(), since: rolled(&rows) });
+            all.push(Listed { name, last: *last, since: rolled(&rows) });
         }
         Ok(all)
     }
@@ -108,22 +109,31 @@ impl Shelf {
         Ok(Some((name, rows)))
     }
 
-    /// The rows of ten seconds of all series since then, by the clock that only goes forward, for the judges of a new
-    /// daemon.
+    /// Shows the rows of ten seconds since then, by the clock that only goes forward, to the judges of a new daemon: one
+    /// owner after the other, until they have seen enough (`false`).
     ///
     /// # Errors
     /// If there is no file, or it cannot be read.
-    pub fn past(&self, since: Timestamp) -> Result<Past, ShelfError> {
+    pub fn past(&self, since: Timestamp, mut see: impl FnMut(Past) -> bool) -> Result<(), ShelfError> {
         let db = self.open()?;
         let limit = since.as_micros() / 1_000_000;
-        let mut past = Past::new();
+        let mut owners: BTreeMap<Owner, Vec<(i64, Name)>> = BTreeMap::new();
         for (id, name) in series(&db, None)? {
-            let mut rows =
-                self.blocks(&db, id, Step::Fine, (limit.cast_signed(), false), |row, _| Some(row))?;
-            rows.retain(|row| row.at >= limit);
-            past.push((name, rows));
+            owners.entry(Owner::of(&name.subject)).or_default().push((id, name));
         }
-        Ok(past)
+        for all in owners.into_values() {
+            let mut past = Past::new();
+            for (id, name) in all {
+                let since = (limit.cast_signed(), false);
+                let pick = |row: Row, _| (row.at >= limit).then_some(row);
+                past.push((name, self.blocks(&db, id, Step::Fine, since, pick)?));
+            }
+            past.retain(|(_, rows)| !rows.is_empty());
+            if !see(past) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn between(
