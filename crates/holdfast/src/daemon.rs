@@ -105,14 +105,8 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
     let (book, inlet) = Logbook::open(&folder, &config, &decider.desk.clock, &inbox, &stop)?;
     let (kept, newest) = (Kept::open(folder.path(), config.numbers.keep)?, Newest::new());
-    let watching = Watching::start(
-        &config,
-        &driver,
-        (&inbox, &inlet),
-        (&kept, newest.clone()),
-        &decider.desk.clock,
-        &stop,
-    );
+    let numbers = (&kept, newest.clone());
+    let watching = Watching::start(&config, &driver, (&inbox, &inlet), numbers, &decider.desk.clock, &stop);
     let sources = Sources::start(&config, &driver, &inlet, book.places.clone(), &decider.desk.clock, &stop);
     let registry = sources.registry();
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
@@ -123,14 +117,13 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     tokio::spawn(drills.run(stop.clone()));
     tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
     tokio::spawn(kept.keeper.clone().follow(in_force.clone(), stop.clone()));
-    let (reloads_of_api, logs) = (reloads.clone(), book.for_readers());
     let api = Api {
         inbox: inbox.clone(),
         driver,
         config: in_force,
-        reloads: reloads_of_api,
+        reloads: reloads.clone(),
         keeper,
-        logs,
+        logs: book.for_readers(),
         numbers: crate::api::numbers::Numbers::new(kept.shelf.clone(), newest),
         sources: registry,
     };
@@ -142,11 +135,16 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = tokio::time::timeout(Duration::from_secs(2), reloading).await; // ends all watching
     let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
-    let _ = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(book.ended(), kept.ended()) })
-        .await; // write what waits
+    keep_what_waits(book, kept).await;
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())
+}
+
+/// Writes what logs and numbers still wait to be written, within ten seconds.
+async fn keep_what_waits(book: Logbook, kept: Kept) {
+    let all = async { tokio::join!(book.ended(), kept.ended()) };
+    let _ = tokio::time::timeout(Duration::from_secs(10), all).await;
 }
 
 /// The journal, or one beside it if a newer version wrote that (I22); the last value says which.
