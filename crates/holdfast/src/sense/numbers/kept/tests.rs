@@ -1,3 +1,5 @@
+//! Kept numbers: come back, bounded, through damage, a newer file and a full disk.
+
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::super::measure::What;
