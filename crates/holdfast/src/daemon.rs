@@ -18,6 +18,8 @@ use crate::reload::{Reloader, Reloads};
 use crate::sense::Watching;
 use crate::sense::logs::health::Registry;
 use crate::sense::logs::{Feeds, Sources};
+use crate::sense::numbers::Newest;
+use crate::sense::numbers::kept::Kept;
 use crate::state::{JOURNAL, JOURNAL_OBSERVE, LEASES, StateError, StateFolder};
 use holdfast_core::action::CommandId;
 use holdfast_core::engine::Engine;
@@ -104,7 +106,9 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
     let (book, inlet) = Logbook::open(&folder, &config, &decider.desk.clock, &inbox, &stop)?;
     let feeds = Feeds { inlet, registry: Registry::default(), clock: decider.desk.clock };
-    let watching = Watching::start(&config, &driver, (&inbox, &feeds), &decider.desk.clock, &stop);
+    let (kept, newest) = (Kept::open(folder.path(), config.numbers.keep)?, Newest::new());
+    let numbers = (&kept, newest.clone());
+    let watching = Watching::start(&config, &driver, (&inbox, &feeds), numbers, &decider.desk.clock, &stop);
     let sources = Sources::start(&config, &driver, &feeds, book.places.clone(), &stop);
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
     let reloader =
@@ -113,14 +117,15 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
     tokio::spawn(drills.run(stop.clone()));
     tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
-    let (reloads_of_api, logs) = (reloads.clone(), book.for_readers());
+    tokio::spawn(kept.keeper.clone().follow(in_force.clone(), stop.clone()));
     let api = Api {
         inbox: inbox.clone(),
         driver,
         config: in_force,
-        reloads: reloads_of_api,
+        reloads: reloads.clone(),
         keeper,
-        logs,
+        logs: book.for_readers(),
+        numbers: crate::api::numbers::Numbers::new(kept.shelf.clone(), newest),
         sources: feeds.registry,
     };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
@@ -131,10 +136,16 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = tokio::time::timeout(Duration::from_secs(2), reloading).await; // ends all watching
     let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
-    let _ = tokio::time::timeout(Duration::from_secs(10), book.ended()).await; // writes what waits
+    keep_what_waits(book, kept).await;
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())
+}
+
+/// Writes what logs and numbers still wait to be written, within ten seconds.
+async fn keep_what_waits(book: Logbook, kept: Kept) {
+    let all = async { tokio::join!(book.ended(), kept.ended()) };
+    let _ = tokio::time::timeout(Duration::from_secs(10), all).await;
 }
 
 /// The journal, or one beside it if a newer version wrote that (I22); the last value says which.

@@ -25,4 +25,6 @@ pub use record::{
 };
 pub use rules::{Fault, Kind, LINES_LOOKED_AT, LOOKED_AT, Match, Rule, Rules};
 pub use unusual::{Sort, Statement, Unusual};
-pub use windows::{During, Habits, Judgement, MOST_IN_WINDOW, Model, Reason, Room, Watch, Window};
+pub use windows::{
+    During, Habits, Judgement, MOST_IN_WINDOW, Model, Reason, Room, Rows, Space, Watch, Window,
+};

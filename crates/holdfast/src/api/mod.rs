@@ -5,6 +5,7 @@
 
 pub mod lessons;
 pub mod logs;
+pub mod numbers;
 mod routes;
 pub mod shape;
 pub mod sources;

@@ -49,6 +49,8 @@ pub struct Api {
     pub keeper: mpsc::Sender<(VmName, drill::Told)>,
     /// What was logged.
     pub logs: super::logs::Logs,
+    /// What was measured.
+    pub numbers: super::numbers::Numbers,
     /// How the sources of logs are.
     pub sources: Registry,
 }
@@ -130,6 +132,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/vms/{vm}/drills/{fault}/{step}", post(inject))
         .route("/api/v1/vms/{vm}/{wish}", post(command))
         .merge(super::logs::routes())
+        .merge(super::numbers::routes())
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .layer(axum::middleware::map_response(refuse_in_our_words))
         .with_state(api)

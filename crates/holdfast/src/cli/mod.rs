@@ -135,7 +135,7 @@ enum Command {
         #[command(subcommand)]
         command: drill::DrillCommand,
     },
-    /// Judge numbers over time: what is unusual in them, and how surely.
+    /// Show what is measured of VMs and this host over time, or judge any numbers: what is unusual in them.
     Metrics {
         #[command(subcommand)]
         command: metrics::MetricsCommand,
@@ -275,7 +275,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
             Ok(init::init(&asked).say())
         }
         Command::Doctor { json } => wait_for(doctor::doctor(&place, json)),
-        Command::Metrics { command } => metrics::metrics(&command),
+        Command::Metrics { command } => metrics::metrics(&command, &place),
         Command::Logs(args) => logs::logs(&args, &place),
         Command::Replay(replay) => replay::replay(&replay, &place),
         Command::Simulate(simulate) => simulate::simulate(&simulate),

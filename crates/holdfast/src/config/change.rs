@@ -36,13 +36,25 @@ impl Config {
     /// What `new` changes.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
-        let Self { host: _, state: _, socket: _, period, use_lessons, brake, user, logs, sources, vms } =
-            self;
+        let Self {
+            host: _,
+            state: _,
+            socket: _,
+            period,
+            use_lessons,
+            brake,
+            user,
+            logs,
+            numbers,
+            sources,
+            vms,
+        } = self;
         let mut settings = Differences::default();
         settings.note("period", period != &new.period);
         settings.note("learn", use_lessons != &new.use_lessons);
         settings.note("brake", brake != &new.brake);
         settings.note("logs", logs != &new.logs || sources != &new.sources);
+        settings.note("numbers", numbers != &new.numbers);
         settings.note("user", user != &new.user);
         let changed = vms.iter().filter_map(|(name, vm)| {
             let change = vm_change(name, vm, new.vms.get(name)?);

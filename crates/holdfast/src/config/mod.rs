@@ -63,6 +63,8 @@ pub struct Config {
     pub brake: BrakePolicy,
     /// How much of what VMs and host log is kept.
     pub logs: LogsConfig,
+    /// How much of what is measured is kept.
+    pub numbers: NumbersConfig,
     /// The user that QEMU runs as, where a VM names no other.
     pub user: Option<String>,
     /// Where logs come from that are no VM's own.
@@ -78,6 +80,13 @@ pub struct LogsConfig {
     pub keep: u64,
     /// What is older leaves.
     pub keep_for: Duration,
+}
+
+/// What is done with numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NumbersConfig {
+    /// Bytes that are kept on disk.
+    pub keep: u64,
 }
 
 /// One VM.
@@ -340,6 +349,9 @@ fn understand(
         use_lessons: top.word("learn") == "use",
         brake,
         logs,
+        numbers: NumbersConfig {
+            keep: top.section("numbers", "[numbers]".into(), settings::NUMBERS).size("keep"),
+        },
         user: frame.user,
         sources,
         vms,

@@ -3,7 +3,7 @@
 
 mod logs;
 
-pub use logs::{HOST_LOG, LOG, LOGS, OTLP, SYSLOG};
+pub use logs::{HOST_LOG, LOG, LOGS, NUMBERS, OTLP, SYSLOG};
 
 use super::units::{write_duration, write_size};
 use holdfast_core::time::Duration;
@@ -153,6 +153,7 @@ pub const TOP: &[Setting] = &[
     ),
     set("brake", Kind::Table("[brake]"), "", "when too many VMs look failed at once, nothing acts"),
     set("logs", Kind::Table("[logs]"), "", "where logs come from, and how much of them is kept"),
+    set("numbers", Kind::Table("[numbers]"), "", "how much of what is measured is kept"),
     set("vm", Kind::Table("[vm.orders]"), "", "the VMs, each by its name"),
 ];
 
@@ -363,13 +364,14 @@ mod tests {
     use toml::de::{DeTable, DeValue};
 
     /// The tables of settings with their names as the example writes them.
-    const TABLES: [(&str, &[Setting]); 10] = [
+    const TABLES: [(&str, &[Setting]); 11] = [
         ("", TOP),
         ("[brake]", BRAKE),
         ("[logs]", LOGS),
         ("[logs.syslog]", SYSLOG),
         ("[logs.otlp]", OTLP),
         ("[logs.host.", HOST_LOG),
+        ("[numbers]", NUMBERS),
         ("[vm.orders]", VM),
         ("[vm.orders.app.", APP),
         ("[vm.orders.log.", LOG),
@@ -377,8 +379,8 @@ mod tests {
     ];
 
     /// What the manual calls them.
-    const NAMES: [&str; 10] =
-        ["top", "brake", "logs", "syslog", "otlp", "host-log", "vm", "app", "log", "recover"];
+    const NAMES: [&str; 11] =
+        ["top", "brake", "logs", "syslog", "otlp", "host-log", "numbers", "vm", "app", "log", "recover"];
 
     /// The lines of the example by the table they stand in.
     fn lines_of<'t>(example: &'t str, table: &str) -> Vec<&'t str> {

@@ -3,9 +3,11 @@
 //! It never follows a symbolic link, never reads anything but a regular file, and never writes to a
 //! file that was there before: a file is made new, filled, and given its name.
 
+pub mod bytes;
 #[cfg(test)]
 pub mod faulty;
 pub mod small;
+pub mod sqlite;
 
 use rustix::fs::OFlags;
 use std::fs::{DirBuilder, File, OpenOptions};

@@ -12,7 +12,7 @@ pub mod host;
 pub mod lag;
 pub mod logs;
 pub mod network;
-mod numbers;
+pub mod numbers;
 pub mod probe;
 mod program;
 mod tail;

@@ -7,7 +7,8 @@ use super::closer::Closer;
 use super::console::{self, Begin, Console, Tap};
 use super::logs::Feeds;
 use super::network::{self, Way};
-use super::numbers::Numbers;
+use super::numbers::kept::Kept;
+use super::numbers::{Newest, Numbers};
 use super::{host, lag, probe};
 use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
@@ -111,6 +112,7 @@ impl Watching {
         config: &Config,
         driver: &Arc<dyn Driver>,
         (inbox, feeds): (&Inbox, &Feeds),
+        numbers: (&Kept, Newest),
         clock: &crate::clock::Clock,
         stop: &CancellationToken,
     ) -> Self {
@@ -119,7 +121,7 @@ impl Watching {
         always.spawn(events(seen, Arc::clone(driver), stop.clone()));
         let reports = Reports {
             inbox: inbox.clone(),
-            numbers: Numbers::start(inbox, *clock, stop),
+            numbers: Numbers::start(inbox, *clock, numbers, stop),
             feeds: feeds.clone(),
         };
         watch_ourselves(&mut always, config, &reports, clock);

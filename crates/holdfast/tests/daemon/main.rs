@@ -8,6 +8,7 @@ mod json;
 mod lab;
 mod logs;
 mod many;
+mod numbers;
 mod quiet;
 mod reload;
 mod replay;

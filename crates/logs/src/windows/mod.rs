@@ -19,6 +19,7 @@ mod window;
 pub use habits::{Habits, Room};
 pub use judgement::{Judgement, Reason};
 pub use model::Model;
+pub use space::{Rows, Space};
 pub use watch::{During, Watch};
 pub use window::{MOST_IN_WINDOW, Window};
 

@@ -1,6 +1,6 @@
-//! The subspace in which count vectors lie, and how far off it one may be.
+//! The subspace in which rows of numbers lie, and how far off it one may be.
 //!
-//! Counts are taken as `ln(1 + n)`: from one to two is more than from 30 to 31. Each pattern is measured by its own
+//! Of logs these are count vectors: counts are taken as `ln(1 + n)`: from one to two is more than from 30 to 31. Each pattern is measured by its own
 //! spread, and by no less than [`SPREAD`], so that one that never changes is not infinitely sure.
 
 use super::eigen::Eigen;
@@ -15,31 +15,36 @@ const SHARE: f64 = 0.95;
 /// The share of windows that are within, of those that it was made of, however they are spread.
 const WITHIN: f64 = 0.995;
 
-/// Count vectors one behind the other, each with its weight.
-pub(super) struct Rows {
+/// Rows one behind the other, each with its weight.
+pub struct Rows {
+    /// Numbers of a row.
     pub width: usize,
+    /// All numbers.
     pub values: Vec<f64>,
+    /// How much each row weighs.
     pub weights: Vec<f64>,
 }
 
 impl Rows {
-    pub fn row(&self, number: usize) -> &[f64] {
+    /// One of them.
+    pub(super) fn row(&self, number: usize) -> &[f64] {
         &self.values[number * self.width..(number + 1) * self.width]
     }
 
-    pub fn len(&self) -> usize {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
         self.weights.len()
     }
 
     /// The weight of those that are chosen.
-    pub fn weight(&self, chosen: &[bool]) -> f64 {
+    pub(super) fn weight(&self, chosen: &[bool]) -> f64 {
         self.weights.iter().zip(chosen).filter(|(_, chosen)| **chosen).map(|(weight, _)| weight).sum()
     }
 }
 
 /// A mean, a measure for each column, and the directions of most variance.
 #[derive(Clone, Debug)]
-pub(super) struct Space {
+pub struct Space {
     mean: Vec<f64>,
     spread: Vec<f64>,
     directions: Vec<Vec<f64>>,
@@ -96,8 +101,23 @@ impl Space {
         matrix
     }
 
+    /// What is left of a row beside the subspace, column by column.
+    pub fn rest(&self, scaled: &[f64]) -> Vec<f64> {
+        self.split(scaled).0
+    }
+
+    /// The limit of the squares of what is left, together: the Q-statistic, or what was seen if that is more.
+    pub fn limit(&self) -> f64 {
+        self.off
+    }
+
     /// The squared distance from the subspace, and the one within it.
     fn distances(&self, scaled: &[f64]) -> (f64, f64) {
+        let (rest, within) = self.split(scaled);
+        (rest.iter().map(|left| left * left).sum(), within)
+    }
+
+    fn split(&self, scaled: &[f64]) -> (Vec<f64>, f64) {
         let mut rest = scaled.to_vec();
         let mut within = 0.0;
         for (direction, variance) in self.directions.iter().zip(&self.variances) {
@@ -105,7 +125,7 @@ impl Space {
             within += along * along / variance;
             rest.iter_mut().zip(direction).for_each(|(left, part)| *left -= along * part);
         }
-        (rest.iter().map(|left| left * left).sum(), within)
+        (rest, within)
     }
 
     fn quantiles(&self, rows: &Rows, chosen: &[bool]) -> (f64, f64) {
@@ -129,23 +149,23 @@ impl Space {
     }
 
     /// What is usual in a column.
-    pub fn mean_of(&self, column: usize) -> f64 {
+    pub(super) fn mean_of(&self, column: usize) -> f64 {
         self.mean[column]
     }
 
     /// A difference in the measure of its column.
-    pub fn apart(&self, column: usize, difference: f64) -> f64 {
+    pub(super) fn apart(&self, column: usize, difference: f64) -> f64 {
         difference / self.spread[column]
     }
 
     /// Directions of the subspace.
-    pub fn directions(&self) -> usize {
+    pub(super) fn directions(&self) -> usize {
         self.directions.len()
     }
 
     /// How far out, where 1 is the limit: off the subspace or, if that is more, within it. `beside` is the squared
     /// distance along patterns that have no column.
-    pub fn strangeness(&self, scaled: &[f64], beside: f64) -> f64 {
+    pub(super) fn strangeness(&self, scaled: &[f64], beside: f64) -> f64 {
         let (off, within) = self.distances(scaled);
         ratio(off + beside, self.off).max(ratio(within, self.out))
     }

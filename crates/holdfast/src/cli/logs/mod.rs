@@ -9,6 +9,7 @@ mod scores;
 mod show;
 mod sources;
 mod stored;
+pub use stored::moment;
 mod table;
 mod timeline;
 mod wide;

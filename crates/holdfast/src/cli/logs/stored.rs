@@ -56,7 +56,7 @@ pub struct PatternsArgs {
 }
 
 /// A time as people write it, in seconds since the epoch: so long ago, today, or then.
-fn moment(text: &str) -> Result<f64, String> {
+pub fn moment(text: &str) -> Result<f64, String> {
     let now = jiff::Timestamp::now();
     let seconds = |at: jiff::Timestamp| at.as_microsecond() as f64 / 1e6;
     if let Ok(ago) = duration(text) {

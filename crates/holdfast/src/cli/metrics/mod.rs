@@ -1,10 +1,12 @@
-//! `holdfast metrics analyze`: any series of numbers through the detector that judges those of the VMs. Needs no daemon.
+//! Numbers over time: `holdfast metrics show` asks the daemon for those of its VMs; `holdfast metrics analyze` puts any
+//! series through the detector that judges those, and needs no daemon.
 
 mod csv;
 mod report;
+mod show;
 
 use super::paint::{self, Tone, tint};
-use super::{CliError, Exit, print_json};
+use super::{CliError, Exit, Place, print_json, wait_for};
 use clap::{Args, Subcommand};
 use csv::{CsvError, Row, Rows};
 use holdfast_core::evidence::series::{Learn, Series, Sight, Verdict};
@@ -27,6 +29,8 @@ const PRINTED: usize = 65_536;
 /// Numbers over time.
 #[derive(Subcommand)]
 pub enum MetricsCommand {
+    /// Show what is measured of a VM or of this host: all series, or how one was.
+    Show(show::ShowArgs),
     /// Tell what is unusual in a series of numbers, from a CSV file.
     Analyze(AnalyzeArgs),
 }
@@ -81,9 +85,11 @@ impl Found {
 }
 
 /// Runs it.
-pub fn metrics(command: &MetricsCommand) -> Result<Exit, CliError> {
-    let MetricsCommand::Analyze(args) = command;
-    analyze(args)
+pub fn metrics(command: &MetricsCommand, place: &Place) -> Result<Exit, CliError> {
+    match command {
+        MetricsCommand::Show(args) => wait_for(show::show(&place.client()?, args)),
+        MetricsCommand::Analyze(args) => analyze(args),
+    }
 }
 
 fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {

@@ -1,4 +1,4 @@
-//! Settings of logs: where they come from, and where VMs may send theirs.
+//! Settings of logs and numbers: where they come from, where VMs may send theirs, and how much is kept.
 
 use super::{DAY, Kind, Setting, secs, set};
 use crate::sense::logs::Format;
@@ -23,6 +23,14 @@ pub const LOGS: &[Setting] = &[
     set("otlp", Kind::Table("[logs.otlp]"), "", "where OpenTelemetry logs are received"),
     set("host", Kind::Table("[logs.host.backup]"), "", "logs of this host itself, each by its name"),
 ];
+
+/// `[numbers]`.
+pub const NUMBERS: &[Setting] = &[set(
+    "keep",
+    Kind::Size { least: 1 << 20, most: 1 << 36 },
+    "\"64MiB\"",
+    "compressed series that are kept on disk: two days of ten seconds, thirty of five minutes; the oldest leave first",
+)];
 
 /// `[logs.syslog]`.
 pub const SYSLOG: &[Setting] = &[

@@ -5,6 +5,7 @@
 //! checked at each step: a block of a damaged disk is refused, and takes no more memory than a good one (I18).
 
 use super::Stored;
+use crate::disk::bytes::{BreaksOff, Bytes, number, signed};
 use crate::logbook::SourceName;
 use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::Subject;
@@ -32,6 +33,12 @@ pub enum BlockError {
     /// Something in it cannot be.
     #[error("its content breaks off or cannot be")]
     Content,
+}
+
+impl From<BreaksOff> for BlockError {
+    fn from(_: BreaksOff) -> Self {
+        Self::Content
+    }
 }
 
 /// Records as bytes, compressed.
@@ -119,58 +126,9 @@ fn nibble(severity: Option<Severity>) -> u8 {
     severity.map_or(NO_SEVERITY, |severity| severity as u8)
 }
 
-/// A number in as few bytes as it takes, seven bits each.
-pub fn number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn signed(out: &mut Vec<u8>, value: i64) {
-    number(out, (value << 1 ^ value >> 63).cast_unsigned());
-}
-
 fn text(out: &mut Vec<u8>, text: &str) {
     number(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
-}
-
-/// Reads bytes from the front, never beyond their end.
-pub struct Bytes<'b>(pub &'b [u8]);
-
-impl<'b> Bytes<'b> {
-    fn byte(&mut self) -> Result<u8, BlockError> {
-        let (first, rest) = self.0.split_first().ok_or(BlockError::Content)?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    /// The next number.
-    pub fn number(&mut self) -> Result<u64, BlockError> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(BlockError::Content)
-    }
-
-    fn signed(&mut self) -> Result<i64, BlockError> {
-        let value = self.number()?;
-        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
-    }
-
-    fn text(&mut self) -> Result<&'b str, BlockError> {
-        let length = usize::try_from(self.number()?).map_err(|_| BlockError::Content)?;
-        let (text, rest) = self.0.split_at_checked(length).ok_or(BlockError::Content)?;
-        self.0 = rest;
-        std::str::from_utf8(text).map_err(|_| BlockError::Content)
-    }
 }
 
 /// One record as it lies in its block.

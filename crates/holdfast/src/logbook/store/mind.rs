@@ -1,8 +1,8 @@
 //! What was learned of an owner's logs, as one compressed document, so that pattern numbers stay what they are.
 
-use super::open::is_damage;
 use super::write::on_disk;
 use super::{Counts, Owner, Store};
+use crate::disk::sqlite::is_damage;
 use holdfast_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;

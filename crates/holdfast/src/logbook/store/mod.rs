@@ -15,7 +15,7 @@ mod search;
 mod tests;
 mod write;
 
-pub use open::{FILE, StoreError};
+pub use open::FILE;
 pub use search::{Ended, Found, Query, SearchError, Shelf};
 
 use super::SourceName;

@@ -16,12 +16,6 @@ const MOST_OLD: usize = 256;
 const MOST_NOTED: i64 = 2_000;
 /// Sources of each owner whose places are kept.
 const MOST_PLACES: i64 = 1_000;
-/// Pages that are given back to the disk at one look.
-const GIVEN_BACK: u32 = 1_024;
-
-/// Disk that is left to others, the journal above all: so much, and no more than one part in [`RESERVE_PART`].
-const RESERVE: u64 = 64 << 20;
-const RESERVE_PART: u64 = 10;
 /// Bytes of a page of the file.
 const PAGE: u64 = 4_096;
 
@@ -64,11 +58,7 @@ impl Store {
     pub(super) fn room_now(&self, db: &Connection) -> rusqlite::Result<(Room, u64)> {
         let roomy = self.room.keep - self.room.keep / PART;
         let folder = self.path.parent().unwrap_or(&self.path);
-        let is_short = rustix::fs::statvfs(folder).is_ok_and(|disk| {
-            let reserve = RESERVE.min(disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_PART);
-            disk.f_bavail.saturating_mul(disk.f_frsize) < reserve
-        });
-        if !is_short {
+        if !crate::disk::sqlite::is_short(folder) {
             return Ok((self.room, roomy));
         }
         let free = db.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))?;
@@ -177,15 +167,6 @@ fn forget(tx: &Transaction<'_>, owner: i64) -> rusqlite::Result<()> {
                 (SELECT id FROM {table} WHERE owner = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"
         );
         tx.prepare(&asked)?.execute(params![owner, most])?;
-    }
-    Ok(())
-}
-
-/// Gives room that is free for long back to the disk.
-pub(super) fn shrink(db: &Connection) -> rusqlite::Result<()> {
-    let ask = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    if ask("freelist_count")? > ask("page_count")? / 4 {
-        db.execute_batch(&format!("PRAGMA incremental_vacuum({GIVEN_BACK});"))?;
     }
     Ok(())
 }

@@ -4,9 +4,10 @@
 //! it is bounded in lines, bytes and time, and ends early when whoever asked has gone (I18).
 
 use super::block::BlockError;
-use super::open::{FILE, real};
+use super::open::FILE;
 use super::write::{may_have, open_block, severity_bit};
 use super::{Counts, Noted, Owner, Stored};
+use crate::disk::sqlite::real;
 use crate::logbook::SourceName;
 use holdfast_core::subject::Subject;
 use holdfast_core::time::Timestamp;

@@ -1,8 +1,9 @@
 //! What came in goes to disk: once a second, all owners in one transaction.
 
-use super::block::{self, Bytes};
-use super::open::is_damage;
+use super::block;
 use super::{Counts, Noted, OnDisk, Owner, Pending, Store, Stored};
+use crate::disk::bytes::{self, Bytes};
+use crate::disk::sqlite::{is_damage, set_aside};
 use crate::logbook::SourceName;
 use holdfast_core::time::{Duration, Timestamp};
 use rusqlite::{Connection, Transaction, params};
@@ -117,11 +118,8 @@ impl Store {
     /// Sets a damaged file aside and goes on with a new one.
     fn replace(&mut self, cause: &rusqlite::Error) {
         self.db = None;
-        match super::open::set_aside(&self.path) {
-            Ok(aside) => {
-                tracing::warn!(%cause, aside = %aside.display(), "kept logs were damaged, and are set aside");
-                self.reopen();
-            }
+        match set_aside(&self.path, &super::open::FORM, cause) {
+            Ok(_) => self.reopen(),
             Err(error) => self.tell(&error, error.hint()),
         }
     }
@@ -147,7 +145,7 @@ impl Store {
         match &written {
             Ok(()) if sweep => {
                 self.swept = Some(now);
-                super::room::shrink(db)?;
+                crate::disk::sqlite::shrink(db)?;
             }
             Ok(()) => {}
             Err(_) => self.owners = before, // the transaction was rolled back
@@ -307,7 +305,7 @@ fn pattern_set(records: &[Stored]) -> Vec<u8> {
     if patterns.len() <= MOST_PATTERNS {
         let mut before = 0;
         for pattern in patterns {
-            block::number(&mut bytes, pattern - before);
+            bytes::number(&mut bytes, pattern - before);
             before = pattern;
         }
     }

@@ -25,6 +25,17 @@ const MEMORY: usize = 360;
 /// Fewer tell nothing.
 const YOUNG: usize = 60;
 
+/// What is thought of a value.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// What is told.
+    pub told: Option<NumberSign>,
+    /// It was usual, as far as is known, and was learned.
+    pub taught: bool,
+    /// What is unusual now, news or not.
+    pub unusual: Option<String>,
+}
+
 /// One series, and what is usual for it.
 #[derive(Default)]
 pub struct Judge {
@@ -65,26 +76,44 @@ impl Judge {
     }
 
     /// Judges a value by those before it. `ill`: an incident is open, and nothing is learned.
-    pub fn observe(&mut self, now: Timestamp, value: f64, name: &Name, ill: bool) -> Option<NumberSign> {
+    pub fn observe(&mut self, now: Timestamp, value: f64, name: &Name, ill: bool) -> Judged {
         self.heard = now;
         let usual = !ill && self.slow.teaches();
         let learn = if usual { Learn::Yes } else { Learn::No };
         let verdict = self.series.observe(now, value, learn);
+        let say = |sight: &Sight| sight.say(&name.to_string());
+        let sight = verdict.sight.as_ref().filter(|_| name.what != What::Latency);
+        let mut unusual = sight.filter(|_| verdict.wrong >= SURE).map(say);
         let told = if name.what == What::Latency {
-            self.latency(now, value, name, verdict.wrong >= LIKELY)
+            let told = self.latency(now, value, name, verdict.wrong >= LIKELY);
+            unusual = told.as_ref().filter(|sign| sign.surprise > 0).map(|sign| sign.text.clone());
+            told
         } else if super::is_of_host(&name.subject) || ill || verdict.probability < SURE {
             None
         } else {
-            let say = |sight: Sight| sight.say(&name.to_string());
-            verdict.sight.map(|sight| sign(Measure::Other, name, decibans(verdict.probability), say(sight)))
+            sight.map(|sight| sign(Measure::Other, name, decibans(verdict.probability), say(sight)))
         };
-        if usual && self.slow.teaches() {
-            self.usual.push(value);
-            if self.usual.len() > MEMORY {
-                self.usual.drain(..MEMORY / 4);
-            }
+        let taught = usual && self.slow.teaches();
+        if taught {
+            self.remember(value);
         }
-        told
+        Judged { told, taught, unusual }
+    }
+
+    /// Learns what was measured before this daemon began. Nothing is told.
+    pub fn recall(&mut self, at: Timestamp, value: f64, teaches: bool) {
+        self.heard = at;
+        if teaches {
+            self.series.observe(at, value, Learn::Yes);
+            self.remember(value);
+        }
+    }
+
+    fn remember(&mut self, value: f64) {
+        self.usual.push(value);
+        if self.usual.len() > MEMORY {
+            self.usual.drain(..MEMORY / 4);
+        }
     }
 
     /// A latency is compared with the middle of its last hour: many times as much, for half a minute, and the detector,

@@ -42,6 +42,123 @@ pub enum What {
     Lag,
 }
 
+/// In what it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Seconds,
+    Bytes,
+    /// A part of one.
+    Share,
+    PerSecond,
+}
+
+impl Unit {
+    /// As it stands in documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "s",
+            Self::Bytes => "B",
+            Self::Share => "share",
+            Self::PerSecond => "1/s",
+        }
+    }
+}
+
+impl What {
+    /// In what it is measured.
+    pub const fn unit(&self) -> Unit {
+        match self {
+            Self::Latency
+            | Self::HypervisorLatency
+            | Self::AgentLatency
+            | Self::WriteLatency(_)
+            | Self::Lag => Unit::Seconds,
+            Self::Resident
+            | Self::MemoryAvailable
+            | Self::DiskUsed
+            | Self::HostMemoryAvailable
+            | Self::DiskFree(_) => Unit::Bytes,
+            Self::Processor
+            | Self::PressureProcessor
+            | Self::PressureMemory
+            | Self::PressureStorage
+            | Self::Steal => Unit::Share,
+            Self::Reads | Self::Writes | Self::PacketsSent | Self::PacketsReceived => Unit::PerSecond,
+        }
+    }
+
+    /// As it stands in files and addresses; it is never another's.
+    pub fn key(&self) -> String {
+        match self {
+            Self::WriteLatency(path) => format!("write-latency:{path}"),
+            Self::DiskFree(path) => format!("disk-free:{path}"),
+            Self::Latency => "latency".into(),
+            Self::HypervisorLatency => "hypervisor-latency".into(),
+            Self::AgentLatency => "agent-latency".into(),
+            Self::Processor => "processor".into(),
+            Self::Resident => "resident".into(),
+            Self::Reads => "reads".into(),
+            Self::Writes => "writes".into(),
+            Self::PacketsSent => "packets-sent".into(),
+            Self::PacketsReceived => "packets-received".into(),
+            Self::MemoryAvailable => "memory-available".into(),
+            Self::DiskUsed => "disk-used".into(),
+            Self::PressureProcessor => "pressure-processor".into(),
+            Self::PressureMemory => "pressure-memory".into(),
+            Self::PressureStorage => "pressure-storage".into(),
+            Self::Steal => "steal".into(),
+            Self::HostMemoryAvailable => "memory".into(),
+            Self::Lag => "lag".into(),
+        }
+    }
+
+    /// What such a key stands for.
+    pub fn of_key(key: &str) -> Option<Self> {
+        match key.split_once(':') {
+            Some(("write-latency", path)) => Some(Self::WriteLatency(path.to_owned())),
+            Some(("disk-free", path)) => Some(Self::DiskFree(path.to_owned())),
+            Some(_) => None,
+            None => PLAIN.iter().find(|what| what.key() == key).cloned(),
+        }
+    }
+}
+
+/// Those that are of their subject alone.
+const PLAIN: [What; 17] = [
+    What::Latency,
+    What::HypervisorLatency,
+    What::AgentLatency,
+    What::Processor,
+    What::Resident,
+    What::Reads,
+    What::Writes,
+    What::PacketsSent,
+    What::PacketsReceived,
+    What::MemoryAvailable,
+    What::DiskUsed,
+    What::PressureProcessor,
+    What::PressureMemory,
+    What::PressureStorage,
+    What::Steal,
+    What::HostMemoryAvailable,
+    What::Lag,
+];
+
+impl Name {
+    /// As people name it among those of its owner: `processor`, `latency:postgres`.
+    pub fn key(&self) -> String {
+        match &self.subject {
+            Subject::App(_, app) => format!("{}:{app}", self.what.key()),
+            Subject::Vm(_) | Subject::Guest(_) | Subject::Host(_) => self.what.key(),
+        }
+    }
+
+    /// Whether it is the one of this name.
+    pub fn is(&self, key: &str) -> bool {
+        self.key() == key
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = match &self.subject {
@@ -157,5 +274,21 @@ fn of_host(sign: &HostSign) -> Vec<(What, Reading)> {
             all
         }
         HostSign::Kernel(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_stands_for_one_thing_and_is_read_back() {
+        let of_paths = [What::WriteLatency("/a:b".into()), What::DiskFree("/".into())];
+        for what in PLAIN.into_iter().chain(of_paths) {
+            assert_eq!(What::of_key(&what.key()), Some(what));
+        }
+        for key in ["", "latency:", "disk", "free:/"] {
+            assert_eq!(What::of_key(key), None);
+        }
     }
 }

@@ -1,23 +1,31 @@
 //! Numbers that are measured anyway become series, and what is unusual in them is told.
 //!
 //! Nothing is asked for here: signals pass by, and what they measure is taken out of them. A series is rolled up to one
-//! value in ten seconds, the middle one, so that a moment is no trend. Values of an incident teach nothing.
+//! value in ten seconds, the middle one, so that a moment is no trend. Values of an incident teach nothing. They are kept
+//! ([`kept`]); what the judges learned is not, so those of a new daemon first recall the values of the last hours.
 
 mod judge;
+pub mod kept;
+mod latest;
 mod measure;
 mod roll;
+mod together;
 
-use measure::Name;
+pub use latest::Newest;
+pub use measure::Name;
 
+use crate::clock::Clock;
 use crate::decide::Inbox;
 use holdfast_core::input::Input;
 use holdfast_core::signal::Signal;
 use holdfast_core::subject::{Subject, VmName};
 use holdfast_core::time::Timestamp;
 use judge::Judge;
+use kept::{Keeper, Kept, Moment, Past, Shelf, Value};
 use roll::Rolls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use together::{Beside, Together};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -28,15 +36,33 @@ const MOST_SERIES: usize = 256;
 /// How often values are rolled up and judged.
 pub const ROLL_EVERY: Duration = Duration::from_secs(10);
 
+/// Judges of a new daemon recall the values of so long ...
+const RECALLED: Duration = Duration::from_secs(4 * 3_600);
+/// ... as far as this takes no longer; the others begin young.
+const RECALLING: Duration = Duration::from_secs(5);
+
 /// Where signals are shown.
 #[derive(Clone)]
 pub struct Numbers(mpsc::Sender<Signal>);
 
 impl Numbers {
     /// Begins to follow series, until told to stop.
-    pub fn start(inbox: &Inbox, clock: crate::clock::Clock, stop: &CancellationToken) -> Self {
+    pub fn start(
+        inbox: &Inbox,
+        clock: Clock,
+        (kept, newest): (&Kept, Newest),
+        stop: &CancellationToken,
+    ) -> Self {
         let (sender, signals) = mpsc::channel(QUEUE);
-        tokio::spawn(follow(signals, inbox.clone(), clock, stop.clone()));
+        let follower = Follower {
+            signals,
+            inbox: inbox.clone(),
+            clock,
+            newest,
+            keeper: kept.keeper.clone(),
+            shelf: kept.shelf.clone(),
+        };
+        tokio::spawn(follower.follow(stop.clone()));
         Self(sender)
     }
 
@@ -48,31 +74,63 @@ impl Numbers {
     }
 }
 
-async fn follow(
-    mut signals: mpsc::Receiver<Signal>,
+/// Who follows all series.
+struct Follower {
+    signals: mpsc::Receiver<Signal>,
     inbox: Inbox,
-    clock: crate::clock::Clock,
-    stop: CancellationToken,
-) {
-    let (mut rolls, mut judges) = (Rolls::default(), Judges::default());
-    let mut ticker = tokio::time::interval(ROLL_EVERY);
-    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            signal = signals.recv() => match signal {
-                Some(signal) => rolls.take(&signal),
-                None => return,
-            },
-            _ = ticker.tick() => {
-                let Ok(ill) = inbox.look(|desk| ill(&desk.engine)).await else { return };
-                for signal in judges.judge(clock.now(), &mut rolls, &ill) {
-                    if inbox.send(Input::Signal(signal)).await.is_err() {
-                        return;
-                    }
-                }
+    clock: Clock,
+    newest: Newest,
+    keeper: Keeper,
+    shelf: Shelf,
+}
+
+impl Follower {
+    async fn follow(mut self, stop: CancellationToken) {
+        let Some(mut judges) = stop.run_until_cancelled(self.recall()).await else { return };
+        let mut rolls = Rolls::default();
+        let mut ticker = tokio::time::interval(ROLL_EVERY);
+        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                signal = self.signals.recv() => match signal {
+                    Some(signal) => rolls.take(&signal),
+                    None => return,
+                },
+                _ = ticker.tick() => if self.judge(&mut judges, &mut rolls).await.is_none() {
+                    return;
+                },
             }
         }
+    }
+
+    /// What is usual, from the values of the last hours: judges that were young again would say nothing for long.
+    async fn recall(&self) -> Judges {
+        let (shelf, now) = (self.shelf.clone(), self.clock.now());
+        let since = Timestamp::from_micros(now.as_micros().saturating_sub(RECALLED.as_micros() as u64));
+        let recalled = tokio::task::spawn_blocking(move || {
+            let (mut judges, begun) = (Judges::default(), std::time::Instant::now());
+            let see = |past| {
+                judges.recall(&past);
+                begun.elapsed() < RECALLING
+            };
+            let _ = shelf.past(since, see); // what is wrong with the file was told when it was opened
+            judges
+        });
+        recalled.await.unwrap_or_default()
+    }
+
+    /// Rolls up, judges, tells and keeps; `None` when the loop has ended.
+    async fn judge(&self, judges: &mut Judges, rolls: &mut Rolls) -> Option<()> {
+        let ill = self.inbox.look(|desk| ill(&desk.engine)).await.ok()?;
+        let moment = Moment { at: self.clock.now(), wall_offset: self.clock.wall_offset() };
+        let round = judges.judge(moment.at, rolls, &ill);
+        self.newest.show(moment, round.latest);
+        self.keeper.keep(moment, round.values);
+        for signal in round.told {
+            self.inbox.send(Input::Signal(signal)).await.ok()?;
+        }
+        Some(())
     }
 }
 
@@ -82,41 +140,97 @@ fn ill(engine: &holdfast_core::engine::Engine) -> BTreeSet<VmName> {
     open.filter_map(|incident| incident.subject.vm().cloned()).collect()
 }
 
-/// What is usual for each series.
+/// What came of one look at all series.
 #[derive(Default)]
-struct Judges(BTreeMap<Name, Judge>);
+struct Round {
+    told: Vec<Signal>,
+    values: Vec<Value>,
+    latest: Vec<(Name, f64, Option<String>)>,
+}
+
+/// What is usual for each series, and for those of each VM together.
+#[derive(Default)]
+struct Judges {
+    each: BTreeMap<Name, Judge>,
+    together: BTreeMap<VmName, Together>,
+}
 
 impl Judges {
+    /// Learns what was kept of one owner.
+    fn recall(&mut self, past: &Past) {
+        let mut moments: BTreeMap<u64, Vec<(&Name, f64, bool)>> = BTreeMap::new();
+        for (name, rows) in past {
+            if self.each.len() >= MOST_SERIES {
+                return;
+            }
+            let judge = self.each.entry(name.clone()).or_default();
+            for row in rows {
+                judge.recall(Timestamp::from_secs(row.at), row.mean, row.teaches);
+                moments.entry(row.at).or_default().push((name, row.mean, row.teaches));
+            }
+        }
+        let Some(vm) = past.first().and_then(|(name, _)| name.subject.vm()) else { return };
+        let together = self.together.entry(vm.clone()).or_default();
+        for values in moments.into_values().filter(|values| values.iter().all(|(.., teaches)| *teaches)) {
+            let values: Vec<(&Name, f64)> =
+                values.into_iter().map(|(name, value, _)| (name, value)).collect();
+            together.recall(&values);
+        }
+    }
+
     /// Rolls up what came, and tells what is unusual. A series of which nothing comes any more is forgotten when room
     /// is short, the longest silent first.
-    fn judge(&mut self, now: Timestamp, rolls: &mut Rolls, ill: &BTreeSet<VmName>) -> Vec<Signal> {
-        let mut told = Vec::new();
+    fn judge(&mut self, now: Timestamp, rolls: &mut Rolls, ill: &BTreeSet<VmName>) -> Round {
+        let mut round = Round::default();
         for (name, value) in rolls.roll() {
-            if !self.0.contains_key(&name) && self.0.len() >= MOST_SERIES && !self.forget_one(now) {
+            if !self.each.contains_key(&name) && self.each.len() >= MOST_SERIES && !self.forget_one(now) {
                 continue;
             }
             let is_ill = name.subject.vm().is_some_and(|vm| ill.contains(vm));
-            let judge = self.0.entry(name.clone()).or_default();
-            if let Some(sign) = judge.observe(now, value, &name, is_ill) {
-                told.push(signal(&name, now, sign));
+            let judge = self.each.entry(name.clone()).or_default();
+            let judged = judge.observe(now, value, &name, is_ill);
+            round.told.extend(judged.told.map(|sign| signal(name.subject.clone(), now, sign)));
+            round.latest.push((name.clone(), value, judged.unusual));
+            round.values.push(Value { name, value, teaches: judged.taught });
+        }
+        self.judge_together(now, &mut round, ill);
+        round
+    }
+
+    /// The same for the series of each VM together.
+    fn judge_together(&mut self, now: Timestamp, round: &mut Round, ill: &BTreeSet<VmName>) {
+        let mut rows: BTreeMap<&VmName, Vec<(&Name, f64)>> = BTreeMap::new();
+        let mut alone: BTreeSet<&VmName> = BTreeSet::new();
+        for (name, value, unusual) in &round.latest {
+            let Some(vm) = name.subject.vm() else { continue };
+            rows.entry(vm).or_default().push((name, *value));
+            if unusual.is_some() {
+                alone.insert(vm);
             }
         }
-        told
+        self.together.retain(|vm, _| self.each.keys().any(|name| name.subject.vm() == Some(vm)));
+        for (vm, values) in rows {
+            let together = self.together.entry(vm.clone()).or_default();
+            let beside = Beside { ill: ill.contains(vm), alone: alone.contains(vm) };
+            if let Some(sign) = together.observe(now, &values, beside) {
+                round.told.push(signal(Subject::Vm(vm.clone()), now, sign));
+            }
+        }
     }
 
     /// Forgets the series that was silent for longest, if that is ten minutes at least.
     fn forget_one(&mut self, now: Timestamp) -> bool {
-        let oldest = self.0.iter().min_by_key(|(_, judge)| judge.heard()).map(|(name, _)| name.clone());
+        let oldest = self.each.iter().min_by_key(|(_, judge)| judge.heard()).map(|(name, _)| name.clone());
         let gone = oldest.filter(|name| {
-            self.0.get(name).is_some_and(|judge| now.since(judge.heard()) >= Duration::from_secs(600))
+            self.each.get(name).is_some_and(|judge| now.since(judge.heard()) >= Duration::from_secs(600))
         });
-        gone.and_then(|name| self.0.remove(&name)).is_some()
+        gone.and_then(|name| self.each.remove(&name)).is_some()
     }
 }
 
-fn signal(name: &Name, at: Timestamp, sign: holdfast_core::signal::NumberSign) -> Signal {
+fn signal(subject: Subject, at: Timestamp, sign: holdfast_core::signal::NumberSign) -> Signal {
     Signal {
-        subject: name.subject.clone(),
+        subject,
         incarnation: None, // its past is that of the VM, not of one start of it
         at,
         seen: holdfast_core::signal::Seen::Number(sign),
@@ -144,7 +258,7 @@ mod tests {
             let seen = Seen::Application(AppSign::Answered { latency });
             rolls.take(&Signal { subject: subject.clone(), incarnation: None, at, seen });
             if (second + 1).is_multiple_of(10) {
-                for signal in judges.judge(at, &mut rolls, &BTreeSet::new()) {
+                for signal in judges.judge(at, &mut rolls, &BTreeSet::new()).told {
                     let Seen::Number(sign) = signal.seen else { panic!("a number") };
                     all.push((second, sign));
                 }
