@@ -19,8 +19,8 @@ impl Engine {
     /// An incident is over.
     pub(super) fn learn_from(&mut self, id: IncidentId) {
         let Some(incident) = self.incidents.get(&id) else { return };
-        if self.lessons.learn(incident) {
-            self.teach();
+        if self.lessons.learn(incident) && self.policies.use_lessons {
+            self.teach(); // what is only counted changes no likelihood
         }
     }
 

@@ -80,8 +80,13 @@ impl AppView {
     }
 
     /// It answers as fast as it used to, as far as is known.
-    pub const fn is_brisk(&self) -> bool {
-        self.slow.is_none()
+    pub fn is_brisk(&self, lens: &Lens) -> bool {
+        self.told_slow(lens).is_none()
+    }
+
+    /// What a number said of its answers, while that is told: who said it may be gone, and never take it back.
+    fn told_slow(&self, lens: &Lens) -> Option<&Slow> {
+        self.slow.as_deref().filter(|slow| lens.now.since(slow.at) <= SLOW_KEEPS)
     }
 
     /// A new incarnation, or a restarted application, answers for itself.
@@ -144,8 +149,7 @@ impl AppView {
                 push(kind, *since, *at, strength, format!("{name} {what}: {text}"));
             }
         }
-        let slow = self.slow.as_ref().filter(|slow| lens.now.since(slow.at) <= SLOW_KEEPS);
-        if let Some(slow) = slow.filter(|_| self.pulse.is_alive(lens)) {
+        if let Some(slow) = self.told_slow(lens).filter(|_| self.pulse.is_alive(lens)) {
             push(Kind::AppSlow, slow.since, slow.at, FULL, slow.text.clone());
         }
         self.speak_inside(name, lens, &mut push);

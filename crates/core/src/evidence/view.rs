@@ -316,7 +316,7 @@ impl VmView {
         self.console.is_quiet(lens)
             && self.logs.as_ref().is_none_or(|logs| logs.is_quiet(lens))
             && !self.agent.is_filling()
-            && self.apps.iter().all(|(_, app)| app.is_brisk())
+            && self.apps.iter().all(|(_, app)| app.is_brisk(lens))
             && !self.is_unplugged()
             && self.healthy_since(lens).is_some()
             && (!self.agent.was_heard() || self.agent.is_alive(lens))
