@@ -20,6 +20,7 @@ use crate::sense::logs::health::Registry;
 use crate::sense::logs::{Feeds, Sources};
 use crate::sense::numbers::Newest;
 use crate::sense::numbers::kept::Kept;
+use crate::standing::Standing;
 use crate::state::{JOURNAL, JOURNAL_OBSERVE, LEASES, StateError, StateFolder};
 use holdfast_core::action::CommandId;
 use holdfast_core::engine::Engine;
@@ -118,6 +119,8 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     tokio::spawn(drills.run(stop.clone()));
     tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
     tokio::spawn(kept.keeper.clone().follow(in_force.clone(), stop.clone()));
+    let standing = Standing::default();
+    tokio::spawn(standing.clone().keep(inbox.clone(), stop.clone()));
     let api = Api {
         inbox: inbox.clone(),
         driver,
@@ -127,6 +130,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
         logs: book.for_readers(),
         numbers: crate::api::numbers::Numbers::new(kept.shelf.clone(), newest),
         sources: feeds.registry,
+        standing,
     };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));

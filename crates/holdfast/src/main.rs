@@ -17,6 +17,7 @@ mod logbook;
 mod recorder;
 mod reload;
 mod sense;
+mod standing;
 mod state;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use crate::drill;
 use crate::events::Event;
 use crate::reload::{ReloadError, Reloads};
 use crate::sense::logs::health::Registry;
+use crate::standing::Standing;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -53,6 +54,8 @@ pub struct Api {
     pub numbers: super::numbers::Numbers,
     /// How the sources of logs are.
     pub sources: Registry,
+    /// Since when channels stand as they do.
+    pub standing: Standing,
 }
 
 impl Api {
@@ -159,13 +162,20 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusDoc>, Refused> {
     let config = api.config();
     let places: BTreeMap<VmName, Places> =
         config.vms.keys().map(|vm| (vm.clone(), api.driver.places(vm))).collect();
-    Ok(Json(api.inbox.look(move |desk| status_doc(desk, &config, places)).await?))
+    let standing = api.standing;
+    Ok(Json(api.inbox.look(move |desk| status_doc(desk, &config, places, &standing)).await?))
 }
 
-fn status_doc(desk: &Desk, config: &Config, mut places: BTreeMap<VmName, Places>) -> StatusDoc {
+fn status_doc(
+    desk: &Desk,
+    config: &Config,
+    mut places: BTreeMap<VmName, Places>,
+    standing: &Standing,
+) -> StatusDoc {
     let wall = Wall(desk);
     let now = desk.clock.now();
-    let vms = desk.engine.vms().filter_map(|(name, _)| desk.engine.status(name, now)).map(|vm| {
+    let vms = desk.engine.vms().filter_map(|(name, _)| desk.engine.status(name, now)).map(|mut vm| {
+        standing.complete(&mut vm);
         let place = places.remove(&vm.name).unwrap_or_default();
         let addresses = config.vms.get(&vm.name).map(|vm| addresses(vm, &place)).unwrap_or_default();
         wall.vm(vm, place, addresses)
