@@ -1,6 +1,6 @@
 //! Questions to the guest agent, and its answers as signals. A guest can only make itself look worse.
 
-use super::agent::{AgentError, Freeze, GuestFs, Session};
+use super::agent::{AgentError, Freeze, GuestFs, Interface, Session};
 use super::live::Live;
 use super::machine::Machine;
 use super::untrusted::tame;
@@ -14,8 +14,6 @@ use tokio::time::Instant;
 const PORT: Duration = Duration::from_millis(300);
 /// So much of a file of the guest's kernel is read.
 const FILE_MOST: usize = 512 * 1024;
-/// What the first network card is called under Linux, on the machines that this driver makes.
-const CARDS: [&str; 4] = ["eth0", "ens3", "ens4", "enp0s3"];
 /// Those that are full or read-only by nature.
 const IMAGES: [&str; 6] = ["iso9660", "udf", "squashfs", "erofs", "cramfs", "romfs"];
 
@@ -31,7 +29,8 @@ impl Machine {
         let failed = match self.agent.session(left).await {
             Ok(mut session) => {
                 signs.push((None, AgentSign::Answered { latency: asked.elapsed() }));
-                answer(&mut session, question, &mut signs).await.err()
+                let spec = self.spec();
+                answer(&mut session, question, spec.network.mac(), &mut signs).await.err()
             }
             Err(error) => Some(error),
         };
@@ -64,11 +63,16 @@ impl Machine {
 
 type Signs = Vec<(Option<AppName>, AgentSign)>;
 
-async fn answer(session: &mut Session<'_>, question: &Question, signs: &mut Signs) -> Result<(), AgentError> {
+async fn answer(
+    session: &mut Session<'_>,
+    question: &Question,
+    mac: Option<&str>,
+    signs: &mut Signs,
+) -> Result<(), AgentError> {
     match question {
         Question::Ping => Ok(()), // that the session began is the answer
         Question::Disks => disks(session, signs).await,
-        Question::Health => health(session, signs).await,
+        Question::Health => health(session, mac, signs).await,
         Question::Services(apps) => services(session, apps, signs).await,
         Question::Check(app, argv) => {
             let end = session.exec(argv).await?;
@@ -88,7 +92,7 @@ async fn frozen(session: &mut Session<'_>, signs: &mut Signs) -> Result<bool, Ag
     frozen.or_else(|error| if error.is_answer() { Ok(false) } else { Err(error) })
 }
 
-async fn health(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), AgentError> {
+async fn health(session: &mut Session<'_>, mac: Option<&str>, signs: &mut Signs) -> Result<(), AgentError> {
     if frozen(session, signs).await? {
         return Ok(());
     }
@@ -96,7 +100,9 @@ async fn health(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), Agen
     if let Some((available, total)) = memory.and_then(|text| read_memory(&String::from_utf8_lossy(&text))) {
         signs.push((None, AgentSign::Memory { available, total }));
     }
-    if let Some(up) = carrier(session).await? {
+    if let Some(mac) = mac
+        && let Some(up) = carrier(session, mac).await?
+    {
         signs.push((None, AgentSign::Carrier { up }));
     }
     Ok(())
@@ -115,18 +121,31 @@ async fn disks(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), Agent
     Ok(())
 }
 
-/// Whether the guest's network card has a cable, by the names that cards have under Linux. A card that is
-/// switched off inside the guest does not tell.
-async fn carrier(session: &mut Session<'_>) -> Result<Option<bool>, AgentError> {
-    for card in CARDS {
-        let said = optional(session.read_file(&format!("/sys/class/net/{card}/carrier"), 16).await)?;
-        match said.as_deref() {
-            Some(b"0\n") => return Ok(Some(false)),
-            Some(b"1\n") => return Ok(Some(true)),
-            Some(_) | None => {}
-        }
-    }
-    Ok(None)
+/// Whether the guest's network card has a cable. It is found by its address, which we gave it: names differ from one
+/// Linux to the next. A card that is switched off inside the guest does not tell.
+async fn carrier(session: &mut Session<'_>, mac: &str) -> Result<Option<bool>, AgentError> {
+    let claimed = optional(session.interfaces().await)?;
+    let Some(card) = claimed.as_ref().and_then(|claimed| card(&claimed.kept, mac)) else { return Ok(None) };
+    let said = optional(session.read_file(&format!("/sys/class/net/{card}/carrier"), 16).await)?;
+    Ok(match said.as_deref() {
+        Some(b"0\n") => Some(false),
+        Some(b"1\n") => Some(true),
+        Some(_) | None => None,
+    })
+}
+
+/// The card with this address: of several, as where a bridge has taken it over, the first that the kernel knew.
+fn card<'c>(claimed: &'c [Interface], mac: &str) -> Option<&'c str> {
+    let ours = |one: &&Interface| {
+        one.hardware_address.as_ref().is_some_and(|address| address.as_str().eq_ignore_ascii_case(mac))
+    };
+    claimed.iter().find(ours).map(|card| card.name.as_str()).filter(|name| is_card(name))
+}
+
+/// A guest's word that becomes part of a path in that guest (A16).
+fn is_card(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=15).contains(&name.len()) && !name.starts_with('.') && name.chars().all(fits)
 }
 
 /// An agent may know fewer questions than we do.
@@ -234,6 +253,23 @@ mod tests {
         assert_eq!(listener(table, 5432), (true, 5));
         assert_eq!(listener(table, 5433), (false, 0));
         assert_eq!(listener("", 5432), (false, 0));
+    }
+
+    #[test]
+    fn the_card_is_found_by_the_address_that_we_gave_it_and_its_name_is_not_trusted() {
+        let claim = |rows: serde_json::Value| -> Vec<Interface> { serde_json::from_value(rows).unwrap() };
+        let cards = claim(json!([
+            {"name": "lo", "hardware-address": "00:00:00:00:00:00"},
+            {"name": "docker0"},
+            {"name": "enp0s9", "hardware-address": "52:54:00:AB:00:01"},
+            {"name": "br0", "hardware-address": "52:54:00:ab:00:01"},
+        ]));
+        assert_eq!(card(&cards, "52:54:00:ab:00:01"), Some("enp0s9"));
+        assert_eq!(card(&cards, "52:54:00:ab:00:02"), None);
+        for name in ["..", "../../etc", "a/b", "", ".hidden", "a name", "sixteen-letters-"] {
+            let lie = claim(json!([{"name": name, "hardware-address": "52:54:00:ab:00:01"}]));
+            assert_eq!(card(&lie, "52:54:00:ab:00:01"), None, "{name}");
+        }
     }
 
     #[test]

@@ -255,26 +255,22 @@ fn block(at: usize, layer: &Layer, has_backing: bool) -> Value {
 }
 
 fn network(line: &mut Line, network: &Network, forwards: &[Forward]) {
-    match network {
-        Network::None => line.words("-nic none"),
+    let netdev = match network {
+        Network::None => return line.words("-nic none"),
         Network::User(_) => {
-            let mut netdev = "user,id=net0".to_owned();
-            for forward in forwards {
-                netdev.push_str(&format!(
-                    ",hostfwd=tcp:{}:{}-:{}",
-                    forward.listen.ip(),
-                    forward.listen.port(),
-                    forward.guest
-                ));
-            }
-            line.pair("-netdev", netdev);
-            line.pair("-device", format!("virtio-net-pci,netdev=net0,id={NIC},romfile="));
+            let forwarded = |forward: &Forward| {
+                let listen = forward.listen;
+                format!(",hostfwd=tcp:{}:{}-:{}", listen.ip(), listen.port(), forward.guest)
+            };
+            format!("user,id=net0{}", forwards.iter().map(forwarded).collect::<String>())
         }
-        Network::Tap { interface, mac } => {
-            line.pair("-netdev", format!("tap,id=net0,ifname={interface},script=no,downscript=no"));
-            line.pair("-device", format!("virtio-net-pci,netdev=net0,id={NIC},mac={mac},romfile="));
+        Network::Tap { interface, .. } => {
+            format!("tap,id=net0,ifname={interface},script=no,downscript=no")
         }
-    }
+    };
+    let mac = network.mac().unwrap_or_default();
+    line.pair("-netdev", netdev);
+    line.pair("-device", format!("virtio-net-pci,netdev=net0,id={NIC},mac={mac},romfile="));
 }
 
 fn direct_boot(line: &mut Line, kernel: &Kernel) {

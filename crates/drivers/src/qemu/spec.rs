@@ -54,6 +54,9 @@ pub struct Kernel {
     pub cmdline: String,
 }
 
+/// What the card of user-mode networking is called: QEMU's own first address, said so that it stays.
+const USER_MAC: &str = "52:54:00:12:34:56";
+
 /// How the guest is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Network {
@@ -68,6 +71,18 @@ pub enum Network {
     },
     /// None.
     None,
+}
+
+impl Network {
+    /// The address of the guest's card, if it has one.
+    #[must_use]
+    pub const fn mac(&self) -> Option<&str> {
+        match self {
+            Self::User(_) => Some(USER_MAC),
+            Self::Tap { mac, .. } => Some(mac.as_str()),
+            Self::None => None,
+        }
+    }
 }
 
 /// A port of the host that leads to a port of the guest.

@@ -214,29 +214,8 @@ impl Lab {
 
     /// Runs a script in the guest, through the agent's socket, as any other program might.
     pub fn in_guest(&self, vm: &str, script: &str) {
-        let path = self.vm(vm)["agent"].as_str().unwrap().to_owned();
-        let request = serde_json::json!({ "execute": "guest-exec",
-            "arguments": { "path": "/bin/sh", "arg": ["-c", script] } });
-        let began = Instant::now();
-        while began.elapsed() < SOON {
-            let mut agent = UnixStream::connect(&path).unwrap();
-            agent.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-            agent
-                .write_all(
-                    format!("{{\"execute\":\"guest-sync\",\"arguments\":{{\"id\":7}}}}\n{request}\n")
-                        .as_bytes(),
-                )
-                .unwrap();
-            let mut said = Vec::new();
-            let mut piece = [0; 4096];
-            while let Ok(n @ 1..) = agent.read(&mut piece) {
-                said.extend_from_slice(&piece[..n]);
-                if String::from_utf8_lossy(&said).contains("\"pid\"") {
-                    return;
-                }
-            }
-        }
-        panic!("the agent took no script\n{}", self.story());
+        let agent = self.vm(vm)["agent"].as_str().unwrap().to_owned();
+        assert!(in_guest_at(Path::new(&agent), script), "the agent took no script\n{}", self.story());
     }
 
     /// Asks the agent once: what it returns, or `None` if it refuses or says nothing (it serves one client at
@@ -274,6 +253,29 @@ impl Lab {
             tail.join("\n")
         )
     }
+}
+
+/// Runs a script in a guest, through the socket of its agent; `false` if the agent does not take it.
+#[must_use]
+pub fn in_guest_at(agent: &Path, script: &str) -> bool {
+    let request = serde_json::json!({ "execute": "guest-exec",
+        "arguments": { "path": "/bin/sh", "arg": ["-c", script] } });
+    let request = format!("{{\"execute\":\"guest-sync\",\"arguments\":{{\"id\":7}}}}\n{request}\n");
+    let began = Instant::now();
+    while began.elapsed() < SOON {
+        let mut agent = UnixStream::connect(agent).unwrap();
+        agent.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        agent.write_all(request.as_bytes()).unwrap();
+        let mut said = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = agent.read(&mut piece) {
+            said.extend_from_slice(&piece[..n]);
+            if String::from_utf8_lossy(&said).contains("\"pid\"") {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Ends what was started, whatever happened: the VMs by their processes, then the daemon.

@@ -44,6 +44,15 @@ pub fn start_of(lab: &Lab, vm: &str) -> Option<Start> {
     Some(Start { pid, incarnation: vm["incarnation"].as_u64()? })
 }
 
+/// What is kept of a VM from this source of logs, from the oldest on.
+pub fn kept(lab: &Lab, vm: &str, source: &str) -> Vec<Value> {
+    let output = lab.cli(&["logs", vm, "--source", source, "--json"]);
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
 /// Watches for a while that nothing is done about a VM: no remedy, the same process, the same start.
 pub fn untouched_for(lab: &Lab, vm: &str, time: Duration, mut meanwhile: impl FnMut()) {
     let (before, remedies) = (Start::of(lab, vm), lab.remedies().len());

@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::turn;
+use crate::hands::{self, turn};
 use crate::lab::{Lab, SOON};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -22,12 +22,10 @@ for i in 1 2 3 4 5; do
 done
 "#;
 
-/// What is kept of the VM from this source, from the oldest on.
+/// The text of what is kept of the VM from this source, from the oldest on.
 fn kept(lab: &Lab, source: &str) -> Vec<String> {
-    let output = lab.cli(&["logs", "orders", "--source", source, "--json"]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let text = |line: &str| serde_json::from_str::<Value>(line).ok()?["text"].as_str().map(ToOwned::to_owned);
-    said.lines().filter_map(text).collect()
+    let text = |one: Value| one["text"].as_str().map(ToOwned::to_owned);
+    hands::kept(lab, "orders", source).into_iter().filter_map(text).collect()
 }
 
 #[test]

@@ -190,18 +190,22 @@ fn section(name: &str, vm: &FoundVm) -> Option<String> {
     Some(text)
 }
 
+/// Gets through also where the postmaster hangs: a plain restart waits for it until it times out.
+const POSTGRES_RESTART: &str =
+    r#"["sh", "-c", "systemctl kill -s KILL 'postgresql@*'; systemctl restart postgresql"]"#;
+
 /// An application for each port that leads into the guest.
 fn apps(name: &str, vm: &FoundVm) -> String {
     let ports: BTreeSet<u16> = vm.forwards.iter().map(|(_, guest)| *guest).collect();
     let mut text = String::new();
     for port in ports {
         let (app, better, restart) = match port {
-            22 => ("ssh".to_owned(), "", "systemctl restart ssh"),
-            80 | 8080 => (format!("web-{port}"), "http://guest:PORT/PAGE", "systemctl restart nginx"),
-            3306 => ("mysql".to_owned(), "mysql://USER@guest/DATABASE", "systemctl restart mysql"),
-            5432 => ("postgres".to_owned(), "postgres://USER@guest/DATABASE", "systemctl restart postgresql"),
-            6379 => ("redis".to_owned(), "redis://guest", "systemctl restart redis"),
-            _ => (format!("port-{port}"), "", "systemctl restart NAME"),
+            22 => ("ssh".to_owned(), "", string("systemctl restart ssh")),
+            80 | 8080 => (format!("web-{port}"), "http://guest:PORT/PAGE", string("systemctl restart nginx")),
+            3306 => ("mysql".to_owned(), "mysql://USER@guest/DATABASE", string("systemctl restart mysql")),
+            5432 => ("postgres".to_owned(), "postgres://USER@guest/DATABASE", POSTGRES_RESTART.to_owned()),
+            6379 => ("redis".to_owned(), "redis://guest", string("systemctl restart redis")),
+            _ => (format!("port-{port}"), "", string("systemctl restart NAME")),
         };
         let better = match better {
             "" => String::new(),
@@ -210,7 +214,7 @@ fn apps(name: &str, vm: &FoundVm) -> String {
         let lines = [
             (format!("[vm.{}.app.{app}]", key(name)), format!("what answers at port {port} of the guest")),
             (format!("probe = \"tcp://guest:{port}\""), format!("asked every second{better}")),
-            (format!("#restart = {}", string(restart)), "how the guest agent restarts it".to_owned()),
+            (format!("#restart = {restart}"), "how the guest agent restarts it".to_owned()),
         ];
         text.push('\n');
         text.push_str(&aligned(&lines));

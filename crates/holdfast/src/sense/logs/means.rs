@@ -6,7 +6,7 @@ use crate::logbook::{Entry, Inlet, SourceName};
 use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::Subject;
 use holdfast_drivers::Driver;
-use holdfast_logs::Record;
+use holdfast_logs::{Record, Severity};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +101,14 @@ impl Trails {
     }
 }
 
+/// What a guest's agent logs of our own questions, as `info: guest-exec called: ..`: kept, it would be most of what a calm
+/// guest says, and reading the journal would never end.
+fn is_echo(record: &Record) -> bool {
+    record.program == "qemu-ga"
+        && record.severity == Some(Severity::Info)
+        && record.text.starts_with("info: guest-")
+}
+
 /// The way of one source to the inlet.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -130,6 +138,9 @@ impl Feed {
 
     /// Brings a record, and waits for room. `false` when nobody takes records any more.
     pub async fn bring(&self, said: Said, place: Option<String>) -> bool {
+        if is_echo(&said.record) {
+            return true;
+        }
         let (entry, bytes) = self.entry(said, place);
         let (received, place) = (entry.received, entry.place.clone());
         let taken = self.inlet.bring(entry).await;
@@ -144,6 +155,9 @@ impl Feed {
 
     /// Brings a record if there is room; otherwise it is counted as dropped.
     pub fn offer(&self, said: Said) {
+        if is_echo(&said.record) {
+            return;
+        }
         let (entry, bytes) = self.entry(said, None);
         let received = entry.received;
         if self.inlet.offer(entry) {

@@ -44,6 +44,32 @@ fn entry(number: u32) -> String {
 }
 
 #[tokio::test]
+async fn what_the_agent_logs_of_our_own_questions_is_not_a_log_of_the_guest() {
+    let of_agent = |number: u32, priority: u32, text: &str| {
+        format!(
+            r#"{{"__CURSOR":"s=a;i={number}","MESSAGE":"{text}","PRIORITY":"{priority}","SYSLOG_IDENTIFIER":"qemu-ga"}}"#
+        ) + "\n"
+    };
+    let (guest, _) = script(vec![
+        Ok(piece(entry(1))), // of long ago
+        Ok(piece(
+            [
+                of_agent(2, 6, "info: guest-exec called: journalctl"),
+                of_agent(3, 4, "warning: guest-shutdown called, mode: powerdown"),
+                of_agent(4, 6, "info: the agent starts"),
+                entry(5),
+            ]
+            .concat(),
+        )),
+    ]);
+    let mut lab = Lab::new(guest);
+    let task = start(&lab, What::Journal);
+    let told = ["warning: guest-shutdown called, mode: powerdown", "info: the agent starts", "message 5"];
+    assert_eq!(lab.texts(3).await, told);
+    end(&lab, task).await;
+}
+
+#[tokio::test]
 async fn a_journal_is_read_by_cursor_and_goes_on_there_after_a_restart() {
     let (guest, asked) = script(vec![
         Ok(piece(entry(1))), // of long ago
