@@ -69,6 +69,9 @@ impl Machine {
         let live = match self.launch(&ready, &next, cgroup).await {
             Ok(live) => live,
             Err(error) => {
+                if let Some(group) = next.cgroup {
+                    Cgroup::at(group).remove();
+                }
                 self.note_refused_start(incarnation);
                 return Err(self.refused(START, error_chain(&error)));
             }

@@ -158,7 +158,12 @@ impl Drop for Bench {
         let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let family = hierarchy.path().join(&family);
-            let _gone = std::fs::remove_dir(family.join("orders")).and_then(|()| std::fs::remove_dir(family));
+            let (member, began) = (family.join("orders"), std::time::Instant::now());
+            // What was killed is still in its group until the kernel has taken its memory back.
+            while member.is_dir() && std::fs::remove_dir(&member).is_err() && began.elapsed() < LONG {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _none_there = std::fs::remove_dir(family);
         }
     }
 }

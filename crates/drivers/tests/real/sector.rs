@@ -171,6 +171,24 @@ async fn a_running_vm_is_adopted_and_keeps_its_ports() {
 }
 
 #[tokio::test]
+async fn a_start_that_was_refused_leaves_no_control_group() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    std::fs::create_dir(bench.path("run/orders/qemu.log.1")).unwrap(); // nothing can be put aside there
+    let lease = bench.lease();
+    let incarnation = lease.incarnation();
+    let error = qemu.perform(&name, &Order::Start { lease }, LONG).await.unwrap_err();
+    assert!(!error.is_unknown(), "{error}");
+    let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it is dead") };
+    assert_eq!((proof.incarnation(), proof.death()), (incarnation, &Death::StartRefused));
+    let record = Record::read(&bench.path("run/orders/run")).unwrap();
+    assert!(record.cgroup.is_none_or(|group| !group.exists() && !group.parent().unwrap().exists()));
+}
+
+#[tokio::test]
 async fn a_vm_whose_record_is_lost_is_found_by_what_it_says_of_itself() {
     let mut bench = bench();
     let qemu = bench.open().await;
