@@ -4,13 +4,14 @@
 use holdfast_core::action::{Ended, Fact, Found, Order, Outcome};
 use holdfast_core::engine::Engine;
 use holdfast_core::input::{Input, Started};
-use holdfast_core::lease::{Incarnation, Lease, Token};
+use holdfast_core::lease::{Incarnation, Lease, Sighting, Token};
 use holdfast_core::policy::{AppPolicy, Policies, VmPolicy};
 use holdfast_core::signal::{
     AgentSign, AppSign, Counters, HypervisorSign, ProcessSign, ProcessState, RunState, Seen, Signal,
 };
 use holdfast_core::subject::{AppName, HostName, Subject, VmName};
 use holdfast_core::time::{Duration, Timestamp};
+use holdfast_witness::Eyewitness;
 use std::time::Instant;
 
 /// So many seconds of life lie behind each VM before anything is measured: detectors that still learn cost more.
@@ -107,9 +108,9 @@ fn running(host: &HostName, app: &AppName, names: &[VmName]) -> Engine {
         if action.order != Order::Inspect {
             continue;
         }
-        let (incarnation, token, vm) = (Incarnation(1), Token(1), action.vm.clone());
-        let lease = Some(Lease { vm, incarnation, token, holder: host.clone() });
-        let found = Found::Running { incarnation, pid: 1, state: Some(RunState::Running), lease };
+        let seen = Sighting::of(Eyewitness::here(), Incarnation(1));
+        let lease = Some(Lease::adopting(action.vm.clone(), seen, Token(1), host.clone()));
+        let found = Found::Running { seen, pid: 1, state: Some(RunState::Running), lease };
         let ended = Ended::Done(Fact::Found(found));
         actions.extend(engine.step(now, &Input::Outcome(Outcome { action: action.id, ended })).actions);
     }

@@ -4,7 +4,7 @@
 //! anything is done (I8) and carries what its receiver needs to refuse an old one (I3).
 
 use crate::incident::IncidentId;
-use crate::lease::{DeathProof, Incarnation, Lease, Token};
+use crate::lease::{DeathProof, Incarnation, Lease, Sighting, Token};
 use crate::signal::RunState;
 use crate::subject::{AppName, VmName};
 use crate::time::Timestamp;
@@ -80,7 +80,8 @@ pub enum Order {
     /// Take over a VM that was found running without a lease on record (SAFETY section 3).
     Adopt {
         /// The incarnation found.
-        incarnation: Incarnation,
+        #[serde(rename = "incarnation")]
+        seen: Sighting,
     },
     /// Start the VM.
     Start {
@@ -228,7 +229,8 @@ pub enum Found {
     /// It runs.
     Running {
         /// Which incarnation.
-        incarnation: Incarnation,
+        #[serde(rename = "incarnation")]
+        seen: Sighting,
         /// Its process.
         pid: u32,
         /// Its run state; `None` if the hypervisor did not answer.

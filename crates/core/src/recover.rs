@@ -29,7 +29,7 @@ impl Power {
     #[must_use]
     pub const fn incarnation(&self) -> Option<Incarnation> {
         match self {
-            Self::On(lease) => Some(lease.incarnation),
+            Self::On(lease) => Some(lease.incarnation()),
             Self::Unknown | Self::Off(_) => None,
         }
     }
@@ -165,7 +165,7 @@ impl Job {
             }
             (Goal::Cycle, Power::On(lease)) => match incident {
                 Some(incident) => {
-                    let order = Order::Capture { incarnation: lease.incarnation, incident };
+                    let order = Order::Capture { incarnation: lease.incarnation(), incident };
                     Next::Ask(Step::Capturing, order, CAPTURE)
                 }
                 None => cut(lease),
@@ -178,7 +178,7 @@ impl Job {
     fn before_doing(&self, operation: &Operation, lease: &Lease, incident: Option<IncidentId>) -> Next {
         match (operation, incident) {
             (Operation::Reset, Some(incident)) => {
-                let order = Order::Capture { incarnation: lease.incarnation, incident };
+                let order = Order::Capture { incarnation: lease.incarnation(), incident };
                 Next::Ask(Step::Capturing, order, CAPTURE)
             }
             _ => Next::Ask(Step::Doing, perform(lease, operation.clone()), self.limit),
@@ -278,12 +278,11 @@ impl Job {
 
 /// A refused start. The driver says so only when no process is left: that incarnation is used up and dead.
 fn never_ran(lease: &Lease) -> Power {
-    let (vm, incarnation) = (lease.vm.clone(), lease.incarnation);
-    Power::Off(DeathProof::witnessed(vm, incarnation, crate::lease::Death::StartRefused))
+    Power::Off(DeathProof::of_refused_start(lease))
 }
 
 fn perform(lease: &Lease, operation: Operation) -> Order {
-    let (incarnation, token): (Incarnation, Token) = (lease.incarnation, lease.token);
+    let (incarnation, token): (Incarnation, Token) = (lease.incarnation(), lease.token());
     Order::Perform { incarnation, token, operation }
 }
 
@@ -293,7 +292,7 @@ fn claim(proof: &DeathProof) -> Next {
 }
 
 fn cut(lease: &Lease) -> Next {
-    let order = Order::PowerOff { incarnation: lease.incarnation, token: lease.token };
+    let order = Order::PowerOff { incarnation: lease.incarnation(), token: lease.token() };
     Next::Ask(Step::CuttingPower, order, POWER_OFF)
 }
 
@@ -311,16 +310,16 @@ fn look(power: &mut Power, found: &Found) -> Next {
             *power = Power::Off(proof.clone());
             Next::Finished
         }
-        Found::Running { incarnation, lease: Some(lease), .. } if lease.incarnation == *incarnation => {
+        Found::Running { seen, lease: Some(lease), .. } if lease.incarnation() == seen.incarnation() => {
             *power = Power::On(lease.clone());
             Next::Finished
         }
-        Found::Running { incarnation, lease: None, .. } => {
-            Next::Ask(Step::Adopting, Order::Adopt { incarnation: *incarnation }, LEASE)
+        Found::Running { seen, lease: None, .. } => {
+            Next::Ask(Step::Adopting, Order::Adopt { seen: *seen }, LEASE)
         }
-        Found::Running { incarnation, lease: Some(lease), .. } => {
+        Found::Running { seen, lease: Some(lease), .. } => {
             *power = Power::Unknown;
-            let leased = lease.incarnation;
+            let (incarnation, leased) = (seen.incarnation(), lease.incarnation());
             Next::Failed(format!("incarnation {incarnation} runs, but the lease is for {leased}"))
         }
         Found::Unclear { why } => {
@@ -334,15 +333,20 @@ fn look(power: &mut Power, found: &Found) -> Next {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::lease::Death;
+    use crate::lease::{Death, Sighting};
+    use holdfast_witness::Eyewitness;
 
     fn lease(n: u64) -> Lease {
-        let holder = "atlas".parse().unwrap();
-        Lease { vm: "db".parse().unwrap(), incarnation: Incarnation(n), token: Token(n), holder }
+        Lease::after(&proof(n - 1), Token(n), "atlas".parse().unwrap())
     }
 
     fn proof(n: u64) -> DeathProof {
-        DeathProof::witnessed("db".parse().unwrap(), Incarnation(n), Death::NotFound { pid: 7 })
+        DeathProof::witnessed(
+            Eyewitness::here(),
+            "db".parse().unwrap(),
+            Incarnation(n),
+            Death::NotFound { pid: 7 },
+        )
     }
 
     fn job(goal: Goal, step: Step) -> Job {
@@ -374,8 +378,12 @@ mod tests {
     #[test]
     fn a_vm_that_runs_under_another_lease_is_left_alone() {
         let mut power = Power::Unknown;
-        let found =
-            Found::Running { incarnation: Incarnation(1), pid: 7, state: None, lease: Some(lease(2)) };
+        let found = Found::Running {
+            seen: Sighting::of(Eyewitness::here(), Incarnation(1)),
+            pid: 7,
+            state: None,
+            lease: Some(lease(2)),
+        };
         assert!(matches!(look(&mut power, &found), Next::Failed(_)));
         assert_eq!(power, Power::Unknown);
     }

@@ -3,11 +3,12 @@
 use holdfast_core::action::{Action, Ended, Fact, Found, Operation, Order, Outcome};
 use holdfast_core::engine::Engine;
 use holdfast_core::input::{Input, Started};
-use holdfast_core::lease::{Incarnation, Lease, Token};
+use holdfast_core::lease::{Incarnation, Lease, Sighting, Token};
 use holdfast_core::policy::{Policies, VmPolicy};
 use holdfast_core::signal::{HypervisorSign, RunState, Seen, Signal};
 use holdfast_core::subject::{HostName, Subject, VmName};
 use holdfast_core::time::{Duration, Timestamp};
+use holdfast_witness::Eyewitness;
 
 /// An engine with one VM that runs.
 struct Stage {
@@ -26,9 +27,9 @@ impl Stage {
         let started = Started { host: host.clone(), boot: "b".into(), wall_offset: 0 };
         stage.hear(Input::Started(started));
         let look = stage.hear(Input::Configured(policies)).pop().expect("it looks first");
-        let (incarnation, token, vm) = (Incarnation(1), Token(1), stage.vm.clone());
-        let lease = Some(Lease { vm, incarnation, token, holder: host });
-        let found = Found::Running { incarnation, pid: 1, state: Some(RunState::Running), lease };
+        let seen = Sighting::of(Eyewitness::here(), Incarnation(1));
+        let lease = Some(Lease::adopting(stage.vm.clone(), seen, Token(1), host));
+        let found = Found::Running { seen, pid: 1, state: Some(RunState::Running), lease };
         stage.settle(&look, Ended::Done(Fact::Found(found)));
         stage
     }

@@ -6,10 +6,11 @@
 use crate::{Driver, DriverError, Glimpse, Injection};
 use holdfast_core::action::{Fact, Found, Operation, Order};
 use holdfast_core::incident::IncidentId;
-use holdfast_core::lease::{DeathProof, Incarnation, Lease, Token};
+use holdfast_core::lease::{DeathProof, Incarnation, Lease, Sighting, Token};
 use holdfast_core::policy::Ability;
 use holdfast_core::signal::{HypervisorSign, ProcessSign, ProcessState, RunState, Seen};
 use holdfast_core::subject::{HostName, VmName};
+use holdfast_witness::Eyewitness;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -72,7 +73,13 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
     }
 
     fn lease(&self, incarnation: Incarnation, token: Token) -> Lease {
-        Lease { vm: self.vm.clone(), incarnation, token, holder: self.host.clone() }
+        self.lease_of(self.vm.clone(), incarnation, token)
+    }
+
+    /// A lease as a store would give it; here it is the contract that says who may run what.
+    fn lease_of(&self, vm: VmName, incarnation: Incarnation, token: Token) -> Lease {
+        let running = Sighting::of(Eyewitness::here(), incarnation);
+        Lease::adopting(vm, running, token, self.host.clone())
     }
 
     async fn order(&self, order: Order) -> Result<Fact, DriverError> {
@@ -80,7 +87,7 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
     }
 
     async fn operate(&self, lease: &Lease, operation: Operation) -> Result<Fact, DriverError> {
-        let Lease { incarnation, token, .. } = *lease;
+        let (incarnation, token) = (lease.incarnation(), lease.token());
         self.order(Order::Perform { incarnation, token, operation }).await
     }
 
@@ -148,7 +155,7 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
     }
 
     async fn start_after(&mut self, proof: &DeathProof) -> Result<Lease, Broken> {
-        let lease = self.lease(proof.incarnation().next(), Token(self.newest.1.0 + 10));
+        let lease = Lease::after(proof, Token(self.newest.1.0 + 10), self.host.clone());
         let mut pids = BTreeSet::new();
         for turn in ["a start under a new lease is done", "repeating a start is harmless"] {
             let done = self.order(Order::Start { lease: lease.clone() }).await;
@@ -156,17 +163,17 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
             pids.insert(pid);
         }
         rule(pids.len() == 1, "a repeated start starts nothing", &pids)?;
-        self.newest = (lease.incarnation, lease.token);
+        self.newest = (lease.incarnation(), lease.token());
         Ok(lease)
     }
 
     async fn running(&self, lease: &Lease) -> Result<(), Broken> {
         self.until_state(RunState::Running).await?;
         let found = self.look().await?;
-        let ours = matches!(&found, Found::Running { incarnation, lease: None, .. } if *incarnation == lease.incarnation);
+        let ours = matches!(&found, Found::Running { seen, lease: None, .. } if seen.incarnation() == lease.incarnation());
         rule(ours, "the started incarnation is found, without a lease", &found)?;
         let glimpses = self.driver.poll(self.vm, self.limit).await;
-        let ours = |g: &Glimpse| g.vm == *self.vm && g.incarnation == lease.incarnation;
+        let ours = |g: &Glimpse| g.vm == *self.vm && g.incarnation == lease.incarnation();
         rule(glimpses.iter().all(ours), "what is seen is of the running incarnation", &glimpses)?;
         let answers = |g: &Glimpse| {
             matches!(g.seen, Seen::Hypervisor(HypervisorSign::Answered { state: RunState::Running, .. }))
@@ -175,13 +182,13 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
     }
 
     async fn wrong_orders(&self, lease: &Lease) -> Result<(), Broken> {
-        let Lease { incarnation, token, .. } = *lease;
+        let (incarnation, token) = (lease.incarnation(), lease.token());
         let lower = self.lease(incarnation, Token(token.0 - 1));
         let before = self.lease(Incarnation(incarnation.0 - 1), token);
         for old in [&lower, &before] {
             let done = self.operate(old, Operation::Pause).await;
             rule(matches!(done, Err(DriverError::Stale { .. })), "an old order is refused (I3)", &done)?;
-            let (incarnation, token) = (old.incarnation, old.token);
+            let (incarnation, token) = (old.incarnation(), old.token());
             let done = self.order(Order::PowerOff { incarnation, token }).await;
             rule(matches!(done, Err(DriverError::Stale { .. })), "an old power off is refused (I3)", &done)?;
         }
@@ -190,13 +197,13 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
         rule(is_certain(&done), "an order to another incarnation is refused", &done)?;
         let done = self.order(Order::Start { lease: next.clone() }).await;
         rule(is_certain(&done), "no second copy is started (I1)", &done)?;
-        let mut foreign = next;
         if let Ok(other) = "another".parse() {
-            foreign.vm = other;
+            let foreign = self.lease_of(other, next.incarnation(), next.token());
+            let done = self.order(Order::Start { lease: foreign }).await;
+            rule(is_certain(&done), "a lease for another VM starts nothing", &done)?;
         }
-        let done = self.order(Order::Start { lease: foreign }).await;
-        rule(is_certain(&done), "a lease for another VM starts nothing", &done)?;
-        for order in [Order::Inspect, Order::Adopt { incarnation }] {
+        let seen = Sighting::of(Eyewitness::here(), incarnation);
+        for order in [Order::Inspect, Order::Adopt { seen }] {
             let done = self.order(order).await;
             rule(is_certain(&done), "orders about leases and inspections are refused", &done)?;
         }
@@ -239,10 +246,10 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
             return Ok(());
         }
         let capture = |incarnation| Order::Capture { incarnation, incident: IncidentId(1) };
-        let done = self.order(capture(lease.incarnation)).await;
+        let done = self.order(capture(lease.incarnation())).await;
         let kept = matches!(&done, Ok(Fact::Captured { files }) if !files.is_empty());
         rule(kept, "evidence is kept of a running VM", &done)?;
-        let done = self.order(capture(lease.incarnation.next())).await;
+        let done = self.order(capture(lease.incarnation().next())).await;
         rule(is_certain(&done), "evidence of an incarnation that does not run is refused", &done)
     }
 
@@ -264,7 +271,8 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
         };
         rule(glimpses.iter().any(stopped), "a stopped process is seen as stopped", &glimpses)?;
         let found = self.look().await?;
-        let alive = matches!(&found, Found::Running { incarnation, .. } if *incarnation == lease.incarnation);
+        let alive =
+            matches!(&found, Found::Running { seen, .. } if seen.incarnation() == lease.incarnation());
         rule(alive, "silence is not death (I10)", &found)?;
         inject(Injection::Unstop).await?;
         self.until_state(RunState::Running).await?;
@@ -272,7 +280,7 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
     }
 
     async fn power_off(&self, lease: &Lease) -> Result<DeathProof, Broken> {
-        let Lease { incarnation, token, .. } = *lease;
+        let (incarnation, token) = (lease.incarnation(), lease.token());
         let done = self.order(Order::PowerOff { incarnation, token }).await;
         match done {
             Ok(Fact::Died(proof)) => Ok(proof),
@@ -286,19 +294,19 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
         }
         let killed = self.driver.inject(self.vm, &Injection::Kill).await;
         rule(killed.is_ok(), "a process can be killed in a drill", &killed)?;
-        let of_it = |proof: &DeathProof| proof.incarnation() == lease.incarnation;
+        let of_it = |proof: &DeathProof| proof.incarnation() == lease.incarnation();
         let is_exit =
             |seen: &Seen| matches!(seen, Seen::Process(ProcessSign::Exited { proof, .. }) if of_it(proof));
         self.until_told("the exit of a process", is_exit).await?;
-        self.found_dead(lease.incarnation).await
+        self.found_dead(lease.incarnation()).await
     }
 
     async fn dead(&self, lease: &Lease, proof: &DeathProof) -> Result<(), Broken> {
-        let of_it = proof.vm() == self.vm && proof.incarnation() == lease.incarnation;
+        let of_it = proof.vm() == self.vm && proof.incarnation() == lease.incarnation();
         rule(of_it, "the proof names the VM and the incarnation that died", proof)?;
-        self.found_dead(lease.incarnation).await?;
+        self.found_dead(lease.incarnation()).await?;
         let again = self.power_off(lease).await?;
-        rule(again.incarnation() == lease.incarnation, "repeating a power off is harmless", &again)?;
+        rule(again.incarnation() == lease.incarnation(), "repeating a power off is harmless", &again)?;
         let done = self.operate(lease, Operation::Continue).await;
         rule(is_certain(&done), "an order to a dead VM is refused", &done)?;
         let done = self.order(Order::Start { lease: lease.clone() }).await;

@@ -37,6 +37,11 @@ fn code(text: &str) -> &str {
     text.split("#[cfg(test)]\n").next().unwrap()
 }
 
+/// The same, line by line, without what is only said.
+fn code_of(text: &str) -> impl Iterator<Item = &str> {
+    code(text).lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
 fn short(path: &Path) -> String {
     path.strip_prefix(root()).unwrap().display().to_string()
 }
@@ -76,11 +81,12 @@ fn a_function_fits_a_screen() {
 
 #[test]
 fn dependencies_point_one_way() {
-    let allowed: [(&str, &[&str]); 4] = [
-        ("core", &[]),
+    let allowed: [(&str, &[&str]); 5] = [
+        ("witness", &[]),
+        ("core", &["holdfast-witness"]),
         ("logs", &[]),
-        ("drivers", &["holdfast-core"]),
-        ("sim", &["holdfast-core", "holdfast-drivers"]),
+        ("drivers", &["holdfast-core", "holdfast-witness"]),
+        ("sim", &["holdfast-core", "holdfast-drivers", "holdfast-witness"]),
     ];
     for (name, may) in allowed {
         let text = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).unwrap();
@@ -89,6 +95,29 @@ fn dependencies_point_one_way() {
             let used = line.split([' ', '=', '.']).next().unwrap();
             assert!(may.contains(&used), "crates/{name} may not use {used}");
         }
+    }
+}
+
+/// The program itself may not: a death is stated by who saw it, a lease given by who keeps them (I1, I2).
+#[test]
+fn only_drivers_bear_witness_and_only_lease_stores_give_leases() {
+    let text = fs::read_to_string(root().join("crates/holdfast/Cargo.toml")).unwrap();
+    let (code, tests) = text.split_once("[dev-dependencies]").unwrap();
+    assert!(!code.contains("holdfast-witness") && tests.contains("holdfast-witness"));
+    let may = |path: &str, folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
+    let core = "crates/core/src/lease.rs";
+    for (path, text) in sources() {
+        let path = short(&path);
+        if path.ends_with("tests.rs") {
+            continue;
+        }
+        let uses = |word: &str| code_of(&text).any(|line| line.contains(word));
+        let sees = may(&path, &["crates/witness/", "crates/drivers/", "crates/sim/", core]);
+        assert!(sees || !uses("Eyewitness"), "{path} has seen nothing");
+        let keeps =
+            ["crates/holdfast/src/lease/", "crates/sim/src/lease.rs", "crates/drivers/src/contract.rs", core];
+        let gives = uses("Lease::after(") || uses("Lease::adopting(");
+        assert!(may(&path, &keeps) || !gives, "{path} keeps no leases");
     }
 }
 
@@ -102,8 +131,7 @@ fn the_core_reads_no_clock_no_file_and_no_chance() {
             continue;
         }
         for word in forbidden {
-            let used =
-                code(&text).lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
+            let used = code_of(&text).any(|line| line.contains(word));
             assert!(!used, "{path} uses {word}");
         }
     }

@@ -113,8 +113,9 @@ fn named(order: &Order) -> (Incarnation, Token) {
         Order::Perform { incarnation, token, .. } | Order::PowerOff { incarnation, token } => {
             (*incarnation, *token)
         }
-        Order::Start { lease } => (lease.incarnation, lease.token),
-        Order::Capture { incarnation, .. } | Order::Adopt { incarnation } => (*incarnation, Token(0)),
+        Order::Start { lease } => (lease.incarnation(), lease.token()),
+        Order::Capture { incarnation, .. } => (*incarnation, Token(0)),
+        Order::Adopt { seen } => (seen.incarnation(), Token(0)),
         Order::Inspect | Order::TakeLease { .. } | Order::ReleaseLease { .. } => {
             (Incarnation::NONE, Token(0))
         }
@@ -140,9 +141,7 @@ impl Driver for Hypervisor {
         let at = stand.index(vm)?;
         stand.pass(takes(&Order::Inspect));
         Ok(match stand.world.inspect(at, None) {
-            Found::Running { incarnation, pid, state, lease: _ } => {
-                Found::Running { incarnation, pid, state, lease: None }
-            }
+            Found::Running { seen, pid, state, lease: _ } => Found::Running { seen, pid, state, lease: None },
             found @ (Found::Dead(_) | Found::Unclear { .. }) => found,
         })
     }

@@ -363,10 +363,10 @@ impl Checker {
 
     /// A lease was given out.
     pub(crate) fn leases(&mut self, now: Timestamp, lease: &Lease) {
-        if lease.token <= self.token {
+        if lease.token() <= self.token {
             self.broken("I3", now, format!("{lease:?} is given out after {:?}", self.token));
         }
-        self.token = self.token.max(lease.token);
+        self.token = self.token.max(lease.token());
     }
 
     /// A process is about to be started.
@@ -384,9 +384,9 @@ impl Checker {
         if before > Timestamp::ZERO && now.since(before) < A_MOMENT {
             self.broken("I6", now, format!("{vm} is started three times within {A_MOMENT:?}"));
         }
-        let last = self.started.insert(vm.clone(), lease.incarnation);
-        if last.is_some_and(|last| last >= lease.incarnation) {
-            self.broken("I9", now, format!("{vm} is started as {} after {last:?}", lease.incarnation));
+        let last = self.started.insert(vm.clone(), lease.incarnation());
+        if last.is_some_and(|last| last >= lease.incarnation()) {
+            self.broken("I9", now, format!("{vm} is started as {} after {last:?}", lease.incarnation()));
         }
     }
 
@@ -452,7 +452,7 @@ impl Checker {
                 let ill = if machine.is_ill() { "ill" } else { "well" };
                 self.broken("I21", now, format!("{vm} is called {} and is {ill}: {status:?}", status.state));
             }
-            let leased = world.leases.of(vm).map(|lease| lease.incarnation);
+            let leased = world.leases.of(vm).map(|lease| lease.incarnation());
             if status.state == "running" && machine.incarnation() != leased {
                 self.broken("I2", now, format!("{vm} runs without its lease"));
             }

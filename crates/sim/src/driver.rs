@@ -9,8 +9,9 @@ use crate::mutant::Mutant;
 use crate::run::{Due, Run};
 use holdfast_core::action::{Action, Ended, Fact, Operation, Order, Outcome};
 use holdfast_core::input::Input;
-use holdfast_core::lease::{Death, DeathProof, Incarnation};
+use holdfast_core::lease::{Death, DeathProof, Incarnation, Sighting};
 use holdfast_core::time::Duration;
+use holdfast_witness::Eyewitness;
 
 /// An order on its way.
 #[derive(Clone, Debug)]
@@ -144,7 +145,12 @@ impl Run {
             let fact = match &one.action.order {
                 Order::PowerOff { incarnation, .. } => {
                     let death = Death::NotFound { pid: 1 };
-                    Fact::Died(DeathProof::witnessed(one.action.vm.clone(), *incarnation, death))
+                    Fact::Died(DeathProof::witnessed(
+                        Eyewitness::here(),
+                        one.action.vm.clone(),
+                        *incarnation,
+                        death,
+                    ))
                 }
                 _ => Fact::Nothing,
             };
@@ -159,11 +165,11 @@ impl Run {
         match order {
             Order::Inspect => Effect::Done(Fact::Found(self.world.inspect(vm, mutant))),
             Order::TakeLease { proof } => self.take_lease(vm, proof),
-            Order::Adopt { incarnation } => self.adopt(vm, *incarnation),
+            Order::Adopt { seen } => self.adopt(vm, *seen),
             Order::Start { lease } => match self.world.may_start(vm, lease, mutant) {
                 Ok(Some(pid)) => Effect::Done(Fact::Started { pid }), // a repetition
                 Ok(None) => {
-                    let (machine, held) = (&self.world.machines[vm], self.world.leases.of(&lease.vm));
+                    let (machine, held) = (&self.world.machines[vm], self.world.leases.of(lease.vm()));
                     self.checker.starts(self.world.now, machine, lease, held);
                     self.world.started(vm, lease)
                 }
@@ -184,7 +190,7 @@ impl Run {
         }
         let name = self.world.machines[vm].setup.name.clone();
         if self.is(Mutant::ReusesIncarnation) {
-            let lease = self.world.leases.grant(&name, proof.incarnation());
+            let lease = self.world.leases.adopt(&name, Sighting::of(Eyewitness::here(), proof.incarnation()));
             self.checker.leases(self.world.now, &lease);
             return Effect::Done(Fact::Leased(lease));
         }
@@ -197,7 +203,8 @@ impl Run {
         }
     }
 
-    fn adopt(&mut self, vm: usize, incarnation: Incarnation) -> Effect {
+    fn adopt(&mut self, vm: usize, seen: Sighting) -> Effect {
+        let incarnation = seen.incarnation();
         let machine = &mut self.world.machines[vm];
         if machine.incarnation() != Some(incarnation) {
             return Effect::Failed(Refusal::Refused(format!("incarnation {incarnation} does not run")));
@@ -209,16 +216,16 @@ impl Run {
         }
         let name = machine.setup.name.clone();
         let lease = match self.world.leases.of(&name) {
-            Some(lease) if lease.incarnation == incarnation => lease.clone(),
-            Some(lease) if lease.incarnation > incarnation => {
+            Some(lease) if lease.incarnation() == incarnation => lease.clone(),
+            Some(lease) if lease.incarnation() > incarnation => {
                 return Effect::Failed(Refusal::Refused(format!(
                     "incarnation {} was leased since",
-                    lease.incarnation
+                    lease.incarnation()
                 )));
             }
-            Some(_) | None => self.world.leases.grant(&name, incarnation),
+            Some(_) | None => self.world.leases.adopt(&name, seen),
         };
-        machine.record.token = lease.token;
+        machine.record.token = lease.token();
         Effect::Done(Fact::Leased(lease))
     }
 }

@@ -7,9 +7,10 @@ use crate::guest::Life;
 use crate::mutant::Mutant;
 use crate::world::{Plan, World};
 use holdfast_core::action::{Fact, Found, Operation, Order};
-use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Lease, Token};
+use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Lease, Sighting, Token};
 use holdfast_core::subject::AppName;
 use holdfast_core::time::Duration;
+use holdfast_witness::Eyewitness;
 use std::fmt;
 
 /// What an order has led to.
@@ -79,7 +80,7 @@ impl World {
 
     /// Starts what may be started.
     pub(crate) fn started(&mut self, vm: usize, lease: &Lease) -> Effect {
-        match self.start(vm, lease.incarnation, lease.token) {
+        match self.start(vm, lease.incarnation(), lease.token()) {
             Ok(pid) => Effect::Done(Fact::Started { pid }),
             Err(why) => Effect::Failed(Refusal::Refused(why)),
         }
@@ -94,7 +95,8 @@ impl World {
         if let Some(process) = machine.process.as_ref().filter(|_| exists) {
             let state = machine.hears().then_some(machine.hypervisor.state);
             let lease = self.leases.of(&name).cloned();
-            return Found::Running { incarnation: process.incarnation, pid: process.pid, state, lease };
+            let seen = Sighting::of(Eyewitness::here(), process.incarnation);
+            return Found::Running { seen, pid: process.pid, state, lease };
         }
         let newest = machine.record.started.max(self.leases.newest(&name));
         machine.record.burned = machine.record.burned.max(newest);
@@ -105,7 +107,7 @@ impl World {
         } else {
             Death::NotFound { pid: machine.record.pid }
         };
-        Found::Dead(DeathProof::witnessed(name, newest, death))
+        Found::Dead(DeathProof::witnessed(Eyewitness::here(), name, newest, death))
     }
 
     /// Refuses what names another incarnation than the running one, or an old token (I3).
@@ -195,7 +197,8 @@ impl World {
     ) -> Effect {
         let machine = &self.machines[vm];
         let died = |death| {
-            let proof = DeathProof::witnessed(machine.setup.name.clone(), incarnation, death);
+            let proof =
+                DeathProof::witnessed(Eyewitness::here(), machine.setup.name.clone(), incarnation, death);
             Effect::Done(Fact::Died(proof))
         };
         if machine.process.is_none() && machine.record.started >= incarnation {
@@ -218,17 +221,17 @@ impl World {
     ) -> Result<Option<u32>, Refusal> {
         let is = |one: Mutant| mutant == Some(one);
         let machine = &self.machines[vm];
-        if machine.setup.name != lease.vm {
-            return Err(Refusal::Refused(format!("that is the lease of {}", lease.vm)));
+        if machine.setup.name != *lease.vm() {
+            return Err(Refusal::Refused(format!("that is the lease of {}", lease.vm())));
         }
-        if machine.incarnation() == Some(lease.incarnation) && !is(Mutant::ReusesIncarnation) {
-            if lease.token < machine.record.token {
+        if machine.incarnation() == Some(lease.incarnation()) && !is(Mutant::ReusesIncarnation) {
+            if lease.token() < machine.record.token {
                 return Err(Refusal::Stale("its lease is not the newest".into()));
             }
             return Ok(Some(machine.record.pid)); // a repetition
         }
-        let burned = lease.incarnation <= machine.record.burned && !is(Mutant::StartsBurned);
-        let old = lease.token <= machine.record.token || lease.incarnation <= machine.record.started;
+        let burned = lease.incarnation() <= machine.record.burned && !is(Mutant::StartsBurned);
+        let old = lease.token() <= machine.record.token || lease.incarnation() <= machine.record.started;
         if burned || (old && !is(Mutant::IgnoresToken) && !is(Mutant::ReusesIncarnation)) {
             return Err(Refusal::Stale("its lease is not the newest".into()));
         }

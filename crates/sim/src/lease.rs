@@ -1,6 +1,6 @@
 //! The lease store of one host: a file that says which incarnation of each VM may run.
 
-use holdfast_core::lease::{DeathProof, Incarnation, Lease, Token};
+use holdfast_core::lease::{DeathProof, Incarnation, Lease, Sighting, Token};
 use holdfast_core::subject::{HostName, VmName};
 use std::collections::BTreeMap;
 
@@ -27,15 +27,19 @@ impl LeaseStore {
 
     /// The newest incarnation that was ever leased.
     pub(crate) fn newest(&self, vm: &VmName) -> Incarnation {
-        self.of(vm).map_or(Incarnation::NONE, |lease| lease.incarnation)
+        self.of(vm).map_or(Incarnation::NONE, |lease| lease.incarnation())
     }
 
-    /// Writes a lease for this incarnation, under a new token.
-    pub(crate) fn grant(&mut self, vm: &VmName, incarnation: Incarnation) -> Lease {
+    /// Writes a lease for what was seen running, under a new token.
+    pub(crate) fn adopt(&mut self, vm: &VmName, seen: Sighting) -> Lease {
+        self.grant(|token, holder| Lease::adopting(vm.clone(), seen, token, holder))
+    }
+
+    fn grant(&mut self, lease: impl FnOnce(Token, HostName) -> Lease) -> Lease {
         self.before = (self.leases.clone(), self.last);
         self.last.0 += 1;
-        let lease = Lease { vm: vm.clone(), incarnation, token: self.last, holder: self.holder.clone() };
-        self.leases.insert(vm.clone(), lease.clone());
+        let lease = lease(self.last, self.holder.clone());
+        self.leases.insert(lease.vm().clone(), lease.clone());
         lease
     }
 
@@ -51,7 +55,7 @@ impl LeaseStore {
             let dead = proof.incarnation();
             return Err(format!("incarnation {dead} is dead, but the newest is {newest}"));
         }
-        Ok(self.grant(proof.vm(), proof.incarnation().next()))
+        Ok(self.grant(|token, holder| Lease::after(proof, token, holder)))
     }
 }
 
@@ -59,15 +63,17 @@ impl LeaseStore {
 mod tests {
     use super::*;
     use holdfast_core::lease::Death;
+    use holdfast_witness::Eyewitness;
 
     #[test]
     fn the_death_of_an_old_incarnation_gives_no_lease() {
         let vm: VmName = "web".parse().expect("a name");
         let mut store = LeaseStore::new("atlas".parse().expect("a name"));
-        let dead = |n| DeathProof::witnessed(vm.clone(), Incarnation(n), Death::NeverStarted);
-        assert_eq!(store.take(&dead(0)).map(|lease| lease.incarnation), Ok(Incarnation(1)));
-        assert_eq!(store.take(&dead(1)).map(|lease| lease.incarnation), Ok(Incarnation(2)));
+        let dead =
+            |n| DeathProof::witnessed(Eyewitness::here(), vm.clone(), Incarnation(n), Death::NeverStarted);
+        assert_eq!(store.take(&dead(0)).map(|lease| lease.incarnation()), Ok(Incarnation(1)));
+        assert_eq!(store.take(&dead(1)).map(|lease| lease.incarnation()), Ok(Incarnation(2)));
         assert!(store.take(&dead(1)).is_err());
-        assert_eq!(store.of(&vm).map(|lease| lease.token), Some(Token(2)));
+        assert_eq!(store.of(&vm).map(|lease| lease.token()), Some(Token(2)));
     }
 }

@@ -15,6 +15,7 @@ use holdfast_core::signal::{
     ProbeFailure, ProcessSign, ProcessState, RunState, Seen,
 };
 use holdfast_core::time::Duration;
+use holdfast_witness::Eyewitness;
 
 /// The period of all probes.
 pub(crate) const PERIOD: Duration = Duration::from_secs(1);
@@ -163,7 +164,12 @@ impl World {
             if mutant == Some(Mutant::SilenceIsDeath) {
                 let (pid, status) = (process.pid, ExitStatus::Unknown);
                 let name = machine.setup.name.clone();
-                let proof = DeathProof::witnessed(name, process.incarnation, Death::NotFound { pid });
+                let proof = DeathProof::witnessed(
+                    Eyewitness::here(),
+                    name,
+                    process.incarnation,
+                    Death::NotFound { pid },
+                );
                 return say(PATIENCE, Seen::Process(ProcessSign::Exited { proof, status }));
             }
             return say(PATIENCE, Seen::Hypervisor(sign));

@@ -8,13 +8,14 @@ use crate::lease::LeaseStore;
 use crate::machine::{Machine, Process, RunRecord};
 use crate::story::Story;
 use holdfast_core::action::Operation;
-use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Token};
+use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Sighting, Token};
 use holdfast_core::signal::{
     ConsoleSign, Finding, FindingKind, HypervisorSign, LogSign, NetworkSign, ProcessSign, ProcessState,
     RunState, Seen,
 };
 use holdfast_core::subject::{HostName, VmName};
 use holdfast_core::time::{Duration, Timestamp};
+use holdfast_witness::Eyewitness;
 use std::collections::BTreeMap;
 
 /// Something that can be seen of a VM, without a time.
@@ -90,7 +91,7 @@ impl World {
         let mut leases = LeaseStore::new(story.host.clone());
         for machine in &machines {
             if machine.setup.found == crate::story::FoundAs::Running {
-                leases.grant(&machine.setup.name, Incarnation(1));
+                leases.adopt(&machine.setup.name, Sighting::of(Eyewitness::here(), Incarnation(1)));
             }
         }
         let mut world = Self {
@@ -118,7 +119,7 @@ impl World {
         for at in 0..world.machines.len() {
             let machine = &mut world.machines[at];
             if let Some(lease) = world.leases.of(&machine.setup.name) {
-                machine.record.token = lease.token;
+                machine.record.token = lease.token();
             }
             if let Some(process) = &mut machine.process {
                 process.pid = 100 + at as u32;
@@ -309,7 +310,7 @@ impl World {
         machine.guest.lose_power();
         machine.hypervisor.queued.clear();
         let death = Death::Exited { pid: process.pid, status };
-        let proof = DeathProof::witnessed(machine.setup.name.clone(), incarnation, death);
+        let proof = DeathProof::witnessed(Eyewitness::here(), machine.setup.name.clone(), incarnation, death);
         let seen = Seen::Process(ProcessSign::Exited { proof, status });
         self.heard.push(Glimpse { vm, incarnation: Some(incarnation), app: None, seen });
     }
@@ -401,7 +402,8 @@ impl World {
         if machine.hypervisor.refuses_start {
             // It was a process for a moment, and its end is seen like any other.
             let (name, status) = (machine.setup.name.clone(), ExitStatus::Code(1));
-            let proof = DeathProof::witnessed(name, incarnation, Death::Exited { pid, status });
+            let proof =
+                DeathProof::witnessed(Eyewitness::here(), name, incarnation, Death::Exited { pid, status });
             let seen = Seen::Process(ProcessSign::Exited { proof, status });
             self.heard.push(Glimpse { vm, incarnation: Some(incarnation), app: None, seen });
             return Err("exit code 1: cannot set up guest memory: Cannot allocate memory".into());

@@ -1,11 +1,12 @@
 //! The simulated hypervisor keeps the contract that every driver must: so what the stories show of it holds.
 
 use holdfast_core::action::{Fact, Found, Order};
-use holdfast_core::lease::{Incarnation, Lease, Token};
+use holdfast_core::lease::{Death, DeathProof, Incarnation, Lease, Token};
 use holdfast_core::signal::{AgentSign, HypervisorSign, RunState, Seen};
 use holdfast_core::subject::{HostName, VmName};
 use holdfast_drivers::{Driver, Injection, Question, contract};
 use holdfast_sim::{Hypervisor, Story};
+use holdfast_witness::Eyewitness;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -34,7 +35,10 @@ async fn a_running_vm_is_found_running_and_its_agent_answers() {
     let (vm, _) = names();
     let driver = hypervisor("vm web on atlas");
     let found = driver.inspect(&vm).await.expect("it is known");
-    assert!(matches!(found, Found::Running { incarnation: Incarnation(1), lease: None, .. }), "{found:?}");
+    assert!(
+        matches!(found, Found::Running { seen, lease: None, .. } if seen.incarnation() == Incarnation(1)),
+        "{found:?}"
+    );
     let heard =
         driver.ask(&vm, &Question::Services(vec![("db".parse().expect("a name"), 5432)]), LIMIT).await;
     let listens = |g: &holdfast_drivers::Glimpse| {
@@ -55,7 +59,8 @@ async fn a_failed_disk_pauses_the_vm_and_nothing_is_started_beside_it() {
         }
     };
     assert_eq!(told, RunState::IoError);
-    let lease = Lease { vm: vm.clone(), incarnation: Incarnation(2), token: Token(9), holder: host };
+    let dead = DeathProof::witnessed(Eyewitness::here(), vm.clone(), Incarnation(1), Death::HostRebooted);
+    let lease = Lease::after(&dead, Token(9), host); // a witness that lies
     let second = driver.perform(&vm, &Order::Start { lease }, LIMIT).await;
     assert!(second.as_ref().is_err_and(|error| !error.is_unknown()), "{second:?} (I1)");
     let off = Order::PowerOff { incarnation: Incarnation(1), token: Token(1) };

@@ -328,7 +328,7 @@ impl Engine {
             return self.close_all(name, &Resolution::Superseded { by: "the host's reboot".into() });
         }
         let Some(vm) = self.vms.get_mut(name) else { return };
-        let crashed = vm.ran.as_ref().is_some_and(|ran| ran.incarnation == proof.incarnation());
+        let crashed = vm.ran.as_ref().is_some_and(|ran| ran.incarnation() == proof.incarnation());
         if crashed && vm.desired == Desired::Running {
             let status = crate::lease::ExitStatus::Unknown;
             let seen = Seen::Process(ProcessSign::Exited { proof: proof.clone(), status });

@@ -172,7 +172,7 @@ impl VmState {
     #[must_use]
     pub fn current_incarnation(&self) -> Option<Incarnation> {
         match self.job.as_ref().map(|job| &job.step) {
-            Some(Step::Starting(lease)) => Some(lease.incarnation),
+            Some(Step::Starting(lease)) => Some(lease.incarnation()),
             _ => self.power.incarnation().or_else(|| self.last_known()),
         }
     }
@@ -180,7 +180,7 @@ impl VmState {
     /// While nobody knows whether it runs: the one that ran when we last knew. What is told of it stays true.
     fn last_known(&self) -> Option<Incarnation> {
         let ran = self.ran.as_ref().filter(|_| self.power == Power::Unknown);
-        ran.map(|lease| lease.incarnation)
+        ran.map(|lease| lease.incarnation())
     }
 
     /// Something announced, somebody's pause, our own isolation or a frozen guest explains slow answers.

@@ -9,6 +9,7 @@ use crate::Glimpse;
 use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation};
 use holdfast_core::signal::{HypervisorSign, ProcessSign, RunState, Seen};
 use holdfast_core::subject::VmName;
+use holdfast_witness::Eyewitness;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -166,7 +167,7 @@ impl Watch {
             group.remove();
         }
         let death = Death::Exited { pid: self.process.pid(), status };
-        let proof = DeathProof::witnessed(self.vm.clone(), self.incarnation, death);
+        let proof = DeathProof::witnessed(Eyewitness::here(), self.vm.clone(), self.incarnation, death);
         self.life.send_replace(Life::Dead(proof.clone()));
         self.say(Seen::Process(ProcessSign::Exited { proof, status })).await;
     }

@@ -8,7 +8,9 @@ use super::untrusted::{Few, Text};
 use super::{process, spawn};
 use crate::Glimpse;
 use holdfast_core::action::Found;
+use holdfast_core::lease::Sighting;
 use holdfast_core::signal::{AgentPort, HypervisorSign, ProcessSign, ProcessState, Seen};
+use holdfast_witness::Eyewitness;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -41,8 +43,8 @@ impl Machine {
             Life::Unclear(why) => Found::Unclear { why },
             Life::Running(live) => {
                 let state = live.state(deadline.min(Instant::now() + RUN_STATE)).await.ok();
-                let (incarnation, pid) = (live.incarnation, live.process.pid());
-                Found::Running { incarnation, pid, state, lease: None }
+                let seen = Sighting::of(Eyewitness::here(), live.incarnation);
+                Found::Running { seen, pid: live.process.pid(), state, lease: None }
             }
         }
     }

@@ -12,6 +12,7 @@ use super::spec::{Network, QemuVm};
 use crate::{DriverError, Glimpse};
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
 use holdfast_core::subject::VmName;
+use holdfast_witness::Eyewitness;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -185,7 +186,12 @@ impl Machine {
         if let Some(group) = group {
             Cgroup::at(group).remove(); // nobody watched when it died
         }
-        self.life.send_replace(Life::Dead(DeathProof::witnessed(self.name.clone(), incarnation, death)));
+        self.life.send_replace(Life::Dead(DeathProof::witnessed(
+            Eyewitness::here(),
+            self.name.clone(),
+            incarnation,
+            death,
+        )));
         Ok(None)
     }
 

@@ -158,9 +158,9 @@ impl Driver for Qemu {
     async fn perform(&self, vm: &VmName, order: &Order, limit: Duration) -> Result<Fact, DriverError> {
         let machine = self.machine(vm)?;
         match order {
-            Order::Start { lease } if lease.vm == *vm => machine.start(lease, limit).await,
+            Order::Start { lease } if lease.vm() == vm => machine.start(lease, limit).await,
             Order::Start { lease } => {
-                Err(machine.refused("start", format!("the lease is for `{}`", lease.vm)))
+                Err(machine.refused("start", format!("the lease is for `{}`", lease.vm())))
             }
             Order::PowerOff { incarnation, token } => machine.power_off(*incarnation, *token, limit).await,
             Order::Perform { incarnation, token, operation } => {

@@ -52,8 +52,16 @@ impl Launch<'_> {
         if let Some(account) = self.account {
             command.uid(account.uid).gid(account.gid);
         }
-        let child = command.spawn()?;
-        let process = Process::hold(child.id())?;
+        let mut child = command.spawn()?;
+        let process = match Process::hold(child.id()) {
+            Ok(process) => process,
+            Err(error) => {
+                // "Not started" is taken for a proof of death (I1): so it is made true.
+                child.kill()?;
+                child.wait()?;
+                return Err(error);
+            }
+        };
         if let Err(error) = spare_no_more(child.id()) {
             tracing::warn!(%error, "a VM is spared as we are when the host has no memory left");
         }
@@ -134,11 +142,22 @@ mod tests {
             .unwrap()
     }
 
+    /// Waits until `setsid` has done its work and has become the program: a few milliseconds after the start.
+    async fn settled(process: &Process, program: &str) -> PathBuf {
+        let proc = PathBuf::from(format!("/proc/{}", process.pid()));
+        let read = |file: &str| std::fs::read_to_string(proc.join(file)).unwrap();
+        while read("comm").trim_end() != program || read("environ").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        proc
+    }
+
     /// Not a test of its own: the part of a daemon that is killed by the test below.
     #[tokio::test]
     async fn play_the_daemon_that_is_killed() {
         let Some(folder) = std::env::var_os("HOLDFAST_TEST_LAUNCH") else { return };
         let process = launch(Path::new(&folder), "sleep", &["1000"]);
+        settled(&process, "sleep").await;
         println!("\nlaunched {}", serde_json::to_string(process.id()).unwrap());
         std::future::pending::<()>().await;
     }
@@ -187,10 +206,7 @@ mod tests {
     async fn it_has_its_own_session_no_input_and_nothing_of_our_environment() {
         let folder = tempfile::tempdir().unwrap();
         let process = launch(folder.path(), "sleep", &["1000"]);
-        let proc = PathBuf::from(format!("/proc/{}", process.pid()));
-        while std::fs::read_to_string(proc.join("comm")).unwrap() != "sleep\n" {
-            tokio::task::yield_now().await;
-        }
+        let proc = settled(&process, "sleep").await;
         let stat = std::fs::read_to_string(proc.join("stat")).unwrap();
         let session = stat.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap().to_owned();
         assert_eq!(session, process.pid().to_string());

@@ -13,6 +13,7 @@ use super::{accel, memory, process};
 use crate::DriverError;
 use holdfast_core::action::Fact;
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Lease, Token};
+use holdfast_witness::Eyewitness;
 use rustix::process::Signal;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -43,20 +44,20 @@ impl Machine {
         let record = self.record();
         let life = self.life.borrow().clone();
         match life {
-            Life::Running(live) if live.incarnation == lease.incarnation => {
+            Life::Running(live) if live.incarnation == lease.incarnation() => {
                 return self.confirm(&live, false, limit, deadline).await;
             }
-            Life::Running(live) if lease.incarnation > live.incarnation => {
+            Life::Running(live) if lease.incarnation() > live.incarnation => {
                 return Err(self.refused(START, format!("{} still runs", live.incarnation)));
             }
             Life::Unclear(why) => return Err(self.refused(START, why)),
             Life::Running(_) | Life::Dead(_) => {}
         }
-        if lease.incarnation <= record.incarnation || lease.token <= record.token {
-            return Err(self.stale(lease.incarnation, lease.token));
+        if lease.incarnation() <= record.incarnation || lease.token() <= record.token {
+            return Err(self.stale(lease.incarnation(), lease.token()));
         }
         let ready = self.prepare(&record).await?;
-        let Lease { incarnation, token, .. } = *lease;
+        let (incarnation, token) = (lease.incarnation(), lease.token());
         let cgroup = self.group();
         let path = cgroup.as_ref().map(|group| group.path().to_owned());
         let (ports, raw) = (ready.ports.clone(), record.raw);
@@ -68,6 +69,9 @@ impl Machine {
         let live = match self.launch(&ready, &next, cgroup).await {
             Ok(live) => live,
             Err(error) => {
+                if let Some(group) = next.cgroup {
+                    Cgroup::at(group).remove();
+                }
                 self.note_refused_start(incarnation);
                 return Err(self.refused(START, error_chain(&error)));
             }
@@ -81,7 +85,8 @@ impl Machine {
     }
 
     fn note_refused_start(&self, incarnation: Incarnation) -> DeathProof {
-        let proof = DeathProof::witnessed(self.name.clone(), incarnation, Death::StartRefused);
+        let proof =
+            DeathProof::witnessed(Eyewitness::here(), self.name.clone(), incarnation, Death::StartRefused);
         self.life.send_replace(Life::Dead(proof.clone()));
         proof
     }

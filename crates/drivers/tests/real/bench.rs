@@ -1,11 +1,12 @@
 //! A VM on the bench, in a folder of its own; nothing of it is left afterwards.
 
 use holdfast_core::action::{Fact, Found, Operation, Order};
-use holdfast_core::lease::{DeathProof, Incarnation, Lease, Token};
+use holdfast_core::lease::{DeathProof, Incarnation, Lease, Sighting, Token};
 use holdfast_core::signal::{Counters, HypervisorSign, ProcessSign, RunState, Seen};
 use holdfast_core::subject::{AppName, VmName};
 use holdfast_drivers::qemu::{Accel, Forward, Network, Qemu, QemuVm};
 use holdfast_drivers::{Driver, DriverError, Glimpse};
+use holdfast_witness::Eyewitness;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -59,8 +60,13 @@ impl Bench {
 
     pub fn lease(&mut self) -> Lease {
         self.next += 1;
-        let (incarnation, token) = (Incarnation(self.next), Token(self.next * 10));
-        Lease { vm: self.name.clone(), incarnation, token, holder: "here".parse().unwrap() }
+        self.lease_for(Incarnation(self.next), Token(self.next * 10))
+    }
+
+    /// Any lease, as no store would give it.
+    pub fn lease_for(&self, incarnation: Incarnation, token: Token) -> Lease {
+        let running = Sighting::of(Eyewitness::here(), incarnation);
+        Lease::adopting(self.name.clone(), running, token, "here".parse().unwrap())
     }
 
     pub async fn start(&mut self, qemu: &Qemu) -> Lease {
@@ -76,12 +82,12 @@ impl Bench {
         lease: &Lease,
         operation: Operation,
     ) -> Result<Fact, DriverError> {
-        let Lease { incarnation, token, .. } = *lease;
+        let (incarnation, token) = (lease.incarnation(), lease.token());
         qemu.perform(&self.name, &Order::Perform { incarnation, token, operation }, LONG).await
     }
 
     pub async fn power_off(&self, qemu: &Qemu, lease: &Lease) -> DeathProof {
-        let Lease { incarnation, token, .. } = *lease;
+        let (incarnation, token) = (lease.incarnation(), lease.token());
         let died = qemu.perform(&self.name, &Order::PowerOff { incarnation, token }, LONG).await;
         let Ok(Fact::Died(proof)) = died else { panic!("{died:?}") };
         proof
@@ -152,7 +158,12 @@ impl Drop for Bench {
         let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let family = hierarchy.path().join(&family);
-            let _gone = std::fs::remove_dir(family.join("orders")).and_then(|()| std::fs::remove_dir(family));
+            let (member, began) = (family.join("orders"), std::time::Instant::now());
+            // What was killed is still in its group until the kernel has taken its memory back.
+            while member.is_dir() && std::fs::remove_dir(&member).is_err() && began.elapsed() < LONG {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _none_there = std::fs::remove_dir(family);
         }
     }
 }

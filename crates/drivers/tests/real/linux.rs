@@ -136,7 +136,7 @@ async fn panicked(bench: &Bench, qemu: &Qemu, lease: &Lease) {
     run(bench, qemu, "echo c > /proc/sysrq-trigger").await;
     bench.until(qemu, "the panic", |s| *s == Seen::Hypervisor(HypervisorSign::Panicked)).await;
     bench.until(qemu, "the stop for it", is_state(RunState::GuestPanicked)).await;
-    let capture = Order::Capture { incarnation: lease.incarnation, incident: IncidentId(3) };
+    let capture = Order::Capture { incarnation: lease.incarnation(), incident: IncidentId(3) };
     let kept = qemu.perform(&bench.name, &capture, LONG).await;
     assert!(matches!(&kept, Ok(Fact::Captured { files }) if files.len() == 4), "{kept:?}");
     let console = std::fs::read_to_string(bench.path("evidence/3/orders-console.txt")).unwrap();

@@ -4,7 +4,7 @@
 use crate::bench::{Bench, LONG, SHORT, is_exit, is_state};
 use holdfast_core::action::{Fact, Found, Operation, Order};
 use holdfast_core::incident::IncidentId;
-use holdfast_core::lease::{Death, ExitStatus, Lease, Token};
+use holdfast_core::lease::{Death, ExitStatus, Token};
 use holdfast_core::signal::{AgentPort, AgentSign, HypervisorSign, NetworkSign};
 use holdfast_core::signal::{ProcessSign, ProcessState, RunState, Seen};
 use holdfast_drivers::qemu::record::Record;
@@ -73,7 +73,7 @@ async fn a_vm_is_started_looked_at_paused_reset_and_ended_with_proof() {
     let proof = bench.power_off(&qemu, &lease).await;
     assert_eq!(proof.death(), &Death::Exited { pid, status: ExitStatus::Signal(9) });
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
-    assert_eq!(bench.until(&qemu, "the exit", is_exit).await.incarnation, lease.incarnation);
+    assert_eq!(bench.until(&qemu, "the exit", is_exit).await.incarnation, lease.incarnation());
     assert_eq!(bench.power_off(&qemu, &lease).await, proof);
     assert!(matches!(qemu.inspect(&name).await.unwrap(), Found::Dead(found) if found == proof));
     assert_eq!(qemu.poll(&name, SHORT).await, []);
@@ -132,14 +132,14 @@ async fn old_orders_are_refused_also_after_a_restart_of_ours() {
     for qemu in [qemu, bench.open().await] {
         let stale = |done: Result<Fact, DriverError>| matches!(done, Err(DriverError::Stale { .. }));
         assert!(stale(bench.try_do(&qemu, &old, Operation::Pause).await));
-        let lower = Lease { token: Token(lease.token.0 - 1), ..lease.clone() };
+        let lower = bench.lease_for(lease.incarnation(), Token(lease.token().0 - 1));
         assert!(stale(bench.try_do(&qemu, &lower, Operation::Pause).await));
-        let (incarnation, token) = (old.incarnation, lease.token);
+        let (incarnation, token) = (old.incarnation(), lease.token());
         assert!(stale(qemu.perform(&name, &Order::PowerOff { incarnation, token }, LONG).await));
         assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
     }
     let qemu = bench.open().await;
-    let higher = Lease { token: Token(lease.token.0 + 5), ..lease.clone() };
+    let higher = bench.lease_for(lease.incarnation(), Token(lease.token().0 + 5));
     bench.try_do(&qemu, &higher, Operation::Continue).await.unwrap();
     drop(qemu);
     let qemu = bench.open().await;
@@ -164,10 +164,28 @@ async fn a_running_vm_is_adopted_and_keeps_its_ports() {
     bench.until(&qemu, "the exit", is_exit).await;
     bench.start(&qemu).await;
     assert_eq!(qemu.places(&name).ports, places.ports);
-    let Found::Running { incarnation, .. } = qemu.inspect(&name).await.unwrap() else { panic!() };
-    assert_eq!(incarnation, lease.incarnation.next());
-    let lease = Lease { incarnation, token: Token(20), ..lease };
+    let Found::Running { seen, .. } = qemu.inspect(&name).await.unwrap() else { panic!() };
+    assert_eq!(seen.incarnation(), lease.incarnation().next());
+    let lease = bench.lease_for(seen.incarnation(), Token(20));
     bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_start_that_was_refused_leaves_no_control_group() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let name = bench.name.clone();
+    let lease = bench.start(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    std::fs::create_dir(bench.path("run/orders/qemu.log.1")).unwrap(); // nothing can be put aside there
+    let lease = bench.lease();
+    let incarnation = lease.incarnation();
+    let error = qemu.perform(&name, &Order::Start { lease }, LONG).await.unwrap_err();
+    assert!(!error.is_unknown(), "{error}");
+    let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it is dead") };
+    assert_eq!((proof.incarnation(), proof.death()), (incarnation, &Death::StartRefused));
+    let record = Record::read(&bench.path("run/orders/run")).unwrap();
+    assert!(record.cgroup.is_none_or(|group| !group.exists() && !group.parent().unwrap().exists()));
 }
 
 #[tokio::test]
@@ -180,8 +198,8 @@ async fn a_vm_whose_record_is_lost_is_found_by_what_it_says_of_itself() {
     let record = bench.path("run/orders/run");
     std::fs::write(&record, "no record").unwrap(); // R28
     let qemu = bench.open().await;
-    let Found::Running { incarnation, .. } = qemu.inspect(&name).await.unwrap() else { panic!() };
-    assert_eq!(incarnation, lease.incarnation);
+    let Found::Running { seen, .. } = qemu.inspect(&name).await.unwrap() else { panic!() };
+    assert_eq!(seen.incarnation(), lease.incarnation());
     bench.power_off(&qemu, &lease).await;
     drop(qemu);
     std::fs::write(&record, "no record").unwrap();
@@ -207,7 +225,7 @@ async fn a_crash_of_ours_in_the_middle_of_a_start_leaves_no_doubt() {
     let qemu = bench.open().await;
     let found = qemu.inspect(&name).await.unwrap();
     assert!(
-        matches!(found, Found::Running { incarnation, .. } if incarnation == lease.incarnation),
+        matches!(found, Found::Running { seen, .. } if seen.incarnation() == lease.incarnation()),
         "{found:?}"
     );
     bench.power_off(&qemu, &lease).await;
@@ -215,7 +233,7 @@ async fn a_crash_of_ours_in_the_middle_of_a_start_leaves_no_doubt() {
     before.write(&path).unwrap();
     let qemu = bench.open().await;
     let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it is dead") };
-    assert_eq!((proof.incarnation(), proof.death()), (lease.incarnation, &Death::StartRefused));
+    assert_eq!((proof.incarnation(), proof.death()), (lease.incarnation(), &Death::StartRefused));
     assert!(before.cgroup.is_none_or(|group| !group.exists()), "its control group is gone too");
     let again = qemu.perform(&name, &Order::Start { lease }, LONG).await;
     assert!(matches!(again, Err(DriverError::Stale { .. })), "{again:?}");
@@ -234,7 +252,7 @@ async fn a_vm_without_its_control_socket_is_alive_and_can_be_ended() {
     let silent = |seen: &Seen| matches!(seen, Seen::Hypervisor(HypervisorSign::NoAnswer { .. }));
     assert!(qemu.poll(&name, SHORT).await.iter().any(|glimpse| silent(&glimpse.seen)));
     assert_eq!(bench.state(&qemu).await, None);
-    let Lease { incarnation, token, .. } = lease;
+    let (incarnation, token) = (lease.incarnation(), lease.token());
     let pause = Order::Perform { incarnation, token, operation: Operation::Pause };
     let error = qemu.perform(&name, &pause, SHORT).await.unwrap_err();
     assert!(!error.is_unknown(), "nothing was asked: {error}");
@@ -274,7 +292,7 @@ async fn a_stopped_process_is_silent_not_dead_and_can_be_ended() {
         "{seen:?}"
     );
     assert_eq!(bench.state(&qemu).await, None);
-    let Lease { incarnation, token, .. } = lease;
+    let (incarnation, token) = (lease.incarnation(), lease.token());
     let pause = Order::Perform { incarnation, token, operation: Operation::Pause };
     let error = qemu.perform(&name, &pause, SHORT).await.unwrap_err();
     let _either = error.is_unknown(); // asked or not, it came back in time
@@ -333,7 +351,7 @@ async fn evidence_is_kept_of_a_silent_vm_too() {
     let name = bench.name.clone();
     let lease = bench.start(&qemu).await;
     bench.until_it_writes(&qemu).await;
-    let capture = |id| Order::Capture { incarnation: lease.incarnation, incident: IncidentId(id) };
+    let capture = |id| Order::Capture { incarnation: lease.incarnation(), incident: IncidentId(id) };
     let Ok(Fact::Captured { files }) = qemu.perform(&name, &capture(7), LONG).await else { panic!() };
     let kept = ["process.txt", "console.txt", "screen.png", "registers.txt"].map(|n| format!("7/orders-{n}"));
     assert_eq!(files, kept);
@@ -393,7 +411,7 @@ async fn a_start_that_qemu_refuses_is_certainly_not_done_and_says_why() {
     let network = Network::User(vec![Forward { listen, guest: 5432 }]);
     let qemu = bench.open_as(QemuVm { network, ..bench.vm() }).await;
     let (name, lease) = (bench.name.clone(), bench.lease());
-    let incarnation = lease.incarnation;
+    let incarnation = lease.incarnation();
     let error = qemu.perform(&name, &Order::Start { lease }, LONG).await.unwrap_err();
     assert!(!error.is_unknown() && error.to_string().contains("hostfwd"), "{error}");
     let Found::Dead(proof) = qemu.inspect(&name).await.unwrap() else { panic!("it is dead") };

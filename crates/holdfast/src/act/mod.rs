@@ -62,12 +62,10 @@ impl Hands {
                 Ok(lease) => Ended::Done(Fact::Leased(lease)),
                 Err(cause) => lease_error(&cause),
             },
-            Order::Adopt { incarnation } => {
-                match self.leases.adopt(&action.vm, *incarnation, &self.host).await {
-                    Ok(lease) => Ended::Done(Fact::Leased(lease)),
-                    Err(cause) => lease_error(&cause),
-                }
-            }
+            Order::Adopt { seen } => match self.leases.adopt(&action.vm, *seen, &self.host).await {
+                Ok(lease) => Ended::Done(Fact::Leased(lease)),
+                Err(cause) => lease_error(&cause),
+            },
             Order::ReleaseLease { proof } => match self.leases.release(proof).await {
                 Ok(()) => Ended::Done(Fact::Nothing),
                 Err(cause) => lease_error(&cause),
@@ -84,11 +82,11 @@ impl Hands {
             Ok(found) => found,
             Err(cause) => return Ended::Failed { why: chain(&cause) },
         };
-        let Found::Running { incarnation, pid, state, .. } = found else {
+        let Found::Running { seen, pid, state, .. } = found else {
             return Ended::Done(Fact::Found(found));
         };
         match self.leases.read(&action.vm).await {
-            Ok(lease) => Ended::Done(Fact::Found(Found::Running { incarnation, pid, state, lease })),
+            Ok(lease) => Ended::Done(Fact::Found(Found::Running { seen, pid, state, lease })),
             Err(cause) => Ended::Failed { why: chain(&cause) },
         }
     }

@@ -8,6 +8,7 @@ use holdfast_core::action::{ActionId, CommandId, Order, Reason};
 use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation};
 use holdfast_core::signal::{ProcessSign, Seen, Signal};
 use holdfast_core::subject::{Subject, VmName};
+use holdfast_witness::Eyewitness;
 use proptest::prelude::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ fn who(at: Timestamp) -> Beginning {
 fn an_input_and_its_actions_come_back_as_they_were() {
     let vm: VmName = "orders".parse().unwrap();
     let death = Death::Exited { pid: 7, status: ExitStatus::Signal(9) };
-    let proof = DeathProof::witnessed(vm.clone(), Incarnation(3), death);
+    let proof = DeathProof::witnessed(Eyewitness::here(), vm.clone(), Incarnation(3), death);
     let at = Timestamp::from_micros(1_234_567);
     let signal = Signal {
         subject: Subject::Vm(vm.clone()),

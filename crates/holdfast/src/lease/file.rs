@@ -8,7 +8,7 @@ use super::{LeaseError, LeaseStore};
 use crate::disk::Disk;
 use crate::disk::small::{SmallFile, SmallFileError};
 use async_trait::async_trait;
-use holdfast_core::lease::{DeathProof, Incarnation, Lease, Token};
+use holdfast_core::lease::{DeathProof, Incarnation, Lease, Sighting, Token};
 use holdfast_core::subject::{HostName, VmName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +84,7 @@ impl LeaseStore for FileLeases {
         self.run(proof.vm().clone(), move |records| records.take(&proof, &holder)).await
     }
 
-    async fn adopt(&self, vm: &VmName, running: Incarnation, holder: &HostName) -> Result<Lease, LeaseError> {
+    async fn adopt(&self, vm: &VmName, running: Sighting, holder: &HostName) -> Result<Lease, LeaseError> {
         let (vm, holder) = (vm.clone(), holder.clone());
         self.run(vm.clone(), move |records| records.adopt(&vm, running, &holder)).await
     }
@@ -102,21 +102,23 @@ impl Records {
             return Err(LeaseError::Absurd { vm: vm.clone(), incarnation: dead });
         }
         let next = dead.next();
+        let give = || self.give(vm, |token| Lease::after(proof, token, holder.clone()));
         match self.load(vm)? {
-            None => self.give(vm, next, holder),
-            Some(record) if record.lease.incarnation == dead => self.give(vm, next, holder),
-            Some(record) if record.held && record.lease.incarnation == next => self.again(record, holder),
-            Some(record) => Err(mismatch(record, dead)),
+            None => give(),
+            Some(record) if record.lease.incarnation() == dead => give(),
+            Some(record) if record.held && record.lease.incarnation() == next => self.again(record, holder),
+            Some(record) => Err(mismatch(&record, dead)),
         }
     }
 
-    fn adopt(&self, vm: &VmName, running: Incarnation, holder: &HostName) -> Result<Lease, LeaseError> {
+    fn adopt(&self, vm: &VmName, seen: Sighting, holder: &HostName) -> Result<Lease, LeaseError> {
+        let running = seen.incarnation();
         if running.0 >= NUMBER_MOST || running == Incarnation::NONE {
             return Err(LeaseError::Absurd { vm: vm.clone(), incarnation: running });
         }
         match self.load(vm)? {
-            None => self.give(vm, running, holder),
-            Some(record) if record.lease.incarnation != running => Err(mismatch(record, running)),
+            None => self.give(vm, |token| Lease::adopting(vm.clone(), seen, token, holder.clone())),
+            Some(record) if record.lease.incarnation() != running => Err(mismatch(&record, running)),
             Some(record) if record.held => self.again(record, holder),
             Some(_) => Err(LeaseError::Dead { vm: vm.clone(), incarnation: running }),
         }
@@ -125,25 +127,25 @@ impl Records {
     fn release(&self, proof: &DeathProof) -> Result<(), LeaseError> {
         match self.load(proof.vm())? {
             None => Ok(()),
-            Some(record) if record.lease.incarnation != proof.incarnation() => {
-                Err(mismatch(record, proof.incarnation()))
+            Some(record) if record.lease.incarnation() != proof.incarnation() => {
+                Err(mismatch(&record, proof.incarnation()))
             }
             Some(record) => self.store(&OnRecord { held: false, ..record }),
         }
     }
 
     /// A new lease. Its token is higher than any before (I3).
-    fn give(&self, vm: &VmName, incarnation: Incarnation, holder: &HostName) -> Result<Lease, LeaseError> {
-        let token = self.token(vm)?;
-        let lease = Lease { vm: vm.clone(), incarnation, token, holder: holder.clone() };
+    fn give(&self, vm: &VmName, lease: impl FnOnce(Token) -> Lease) -> Result<Lease, LeaseError> {
+        let lease = lease(self.token(vm)?);
         self.store(&OnRecord { lease: lease.clone(), held: true })?;
         Ok(lease)
     }
 
     /// The lease on record, once more, to who has it (I9). It is written anew: it may be only in memory.
     fn again(&self, record: OnRecord, holder: &HostName) -> Result<Lease, LeaseError> {
-        if record.lease.holder != *holder {
-            return Err(LeaseError::HeldBy { vm: record.lease.vm, holder: record.lease.holder });
+        if record.lease.holder() != holder {
+            let (vm, holder) = (record.lease.vm().clone(), record.lease.holder().clone());
+            return Err(LeaseError::HeldBy { vm, holder });
         }
         self.store(&record)?;
         Ok(record.lease)
@@ -157,9 +159,9 @@ impl Records {
         let file = self.file(vm);
         let record = file.load()?;
         let wrong = record.as_ref().and_then(|OnRecord { lease, .. }| {
-            let possible = lease.incarnation.0 <= NUMBER_MOST && lease.token.0 <= NUMBER_MOST;
-            if lease.vm != *vm {
-                Some(format!("it is the lease of vm `{}`", lease.vm))
+            let possible = lease.incarnation().0 <= NUMBER_MOST && lease.token().0 <= NUMBER_MOST;
+            if lease.vm() != vm {
+                Some(format!("it is the lease of vm `{}`", lease.vm()))
             } else {
                 (!possible).then(|| "its numbers are impossible".to_owned())
             }
@@ -168,7 +170,7 @@ impl Records {
     }
 
     fn store(&self, record: &OnRecord) -> Result<(), LeaseError> {
-        let vm = &record.lease.vm;
+        let vm = record.lease.vm();
         self.file(vm).store(record).map_err(|source| LeaseError::File { vm: vm.clone(), source })
     }
 
@@ -204,7 +206,7 @@ impl Records {
         }
         let mut highest = 0;
         for vm in self.vms()? {
-            let token = self.look(&vm)?.map_or(0, |record| record.lease.token.0);
+            let token = self.look(&vm)?.map_or(0, |record| record.lease.token().0);
             highest = highest.max(token);
         }
         Ok(highest)
@@ -236,8 +238,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn mismatch(record: OnRecord, asked: Incarnation) -> LeaseError {
-    LeaseError::Mismatch { vm: record.lease.vm, on_record: record.lease.incarnation, asked }
+fn mismatch(record: &OnRecord, asked: Incarnation) -> LeaseError {
+    LeaseError::Mismatch { vm: record.lease.vm().clone(), on_record: record.lease.incarnation(), asked }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub mod file;
 
 use crate::disk::small::SmallFileError;
 use async_trait::async_trait;
-use holdfast_core::lease::{DeathProof, Incarnation, Lease};
+use holdfast_core::lease::{DeathProof, Incarnation, Lease, Sighting};
 use holdfast_core::subject::{HostName, VmName};
 
 /// A store of leases. Each call may be repeated after an error or a crash; the answer is then the same.
@@ -31,7 +31,7 @@ pub trait LeaseStore: Send + Sync {
     ///
     /// # Errors
     /// [`LeaseError`].
-    async fn adopt(&self, vm: &VmName, running: Incarnation, holder: &HostName) -> Result<Lease, LeaseError>;
+    async fn adopt(&self, vm: &VmName, running: Sighting, holder: &HostName) -> Result<Lease, LeaseError>;
 
     /// Gives the lease of a dead incarnation back. Its number stays used.
     ///

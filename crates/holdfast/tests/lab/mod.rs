@@ -297,14 +297,21 @@ impl Drop for Lab {
     }
 }
 
-/// Removes the control groups that a killed daemon leaves behind. `root` is the folder of its run folders.
+/// Removes the control groups that a killed daemon leaves behind, and ends what is in them: a VM that it had only begun
+/// to start is in its group before it can be told by its command line. `root` is the folder of its run folders.
 pub fn remove_groups(root: &Path) {
     let family = format!("holdfast-{:08x}", crc32fast::hash(root.as_os_str().as_encoded_bytes()));
     let groups = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(groups).into_iter().flatten().flatten().map(|entry| entry.path());
     for family in hierarchies.chain([groups.to_owned()]).map(|hierarchy| hierarchy.join(&family)) {
-        for member in fs::read_dir(&family).into_iter().flatten().flatten() {
-            let _others_there = fs::remove_dir(member.path());
+        for member in fs::read_dir(&family).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let began = Instant::now();
+            while member.is_dir() && fs::remove_dir(&member).is_err() && began.elapsed() < SOON {
+                let inside = fs::read_to_string(member.join("cgroup.procs")).unwrap_or_default();
+                let pids = inside.lines().filter_map(|pid| pid.parse().ok());
+                pids.filter(|pid| *pid > 0).for_each(|pid| signal(pid, "KILL"));
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
         let _none_there = fs::remove_dir(&family);
     }
@@ -318,8 +325,9 @@ pub fn vms_of(state: &Path) -> Vec<i32> {
     let ours = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
-        let program = line.split('\0').next().unwrap_or_default();
-        program.rsplit('/').next().unwrap_or_default().starts_with("qemu-system") && line.contains(&mark)
+        // `setsid` becomes QEMU in a moment.
+        let is_qemu = |word: &str| word.rsplit('/').next().unwrap_or_default().starts_with("qemu-system");
+        line.split('\0').take(2).any(is_qemu) && line.contains(&mark)
     };
     pids.filter(ours).collect()
 }

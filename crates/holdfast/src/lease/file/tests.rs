@@ -4,6 +4,7 @@
 use super::*;
 use crate::disk::faulty::{Dice, FaultyDisk, Plan};
 use holdfast_core::lease::Death;
+use holdfast_witness::Eyewitness;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -16,7 +17,11 @@ fn host(name: &str) -> HostName {
 }
 
 fn dead(name: &str, incarnation: u64) -> DeathProof {
-    DeathProof::witnessed(vm(name), Incarnation(incarnation), Death::NeverStarted)
+    DeathProof::witnessed(Eyewitness::here(), vm(name), Incarnation(incarnation), Death::NeverStarted)
+}
+
+fn seen(incarnation: u64) -> Sighting {
+    Sighting::of(Eyewitness::here(), Incarnation(incarnation))
 }
 
 fn records(disk: &FaultyDisk) -> Records {
@@ -38,16 +43,19 @@ async fn a_vm_lives_through_take_release_and_take_again() {
     let atlas = host("atlas");
     assert_eq!(store.read(&vm("a")).await.unwrap(), None);
     let first = store.take(&dead("a", 0), &atlas).await.unwrap();
-    assert_eq!((first.incarnation, first.token, &first.holder), (Incarnation(1), Token(1), &atlas));
+    assert_eq!((first.incarnation(), first.token(), first.holder()), (Incarnation(1), Token(1), &atlas));
     assert_eq!(store.read(&vm("a")).await.unwrap(), Some(first.clone()));
     let second = store.take(&dead("a", 1), &atlas).await.unwrap();
-    assert!(second.incarnation == Incarnation(2) && second.token > first.token);
+    assert!(second.incarnation() == Incarnation(2) && second.token() > first.token());
     store.release(&dead("a", 2)).await.unwrap();
     store.release(&dead("a", 2)).await.unwrap();
     assert_eq!(store.read(&vm("a")).await.unwrap(), None);
     let third = store.take(&dead("a", 2), &atlas).await.unwrap();
-    assert!(third.incarnation == Incarnation(3) && third.token > second.token, "no number is used twice");
-    assert_eq!(store.adopt(&vm("a"), Incarnation(3), &atlas).await.unwrap(), third);
+    assert!(
+        third.incarnation() == Incarnation(3) && third.token() > second.token(),
+        "no number is used twice"
+    );
+    assert_eq!(store.adopt(&vm("a"), seen(3), &atlas).await.unwrap(), third);
 }
 
 #[test]
@@ -62,7 +70,7 @@ fn a_vm_does_not_wait_for_the_disk_writes_of_another_and_takes_turns_with_itself
     assert!(!first.is_finished());
     drop(busy);
     let first = runtime.block_on(first).unwrap().unwrap();
-    assert_ne!(first.token, second.token);
+    assert_ne!(first.token(), second.token());
 }
 
 #[test]
@@ -98,15 +106,15 @@ fn a_running_vm_is_adopted_if_nothing_or_exactly_it_is_on_record() {
     let disk = FaultyDisk::default();
     let records = records(&disk);
     let atlas = host("atlas");
-    let lease = records.adopt(&vm("a"), Incarnation(5), &atlas).unwrap();
-    assert_eq!(lease.incarnation, Incarnation(5));
-    assert_eq!(records.adopt(&vm("a"), Incarnation(5), &atlas).unwrap(), lease);
-    let refused = |running, holder| records.adopt(&vm("a"), Incarnation(running), &host(holder)).unwrap_err();
+    let lease = records.adopt(&vm("a"), seen(5), &atlas).unwrap();
+    assert_eq!(lease.incarnation(), Incarnation(5));
+    assert_eq!(records.adopt(&vm("a"), seen(5), &atlas).unwrap(), lease);
+    let refused = |running, holder| records.adopt(&vm("a"), seen(running), &host(holder)).unwrap_err();
     assert!(matches!(refused(5, "titan"), LeaseError::HeldBy { .. }));
     assert!(matches!(refused(4, "atlas"), LeaseError::Mismatch { .. }));
     assert!(matches!(refused(0, "atlas"), LeaseError::Absurd { .. }));
     records.release(&dead("a", 5)).unwrap();
-    let error = records.adopt(&vm("a"), Incarnation(5), &atlas).unwrap_err();
+    let error = records.adopt(&vm("a"), seen(5), &atlas).unwrap_err();
     assert!(matches!(error, LeaseError::Dead { .. }), "it was proven dead");
 }
 
@@ -121,13 +129,13 @@ fn a_damaged_record_is_set_aside_and_refused_until_a_person_takes_it_away() {
         assert!(matches!(error, LeaseError::File { .. }), "{error}");
         assert!(error.hint().contains("`l/a.lease.damaged-1`"), "{}", error.hint());
         assert!(error.hint().contains("`holdfast vm release a`"));
-        assert!(records.adopt(&vm("a"), Incarnation(1), &host("atlas")).is_err());
+        assert!(records.adopt(&vm("a"), seen(1), &host("atlas")).is_err());
         assert!(records.release(&dead("a", 1)).is_err());
     }
     records.take(&dead("b", 0), &host("atlas")).unwrap(); // others are not touched by it
     disk.rename("l/a.lease.damaged-1", "elsewhere").unwrap();
     let next = records.take(&dead("a", 1), &host("atlas")).unwrap();
-    assert!(next.incarnation == Incarnation(2) && next.token > first.token);
+    assert!(next.incarnation() == Incarnation(2) && next.token() > first.token());
 }
 
 #[test]
@@ -144,9 +152,9 @@ fn a_lost_counter_is_counted_anew_from_good_records_and_never_from_damaged_ones_
     let disk = FaultyDisk::default();
     let before = records(&disk);
     let tokens: Vec<_> =
-        ["a", "b", "c"].map(|name| before.take(&dead(name, 0), &host("atlas")).unwrap().token).to_vec();
+        ["a", "b", "c"].map(|name| before.take(&dead(name, 0), &host("atlas")).unwrap().token()).to_vec();
     disk.spoil("l/tokens", |bytes| bytes[25] ^= 1);
-    let token = records(&disk).take(&dead("d", 0), &host("atlas")).unwrap().token;
+    let token = records(&disk).take(&dead("d", 0), &host("atlas")).unwrap().token();
     assert!(tokens.iter().all(|before| *before < token));
     assert!(disk.list("l").unwrap().iter().any(|file| file.name == "tokens.damaged-1"));
 
@@ -188,7 +196,7 @@ fn each_flipped_bit_is_refused_or_harmless_and_never_another_lease_r28() {
             Err(other) => panic!("{other}"),
         }
         if let Ok(next) = records.take(&dead("a", 1), &host("atlas")) {
-            assert!(next.token > lease.token);
+            assert!(next.token() > lease.token());
         }
     }
 }
@@ -196,8 +204,7 @@ fn each_flipped_bit_is_refused_or_harmless_and_never_another_lease_r28() {
 #[test]
 fn the_example_in_the_manual_is_what_is_written() {
     let disk = FaultyDisk::default();
-    let (vm, holder) = (vm("orders"), host("atlas"));
-    let lease = Lease { vm, incarnation: Incarnation(3), token: Token(7), holder };
+    let lease = Lease::after(&dead("orders", 2), Token(7), host("atlas"));
     records(&disk).store(&OnRecord { lease, held: true }).unwrap();
     let written = String::from_utf8(disk.read("l/orders.lease", 0, 999).unwrap()).unwrap();
     assert!(include_str!("../../../../../docs/journal.md").contains(&written), "{written}");
@@ -262,7 +269,7 @@ struct Given {
 
 impl Given {
     fn last(&self, name: &str) -> Incarnation {
-        self.newest.get(&vm(name)).map_or(Incarnation::NONE, |lease| lease.incarnation)
+        self.newest.get(&vm(name)).map_or(Incarnation::NONE, |lease| lease.incarnation())
     }
 
     fn check(&mut self, name: &str, answer: Result<Lease, LeaseError>) {
@@ -274,19 +281,22 @@ impl Given {
             }
             Err(_) => return,
         };
-        let was_unseen = self.unseen.remove(&lease.vm);
-        let key = (lease.vm.clone(), lease.incarnation);
+        let was_unseen = self.unseen.remove(lease.vm());
+        let key = (lease.vm().clone(), lease.incarnation());
         if let Some(before) = self.leases.get(&key) {
             assert_eq!(*before, lease, "two leases for one incarnation");
             return;
         }
-        assert!(self.leases.values().all(|before| before.token != lease.token), "one token, two leases");
-        assert!(was_unseen || lease.token > self.highest, "{lease:?} is not above {:?}", self.highest);
-        if let Some(before) = self.newest.get(&lease.vm) {
-            assert!(lease.incarnation > before.incarnation && lease.token > before.token, "{lease:?}");
+        assert!(self.leases.values().all(|before| before.token() != lease.token()), "one token, two leases");
+        assert!(was_unseen || lease.token() > self.highest, "{lease:?} is not above {:?}", self.highest);
+        if let Some(before) = self.newest.get(lease.vm()) {
+            assert!(
+                lease.incarnation() > before.incarnation() && lease.token() > before.token(),
+                "{lease:?}"
+            );
         }
-        self.highest = self.highest.max(lease.token);
-        self.newest.insert(lease.vm.clone(), lease.clone());
+        self.highest = self.highest.max(lease.token());
+        self.newest.insert(lease.vm().clone(), lease.clone());
         self.leases.insert(key, lease);
     }
 }
@@ -312,7 +322,7 @@ proptest! {
                 }
                 Deed::Release { vm } => drop(store.release(&dead(names[vm], given.last(names[vm]).0))),
                 Deed::Adopt { vm: at, host } => {
-                    let running = given.last(names[at]);
+                    let running = seen(given.last(names[at]).0);
                     given.check(names[at], store.adopt(&vm(names[at]), running, &hosts[host]));
                 }
                 Deed::Break { plan, after } => disk.plan(match plan {
