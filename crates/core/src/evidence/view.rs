@@ -360,7 +360,7 @@ impl VmView {
             "the agent answers, and nothing has reached the guest by network for {}",
             lasted(lens, since)
         );
-        say.push(Evidence { kind, app: None, since, at, strength: silent.strength, text });
+        say.push(Evidence { kind, app: None, since, at, strength: silent.strength, text, quote: None });
     }
 
     /// Everything that can be stated now.
@@ -375,6 +375,7 @@ impl VmView {
                 at: lens.now,
                 strength: FULL,
                 text: format!("start refused: {why}"),
+                quote: None,
             }),
             None => self.process.speak(lens, &mut say),
         }
