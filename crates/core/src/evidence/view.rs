@@ -284,9 +284,11 @@ impl VmView {
         self.apps.iter().map(|(name, app)| (name, app.is_alive(lens), app.answered()))
     }
 
-    /// When users were last served by all those applications that do not answer now.
-    pub fn served(&self, lens: &Lens) -> Option<Timestamp> {
-        self.apps.iter().filter(|(_, app)| !app.is_alive(lens)).filter_map(|(_, app)| app.heard()).min()
+    /// When users were last served by all those applications that do not answer now, or by that one of them.
+    pub fn served(&self, lens: &Lens, only: Option<&AppName>) -> Option<Timestamp> {
+        let silent =
+            |(name, app): &&(AppName, AppView)| !app.is_alive(lens) && only.is_none_or(|only| only == name);
+        self.apps.iter().filter(silent).filter_map(|(_, app)| app.heard()).min()
     }
 
     /// Everything that can be asked has answered since then, at least once.

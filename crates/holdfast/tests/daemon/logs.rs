@@ -184,6 +184,7 @@ fn the_line_that_proves_a_fault_is_explained_among_its_neighbours_or_said_to_hav
     write(&daemon, "a", lines.as_bytes());
     daemon.until("it is named", |daemon| incident(daemon, "CorruptionReported").is_some());
     let id = incident(&daemon, "CorruptionReported").unwrap()["id"].to_string();
+    assert_eq!(incident(&daemon, "CorruptionReported").unwrap()["outage_s"], 0.0, "users are served");
     let lines = |daemon: &Quiet| {
         let explained = daemon.json(&["explain", &id]);
         let all = explained["evidence"].as_array().unwrap();
