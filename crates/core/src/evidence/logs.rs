@@ -133,6 +133,11 @@ impl LogsView {
         self.unusual = None;
     }
 
+    /// A person says that what databases told of is dealt with: the next line of it is a new one.
+    pub fn dealt_with(&mut self) {
+        self.found.retain(|found| !found.kind.is_of_database());
+    }
+
     /// Whether it tells nothing that matters any more.
     pub fn is_quiet(&self, lens: &Lens) -> bool {
         self.found.iter().all(|found| {

@@ -197,6 +197,13 @@ impl VmView {
         self.start_failed.is_some()
     }
 
+    /// A person says that what was told of is dealt with: older lines speak of the past.
+    pub fn dealt_with(&mut self) {
+        if let Some(logs) = &mut self.logs {
+            logs.dealt_with();
+        }
+    }
+
     /// The guest has proved healthy: old lines and resets speak of the past.
     pub fn settled(&mut self) {
         self.console.turn_page();
