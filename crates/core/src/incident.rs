@@ -61,6 +61,9 @@ pub struct Times {
     pub opened: Timestamp,
     /// When users were last served before it; the opening if that is not known.
     pub down_since: Timestamp,
+    /// Users have been served all the while so far: there is no outage.
+    #[serde(default)]
+    pub serving: bool,
     /// When the fault was confirmed.
     pub diagnosed: Option<Timestamp>,
     /// When the broken part could do no more harm.
@@ -255,6 +258,7 @@ impl Incident {
     #[must_use]
     pub fn of_host(id: IncidentId, now: Timestamp, host: Subject, diagnosis: Diagnosis) -> Self {
         let mut incident = Self::about(id, now, host, diagnosis, None);
+        incident.times.serving = true; // users are served by VMs: whom it strikes has an incident of its own
         if !incident.diagnosis.is_forecast() {
             incident.confirm_of_host(now);
         }
@@ -290,6 +294,7 @@ impl Incident {
         let times = Times {
             opened: now,
             down_since: down_since.unwrap_or(now),
+            serving: false,
             diagnosed: None,
             isolated: None,
             recovered: None,
@@ -379,9 +384,12 @@ impl Incident {
         matches!(self.phase, Phase::Closed(_))
     }
 
-    /// How long users were not served: until they were, or until now.
+    /// How long users were not served: until they were, or until now; nothing if they were served all the while.
     #[must_use]
     pub fn outage(&self, now: Timestamp) -> Duration {
+        if self.times.serving {
+            return Duration::ZERO;
+        }
         self.times.served.or(self.times.closed).unwrap_or(now).since(self.times.down_since)
     }
 

@@ -405,7 +405,10 @@ impl Run {
         if !calm || host.pressed || host.slow || host.disk_full || host.state_full || host.disk_slow {
             return;
         }
-        let rests = |machine: &Machine| machine.is_well() || machine.process.is_none();
+        // What fills is seen to fill only by who looks again and again.
+        let rests = |machine: &Machine| {
+            (machine.is_well() && machine.guest.fills.is_none()) || machine.process.is_none()
+        };
         if !self.world.machines.iter().all(rests) || !self.daemon.engine.pass(target) {
             return;
         }

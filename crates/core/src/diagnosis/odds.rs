@@ -310,6 +310,7 @@ mod tests {
             at: Timestamp::ZERO,
             strength: FULL,
             text: String::new(),
+            quote: None,
         };
         kinds.iter().map(one).collect()
     }

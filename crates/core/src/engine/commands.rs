@@ -1,8 +1,10 @@
 //! What persons ask for. A person always wins over the engine (S12), and is told at once when not.
 
+use super::service::is_served;
 use super::{Desired, Engine};
 use crate::action::{Command, Operation, Reason, Wish, Work};
-use crate::incident::{HeldReason, Phase, Resolution};
+use crate::diagnosis::{Fault, is_warning};
+use crate::incident::{HeldReason, IncidentId, Phase, Resolution};
 use crate::recover::{Goal, Job, Power};
 use crate::subject::VmName;
 use crate::time::{Duration, Timestamp};
@@ -154,8 +156,14 @@ impl Engine {
         if under_way {
             vm.tries.spend(self.now, &vm.policy.budget); // it was begun before, and counts from now on (I6)
         }
+        vm.view.dealt_with();
         let open: Vec<_> = vm.open_incidents().collect();
         for id in open {
+            if self.was_only_told(id, name) {
+                self.tell(id, "note", format!("released by {}: it is dealt with", command.by));
+                self.close(id, name, Resolution::Superseded { by: command.by.clone() });
+                continue;
+            }
             let Some(incident) = self.edit(id) else { continue };
             if matches!(incident.phase, Phase::Held(_)) {
                 incident.attempts.iter_mut().for_each(|attempt| attempt.forgiven = true);
@@ -164,6 +172,17 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// It rests on lines of a log alone, users are served, and nothing is or was done about it: whether it is dealt with,
+    /// only a person can know.
+    fn was_only_told(&self, id: IncidentId, name: &VmName) -> bool {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return false };
+        let told =
+            matches!(incident.phase, Phase::Suspected | Phase::Held(_)) && incident.attempts.is_empty();
+        let fault = incident.fault();
+        let of_lines = is_warning(fault) && fault != Fault::AppSlow; // that is measured
+        told && of_lines && is_served(vm, incident.app(), None, &self.lens(vm))
     }
 
     fn announce(&mut self, name: &VmName, work: Work, until: Timestamp) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! One VM, looked at as a whole: judged, its incidents opened and moved on (`phases.rs`), and what is wanted set against
 //! what is.
 
+use super::service::is_served;
 use super::{Desired, Engine, VmState};
 use crate::action::{Operation, Reason};
 use crate::diagnosis::{Asked, Diagnosis, Fault, Grounds, Level, level};
@@ -157,6 +158,7 @@ impl Engine {
             }
             return;
         };
+        self.follow_service(id, name, found.as_ref(), lens);
         let Some(phase) = self.incidents.get(&id).map(|incident| incident.phase.clone()) else { return };
         match phase {
             Phase::Suspected => self.update_suspected(id, name, found, lens),
@@ -178,12 +180,15 @@ impl Engine {
     fn open_incident(&mut self, name: &VmName, scope: &Scope, diagnosis: Diagnosis, evidence: &[Evidence]) {
         let now = self.now;
         let Some(vm) = self.vms.get(name) else { return };
-        let served = vm.view.served(&self.lens(vm));
+        let lens = self.lens(vm);
+        let app = scope.as_ref();
+        let (served, serving) = (vm.view.served(&lens, app), is_served(vm, app, Some(&diagnosis), &lens));
         let wide = vm.incident.and_then(|id| self.incidents.get(&id));
         let drill = vm.in_drill() || wide.is_some_and(|incident| incident.drill);
         let id = self.next_incident();
         let mut incident = Incident::open(id, now, name, diagnosis, served);
         incident.drill = drill;
+        incident.times.serving = serving;
         self.open(incident);
         if let Some(vm) = self.vms.get_mut(name) {
             match scope {

@@ -107,6 +107,7 @@ impl Engine {
         let Some(isolated) = self.vms.get_mut(name).and_then(|vm| vm.isolated.as_mut()) else { return };
         isolated.since = Some(now);
         let (id, says) = (isolated.incident, isolated.how.says());
+        self.interrupt_service(id);
         if let Some(incident) = self.edit(id).filter(|incident| !incident.is_closed()) {
             incident.times.isolated = Some(now);
             incident.tell(now, "isolate", format!("{says}; `holdfast vm release {name}` takes it back"));

@@ -12,6 +12,7 @@ mod jobs;
 mod lessons;
 mod phases;
 mod planning;
+mod service;
 mod status;
 mod vm;
 mod wall;

@@ -126,9 +126,12 @@ impl Engine {
 
     /// One incident takes over from another: users have been without service since the earlier of the two.
     pub(super) fn inherit_outage(&mut self, from: IncidentId, to: IncidentId) {
-        let since = self.incidents.get(&from).map(|incident| incident.times.down_since);
+        let down = self.incidents.get(&from).filter(|incident| !incident.times.serving);
+        let since = down.map(|incident| incident.times.down_since);
         if let (Some(since), Some(heir)) = (since, self.incidents.get_mut(&to)) {
-            heir.times.down_since = heir.times.down_since.min(since);
+            let before = (!heir.times.serving).then_some(heir.times.down_since);
+            heir.times.down_since = before.map_or(since, |before| before.min(since));
+            heir.times.serving = false;
         }
     }
 
@@ -225,6 +228,9 @@ impl Engine {
     fn carry_out_plan(&mut self, id: IncidentId, name: &VmName, plan: Plan) {
         let now = self.now;
         let remedy = plan.remedy;
+        if remedy.is_destructive() {
+            self.interrupt_service(id);
+        }
         let isolation = Isolation::before(remedy);
         let Some(incident) = self.edit(id) else { return };
         let goal = goal(remedy, incident.diagnosis.app.as_ref());

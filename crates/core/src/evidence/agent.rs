@@ -145,7 +145,7 @@ impl AgentView {
 
     pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, strength, text| {
-            say.push(Evidence { kind, app: None, since, at, strength, text });
+            say.push(Evidence { kind, app: None, since, at, strength, text, quote: None });
         };
         if self.pulse.is_alive(lens) {
             let at = self.pulse.answered().unwrap_or(lens.now);

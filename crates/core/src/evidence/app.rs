@@ -135,7 +135,7 @@ impl AppView {
 
     pub fn speak(&self, name: &AppName, lens: &Lens, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, strength, text| {
-            say.push(Evidence { kind, app: Some(name.clone()), since, at, strength, text });
+            say.push(Evidence { kind, app: Some(name.clone()), since, at, strength, text, quote: None });
         };
         if self.pulse.is_alive(lens) {
             let at = self.pulse.answered().unwrap_or(lens.now);

@@ -1,6 +1,6 @@
 //! What known lines on the serial console tell.
 
-use super::{Evidence, Kind, Lens, lasted};
+use super::{Evidence, Kind, Lens, Quote, lasted};
 use crate::signal::{ConsoleSign, FindingKind};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,8 @@ impl ConsoleView {
             }
             let often = if found.count > 1 { format!("{} times, last ", found.count) } else { String::new() };
             let text = format!("console, {often}{} ago: {}", lasted(lens, found.last), found.line);
-            say.push(Evidence { kind, app: None, since: found.first, at: lens.now, strength, text });
+            let quote = Some(Quote { at: found.last, line: found.line.clone() });
+            say.push(Evidence { kind, app: None, since: found.first, at: lens.now, strength, text, quote });
         }
     }
 }

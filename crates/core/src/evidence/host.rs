@@ -1,7 +1,7 @@
 //! The host and the observer: whether silence may be believed just now.
 
 use super::forecast::Filling;
-use super::{Evidence, FULL, Kind, Lens, lasted};
+use super::{Evidence, FULL, Kind, Lens, Quote, lasted};
 use crate::signal::{Finding, FindingKind, HostSign, ObserverSign};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -212,7 +212,8 @@ impl HostView {
         for (kind, at, line) in self.kernel.iter().filter(told) {
             let text = format!("the host's kernel, {} ago: {line}", lasted(lens, *at));
             let strength = lens.aged(*at, KERNEL_HALF_LIFE);
-            say.push(Evidence { kind: *kind, app: None, since: *at, at: lens.now, strength, text });
+            let (kind, quote) = (*kind, Some(Quote { at: *at, line: line.clone() }));
+            say.push(Evidence { kind, app: None, since: *at, at: lens.now, strength, text, quote });
         }
     }
 
@@ -224,7 +225,7 @@ impl HostView {
         self.speak_of_self(lens, say);
         for (_, text, since) in self.full_disks() {
             let kind = Kind::HostDiskFull;
-            say.push(Evidence { kind, app: None, since, at: lens.now, strength: FULL, text });
+            say.push(Evidence { kind, app: None, since, at: lens.now, strength: FULL, text, quote: None });
         }
         self.speak_kernel(lens, is_of_host_alone, say);
         self.speak_disks(lens, say);
@@ -235,7 +236,15 @@ impl HostView {
         if let Some((at, available, total)) = memory {
             let text = format!("{} of {} MiB of the host's memory left", available >> 20, total >> 20);
             let kind = Kind::HostMemoryLow;
-            say.push(Evidence { kind, app: None, since: at, at: lens.now, strength: FULL, text });
+            say.push(Evidence {
+                kind,
+                app: None,
+                since: at,
+                at: lens.now,
+                strength: FULL,
+                text,
+                quote: None,
+            });
         }
     }
 
@@ -243,7 +252,15 @@ impl HostView {
         let known = |(_, disk): &(&String, &DiskView)| lens.now.since(disk.at) <= FACT_KEEPS;
         for (path, disk) in self.disks.iter().filter(known) {
             let mut push = |kind, text| {
-                say.push(Evidence { kind, app: None, since: disk.at, at: lens.now, strength: FULL, text });
+                say.push(Evidence {
+                    kind,
+                    app: None,
+                    since: disk.at,
+                    at: lens.now,
+                    strength: FULL,
+                    text,
+                    quote: None,
+                });
             };
             if is_full(disk.free, disk.total) {
                 continue; // that is what ails it
@@ -262,7 +279,7 @@ impl HostView {
 
     fn speak_pressure(&self, lens: &Lens, pressed: bool, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, text| {
-            say.push(Evidence { kind, app: None, since, at, strength: FULL, text });
+            say.push(Evidence { kind, app: None, since, at, strength: FULL, text, quote: None });
         };
         if let Some((since, at, text)) = self.pressed.as_ref().filter(|_| pressed) {
             let text = format!("host under pressure for {}: {text}", lasted(lens, *since));
@@ -274,7 +291,7 @@ impl HostView {
 
     fn speak_of_self(&self, lens: &Lens, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, text| {
-            say.push(Evidence { kind, app: None, since, at, strength: FULL, text });
+            say.push(Evidence { kind, app: None, since, at, strength: FULL, text, quote: None });
         };
         if let Some((since, at, worst)) = self.lag.filter(|(_, at, _)| lens.now.since(*at) <= PRESSURE_KEEPS)
         {

@@ -155,7 +155,7 @@ impl HypervisorView {
 
     pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, strength, text| {
-            say.push(Evidence { kind, app: None, since, at, strength, text });
+            say.push(Evidence { kind, app: None, since, at, strength, text, quote: None });
         };
         if let Some((since, at, strength)) = self.pulse.silence(lens, SILENT_FULL) {
             let text = format!("hypervisor silent {}{}", lasted(lens, since), self.pulse.usual());
@@ -248,7 +248,15 @@ impl HypervisorView {
         if is_low(available, total) {
             let text =
                 format!("{} of {} MiB of guest memory left, says its balloon", available >> 20, total >> 20);
-            say.push(Evidence { kind: Kind::MemoryLow, app: None, since: at, at, strength: FULL, text });
+            say.push(Evidence {
+                kind: Kind::MemoryLow,
+                app: None,
+                since: at,
+                at,
+                strength: FULL,
+                text,
+                quote: None,
+            });
         }
     }
 

@@ -107,6 +107,7 @@ impl LifecycleView {
                 at: lens.now,
                 strength: FULL,
                 text,
+                quote: None,
             });
         }
     }

@@ -5,7 +5,7 @@
 //! fault that something else speaks for; alone it names none.
 
 use super::console::ConsoleView;
-use super::{Evidence, FULL, Kind, Lens, lasted};
+use super::{Evidence, FULL, Kind, Lens, Quote, lasted};
 use crate::signal::{ConsoleSign, Finding, FindingKind, LogSign};
 use crate::subject::AppName;
 use crate::time::{Duration, Timestamp};
@@ -133,6 +133,11 @@ impl LogsView {
         self.unusual = None;
     }
 
+    /// A person says that what databases told of is dealt with: the next line of it is a new one.
+    pub fn dealt_with(&mut self) {
+        self.found.retain(|found| !found.kind.is_of_database());
+    }
+
     /// Whether it tells nothing that matters any more.
     pub fn is_quiet(&self, lens: &Lens) -> bool {
         self.found.iter().all(|found| {
@@ -176,20 +181,22 @@ impl LogsView {
             let often = if found.count > 1 { format!("{} times, last ", found.count) } else { String::new() };
             let text = format!("{}, {often}{} ago: {}", found.source, lasted(lens, found.last), found.line);
             let app = app.filter(|_| found.kind.is_of_database());
-            say.push(Evidence { kind, app, since: found.first, at: lens.now, strength, text });
+            let quote = Some(Quote { at: found.last, line: found.line.clone() });
+            say.push(Evidence { kind, app, since: found.first, at: lens.now, strength, text, quote });
         }
         if self.loops(lens) && only.is_some() {
             let since = self.gave_up[0];
             let text = format!("it gave up {LOOP_TIMES} times within {}", lasted(lens, since));
             let (kind, app) = (Kind::LogCrashLoop, only.cloned());
-            say.push(Evidence { kind, app, since, at: lens.now, strength: FULL, text });
+            say.push(Evidence { kind, app, since, at: lens.now, strength: FULL, text, quote: None });
         }
         if let Some(odd) = self.unusual.as_ref().filter(|odd| lens.now.since(odd.at) <= UNUSUAL_KEEPS) {
             let share = u32::from(odd.surprise).min(SURPRISE_FULL) * u32::from(FULL) / SURPRISE_FULL;
             let strength = u16::try_from(share).unwrap_or(FULL);
             let text = format!("{} ago, {}", lasted(lens, odd.at), odd.text);
             let app = odd.app.clone();
-            say.push(Evidence { kind: Kind::LogUnusual, app, since: odd.at, at: lens.now, strength, text });
+            let (kind, quote) = (Kind::LogUnusual, Some(Quote { at: odd.at, line: odd.text.clone() }));
+            say.push(Evidence { kind, app, since: odd.at, at: lens.now, strength, text, quote });
         }
     }
 }

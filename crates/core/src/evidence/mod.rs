@@ -46,6 +46,18 @@ pub struct Evidence {
     pub strength: u16,
     /// The sentence for people.
     pub text: String,
+    /// The line of a log that it rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<Quote>,
+}
+
+/// What a statement quotes: enough to find the line again where logs are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quote {
+    /// When it was read.
+    pub at: Timestamp,
+    /// The line, or the sentence about it, as it was told; at most 256 characters.
+    pub line: String,
 }
 
 /// Full weight.

@@ -60,7 +60,7 @@ impl NetworkView {
 
     pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, strength, text| {
-            say.push(Evidence { kind, app: None, since, at, strength, text });
+            say.push(Evidence { kind, app: None, since, at, strength, text, quote: None });
         };
         if let Some(since) = self.unplugged {
             let text = format!("the virtual cable has been unplugged for {}", lasted(lens, since));

@@ -48,7 +48,7 @@ impl ProcessView {
 
     pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, strength, text| {
-            say.push(Evidence { kind, app: None, since, at, strength, text });
+            say.push(Evidence { kind, app: None, since, at, strength, text, quote: None });
         };
         if let Some((at, proof)) = &self.exited {
             push(Kind::ProcessExited, *at, *at, FULL, proof.to_string());

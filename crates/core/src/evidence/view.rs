@@ -197,6 +197,13 @@ impl VmView {
         self.start_failed.is_some()
     }
 
+    /// A person says that what was told of is dealt with: older lines speak of the past.
+    pub fn dealt_with(&mut self) {
+        if let Some(logs) = &mut self.logs {
+            logs.dealt_with();
+        }
+    }
+
     /// The guest has proved healthy: old lines and resets speak of the past.
     pub fn settled(&mut self) {
         self.console.turn_page();
@@ -284,9 +291,11 @@ impl VmView {
         self.apps.iter().map(|(name, app)| (name, app.is_alive(lens), app.answered()))
     }
 
-    /// When users were last served by all those applications that do not answer now.
-    pub fn served(&self, lens: &Lens) -> Option<Timestamp> {
-        self.apps.iter().filter(|(_, app)| !app.is_alive(lens)).filter_map(|(_, app)| app.heard()).min()
+    /// When users were last served by all those applications that do not answer now, or by that one of them.
+    pub fn served(&self, lens: &Lens, only: Option<&AppName>) -> Option<Timestamp> {
+        let silent =
+            |(name, app): &&(AppName, AppView)| !app.is_alive(lens) && only.is_none_or(|only| only == name);
+        self.apps.iter().filter(silent).filter_map(|(_, app)| app.heard()).min()
     }
 
     /// Everything that can be asked has answered since then, at least once.
@@ -360,7 +369,7 @@ impl VmView {
             "the agent answers, and nothing has reached the guest by network for {}",
             lasted(lens, since)
         );
-        say.push(Evidence { kind, app: None, since, at, strength: silent.strength, text });
+        say.push(Evidence { kind, app: None, since, at, strength: silent.strength, text, quote: None });
     }
 
     /// Everything that can be stated now.
@@ -375,6 +384,7 @@ impl VmView {
                 at: lens.now,
                 strength: FULL,
                 text: format!("start refused: {why}"),
+                quote: None,
             }),
             None => self.process.speak(lens, &mut say),
         }

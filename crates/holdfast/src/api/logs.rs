@@ -279,21 +279,34 @@ impl Drop for Gone {
 }
 
 async fn search(logs: &Logs, wanted: Wanted) -> Result<Found, Refused> {
-    let hint = "its log tells more";
-    let failed = |cause: String| refused(StatusCode::INTERNAL_SERVER_ERROR, cause, hint);
-    let turn = Arc::clone(&logs.searches).acquire_owned().await.map_err(|cause| failed(cause.to_string()))?;
-    let flag = Arc::new(AtomicBool::new(false));
-    let _gone = Gone(Arc::clone(&flag));
-    let shelf = logs.shelf.clone();
-    let searching = tokio::task::spawn_blocking(move || {
-        let _turn = turn; // until it has ended, not until nobody waits for it
-        shelf.search(&wanted, &flag)
-    });
-    match searching.await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(cause @ SearchError::Nothing)) => Err(refused(StatusCode::CONFLICT, cause.to_string(), hint)),
-        Ok(Err(cause)) => Err(failed(crate::act::chain(&cause))),
-        Err(cause) => Err(failed(cause.to_string())),
+    logs.read(move |shelf, gone| shelf.search(&wanted, gone)).await
+}
+
+impl Logs {
+    /// Reads what is kept, on a thread that may block, when it is our turn.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shelf, &AtomicBool) -> Result<T, SearchError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let hint = "its log tells more";
+        let failed = |cause: String| refused(StatusCode::INTERNAL_SERVER_ERROR, cause, hint);
+        let turn = Arc::clone(&self.searches).acquire_owned().await;
+        let turn = turn.map_err(|cause| failed(cause.to_string()))?;
+        let flag = Arc::new(AtomicBool::new(false));
+        let _gone = Gone(Arc::clone(&flag));
+        let shelf = self.shelf.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn; // until it has ended, not until nobody waits for it
+            read(&shelf, &flag)
+        });
+        match reading.await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(cause @ SearchError::Nothing)) => {
+                Err(refused(StatusCode::CONFLICT, cause.to_string(), hint))
+            }
+            Ok(Err(cause)) => Err(failed(crate::act::chain(&cause))),
+            Err(cause) => Err(failed(cause.to_string())),
+        }
     }
 }
 
@@ -316,6 +329,7 @@ async fn wanted(api: &Api, owner: Owner, asked: &AskedFor) -> Result<Wanted, Ref
         patterns,
         source: asked.source.clone(),
         grep,
+        known: false,
         after: asked.after,
         before: None,
         limit: asked.limit.unwrap_or(LIMIT),
@@ -343,7 +357,7 @@ fn expression(text: &str) -> Result<Regex, Refused> {
     built.map_err(|cause| wrong(escape(&cause.to_string().replace('\n', " "), 400)))
 }
 
-fn seconds(micros: i64) -> f64 {
+pub(super) fn seconds(micros: i64) -> f64 {
     (micros as f64 / 1_000.0).round() / 1_000.0
 }
 

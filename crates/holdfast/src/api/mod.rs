@@ -3,6 +3,7 @@
 //! Only whoever may open the socket (mode 0600) may ask (I19). Bodies are small and bounded; nothing that
 //! comes in is run or used as a path.
 
+pub mod around;
 pub mod lessons;
 pub mod logs;
 pub mod numbers;

@@ -6,7 +6,7 @@ use super::routes::{Api, Refused};
 use super::shape::V;
 use crate::logbook::Owner;
 use crate::sense::numbers::kept::{Listed, Row, Shelf, ShelfError};
-use crate::sense::numbers::{Name, Newest};
+use crate::sense::numbers::{Name, Newest, What};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -57,16 +57,19 @@ pub struct SeriesDoc {
     pub says: String,
     /// What it is about, as in `guest orders`.
     pub subject: String,
-    /// In what it is measured: `s`, `B`, `share` or `1/s`.
+    /// In what it is measured: `s`, `B`, `share` or `1/s`, or what a user says of a number of their own.
     pub unit: String,
-    /// When it was last measured, in seconds since the epoch.
-    pub at: f64,
+    /// When it was last measured, in seconds since the epoch; `None`: never yet.
+    pub at: Option<f64>,
     /// The value then.
-    pub last: f64,
+    pub last: Option<f64>,
     /// How it was in the last 24 hours.
     pub day: Option<DayDoc>,
     /// What is unusual about it now.
     pub unusual: Option<String>,
+    /// Why it cannot be had now: of a number that a user defined.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// How a series was in the last 24 hours.
@@ -239,32 +242,48 @@ async fn list(api: &Api, owner: Owner) -> Result<NumbersDoc, Refused> {
         listed => listed,
     });
     let mut series: BTreeMap<Name, SeriesDoc> =
-        listed.await?.into_iter().map(|listed| (listed.name.clone(), of_kept(&listed))).collect();
+        listed.await?.into_iter().map(|listed| (listed.name.clone(), of_kept(api, &listed))).collect();
     for (name, latest) in
         api.numbers.newest.all().iter().filter(|(name, _)| Owner::of(&name.subject) == owner)
     {
-        let doc = series.entry(name.clone()).or_insert_with(|| begun(name));
-        (doc.at, doc.last, doc.unusual) = (millis(latest.at), latest.value, latest.unusual.clone());
+        let doc = series.entry(name.clone()).or_insert_with(|| begun(api, name));
+        (doc.at, doc.last) = (Some(millis(latest.at)), Some(latest.value));
+        doc.unusual.clone_from(&latest.unusual);
+    }
+    for (name, why) in api.numbers.newest.troubles() {
+        if Owner::of(&name.subject) == owner {
+            series.entry(name.clone()).or_insert_with(|| begun(api, &name)).trouble = Some(safe(&why));
+        }
     }
     Ok(NumbersDoc { v: V, series: series.into_values().collect() })
 }
 
-fn begun(name: &Name) -> SeriesDoc {
+/// In what a series is measured. Of a number of a user's own, the configuration in force says that.
+fn unit(api: &Api, name: &Name) -> String {
+    let What::Own(own) = &name.what else { return name.what.unit().name().into() };
+    let config = api.config();
+    let number = name.subject.vm().and_then(|vm| config.vms.get(vm)?.numbers.get(own));
+    number.map_or_else(String::new, |number| safe(&number.shown_unit()))
+}
+
+fn begun(api: &Api, name: &Name) -> SeriesDoc {
     SeriesDoc {
         series: safe(&name.key()),
         says: safe(&name.to_string()),
         subject: name.subject.to_string(),
-        unit: name.what.unit().name().into(),
-        at: 0.0,
-        last: 0.0,
+        unit: unit(api, name),
+        at: None,
+        last: None,
         day: None,
         unusual: None,
+        trouble: None,
     }
 }
 
-fn of_kept(listed: &Listed) -> SeriesDoc {
+fn of_kept(api: &Api, listed: &Listed) -> SeriesDoc {
     let day = Some(DayDoc { min: listed.since.min, mean: listed.since.mean, max: listed.since.max });
-    SeriesDoc { at: listed.last.at as f64, last: listed.last.mean, day, ..begun(&listed.name) }
+    let (at, last) = (Some(listed.last.at as f64), Some(listed.last.mean));
+    SeriesDoc { at, last, day, ..begun(api, &listed.name) }
 }
 
 async fn rows(api: &Api, owner: Owner, series: String, asked: AskedFor) -> Result<RowsDoc, Refused> {
@@ -281,7 +300,7 @@ async fn rows(api: &Api, owner: Owner, series: String, asked: AskedFor) -> Resul
         let hint = "a list without a series tells which there are; a new one is kept after a minute";
         return Err(refused(StatusCode::NOT_FOUND, cause, hint));
     };
-    let SeriesDoc { series, says, subject, unit, .. } = begun(&name);
+    let SeriesDoc { series, says, subject, unit, .. } = begun(api, &name);
     Ok(RowsDoc { v: V, series, says, subject, unit, step_s: step, rows: joined(&rows, step) })
 }
 

@@ -220,13 +220,18 @@ async fn lessons(State(api): State<Api>) -> Result<Json<LessonsDoc>, Refused> {
 }
 
 async fn explain(State(api): State<Api>, Path(id): Path<u64>) -> Result<Json<ExplainDoc>, Refused> {
-    let one =
-        move |desk: &Desk| desk.engine.incident(IncidentId(id)).map(|incident| Wall(desk).explain(incident));
-    api.inbox.look(one).await?.map(Json).ok_or_else(|| {
+    let one = move |desk: &Desk| {
+        let incident = desk.engine.incident(IncidentId(id))?;
+        let now = desk.clock.wall(desk.clock.now());
+        Some((Wall(desk).explain(incident), super::around::quotes(&desk.engine, incident), now))
+    };
+    let (mut doc, quotes, now) = api.inbox.look(one).await?.ok_or_else(|| {
         let (error, cause) =
             (format!("cannot explain incident #{id}"), "there is no such incident (any more)".into());
         Refused(StatusCode::NOT_FOUND, error, cause, "`holdfast incidents` lists them".into())
-    })
+    })?;
+    super::around::show_lines(&api.logs, &mut doc, quotes, now).await;
+    Ok(Json(doc))
 }
 
 #[derive(Deserialize)]

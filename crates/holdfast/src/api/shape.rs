@@ -1,5 +1,6 @@
 //! The JSON shapes, stable for scripts (`docs/json.md`).
 
+use super::around::AroundDoc;
 use crate::decide::Desk;
 use crate::events::epoch;
 use holdfast_core::diagnosis::{Catalogue, Diagnosis, Grounds, level};
@@ -260,6 +261,9 @@ pub struct EvidenceDoc {
     pub counts: bool,
     /// Since when it has held, in seconds since the epoch.
     pub since: f64,
+    /// The line that proves it, with those around it, where it is one of a log.
+    #[serde(default)]
+    pub lines: Option<AroundDoc>,
 }
 
 /// One other explanation.
@@ -448,6 +452,7 @@ impl Wall<'_> {
             decibans: f64::from(weighed.weight) / 1_000.0,
             counts: weighed.counts,
             since: self.at(weighed.evidence.since),
+            lines: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::paint::{self, Tone, tint};
 use super::{CliError, Exit, print_json};
+use crate::api::around::AroundDoc;
 use crate::api::shape::{EvidenceDoc, ExplainDoc};
 use crate::client::Client;
 
@@ -77,5 +78,23 @@ fn section<'a>(text: &mut String, head: &str, evidence: impl Iterator<Item = &'a
             tint(Tone::Dim, &format!("{}: ", one.channel)),
             one.text,
         ));
+        if let Some(lines) = &one.lines {
+            around(text, lines);
+        }
+    }
+}
+
+/// The lines around the one that proves it, which is marked.
+fn around(text: &mut String, lines: &AroundDoc) {
+    if let Some(missing) = &lines.missing {
+        text.push_str(&format!("                         ({missing})\n"));
+    }
+    for record in &lines.records {
+        let (mark, tone) = if record.proves { (">", Tone::Bold) } else { (" ", Tone::Dim) };
+        let mut at = paint::clock(record.time.unwrap_or(record.received));
+        for line in record.text.lines() {
+            text.push_str(&format!("          {mark} {at:12}  {}\n", tint(tone, line)));
+            at.clear();
+        }
     }
 }

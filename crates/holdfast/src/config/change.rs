@@ -108,7 +108,7 @@ impl Differences {
 }
 
 fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
-    let VmConfig { spec, policy, apps, logs } = old;
+    let VmConfig { spec, policy, apps, logs, numbers } = old;
     let mut at_once = Differences::default();
     note_policy(&mut at_once, policy, &new.policy);
     for app in apps.keys().chain(new.apps.keys().filter(|app| !apps.contains_key(*app))) {
@@ -116,6 +116,10 @@ fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
     }
     for log in logs.keys().chain(new.logs.keys().filter(|log| !logs.contains_key(*log))) {
         at_once.note(&format!("log.{}", units::bare(log)), logs.get(log) != new.logs.get(log));
+    }
+    for number in numbers.keys().chain(new.numbers.keys().filter(|number| !numbers.contains_key(*number))) {
+        let differs = numbers.get(number) != new.numbers.get(number);
+        at_once.note(&format!("number.{}", units::bare(number)), differs);
     }
     let mut of_machine = Differences::default();
     note_machine(&mut of_machine, spec, &new.spec);
@@ -188,7 +192,7 @@ mod tests {
     }
 
     /// Every setting of a VM, each with another value than its default.
-    const ALL: [(&str, &str, bool); 24] = [
+    const ALL: [(&str, &str, bool); 25] = [
         ("memory = \"2GiB\"", "memory", true),
         ("cpus = 2", "cpus", true),
         ("accel = \"tcg\"", "accel", true),
@@ -212,6 +216,7 @@ mod tests {
         ("[vm.a.recover]\nmax_data_loss = \"1s\"", "recover.max_data_loss", false),
         ("[vm.a.recover]\nisolate = \"pause\"", "recover.isolate", false),
         ("[vm.a.log.journal]\njournal = true", "log.journal", false),
+        ("[vm.a.number.queue]\ncommand = \"/bin/q\"", "number.queue", false),
         ("[vm.a.app.web]\nprobe = \"http://guest:80\"", "app.web", false),
     ];
 

@@ -8,6 +8,7 @@ mod change;
 mod file;
 mod files;
 mod logs;
+mod number;
 mod probe;
 mod problem;
 mod rules;
@@ -24,6 +25,7 @@ pub use change::VmChange;
 pub use file::FIRST;
 #[allow(unused_imports, reason = "for sense, act and the command line")]
 pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
+pub use number::{NumberConfig, NumberFrom};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
@@ -100,6 +102,8 @@ pub struct VmConfig {
     pub apps: BTreeMap<AppName, AppConfig>,
     /// Its logs, by name.
     pub logs: BTreeMap<String, LogConfig>,
+    /// Its numbers that a user defined, by name.
+    pub numbers: BTreeMap<String, NumberConfig>,
 }
 
 /// Where the configuration of a daemon comes from, so that it can be read again.

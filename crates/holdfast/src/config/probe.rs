@@ -83,7 +83,7 @@ fn probe(
     claims: &mut Claims,
 ) -> Option<Probe> {
     if section.is_list("probe") {
-        return command(vm, section, frame, claims);
+        return program(vm, section, "probe", frame, claims).map(|argv| Probe::Command { argv });
     }
     if !section.has("probe") {
         let error = format!("{} has no probe", section.name);
@@ -101,19 +101,26 @@ fn probe(
     }
 }
 
-fn command(vm: &VmName, section: &Section<'_>, frame: &Frame<'_>, claims: &mut Claims) -> Option<Probe> {
-    let mut argv = section.command("probe")?;
-    let place = section.place("probe");
+/// A program of this host with its arguments, under this key; it is looked at before it is ever run.
+pub fn program(
+    vm: &VmName,
+    section: &Section<'_>,
+    key: &str,
+    frame: &Frame<'_>,
+    claims: &mut Claims,
+) -> Option<Vec<String>> {
+    let mut argv = section.command(key)?;
+    let place = section.place(key);
     if !argv[0].contains('/') {
         let cause = format!("{} names no folder, and none is searched", quote(&argv[0]));
         let hint = "write the whole path, as in [\"/usr/bin/curl\", \"-f\", \"..\"]";
-        section.refuse(Problem::at(place, "`probe` names no program", cause, hint));
+        section.refuse(Problem::at(place, format!("`{key}` names no program"), cause, hint));
         return None;
     }
     let path = frame.folder.join(Path::new(&argv[0]));
     argv[0] = path.to_string_lossy().into_owned();
     claims.files.push(FileUse { vm: vm.clone(), role: Role::Program, path, place });
-    Some(Probe::Command { argv })
+    Some(argv)
 }
 
 fn address(

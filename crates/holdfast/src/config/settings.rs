@@ -3,7 +3,7 @@
 
 mod logs;
 
-pub use logs::{HOST_LOG, LOG, LOGS, NUMBERS, OTLP, SYSLOG};
+pub use logs::{HOST_LOG, LOG, LOGS, NUMBER, NUMBERS, OTLP, SYSLOG};
 
 use super::units::{write_duration, write_size};
 use holdfast_core::time::Duration;
@@ -249,6 +249,7 @@ pub const VM: &[Setting] = &[
     set("needs", Kind::Texts("[\"storage\"]"), "[]", "VMs that must be up before this one starts"),
     set("app", Kind::Table("[vm.orders.app.postgres]"), "", "its applications, each by its name"),
     set("log", Kind::Table("[vm.orders.log.postgres]"), "", "its logs, each by its name"),
+    set("number", Kind::Table("[vm.orders.number.queue]"), "", "numbers of your own, each by its name"),
     set("recover", Kind::Table("[vm.orders.recover]"), "", "how it is brought back"),
 ];
 
@@ -364,7 +365,7 @@ mod tests {
     use toml::de::{DeTable, DeValue};
 
     /// The tables of settings with their names as the example writes them.
-    const TABLES: [(&str, &[Setting]); 11] = [
+    const TABLES: [(&str, &[Setting]); 12] = [
         ("", TOP),
         ("[brake]", BRAKE),
         ("[logs]", LOGS),
@@ -375,12 +376,15 @@ mod tests {
         ("[vm.orders]", VM),
         ("[vm.orders.app.", APP),
         ("[vm.orders.log.", LOG),
+        ("[vm.orders.number.", NUMBER),
         ("[vm.orders.recover]", RECOVER),
     ];
 
     /// What the manual calls them.
-    const NAMES: [&str; 11] =
-        ["top", "brake", "logs", "syslog", "otlp", "host-log", "numbers", "vm", "app", "log", "recover"];
+    const NAMES: [&str; 12] = [
+        "top", "brake", "logs", "syslog", "otlp", "host-log", "numbers", "vm", "app", "log", "number",
+        "recover",
+    ];
 
     /// The lines of the example by the table they stand in.
     fn lines_of<'t>(example: &'t str, table: &str) -> Vec<&'t str> {

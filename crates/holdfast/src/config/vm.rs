@@ -6,7 +6,7 @@ use super::problem::{Problem, Problems};
 use super::rules::{Alone, Claims};
 use super::section::{Section, Text};
 use super::units::{bare, quote};
-use super::{Config, Frame, MOST_APPS, VmConfig, logs, probe, rules, settings};
+use super::{Config, Frame, MOST_APPS, VmConfig, logs, number, probe, rules, settings};
 use holdfast_core::isolate::Isolation;
 use holdfast_core::policy::{AppPolicy, Budget, Mode, VmPolicy};
 use holdfast_core::subject::{AppName, VmName};
@@ -44,6 +44,7 @@ pub fn read(
     let (apps, places) = read_apps(name, section, frame, &mut network, claims, apps);
     let names: Vec<AppName> = places.iter().map(|(name, _)| name.clone()).collect();
     let logs = logs::of_vm(name, section, frame, &names, claims);
+    let numbers = number::of_vm(name, section, frame, &apps, claims);
     let policy = policy(section, frame, &apps, &places, network == Network::None, before);
     let kernel = kernel(section, frame);
     let images: Vec<Text> = section.texts("images");
@@ -78,7 +79,7 @@ pub fn read(
         }
     }
     let disk_path = spec.disk.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-    Some(VmConfig { spec, policy: VmPolicy { disk_path, ..policy }, apps, logs })
+    Some(VmConfig { spec, policy: VmPolicy { disk_path, ..policy }, apps, logs, numbers })
 }
 
 /// Where each application and its time limit are written.

@@ -103,11 +103,6 @@ impl Outlet {
         self.0.recv().await.map(|(entry, _room)| entry)
     }
 
-    /// The next record, for a thread that may block.
-    pub fn blocking_next(&mut self) -> Option<Entry> {
-        self.0.blocking_recv().map(|(entry, _room)| entry)
-    }
-
     /// The next record, if one waits.
     pub fn waiting(&mut self) -> Option<Entry> {
         self.0.try_recv().ok().map(|(entry, _room)| entry)

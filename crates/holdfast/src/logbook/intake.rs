@@ -13,8 +13,8 @@ use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::{Subject, VmName};
 use holdfast_core::time::Timestamp;
 use holdfast_logs::{
-    During, Kind, LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_TEXT, MOST_FIELDS, PatternId, Record, Rule,
-    Severity, Sort, Statement,
+    During, LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_TEXT, MOST_FIELDS, PatternId, Record, Rule, Severity,
+    Sort, Statement,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -67,15 +67,11 @@ pub enum Told {
     Known {
         /// The rule.
         rule: &'static Rule,
-        /// What it tells.
-        kind: Kind,
         /// The line, escaped.
         line: String,
     },
     /// A pattern that never came before.
     New {
-        /// Which.
-        pattern: PatternId,
         /// How bad its line is.
         severity: Option<Severity>,
         /// How surprising, and why.
@@ -94,9 +90,7 @@ pub enum Told {
 impl Told {
     fn of(statement: Statement, severity: Option<Severity>) -> Self {
         match statement.sort {
-            Sort::New => {
-                Self::New { pattern: statement.pattern.unwrap_or(PatternId(0)), severity, statement }
-            }
+            Sort::New => Self::New { severity, statement },
             Sort::Burst => Self::Burst(statement),
             Sort::Rate => Self::Rate(statement),
             Sort::Silence => Self::Silence(statement),
@@ -264,7 +258,7 @@ impl Desk {
         if let Some((known, line)) = known {
             Counts::add(&counts.findings, 1);
             if !is_hushed {
-                found.push(about(Told::Known { rule: known.rule, kind: known.kind, line }));
+                found.push(about(Told::Known { rule: known.rule, line }));
             }
         }
         found.extend(news.map(|statement| about(Told::of(statement, severity))));
@@ -329,12 +323,6 @@ impl Desk {
             self.minds.values_mut().for_each(|mind| mind.set_room(share));
         }
         self.minds.entry(owner.clone()).or_insert_with(|| Mind::new(None, 0, now))
-    }
-
-    /// The same, if there ever was a record of that owner.
-    fn known(&mut self, owner: &Owner, now: Timestamp) -> Option<&mut Mind> {
-        let is_known = self.minds.contains_key(owner) || self.intake.store.pattern(owner) > 0;
-        is_known.then(|| self.mind(owner, now))
     }
 
     fn rest(&mut self, owner: &Owner, now: Timestamp) {

@@ -63,11 +63,6 @@ impl Logbook {
         Ok((Self { asks, places, inlet: writer, shelf, thread }, inlet))
     }
 
-    /// Where records are read, and where each source goes on.
-    pub fn shelf(&self) -> &Shelf {
-        &self.shelf
-    }
-
     /// For those who read.
     pub fn for_readers(&self) -> Logs {
         Logs::new(self.shelf.clone(), self.asks.clone(), self.inlet.clone())

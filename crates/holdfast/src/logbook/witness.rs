@@ -67,7 +67,7 @@ mod tests {
 
     fn found(subject: &Subject, source: &str, line: &str) -> Finding {
         let found = Rules::standard().find(line).unwrap();
-        let told = Told::Known { rule: found.rule, kind: found.kind, line: line.into() };
+        let told = Told::Known { rule: found.rule, line: line.into() };
         let (source, at) = (SourceName::new(source), Timestamp::from_secs(7));
         Finding { subject: subject.clone(), incarnation: None, at, source, number: 1, is_late: false, told }
     }

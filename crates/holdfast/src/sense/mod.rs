@@ -13,6 +13,7 @@ pub mod lag;
 pub mod logs;
 pub mod network;
 pub mod numbers;
+mod own;
 pub mod probe;
 mod program;
 mod tail;

@@ -47,6 +47,19 @@ pub async fn look(way: Way, limit: Duration) -> Option<NetworkSign> {
     }
 }
 
+/// A kernel that answers an echo or a connection lives; a neighbour entry can only say that it does not.
+pub async fn ask_kernel(address: IpAddr, port: u16, limit: Duration) -> Option<NetworkSign> {
+    let half = limit / 2;
+    let mut sign = look(Way::Ping(address), half).await;
+    if !matches!(sign, Some(NetworkSign::Answered { .. })) {
+        sign = look(Way::Tcp(SocketAddr::new(address, port)), half).await.or(sign);
+    }
+    match (sign, address) {
+        (None, IpAddr::V4(address)) => look(Way::Arp(address), half).await,
+        (sign, _) => sign,
+    }
+}
+
 /// An address at which this host, or nobody, or everybody would answer.
 const fn can_be_a_guest(address: IpAddr) -> bool {
     match address {

@@ -6,27 +6,27 @@
 use super::closer::Closer;
 use super::console::{self, Begin, Console, Tap};
 use super::logs::Feeds;
-use super::network::{self, Way};
+use super::network;
 use super::numbers::kept::Kept;
 use super::numbers::{Newest, Numbers};
-use super::{host, lag, probe};
+use super::{host, lag, own, probe};
 use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
 use crate::decide::Inbox;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use holdfast_core::input::Input;
 use holdfast_core::lease::Incarnation;
-use holdfast_core::signal::{AgentSign, AppSign, NetworkSign, ProcessSign, Seen, Signal};
+use holdfast_core::signal::{AgentSign, AppSign, ProcessSign, Seen, Signal};
 use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Timestamp;
 use holdfast_drivers::qemu::Network;
 use holdfast_drivers::{Driver, Glimpse, Question};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -84,6 +84,8 @@ pub struct Watching {
     eyes: watch::Sender<Eyes>,
     /// The folders of the host that are watched, and the tasks that do.
     host: (Vec<PathBuf>, JoinSet<()>),
+    /// Who may ask for a number of a user's own just now.
+    questions: Arc<Semaphore>,
     /// What goes on whatever is configured.
     _always: JoinSet<()>,
 }
@@ -97,6 +99,8 @@ struct Watched {
     _looks: JoinSet<()>,
     /// Who is asked what, and the tasks that do.
     asks: (Asked, JoinSet<()>),
+    /// Numbers that its user defined.
+    numbers: own::Followed,
 }
 
 /// Who is asked: agent, applications, and the guest's kernel where it has an address.
@@ -127,8 +131,8 @@ impl Watching {
         watch_ourselves(&mut always, config, &reports, clock);
         let driver = Arc::clone(driver);
         let (vms, host) = (BTreeMap::new(), (Vec::new(), JoinSet::new()));
-        let mut watching =
-            Self { driver, reports, clock: *clock, stop: stop.clone(), vms, eyes, host, _always: always };
+        let (clock, stop, questions) = (*clock, stop.clone(), own::questions());
+        let mut watching = Self { driver, reports, clock, stop, vms, eyes, host, questions, _always: always };
         watching.configure(config);
         watching
     }
@@ -143,9 +147,13 @@ impl Watching {
                 Some(watched) => watched.asks = (asked.clone(), ask(&watched.eye, &asked)),
                 None => {
                     let eye = self.eye(name, config.period);
-                    let (_looks, asks) = (look(&eye), ask(&eye, &asked));
-                    self.vms.insert(name.clone(), Watched { eye, _looks, asks: (asked, asks) });
+                    let (_looks, asks) = (look(&eye), (asked.clone(), ask(&eye, &asked)));
+                    let numbers = own::Followed::default();
+                    self.vms.insert(name.clone(), Watched { eye, _looks, asks, numbers });
                 }
+            }
+            if let Some(watched) = self.vms.get_mut(name) {
+                watched.numbers.configure(vm, || watched.eye.means(&self.questions));
             }
         }
         let eyes = self.vms.iter().map(|(name, watched)| (name.clone(), watched.eye.clone()));
@@ -193,6 +201,19 @@ fn ask(eye: &Eye, asked: &Asked) -> JoinSet<()> {
 }
 
 impl Eye {
+    /// What it takes to ask for a number of a user's own.
+    fn means(&self, questions: &Arc<Semaphore>) -> own::Means {
+        own::Means {
+            vm: self.vm.clone(),
+            driver: Arc::clone(&self.driver),
+            numbers: self.reports.numbers.clone(),
+            clock: self.clock,
+            running: self.running.subscribe(),
+            questions: Arc::clone(questions),
+            stop: self.stop.clone(),
+        }
+    }
+
     fn ticker(&self, every: Duration) -> tokio::time::Interval {
         let mut ticker = tokio::time::interval(every);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -395,7 +416,7 @@ impl Eye {
         let mut ticker = self.ticker(self.period);
         while self.next(&mut ticker).await {
             let Some(incarnation) = self.incarnation() else { continue };
-            if let Some(sign) = ask_kernel(address, port).await {
+            if let Some(sign) = network::ask_kernel(address, port, QUESTION).await {
                 self.tell_of(incarnation, None, Seen::Network(sign)).await;
             }
         }
@@ -464,19 +485,6 @@ pub fn address(vm: &VmConfig) -> Option<(IpAddr, u16)> {
         Target::Address(host, port) => Some((host.parse().ok()?, *port)),
         Target::Guest(_) => None,
     })
-}
-
-/// A kernel that answers an echo or a connection lives; a neighbour entry can only say that it does not.
-async fn ask_kernel(address: IpAddr, port: u16) -> Option<NetworkSign> {
-    let half = QUESTION / 2;
-    let mut sign = network::look(Way::Ping(address), half).await;
-    if !matches!(sign, Some(NetworkSign::Answered { .. })) {
-        sign = network::look(Way::Tcp(SocketAddr::new(address, port)), half).await.or(sign);
-    }
-    match (sign, address) {
-        (None, IpAddr::V4(address)) => network::look(Way::Arp(address), half).await,
-        (sign, _) => sign,
-    }
 }
 
 /// The folders whose disks matter: ours, and those of the VMs.

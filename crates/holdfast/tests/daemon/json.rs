@@ -7,15 +7,15 @@ use crate::quiet::{Quiet, out, vm};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-type Keys = BTreeSet<String>;
+pub type Keys = BTreeSet<String>;
 
-fn doc() -> String {
+pub fn doc() -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/json.md");
     std::fs::read_to_string(path).unwrap()
 }
 
 /// The keys of the first `{..}` behind a text of the document; what is nested in it is left out.
-fn shape(doc: &str, behind: &str) -> Keys {
+pub fn shape(doc: &str, behind: &str) -> Keys {
     let from = doc.find(behind).unwrap_or_else(|| panic!("docs/json.md does not say `{behind}`"));
     let text = &doc[from + behind.len()..];
     let text = &text[text.find('{').unwrap() + 1..];
@@ -49,7 +49,7 @@ fn column(doc: &str, behind: &str) -> Keys {
     first.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-fn keys(value: &Value) -> Keys {
+pub fn keys(value: &Value) -> Keys {
     value.as_object().unwrap_or_else(|| panic!("no object: {value}")).keys().cloned().collect()
 }
 

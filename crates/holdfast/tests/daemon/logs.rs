@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use crate::json::{doc, keys, shape};
 use crate::quiet::{Quiet, err, out, vm};
 use serde_json::Value;
 use std::fs::OpenOptions;
@@ -163,4 +164,59 @@ fn a_damaged_file_is_set_aside_and_stops_nothing_i7_i22() {
         vec![0x5a; 100_000]
     );
     assert!(daemon.log().contains("kept logs were damaged, and are set aside"), "{}", daemon.log());
+}
+
+/// The only open incident that names this fault.
+fn incident(daemon: &Quiet, fault: &str) -> Option<Value> {
+    let incidents = daemon.json(&["incidents"]);
+    incidents.as_array().unwrap().iter().find(|one| one["fault"] == fault).cloned()
+}
+
+#[test]
+fn the_line_that_proves_a_fault_is_explained_among_its_neighbours_or_said_to_have_left_a40() {
+    let app = "[vm.a.app.db]\nprobe = [\"/bin/true\"]\n";
+    let mut daemon = Quiet::running(&[vm("a", ""), app.into()].concat());
+    daemon.until("it runs", |daemon| runs(daemon, "a"));
+    follow(&daemon, "a");
+    daemon.until("its database answers", |daemon| daemon.vm("a")["apps"][0]["state"] == "ok");
+    let lines = "one\ntwo\nthree\n\x1b[2Jfour\u{202e}\nERROR:  invalid page in block 7 of relation base/5/16384\n\
+                 five\nsix\nseven\neight\n";
+    write(&daemon, "a", lines.as_bytes());
+    daemon.until("it is named", |daemon| incident(daemon, "CorruptionReported").is_some());
+    let id = incident(&daemon, "CorruptionReported").unwrap()["id"].to_string();
+    assert_eq!(incident(&daemon, "CorruptionReported").unwrap()["outage_s"], 0.0, "users are served");
+    let lines = |daemon: &Quiet| {
+        let explained = daemon.json(&["explain", &id]);
+        let all = explained["evidence"].as_array().unwrap();
+        all.iter().find(|one| one["lines"].is_object()).map(|one| one["lines"].clone()).unwrap()
+    };
+    daemon.until("they are written", |daemon| lines(daemon)["records"].as_array().unwrap().len() == 7);
+    let found = lines(&daemon);
+    let records = found["records"].as_array().unwrap();
+    let proof = "ERROR:  invalid page in block 7 of relation base/5/16384";
+    assert_eq!(texts(records), ["two", "three", "four\\u{202e}", proof, "five", "six", "seven"]);
+    let proves: Vec<bool> = records.iter().map(|record| record["proves"].as_bool().unwrap()).collect();
+    assert_eq!(proves, [false, false, false, true, false, false, false]);
+    assert!(found["missing"].is_null());
+    let documented = doc();
+    assert_eq!(keys(&found), shape(&documented, "rests on a line of a log, `lines` is"));
+    assert_eq!(keys(&records[3]), shape(&documented, "{missing, records: ["));
+    let said = out(&daemon.say(&["explain", &id]));
+    assert_eq!(said.lines().filter(|line| line.trim_start().starts_with("> ")).count(), 1, "{said}");
+    assert!(said.lines().any(|line| line.starts_with("          > ") && line.ends_with(proof)), "{said}");
+
+    daemon.stop();
+    for file in std::fs::read_dir(daemon.path().join("state")).unwrap() {
+        let path = file.unwrap().path();
+        if path.to_string_lossy().contains("logs.sqlite") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    daemon.start(&[]);
+    follow(&daemon, "a");
+    daemon.until("it says so", |daemon| {
+        let missing = lines(daemon)["missing"].clone();
+        missing.as_str().is_some_and(|why| why.contains("no longer kept"))
+    });
+    assert!(out(&daemon.say(&["explain", &id])).contains("(the lines around it are no longer kept"));
 }

@@ -17,6 +17,7 @@ mod images;
 mod isolation;
 mod logs;
 mod network;
+mod numbers;
 mod orders;
 mod remedies;
 mod rows;

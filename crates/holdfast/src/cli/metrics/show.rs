@@ -98,15 +98,17 @@ fn list(doc: &NumbersDoc) {
     }
     let mut table = paint::table(&["series", "last", "least in 24h", "mean", "greatest", "now"]);
     for series in &doc.series {
-        let SeriesDoc { unit, last, day, unusual, .. } = series;
+        let SeriesDoc { unit, last, day, unusual, trouble, .. } = series;
         let of = |value: fn(&crate::api::numbers::DayDoc) -> f64| {
             day.as_ref().map_or_else(String::new, |day| amount(value(day), unit))
         };
-        let now = match unusual {
-            Some(said) => tint(Tone::Warm, &crate::config::tame(said)),
-            None => String::new(),
+        let now = match (trouble, unusual) {
+            (Some(why), _) => tint(Tone::Bad, &format!("cannot be had: {}", crate::config::tame(why))),
+            (None, Some(said)) => tint(Tone::Warm, &crate::config::tame(said)),
+            (None, None) => String::new(),
         };
-        let (name, last) = (crate::config::tame(&series.series), amount(*last, unit));
+        let last = last.map_or_else(|| "-".into(), |last| amount(last, unit));
+        let name = crate::config::tame(&series.series);
         table.add_row([name, last, of(|day| day.min), of(|day| day.mean), of(|day| day.max), now]);
     }
     say!("{table}");
@@ -170,8 +172,22 @@ fn amount(value: f64, unit: &str) -> String {
         "B" => format!("{:.1} GiB", value / (1_u64 << 30) as f64),
         "share" => format!("{:.1} %", value * 100.0),
         "1/s" => format!("{value:.1}/s"),
-        _ => format!("{value}"),
+        "" => significant(value),
+        unit => format!("{} {}", significant(value), crate::config::tame(unit)),
     }
+}
+
+/// Six digits of a value, or all of a whole one.
+fn significant(value: f64) -> String {
+    if value == value.trunc() && value.abs() < 1e15 {
+        return format!("{value}");
+    }
+    let before = value.abs().log10().floor();
+    if !(-5.0..15.0).contains(&before) {
+        return format!("{value:.5e}");
+    }
+    let text = format!("{value:.*}", (5.0 - before).max(0.0) as usize);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -189,9 +205,15 @@ mod tests {
             (5e10, "B"),
             (0.125, "share"),
             (7.0, "1/s"),
+            (42.0, "rows"),
+            (0.123_456_78, ""),
+            (1_234_567.25, "m/s"),
+            (2.5e-9, ""),
         ];
         let shown: Vec<String> = shown.iter().map(|(value, unit)| amount(*value, unit)).collect();
-        assert_eq!(shown, ["250 µs", "4.1 ms", "2.50 s", "5 B", "334 MiB", "46.6 GiB", "12.5 %", "7.0/s"]);
+        let of_ours = ["250 µs", "4.1 ms", "2.50 s", "5 B", "334 MiB", "46.6 GiB", "12.5 %", "7.0/s"];
+        assert_eq!(shown[..8], of_ours);
+        assert_eq!(shown[8..], ["42 rows", "0.123457", "1234567 m/s", "2.50000e-9"]);
     }
 
     #[test]

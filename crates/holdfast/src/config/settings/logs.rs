@@ -2,6 +2,7 @@
 
 use super::{DAY, Kind, Setting, secs, set};
 use crate::sense::logs::Format;
+use holdfast_core::time::Duration;
 
 /// `[logs]`.
 pub const LOGS: &[Setting] = &[
@@ -112,4 +113,56 @@ pub const LOG: &[Setting] = &[
     ),
     set("app", Kind::Text("\"postgres\""), "", "the application that it is the log of; by default the guest"),
     FORMAT,
+];
+
+/// `[vm.NAME.number.NAME]`.
+pub const NUMBER: &[Setting] = &[
+    set(
+        "command",
+        Kind::Command("[\"/usr/local/bin/queue-length\", \"orders\"]"),
+        "",
+        "a command of this host that prints the number",
+    ),
+    set(
+        "guest_command",
+        Kind::Command("[\"sh\", \"-c\", \"ls /var/spool/orders | wc -l\"]"),
+        "",
+        "or a command that the guest agent runs",
+    ),
+    set(
+        "query",
+        Kind::Text("\"select count(*) from waiting\""),
+        "",
+        "or a query to PostgreSQL, as the probe of `app` asks; the first field of the first row",
+    ),
+    set(
+        "app",
+        Kind::Text("\"postgres\""),
+        "",
+        "the application that a `query` is put to; by default the only one of PostgreSQL",
+    ),
+    set(
+        "every",
+        Kind::Time { least: secs(1), most: secs(3_600) },
+        "\"10s\"",
+        "how often it is asked for; never before the last time has ended",
+    ),
+    set(
+        "timeout",
+        Kind::Time { least: Duration::from_millis(50), most: secs(60) },
+        "\"5s\"",
+        "an answer later than this is none",
+    ),
+    set(
+        "unit",
+        Kind::Text("\"rows\""),
+        "",
+        "in what it is measured, to be shown; `s`, `B` and `share` are shown as people read them",
+    ),
+    set(
+        "kind",
+        Kind::Word(&["value", "total"]),
+        "\"value\"",
+        "a total only rises, as a count of requests does: what is followed is how much it rises a second",
+    ),
 ];

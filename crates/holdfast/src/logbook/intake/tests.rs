@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::disk::Folder;
-use crate::logbook::{Inlet, Query, SearchError};
+use crate::logbook::{Around, Inlet, Query, Quoted, SearchError};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -69,17 +69,20 @@ fn a_known_line_is_told_kept_and_shown_with_the_lines_around_it() {
     lab.say("nothing comes after");
     lab.desk.each_second();
     let told = lab.told();
-    let [Finding { number, told: Told::Known { rule, kind, line }, incarnation, .. }] = &told[..] else {
+    let [Finding { number, told: Told::Known { rule, line }, incarnation, .. }] = &told[..] else {
         panic!("{told:?}")
     };
-    assert_eq!((rule.name, *kind, *incarnation), ("kernel-panic", Kind::KernelPanic, Some(Incarnation(1))));
+    assert_eq!((rule.name, *incarnation), ("kernel-panic", Some(Incarnation(1))));
     assert!(line.contains("\\u{202e}") && line.chars().all(|c| !c.is_control()), "{line:?}");
     let shelf = lab.desk.intake.store.shelf();
-    let noted = shelf.noted(&owner("orders"), 10).unwrap();
+    let noted = shelf.noted(&owner("orders"), i64::MIN, i64::MAX).unwrap();
     assert_eq!((noted[0].sort.as_str(), noted[0].name.as_str()), ("known", "kernel-panic"));
-    let around = shelf.around(&owner("orders"), *number, 1, 1).unwrap();
+    let at = noted[0].received;
+    let quoted = Quoted { owner: owner("orders"), at, line: line.clone() };
+    let around = shelf.around(&quoted, at + 60_000_000, 1, &AtomicBool::new(false)).unwrap();
+    let Around::Lines { proof, records: around } = around else { panic!("{around:?}") };
     let texts: Vec<&str> = around.iter().map(|stored| &*stored.record.text).collect();
-    assert_eq!((texts[0], texts[2]), ("calm before the storm", "nothing comes after"));
+    assert_eq!((texts[0], proof, texts[2]), ("calm before the storm", *number, "nothing comes after"));
     assert_eq!(around[1].rule.as_deref(), Some("kernel-panic"));
     assert_eq!(around[1].severity, Some(rule.severity), "as bad as its rule says");
 }

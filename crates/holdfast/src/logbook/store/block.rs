@@ -149,7 +149,7 @@ pub struct Lying<'b> {
     pub text: &'b str,
     subject: &'b str,
     program: &'b str,
-    rule: &'b str,
+    pub rule: &'b str,
     incarnation: u64,
     said: Option<Severity>,
     time: Option<i64>,

@@ -6,6 +6,7 @@
 //! its fair share only drives out its own (I18). Nothing that is wrong with it stops the daemon (I7): a full disk is
 //! waited out and counted, a damaged block skipped, a damaged file set aside, one of a newer version left alone (I22).
 
+mod around;
 mod block;
 mod mind;
 mod open;
@@ -15,7 +16,7 @@ mod search;
 mod tests;
 mod write;
 
-pub use open::FILE;
+pub use around::{Around, Quoted};
 pub use search::{Ended, Found, Query, SearchError, Shelf};
 
 use super::SourceName;
@@ -226,6 +227,7 @@ impl Store {
     }
 
     /// Whether there is a file to write to.
+    #[cfg(test)]
     pub fn is_open(&self) -> bool {
         self.db.is_some()
     }

@@ -13,7 +13,7 @@ use holdfast_core::subject::Subject;
 use holdfast_core::time::Timestamp;
 use holdfast_logs::Severity;
 use regex::Regex;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const MOST_BYTES: usize = 8 << 20;
 /// The longest that one search takes.
 const LONGEST: Duration = Duration::from_secs(20);
 /// Findings that are told at once.
-const MOST_NOTED: usize = 1_000;
+const MOST_NOTED: i64 = 1_000;
 
 /// What is looked for.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct Query {
     pub source: Option<String>,
     /// With these words in the text.
     pub grep: Option<Regex>,
+    /// With a line that a rule knows.
+    pub known: bool,
     /// Only records with a larger number: the first of them then, else the newest of all.
     pub after: Option<u64>,
     /// Only records with a smaller number.
@@ -65,6 +67,7 @@ impl Query {
             patterns: None,
             source: None,
             grep: None,
+            known: false,
             after: None,
             before: None,
             limit,
@@ -130,7 +133,7 @@ impl Shelf {
         self.newest.clone()
     }
 
-    fn connect(&self) -> Result<Connection, SearchError> {
+    pub(super) fn connect(&self) -> Result<Connection, SearchError> {
         if !self.path.is_file() {
             return Err(SearchError::Nothing);
         }
@@ -165,76 +168,20 @@ impl Shelf {
         Ok(Found { records, ended, damaged, through })
     }
 
-    /// The records around one, by its number: so many before, itself, so many after.
-    pub fn around(
-        &self,
-        owner: &Owner,
-        number: u64,
-        before: usize,
-        after: usize,
-    ) -> Result<Vec<Stored>, SearchError> {
-        let gone = AtomicBool::new(false);
-        let newest = Query { before: Some(number), ..Query::newest(owner.clone(), before.min(MOST_FOUND)) };
-        let next = Query {
-            after: Some(number.saturating_sub(1)),
-            ..Query::newest(owner.clone(), after.min(MOST_FOUND) + 1)
-        };
-        let mut found = if before == 0 { Vec::new() } else { self.search(&newest, &gone)?.records };
-        found.append(&mut self.search(&next, &gone)?.records);
-        Ok(found)
-    }
-
-    /// The records around a time since boot: so many up to then, and so many after.
-    pub fn near(
-        &self,
-        owner: &Owner,
-        at: Timestamp,
-        before: usize,
-        after: usize,
-    ) -> Result<Vec<Stored>, SearchError> {
-        let db = self.connect()?;
-        let asked =
-            "SELECT first FROM block WHERE owner = (SELECT id FROM owner WHERE name = ?1) AND at >= ?2
-                        ORDER BY first LIMIT 1";
-        let wanted = params![owner.to_string(), at.as_micros().cast_signed()];
-        let first: Option<i64> = db.query_row(asked, wanted, |row| row.get(0)).optional()?;
-        drop(db);
-        let Some(first) = first.map(i64::cast_unsigned) else {
-            let newest = Query::newest(owner.clone(), before);
-            return Ok(self.search(&newest, &AtomicBool::new(false))?.records);
-        };
-        // The block holds the first record of that time or later.
-        let block =
-            Query { after: Some(first.saturating_sub(1)), ..Query::newest(owner.clone(), MOST_FOUND) };
-        let block = self.search(&block, &AtomicBool::new(false))?.records;
-        let next =
-            block.iter().find(|stored| stored.at > at).or(block.last()).map_or(first, |stored| stored.number);
-        let until = Query { before: Some(next), ..Query::newest(owner.clone(), before.min(MOST_FOUND)) };
-        let mut found =
-            if before == 0 { Vec::new() } else { self.search(&until, &AtomicBool::new(false))?.records };
-        let since = Query {
-            after: Some(next.saturating_sub(1)),
-            ..Query::newest(owner.clone(), after.min(MOST_FOUND))
-        };
-        if after > 0 {
-            found.append(&mut self.search(&since, &AtomicBool::new(false))?.records);
-        }
-        Ok(found)
-    }
-
     /// Where each source goes on: right behind the last of its records that is on disk.
     pub fn places(&self) -> Result<Vec<(Owner, SourceName, Arc<str>)>, SearchError> {
         Ok(super::write::places(&self.connect()?)?)
     }
 
-    /// What was found in the records of an owner, the oldest first.
-    pub fn noted(&self, owner: &Owner, most: usize) -> Result<Vec<Noted>, SearchError> {
+    /// What was found in the records of an owner, received then or later and until then, the oldest first.
+    pub fn noted(&self, owner: &Owner, since: i64, until: i64) -> Result<Vec<Noted>, SearchError> {
         let db = self.connect()?;
         let mut asked = db.prepare(
             "SELECT number, subject, source, at, received, sort, noted.name, severity, decibans, text
-                FROM noted JOIN owner ON owner.id = noted.owner WHERE owner.name = ?1 ORDER BY noted.id DESC LIMIT ?2",
+                FROM noted JOIN owner ON owner.id = noted.owner
+                WHERE owner.name = ?1 AND received BETWEEN ?2 AND ?3 ORDER BY noted.id DESC LIMIT ?4",
         )?;
-        let mut rows = asked.query(params![owner.to_string(), most.min(MOST_NOTED) as i64])?;
+        let mut rows = asked.query(params![owner.to_string(), since, until, MOST_NOTED])?;
         let mut found = Vec::new();
         while let Some(row) = rows.next()? {
             found.extend(noted(row)?);
@@ -337,6 +284,7 @@ impl Search<'_> {
                 && query.severity.is_none_or(|least| severity >= least)
                 && query.patterns.as_ref().is_none_or(|patterns| patterns.contains(&lying.pattern))
                 && query.source.as_ref().is_none_or(|source| is_source(lying.source, source))
+                && (!query.known || !lying.rule.is_empty())
                 && query.grep.as_ref().is_none_or(|grep| grep.is_match(lying.text));
             if is_wanted {
                 fits.push(lying.stored()?);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use super::open::FILE;
 use super::*;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -120,27 +121,91 @@ fn who_follows_sees_each_line_once_whatever_becomes_of_its_block() {
     assert!(blocks < 50, "small blocks become one: {blocks}");
 }
 
+/// Every second a line on the console and one in a file, of which those at 50 s are known.
+fn console_and_file(store: &mut Store, known: &str) -> Vec<u64> {
+    let line = |at: u64| if at == 50 { known.to_owned() } else { format!("line {at}") };
+    let mut numbers = Vec::new();
+    for at in 0..100 {
+        let rule = (at == 50).then(|| "kernel-panic".into());
+        numbers.push(store.put(Stored { rule, ..stored("a", at, &line(at)) }, None));
+        let source = SourceName::new("file /var/log/other");
+        store.put(Stored { source, ..stored("a", at, &format!("other {at}")) }, None);
+    }
+    store.flush(secs(100));
+    numbers
+}
+
+fn texts_around(store: &Store, at: u64, line: &str, each: usize) -> (u64, Vec<String>) {
+    let at = i64::try_from(at).unwrap() * 1_000_000;
+    let quoted = Quoted { owner: owner("a"), at, line: line.into() };
+    match store.shelf().around(&quoted, 3_600_000_000, each, &AtomicBool::new(false)).unwrap() {
+        Around::Lines { proof, records } => {
+            (proof, records.into_iter().map(|stored| stored.record.text).collect())
+        }
+        missing @ (Around::Left | Around::Unwritten | Around::Unknown) => panic!("{line}: {missing:?}"),
+    }
+}
+
 #[test]
-fn the_lines_around_one_are_found() {
+fn a_line_is_found_again_with_the_lines_of_its_source_around_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(folder.path(), Room::default());
-    let numbers: Vec<u64> =
-        (0..100).map(|at| store.put(stored("a", at, &format!("line {at}")), None)).collect();
-    store.flush(secs(100));
-    let shelf = store.shelf();
-    let around = |before, after| -> Vec<String> {
-        let found = shelf.around(&owner("a"), numbers[50], before, after).unwrap();
-        found.into_iter().map(|stored| stored.record.text).collect()
-    };
-    assert_eq!(around(2, 1), ["line 48", "line 49", "line 50", "line 51"]);
-    assert_eq!(around(0, 0), ["line 50"]);
-    let near = |at, before, after| -> Vec<String> {
-        let found = shelf.near(&owner("a"), secs(at), before, after).unwrap();
-        found.into_iter().map(|stored| stored.record.text).collect()
-    };
-    assert_eq!(near(50, 2, 1), ["line 49", "line 50", "line 51"]);
-    assert_eq!(near(0, 2, 1), ["line 0", "line 1"]);
-    assert_eq!(near(500, 2, 1), ["line 98", "line 99"]);
+    let numbers = console_and_file(&mut store, "[ 50.0] Kernel panic - not syncing: \u{202e}oops");
+    let told = "[ 50.0] Kernel panic - not syncing: \\u{202e}oops";
+    let (proof, texts) = texts_around(&store, 48, told, 2);
+    assert_eq!(proof, numbers[50]);
+    assert_eq!(texts[..2], ["line 48", "line 49"], "the console's own, and no other's");
+    assert_eq!(texts[3..], ["line 51", "line 52"]);
+    assert_eq!(texts_around(&store, 53, told, 0).1.len(), 1);
+    let cut = format!("Nov 26 12:00:50 orders {}…", &told[..30]);
+    assert!(texts_around(&store, 50, &told[8..], 1).1[1].contains("Kernel panic"), "without its time");
+    assert!(is_nowhere(&store, 50, &cut), "what is left of it is too little to know it by");
+}
+
+fn is_nowhere(store: &Store, at: i64, line: &str) -> bool {
+    ask_around(store, at, line, 3_600_000_000) == Around::Unknown
+}
+
+fn ask_around(store: &Store, at: i64, line: &str, now: i64) -> Around {
+    let quoted = Quoted { owner: owner("a"), at: at * 1_000_000, line: line.into() };
+    store.shelf().around(&quoted, now, 2, &AtomicBool::new(false)).unwrap()
+}
+
+#[test]
+fn a_line_that_is_not_there_is_said_to_have_left_to_be_on_its_way_or_to_be_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    console_and_file(&mut store, "Kernel panic - not syncing: oops");
+    let panic = "Kernel panic - not syncing: oops";
+    assert_eq!(ask_around(&store, 90, panic, 200_000_000), Around::Unknown, "it came at another time");
+    assert_eq!(ask_around(&store, 90, "Out of memory: Killed", 91_000_000), Around::Unwritten);
+    assert_eq!(ask_around(&store, -50, panic, 200_000_000), Around::Left, "all that is kept is younger");
+    let stranger = Quoted { owner: owner("b"), at: 50_000_000, line: panic.into() };
+    let found = store.shelf().around(&stranger, 200_000_000, 2, &AtomicBool::new(false)).unwrap();
+    assert_eq!(found, Around::Left, "of another VM nothing is found, and nothing of this one");
+}
+
+#[test]
+fn what_is_unusual_is_found_by_its_sentence_as_it_was_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), Room::default());
+    let numbers = console_and_file(&mut store, "nothing");
+    let text = "`line <*>` came 90 times within a minute".to_owned();
+    store.note(Noted {
+        number: numbers[70],
+        subject: Subject::Guest("a".parse().unwrap()),
+        source: SourceName::new("console"),
+        at: secs(71),
+        received: 71_000_000,
+        sort: "burst".into(),
+        name: "1".into(),
+        severity: None,
+        decibans: 40.0,
+        text: text.clone(),
+    });
+    store.flush(secs(101));
+    let (proof, texts) = texts_around(&store, 71, &format!("console: {text}"), 1);
+    assert_eq!((proof, texts), (numbers[70], ["line 69", "line 70", "line 71"].map(str::to_owned).to_vec()));
 }
 
 #[test]
@@ -172,7 +237,7 @@ fn what_was_written_outlives_the_daemon_with_the_places_of_its_sources() {
         "where what was written ends"
     );
     assert_eq!(store.put(stored("a", 3, "more"), None), 2, "numbers rise over restarts");
-    let noted = store.shelf().noted(&owner("a"), 9).unwrap();
+    let noted = store.shelf().noted(&owner("a"), 0, 9).unwrap();
     assert_eq!((noted[0].name.as_str(), noted[0].severity), ("kernel-panic", Some(Severity::Critical)));
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(folder.path().join(FILE)).unwrap().permissions(),

@@ -5,7 +5,7 @@ use super::{Counts, Noted, OnDisk, Owner, Pending, Store, Stored};
 use crate::disk::bytes::{self, Bytes};
 use crate::disk::sqlite::{is_damage, set_aside};
 use crate::logbook::SourceName;
-use holdfast_core::time::{Duration, Timestamp};
+use holdfast_core::time::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,9 +20,6 @@ const MOST_PATTERNS: usize = 1_024;
 const MUCH: usize = 1 << 20;
 /// ... and while they cannot be, the oldest of who has the most are let go.
 const MOST_PENDING: usize = 4 << 20;
-/// After a failure it is tried again so soon, and each time after twice the time, up to 32 times.
-const WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: u32 = 5;
 /// Findings that wait to be written.
 const MOST_NOTED: usize = 1_024;
 /// Bytes of a source's place.

@@ -20,14 +20,30 @@ pub struct Latest {
     pub unusual: Option<String>,
 }
 
-/// The latest values of all series.
+/// The latest values of all series, and why those that users defined cannot be had.
 #[derive(Clone, Debug)]
-pub struct Newest(watch::Sender<Arc<BTreeMap<Name, Latest>>>);
+pub struct Newest {
+    values: watch::Sender<Arc<BTreeMap<Name, Latest>>>,
+    troubles: watch::Sender<BTreeMap<Name, String>>,
+}
 
 impl Newest {
     /// None yet.
     pub fn new() -> Self {
-        Self(watch::channel(Arc::default()).0)
+        Self { values: watch::channel(Arc::default()).0, troubles: watch::channel(BTreeMap::new()).0 }
+    }
+
+    /// Why a number cannot be had; `None`: it can.
+    pub fn trouble(&self, name: &Name, why: Option<String>) {
+        self.troubles.send_if_modified(|troubles| match why {
+            Some(why) => troubles.insert(name.clone(), why.clone()).as_ref() != Some(&why),
+            None => troubles.remove(name).is_some(),
+        });
+    }
+
+    /// Which numbers cannot be had, and why.
+    pub fn troubles(&self) -> BTreeMap<Name, String> {
+        self.troubles.borrow().clone()
     }
 
     /// Shows the values of a moment; those of others stay for some minutes.
@@ -35,7 +51,7 @@ impl Newest {
         let micros =
             i64::try_from(moment.at.as_micros()).unwrap_or(i64::MAX).saturating_add(moment.wall_offset);
         let at = micros as f64 / 1e6;
-        self.0.send_modify(|all| {
+        self.values.send_modify(|all| {
             let all = Arc::make_mut(all);
             all.extend(
                 latest.into_iter().map(|(name, value, unusual)| (name, Latest { at, value, unusual })),
@@ -46,6 +62,6 @@ impl Newest {
 
     /// What is known now.
     pub fn all(&self) -> Arc<BTreeMap<Name, Latest>> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.values.borrow())
     }
 }

@@ -40,6 +40,8 @@ pub enum What {
     /// Of this folder.
     DiskFree(String),
     Lag,
+    /// What a user defined, by its name.
+    Own(String),
 }
 
 /// In what it is measured.
@@ -50,6 +52,8 @@ pub enum Unit {
     /// A part of one.
     Share,
     PerSecond,
+    /// Whatever a user says.
+    Own,
 }
 
 impl Unit {
@@ -60,6 +64,7 @@ impl Unit {
             Self::Bytes => "B",
             Self::Share => "share",
             Self::PerSecond => "1/s",
+            Self::Own => "",
         }
     }
 }
@@ -84,6 +89,7 @@ impl What {
             | Self::PressureStorage
             | Self::Steal => Unit::Share,
             Self::Reads | Self::Writes | Self::PacketsSent | Self::PacketsReceived => Unit::PerSecond,
+            Self::Own(_) => Unit::Own,
         }
     }
 
@@ -92,6 +98,7 @@ impl What {
         match self {
             Self::WriteLatency(path) => format!("write-latency:{path}"),
             Self::DiskFree(path) => format!("disk-free:{path}"),
+            Self::Own(name) => format!("number:{name}"),
             Self::Latency => "latency".into(),
             Self::HypervisorLatency => "hypervisor-latency".into(),
             Self::AgentLatency => "agent-latency".into(),
@@ -117,6 +124,7 @@ impl What {
         match key.split_once(':') {
             Some(("write-latency", path)) => Some(Self::WriteLatency(path.to_owned())),
             Some(("disk-free", path)) => Some(Self::DiskFree(path.to_owned())),
+            Some(("number", name)) => Some(Self::Own(name.to_owned())),
             Some(_) => None,
             None => PLAIN.iter().find(|what| what.key() == key).cloned(),
         }
@@ -185,6 +193,7 @@ impl fmt::Display for Name {
             What::HostMemoryAvailable => write!(f, "free memory of {of}"),
             What::WriteLatency(path) => write!(f, "write time of {path}"),
             What::DiskFree(path) => write!(f, "free space of {path}"),
+            What::Own(name) => write!(f, "number {name} of {of}"),
             What::Lag => write!(f, "lag of our own loop on {of}"),
         }
     }
@@ -283,8 +292,8 @@ mod tests {
 
     #[test]
     fn a_key_stands_for_one_thing_and_is_read_back() {
-        let of_paths = [What::WriteLatency("/a:b".into()), What::DiskFree("/".into())];
-        for what in PLAIN.into_iter().chain(of_paths) {
+        let named = [What::WriteLatency("/a:b".into()), What::DiskFree("/".into()), What::Own("lag".into())];
+        for what in PLAIN.into_iter().chain(named) {
             assert_eq!(What::of_key(&what.key()), Some(what));
         }
         for key in ["", "latency:", "disk", "free:/"] {

@@ -12,7 +12,7 @@ mod roll;
 mod together;
 
 pub use latest::Newest;
-pub use measure::Name;
+pub use measure::{Name, Reading, What};
 
 use crate::clock::Clock;
 use crate::decide::Inbox;
@@ -41,9 +41,20 @@ const RECALLED: Duration = Duration::from_secs(4 * 3_600);
 /// ... as far as this takes no longer; the others begin young.
 const RECALLING: Duration = Duration::from_secs(5);
 
-/// Where signals are shown.
+/// Where signals are shown, and numbers of users' own told.
 #[derive(Clone)]
-pub struct Numbers(mpsc::Sender<Signal>);
+pub struct Numbers {
+    sender: mpsc::Sender<Shown>,
+    newest: Newest,
+}
+
+/// What comes in.
+enum Shown {
+    /// A signal on its way to the engine.
+    Signal(Signal),
+    /// A number that a user defined.
+    Own(Name, Timestamp, Reading),
+}
 
 impl Numbers {
     /// Begins to follow series, until told to stop.
@@ -58,25 +69,35 @@ impl Numbers {
             signals,
             inbox: inbox.clone(),
             clock,
-            newest,
+            newest: newest.clone(),
             keeper: kept.keeper.clone(),
             shelf: kept.shelf.clone(),
         };
         tokio::spawn(follower.follow(stop.clone()));
-        Self(sender)
+        Self { sender, newest }
+    }
+
+    /// A number that a user defined was read then.
+    pub fn tell(&self, name: Name, at: Timestamp, reading: Reading) {
+        let _ = self.sender.try_send(Shown::Own(name, at, reading)); // a gap is harmless
+    }
+
+    /// Why a number that a user defined cannot be had; `None`: it can.
+    pub fn trouble(&self, name: &Name, why: Option<String>) {
+        self.newest.trouble(name, why);
     }
 
     /// Shows a signal on its way to the engine.
     pub fn show(&self, signal: &Signal) {
         if measure::measures(&signal.seen) {
-            let _ = self.0.try_send(signal.clone()); // a gap is harmless
+            let _ = self.sender.try_send(Shown::Signal(signal.clone())); // a gap is harmless
         }
     }
 }
 
 /// Who follows all series.
 struct Follower {
-    signals: mpsc::Receiver<Signal>,
+    signals: mpsc::Receiver<Shown>,
     inbox: Inbox,
     clock: Clock,
     newest: Newest,
@@ -94,7 +115,8 @@ impl Follower {
             tokio::select! {
                 () = stop.cancelled() => return,
                 signal = self.signals.recv() => match signal {
-                    Some(signal) => rolls.take(&signal),
+                    Some(Shown::Signal(signal)) => rolls.take(&signal),
+                    Some(Shown::Own(name, at, reading)) => rolls.read(name, at, reading),
                     None => return,
                 },
                 _ = ticker.tick() => if self.judge(&mut judges, &mut rolls).await.is_none() {

@@ -29,10 +29,15 @@ impl Rolls {
     pub fn take(&mut self, signal: &Signal) {
         for (what, reading) in readings(signal) {
             let name = Name { subject: signal.subject.clone(), what };
-            match reading {
-                Reading::Value(value) => self.value(name, value),
-                Reading::Total(total) => self.total(name, (signal.at, total)),
-            }
+            self.read(name, signal.at, reading);
+        }
+    }
+
+    /// Takes a number that was read then.
+    pub fn read(&mut self, name: Name, at: Timestamp, reading: Reading) {
+        match reading {
+            Reading::Value(value) => self.value(name, value),
+            Reading::Total(total) => self.total(name, (at, total)),
         }
     }
 

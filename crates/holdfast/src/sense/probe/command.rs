@@ -29,11 +29,27 @@ pub struct Command {
 impl Command {
     pub(super) async fn ask(&self, hearing: &Hearing) -> Result<(), Trouble> {
         hearing.running();
-        let (mut child, output) = self.start()?;
+        let Printed { status, said, .. } = self.run(Errors::Among).await?;
+        self.judge(status, &said)?;
+        hearing.answered();
+        Ok(())
+    }
+
+    /// What it prints, without its errors.
+    pub(super) async fn print(&self, hearing: &Hearing) -> Result<String, Trouble> {
+        hearing.running();
+        let Printed { status, said, errors } = self.run(Errors::Apart).await?;
+        self.judge(status, if errors.is_empty() { &said } else { &errors })?;
+        Ok(said)
+    }
+
+    /// Runs it to its end.
+    async fn run(&self, errors: Errors) -> Result<Printed, Trouble> {
+        let (mut child, output, errors) = self.start(errors)?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Trouble::internal("the program has no process id"))?;
         let group = Group(pid); // dropped before the child is, so the id still is the child's
-        let mut output = Output { pipe: Some(output), kept: Vec::new(), printed: 0 };
+        let (mut output, mut errors) = (Output::of(Some(output)), Output::of(errors));
         // The exit is seen before the child is collected: until then its id is nobody else's.
         let unseen =
             |error: std::io::Error| Trouble::internal(format!("cannot watch `{}`: {error}", self.name()));
@@ -46,32 +62,43 @@ impl Command {
                     drop(seen.map_err(unseen)?);
                     break;
                 }
-                () = output.read() => if output.printed > MOST_PRINTED {
-                    return Err(Trouble::wrong(format!("`{}` printed more than 1 MiB", self.name())));
-                },
+                () = output.read() => {}
+                () = errors.read() => {}
+            }
+            if output.printed.saturating_add(errors.printed) > MOST_PRINTED {
+                return Err(Trouble::wrong(format!("`{}` printed more than 1 MiB", self.name())));
             }
         }
         drop(group); // what it left behind
         output.read_rest();
+        errors.read_rest();
         let status = child.wait().await.map_err(|error| Trouble::internal(chain(&error)))?;
-        self.judge(status, &output.text())?;
-        hearing.answered();
-        Ok(())
+        Ok(Printed { status, said: output.text(), errors: errors.text() })
     }
 
     fn name(&self) -> &str {
         self.argv.first().map_or("", String::as_str)
     }
 
-    fn start(&self) -> Result<(Child, Receiver), Trouble> {
+    fn start(&self, errors: Errors) -> Result<(Child, Receiver, Option<Receiver>), Trouble> {
         let mut command = program(&self.argv).ok_or_else(|| Trouble::internal("no program is configured"))?;
         let failed =
             |error: std::io::Error| Trouble::internal(format!("cannot run `{}`: {error}", self.name()));
         let (reader, writer) = std::io::pipe().map_err(failed)?;
         let output = Receiver::from_owned_fd(reader.into()).map_err(failed)?;
-        command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+        let apart = match errors {
+            Errors::Among => {
+                command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+                None
+            }
+            Errors::Apart => {
+                let (errors, end) = std::io::pipe().map_err(failed)?;
+                command.stdout(writer).stderr(end);
+                Some(Receiver::from_owned_fd(errors.into()).map_err(failed)?)
+            }
+        };
         let child = command.spawn().map_err(failed)?;
-        Ok((child, output))
+        Ok((child, output, apart))
     }
 
     fn judge(&self, status: ExitStatus, text: &str) -> Result<(), Trouble> {
@@ -90,6 +117,22 @@ impl Command {
     }
 }
 
+/// What becomes of what it prints to standard error.
+#[derive(Clone, Copy)]
+enum Errors {
+    /// It stands among the rest.
+    Among,
+    /// It tells why it failed, and is no part of what it prints.
+    Apart,
+}
+
+/// What a program printed, and how it ended.
+struct Printed {
+    status: ExitStatus,
+    said: String,
+    errors: String,
+}
+
 struct Output {
     pipe: Option<Receiver>,
     kept: Vec<u8>,
@@ -97,6 +140,10 @@ struct Output {
 }
 
 impl Output {
+    const fn of(pipe: Option<Receiver>) -> Self {
+        Self { pipe, kept: Vec::new(), printed: 0 }
+    }
+
     /// Waits for output and takes it; for ever once there is none to come.
     async fn read(&mut self) {
         match &self.pipe {

@@ -111,6 +111,30 @@ pub async fn probe(probe: &Probe, limit: Duration) -> AppSign {
     trouble.into()
 }
 
+/// What a query answers first, or a command prints: at most [`MOST_HEARD`] bytes of it, within `limit`.
+///
+/// # Errors
+/// Why there is none, escaped, for people.
+pub async fn answer(probe: &Probe, limit: Duration) -> Result<String, String> {
+    let hearing = Hearing::new();
+    let answer = async {
+        match probe {
+            Probe::Postgres(postgres) => postgres.value(&hearing, limit).await,
+            Probe::Command(command) => command.print(&hearing).await,
+            Probe::Mysql(_) | Probe::Redis(_) | Probe::Http(_) | Probe::Tcp(_) => {
+                Err(Trouble::internal("it answers no queries"))
+            }
+        }
+    };
+    let trouble = match tokio::time::timeout(limit, AssertUnwindSafe(answer).catch_unwind()).await {
+        Ok(Ok(Ok(answer))) => return Ok(answer),
+        Ok(Ok(Err(trouble))) => trouble,
+        Ok(Err(_panic)) => Trouble::internal("the question broke, see the log of holdfast"),
+        Err(_elapsed) => hearing.late(limit),
+    };
+    Err(holdfast_logs::escape(&trouble.text, LONGEST_TEXT))
+}
+
 /// Why there was no right answer.
 #[derive(Debug, PartialEq, Eq)]
 struct Trouble {

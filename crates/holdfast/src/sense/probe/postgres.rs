@@ -36,6 +36,33 @@ pub struct Postgres {
 
 impl Postgres {
     pub(super) async fn ask(&self, hearing: &Arc<Hearing>, limit: Duration) -> Result<(), Trouble> {
+        self.converse(hearing, async |client| {
+            self.talk(client, limit).await?;
+            hearing.answered(); // what follows is only farewell
+            Ok(())
+        })
+        .await
+    }
+
+    /// The first field of the first row of its query, which is asked to change nothing and to end in time.
+    pub(super) async fn value(&self, hearing: &Arc<Hearing>, limit: Duration) -> Result<String, Trouble> {
+        self.converse(hearing, async |client| {
+            let most = limit.as_millis().max(1);
+            let set = format!("set default_transaction_read_only = on; set statement_timeout = {most}");
+            client.simple_query(&set).await?;
+            let rows = client.simple_query(&self.query).await?;
+            let value = first(&rows).map(ToOwned::to_owned);
+            value.ok_or_else(|| Trouble::wrong("the query answers no row, or nothing in it").into())
+        })
+        .await
+    }
+
+    /// Logs in, says something, and takes its leave.
+    async fn converse<T>(
+        &self,
+        hearing: &Arc<Hearing>,
+        say: impl AsyncFnOnce(&Client) -> Result<T, Told>,
+    ) -> Result<T, Trouble> {
         let stream = connect(&self.at, hearing).await?;
         let mut config = Config::new();
         config.user(&self.user).dbname(&self.database).application_name("holdfast");
@@ -45,13 +72,10 @@ impl Postgres {
         let (client, connection) =
             config.connect_raw(stream, NoTls).await.map_err(|error| judge(&error, hearing))?;
         let talk = async {
-            let told = self.talk(&client, limit).await.map_err(|trouble| match trouble {
+            let told = say(&client).await.map_err(|trouble| match trouble {
                 Told::Trouble(trouble) => trouble,
                 Told::Error(error) => judge(&error, hearing),
             });
-            if told.is_ok() {
-                hearing.answered();
-            }
             drop(client); // so that the connection says goodbye and ends
             told
         };
