@@ -25,13 +25,13 @@ DIR/guest/postgres-ID/ then holds: vmlinux  initrd.gz  base.raw  manifest
 TEXT
 }
 
-readonly packages=(postgresql qemu-guest-agent busybox-static e2fsck-static)
+readonly packages=(postgresql qemu-guest-agent busybox-static e2fsck-static nftables)
 readonly kernels=(linux-image-amd64 linux-image-generic) # Debian's name, Ubuntu's name
 # Of everything these packages pull in, what a guest needs that never installs anything.
-readonly wanted='^(lib[^_]*|zlib1g|tzdata|postgresql-(client-)?[0-9]+|qemu-guest-agent|busybox-static|e2fsck-static|linux-(image|modules|modules-extra)-[0-9][^_]*)_'
+readonly wanted='^(lib[^_]*|zlib1g|tzdata|postgresql-(client-)?[0-9]+|qemu-guest-agent|busybox-static|e2fsck-static|nftables|linux-(image|modules|modules-extra)-[0-9][^_]*)_'
 readonly unwanted='^lib(llvm|z3-|perl|[^_]*-perl_|c-l10n|db5|semanage|sepol|gdbm|pam-modules|pam-runtime|audit-common|klibc|kmod|proc2|systemd-shared|sasl2-modules)'
 readonly modules=(virtio_pci virtio_blk ext4 virtio_net virtio_console virtio_rng virtio_balloon
-  pvpanic_pci pvpanic_mmio i6300esb overlay crc32c_generic) # ext4 asks for the last by another name
+  pvpanic_pci pvpanic_mmio i6300esb overlay loop crc32c_generic nf_tables) # ext4 and nf_tables ask for crc32c by another name
 readonly disk_size=2G postgres_id=999
 
 # ---------------------------------------------------------------------------------- telling people
@@ -216,7 +216,7 @@ build_boot() {
     # Most modules of a kernel are for hardware that no virtual machine has: not worth writing to disk.
     unpack "$cache/debs/$name" "$boot/kernel" --exclude='*/usr/share/*' --exclude='*/System.map*' \
       --exclude='*/kernel/sound/*' --exclude='*/kernel/drivers/[!bcmnvw]*' --exclude='*/kernel/drivers/media/*' \
-      --exclude='*/kernel/drivers/net/*/*' --exclude='*/kernel/net/[!c]*'
+      --exclude='*/kernel/drivers/net/*/*' --exclude='*/kernel/net/[!cn]*'
   done < <(grep -E '^(linux|busybox|e2fsck)-' <<<"$files")
   find "$boot/kernel" -name '*.ko*' >"$boot/modules"
   extract_kernel "$(find "$boot/kernel/boot" -name 'vmlinuz-*')" "$work/out/vmlinux"
@@ -298,8 +298,8 @@ build_root() {
     unpack "$cache/debs/$name" "$root" --exclude='./usr/share/'{doc,man,locale,lintian,bug,postgresql-common}'*' \
       --exclude='*/gconv' --exclude='*/llvmjit*' --exclude='*/bitcode' --exclude='*/zoneinfo/'{right,posix} --exclude='*lib/systemd'
   done < <(grep -vE '^(linux|e2fsck)-' <<<"$files")
-  mkdir -p "$root"/{dev/shm,proc,sys,run/postgresql,tmp,root,etc,var/log}
-  chmod 1777 "$root/tmp"
+  mkdir -p "$root"/{dev/shm,proc,sys,run/postgresql,tmp,root,etc,var/log,var/tmp}
+  chmod 1777 "$root/tmp" "$root/var/tmp"
   for applet in $("$root/bin/busybox" --list-full); do
     [[ -e $root/$applet ]] || ln -s /bin/busybox "$root/$applet"
   done
@@ -315,7 +315,7 @@ build_root() {
 # Fails if `wanted` and `unwanted` do not fit this release: better here than in the guest.
 check_libraries() {
   local missing
-  missing=$(for program in "$root"/usr/lib/postgresql/*/bin/{postgres,psql} "$root/usr/sbin/qemu-ga"; do
+  missing=$(for program in "$root"/usr/lib/postgresql/*/bin/{postgres,psql} "$root"/usr/sbin/{qemu-ga,nft}; do
     chroot "$root" /lib64/ld-linux-x86-64.so.2 --list "${program#"$root"}" 2>&1
   done | awk '/not found|cannot open/ {print $1}' | sort -u | xargs)
   [[ ! $missing ]] || die 'cannot build the demo guest' "a library was not unpacked: $missing" \

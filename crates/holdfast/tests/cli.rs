@@ -224,7 +224,8 @@ fn the_list_of_drills_keeps_its_contract_without_a_daemon() {
     let faults: std::collections::BTreeSet<&str> =
         list.iter().map(|d| d["fault"].as_str().unwrap()).collect();
     let promised = "vm-kill vm-stop guest-panic guest-hang guest-reboot app-kill app-stop disk-error disk-slow \
-                    disk-full link-down memory-hog fork-bomb";
+                    disk-full link-down memory-hog fork-bomb clock-jump connections-full password-rotated \
+                    page-damaged port-dropped swap-storm wal-full data-deleted";
     assert_eq!(faults, promised.split_whitespace().collect());
     for drill in &list {
         assert_eq!(drill["v"], 1);

@@ -16,7 +16,9 @@ mod drills;
 mod end;
 mod faults;
 mod figure;
+mod hardship;
 mod machine;
+mod matrix;
 mod soak;
 mod world;
 
@@ -33,7 +35,7 @@ use std::time::Duration;
 use world::World;
 
 /// All figures, in the order in which they are measured.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "daemon-cost",
     "vm-kill",
     "two-at-once",
@@ -43,6 +45,7 @@ const NAMES: [&str; 10] = [
     "vm-stop",
     "guest-hang",
     "drills",
+    "matrix",
     "soak",
 ];
 
@@ -59,6 +62,9 @@ struct Args {
     /// Each drill so often.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..1_000))]
     drill_runs: u32,
+    /// Of the matrix, these faults only.
+    #[arg(long, value_name = "FAULT")]
+    fault: Vec<String>,
     /// The soak lasts so long.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..10_000))]
     minutes: u32,
@@ -79,6 +85,8 @@ pub struct Bench {
     pub runs: u32,
     /// How often each drill is held.
     pub drill_runs: u32,
+    /// Of the matrix, these faults only; all, if none is given.
+    pub faults: Vec<String>,
     /// How long the soak lasts.
     pub soak: Duration,
     bar: ProgressBar,
@@ -95,7 +103,16 @@ impl Bench {
         bar.set_style(ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}").expect("a template"));
         bar.enable_steady_tick(Duration::from_millis(200));
         let soak = Duration::from_secs(60) * minutes;
-        Self { runs, drill_runs, soak, bar, load: Load::now(), rows: Vec::new(), unmet: 0 }
+        Self {
+            runs,
+            drill_runs,
+            faults: args.fault.clone(),
+            soak,
+            bar,
+            load: Load::now(),
+            rows: Vec::new(),
+            unmet: 0,
+        }
     }
 
     /// What is being done now.
@@ -171,6 +188,7 @@ fn measure(bench: &mut Bench, world: &mut Option<World>, name: &str) {
         "vm-kill" => crash::vm_kill(bench),
         "two-at-once" => crash::two_at_once(bench),
         "drills" => drills::measure(bench),
+        "matrix" => matrix::measure(bench),
         "soak" => soak::measure(bench),
         other => resume_unwind(Box::new(format!("no figure {other}"))),
     }

@@ -31,10 +31,15 @@ impl World {
     /// Starts a daemon with these VMs, `orders` first, and waits until all is well.
     pub fn with(vms: &[&'static str]) -> Self {
         let others: String = vms[1..].iter().map(|vm| vm_section(vm)).collect();
-        let mut lab = Lab::new(&others);
+        let lab = Lab::new(&others);
         for vm in &vms[1..] {
             lab.overlay(vm);
         }
+        Self::of(lab, vms)
+    }
+
+    /// The same with a laboratory whose daemon is not started yet.
+    pub fn of(mut lab: Lab, vms: &[&'static str]) -> Self {
         lab.start();
         end::know(&lab);
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();

@@ -203,8 +203,12 @@ fn addresses(vm: &VmConfig, places: &Places) -> BTreeMap<String, String> {
 }
 
 /// The port of the guest that its first application with one is asked on.
-fn first_port(vm: &VmConfig) -> Option<u16> {
-    vm.apps.values().find_map(|app| Some(app.probe.target()?.port()))
+/// What a drill is aimed at: the first application with a port.
+fn aim(vm: &VmConfig) -> drill::Aim {
+    let aimed = |app: &AppConfig| {
+        Some(drill::Aim { port: Some(app.probe.target()?.port()), user: app.probe.login().0 })
+    };
+    vm.apps.values().find_map(aimed).unwrap_or_default()
 }
 
 async fn incidents(State(api): State<Api>) -> Result<Json<Vec<IncidentDoc>>, Refused> {
@@ -416,8 +420,7 @@ async fn inject(
         let hint = "`holdfast drill run` announces it";
         return Err(refuse(StatusCode::CONFLICT, "no drill is announced for this vm".into(), hint));
     }
-    let port = api.config().vms.get(&name).and_then(first_port);
-    let aim = drill::Aim { port };
+    let aim = api.config().vms.get(&name).map(aim).unwrap_or_default();
     let (injections, nothing) = if step == "undo" {
         (Some(drill.undo(&aim)), "it was not taken back")
     } else {

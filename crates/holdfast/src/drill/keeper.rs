@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 const TRIES: u32 = 60;
 
 /// What the keeper is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Told {
     /// A fault is put in.
     In(Drill, Aim),

@@ -3,6 +3,7 @@
 //! Nothing is injected that was not announced, and nothing outside the one VM is touched. The rows that the
 //! drill's own client wrote and saw acknowledged are counted afterwards: none may be missing.
 
+mod crowd;
 mod faults;
 mod keeper;
 mod run;

@@ -1,5 +1,7 @@
 //! One drill from the announcement to the verdict.
 
+use super::crowd::Crowd;
+use super::faults::Client as By;
 use super::{Drill, Reach, Writer};
 use crate::api::shape::{IncidentDoc, StatusDoc, VmDoc};
 use crate::client::{Client, ClientError};
@@ -11,8 +13,13 @@ use tokio::signal::unix::SignalKind;
 /// The longest a VM may take to be well before a drill begins, and to come back in it.
 const WELL_LIMIT: Duration = Duration::from_secs(120);
 const BACK_LIMIT: Duration = Duration::from_secs(180);
-/// A fault that may not be named is watched for so long.
-const WATCH_HARMLESS: Duration = Duration::from_secs(25);
+/// A fault that is not named within this is taken back.
+const NAMED_LIMIT: Duration = Duration::from_secs(75);
+/// A fault that need not be named is watched for so long, and so long after it was taken back.
+const WATCH_BEARABLE: Duration = Duration::from_secs(25);
+const WATCH_AFTER: Duration = Duration::from_secs(10);
+/// What is still held so long after it was taken back waits for a person: whoever holds the drill is one.
+const RELEASE_AFTER: Duration = Duration::from_secs(12);
 /// Rows that must have been acknowledged before the fault, and after it.
 const ROWS_BEFORE: u64 = 10;
 const LOOK: Duration = Duration::from_millis(50);
@@ -105,7 +112,7 @@ pub async fn run(
         let why = writer.seen().trouble.unwrap_or_else(|| "it is slow".into());
         return Err(DrillError::NotWell(vm.to_owned(), format!("the drill's client gets no row in: {why}")));
     }
-    client.command(vm, "drill-on", Some(BACK_LIMIT + WATCH_HARMLESS)).await?;
+    client.command(vm, "drill-on", Some(BACK_LIMIT + WATCH_BEARABLE)).await?;
     tell(Progress::Injecting(drill));
     writer.mark();
     let injected = jiff::Timestamp::now().as_microsecond() as f64 / 1e6;
@@ -167,8 +174,10 @@ async fn inject_and_watch(
     client.post(&path("inject")).await.map_err(DrillError::Injection)?;
     tell(Progress::Injected);
     let began = Instant::now();
-    let mut undo_at = drill.undone_after.filter(|_| drill.is_harmless()).map(|after| began + after);
-    let mut undone = drill.undone_after.is_none();
+    let mut crowd = (drill.client == By::Crowds).then(|| Crowd::gather(writer.login()));
+    let mut undo_at = drill.undone_after.filter(|_| drill.is_bearable()).map(|after| began + after);
+    let mut undone = drill.undone_after.is_none().then_some(began);
+    let mut released = false;
     loop {
         tokio::time::sleep(LOOK).await;
         let incident = newest(client, vm, injected).await?;
@@ -176,16 +185,24 @@ async fn inject_and_watch(
         if let Some(after) = drill.undone_after.filter(|_| named && undo_at.is_none()) {
             undo_at = Some(Instant::now() + after);
         }
-        let overdue = began.elapsed() > BACK_LIMIT / 3;
-        if !undone && (overdue || undo_at.is_some_and(|at| at <= Instant::now())) {
+        let overdue = began.elapsed() > NAMED_LIMIT;
+        if undone.is_none() && (overdue || undo_at.is_some_and(|at| at <= Instant::now())) {
+            drop(crowd.take());
             client.post(&path("undo")).await?;
             tell(Progress::Undone);
-            undone = true;
+            undone = Some(Instant::now());
         }
-        let watched = began.elapsed() >= WATCH_HARMLESS;
-        let over =
-            incident.as_ref().map_or(drill.is_harmless() && watched, |incident| incident.closed.is_some());
-        if over && undone && is_well(client, vm).await?.is_none() && writes_again(writer) {
+        let ours = |held: &IncidentDoc| held.phase == "held" && drill.expected.contains(&held.fault.as_str());
+        let repaired = drill.undone_after.is_some() && undone.is_some_and(|at| at.elapsed() > RELEASE_AFTER);
+        if repaired && !released && incident.as_ref().is_some_and(ours) {
+            client.command(vm, "release", None).await?;
+            released = true;
+        }
+        let watched =
+            began.elapsed() >= WATCH_BEARABLE && undone.is_some_and(|at| at.elapsed() >= WATCH_AFTER);
+        let passed = drill.is_bearable() && watched;
+        let over = incident.as_ref().map_or(passed, |incident| incident.closed.is_some());
+        if over && undone.is_some() && is_well(client, vm).await?.is_none() && writes_again(writer) {
             return Ok((incident, None));
         }
         if began.elapsed() > BACK_LIMIT {

@@ -59,7 +59,7 @@ pub struct Seen {
 
 /// How the database is reached, and the password for it.
 #[derive(Clone, Debug)]
-struct Login {
+pub struct Login {
     reach: Reach,
     password: Option<Password>,
 }
@@ -97,6 +97,11 @@ impl Writer {
         Self { stop, seen, marks, task, run, login }
     }
 
+    /// How it reaches the database.
+    pub fn login(&self) -> Login {
+        self.login.clone()
+    }
+
     /// What it has seen so far.
     pub fn seen(&self) -> Seen {
         self.seen.borrow().clone()
@@ -120,7 +125,8 @@ impl Writer {
     }
 }
 
-async fn connect(login: &Login) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+/// A connection as the drill's client.
+pub async fn connect(login: &Login) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
     let Login { reach, password } = login;
     let mut config = tokio_postgres::Config::new();
     if let Some(password) = password {

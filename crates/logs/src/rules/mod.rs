@@ -10,6 +10,7 @@ mod memory;
 mod mysql;
 mod network;
 mod postgres;
+mod postgres_files;
 mod programs;
 mod qemu;
 mod redis;
@@ -42,9 +43,10 @@ const KERNEL_LEAD: &str = r"(?:^|\] |> ?|kernel: )";
 
 /// All rules by family. The first that fits a line names it, those of an evidence before all others
 /// ([`Kind::is_evidence`]); so the more telling stand before, and the words of any program come last.
-const FAMILIES: [(&str, &[Rule]); 15] = [
+const FAMILIES: [(&str, &[Rule]); 16] = [
     ("Boot", boot::RULES),
     ("PostgreSQL", postgres::RULES),
+    ("PostgreSQL's files", postgres_files::RULES),
     ("MySQL and MariaDB", mysql::RULES),
     ("Redis", redis::RULES),
     ("Linux kernel", kernel::RULES),
