@@ -41,26 +41,42 @@ impl Held {
     }
 }
 
+/// What a daemon may cost while it is watched.
+pub struct Asked {
+    pub figure: &'static str,
+    pub what: &'static str,
+    /// In mebibytes.
+    pub memory: f64,
+    /// In percent of a core.
+    pub share: f64,
+}
+
 /// `daemon-cost`
 pub fn measure(bench: &mut Bench) {
     const FIGURE: &str = "daemon-cost";
     bench.say("daemon-cost: a guest boots");
     let world = World::with(&["orders"]);
+    watch(bench, &world, &Asked { figure: FIGURE, what: "daemon with one VM", memory: 25.0, share: 0.5 });
+}
+
+/// Measures the daemon of a world that is well.
+pub fn watch(bench: &mut Bench, world: &World, asked: &Asked) {
+    let Asked { figure, what, memory, share } = *asked;
     let pid = world.lab.daemon_pid();
-    bench.say("daemon-cost: everything settles");
+    bench.say(&format!("{figure}: everything settles"));
     end::pause(SETTLED);
     world.lab.wait_well(crate::lab::SOON);
-    bench.say(&format!("daemon-cost: watched for {} s", WATCHED.as_secs()));
+    bench.say(&format!("{figure}: watched for {} s", WATCHED.as_secs()));
     let (began, before) = (boot_time(), processor_time(pid));
     end::pause(WATCHED);
-    let share = 100.0 * (processor_time(pid) - before) / (boot_time() - began);
+    let used = 100.0 * (processor_time(pid) - before) / (boot_time() - began);
     let held = Held::by(pid);
     bench.sample();
     let debug = cfg!(debug_assertions).then(|| "a debug build: not the figure that counts".to_owned());
     let threads = format!("{} threads, {} descriptors", held.threads, held.descriptors);
-    let row = Row::new(FIGURE, "daemon with one VM: resident memory", Unit::Mebibytes, vec![held.rss]);
-    bench.row(row.must(Must::AtMost(25.0)).unless(debug.clone()).note(threads));
-    bench.row(Row::new(FIGURE, "the same, shared pages divided", Unit::Mebibytes, vec![held.pss]));
-    let row = Row::new(FIGURE, "daemon with one VM, 1 s probes: of a core", Unit::Percent, vec![share]);
-    bench.row(row.must(Must::AtMost(0.5)).unless(debug));
+    let row = Row::new(figure, format!("{what}: resident memory"), Unit::Mebibytes, vec![held.rss]);
+    bench.row(row.must(Must::AtMost(memory)).unless(debug.clone()).note(threads));
+    bench.row(Row::new(figure, "the same, shared pages divided", Unit::Mebibytes, vec![held.pss]));
+    let row = Row::new(figure, format!("{what}, 1 s probes: of a core"), Unit::Percent, vec![used]);
+    bench.row(row.must(Must::AtMost(share)).unless(debug));
 }

@@ -9,6 +9,7 @@ mod hands;
 mod lab;
 
 mod bare;
+mod busy;
 mod client;
 mod cost;
 mod crash;
@@ -35,8 +36,9 @@ use std::time::Duration;
 use world::World;
 
 /// All figures, in the order in which they are measured.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "daemon-cost",
+    "busy-cost",
     "vm-kill",
     "two-at-once",
     "app-kill",
@@ -185,6 +187,7 @@ fn measure(bench: &mut Bench, world: &mut Option<World>, name: &str) {
     *world = None; // two guests less to share the processors with
     match name {
         "daemon-cost" => cost::measure(bench),
+        "busy-cost" => busy::measure(bench),
         "vm-kill" => crash::vm_kill(bench),
         "two-at-once" => crash::two_at_once(bench),
         "drills" => drills::measure(bench),

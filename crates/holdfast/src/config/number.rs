@@ -11,9 +11,9 @@ use holdfast_core::time::Duration;
 use std::collections::BTreeMap;
 
 /// So many numbers of one VM at most ...
-const MOST: usize = 32;
+const MOST: usize = 64;
 /// ... and so many of all: each is judged by two hours of its own past, in memory.
-const MOST_OF_ALL: usize = 128;
+const MOST_OF_ALL: usize = 256;
 /// The longest unit, in characters.
 const LONGEST_UNIT: usize = 16;
 
