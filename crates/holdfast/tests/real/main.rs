@@ -22,3 +22,4 @@ mod remedies;
 mod rows;
 mod starved;
 mod state;
+mod warm;
