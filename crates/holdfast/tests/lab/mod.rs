@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each test file uses its own part of the laboratory")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod warm;
+
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -48,11 +50,10 @@ impl Lab {
         lab
     }
 
-    /// The same, with the daemon started and PostgreSQL answering.
+    /// The same, with the daemon started and PostgreSQL answering. The guest is a warm clone: it did not boot.
     pub fn running(more: &str) -> Self {
         let mut lab = Self::new(more);
-        lab.start();
-        lab.wait_well(BOOT);
+        lab.start_warm(&["orders"]);
         lab
     }
 
@@ -67,18 +68,40 @@ impl Lab {
     /// The same as [`Lab::running`], with a probe that also writes a row and reads it back.
     pub fn writing() -> Self {
         let mut lab = Self::changed(|config| config.replace("//orders@", "//probe@") + "write = true\n");
-        lab.start();
-        lab.wait_well(BOOT);
+        lab.start_warm(&["orders"]);
         lab
+    }
+
+    /// Wakes these VMs as clones of a warm guest, then starts the daemon, which adopts them; all of them are well. With
+    /// `HOLDFAST_COLD` set they are booted instead.
+    pub fn start_warm(&mut self, vms: &[&str]) {
+        let cold = std::env::var_os("HOLDFAST_COLD").is_some();
+        for vm in vms {
+            if cold {
+                self.overlay(vm);
+            } else {
+                warm::wake(vm, &self.disk(vm), &self.state());
+            }
+        }
+        let awake = vms_of(&self.state());
+        self.start();
+        self.wait_well(BOOT * u32::try_from(vms.len()).unwrap());
+        if cold {
+            return;
+        }
+        for vm in vms {
+            assert!(awake.contains(&self.pid(vm)), "{vm} was not adopted\n{}", self.story());
+        }
+        assert_eq!(self.remedies(), Vec::<String>::new(), "{}", self.story());
     }
 
     /// Makes a fresh disk for a VM.
     pub fn overlay(&self, name: &str) {
-        let disk = self.folder.path().join(format!("{name}.qcow2"));
-        let base = image().join("base.raw");
-        let mut command = Command::new("qemu-img");
-        command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(base).arg(disk);
-        assert!(command.status().expect("qemu-img, package qemu-utils").success());
+        overlay(&self.disk(name), &image().join("base.raw"), "raw");
+    }
+
+    pub fn disk(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.qcow2"))
     }
 
     pub fn path(&self) -> &Path {
@@ -286,15 +309,32 @@ impl Drop for Lab {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        for pid in vms_of(&self.state()) {
-            signal(pid, "KILL");
-            let began = Instant::now();
-            while Path::new(&format!("/proc/{pid}")).exists() && began.elapsed() < Duration::from_secs(20) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-        remove_groups(&self.state().join("run"));
+        end_vms(&self.state());
     }
+}
+
+/// Ends all VMs with this state folder, and removes their control groups.
+fn end_vms(state: &Path) {
+    for pid in vms_of(state) {
+        signal(pid, "KILL");
+        let began = Instant::now();
+        while Path::new(&format!("/proc/{pid}")).exists() && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    remove_groups(&state.join("run"));
+}
+
+/// Makes a disk that stands on another.
+fn overlay(disk: &Path, base: &Path, format: &str) {
+    let mut command = Command::new("qemu-img");
+    command.args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(base).arg(disk);
+    assert!(command.status().expect("qemu-img, package qemu-utils").success());
+}
+
+/// A runtime that ends when it is dropped, with all that was spawned in it.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Removes the control groups that a killed daemon leaves behind, and ends what is in them: a VM that it had only begun
@@ -362,10 +402,11 @@ pub fn vm_section(name: &str) -> String {
     let at = |file: &str| image().join(file).display().to_string();
     format!(
         "[vm.{name}]\ndriver = \"qemu\"\ndisk = \"{name}.qcow2\"\nimages = [\"{}\"]\nmemory = \"512MiB\"\n\
-         accel = \"tcg\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"quiet root=/dev/vda rw panic=-1\"\n\n[vm.{name}.app.postgres]\n\
+         accel = \"tcg\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"{}\"\n\n[vm.{name}.app.postgres]\n\
          probe = \"postgres://orders@guest/orders\"\nrestart = \"service postgresql restart\"\n\n",
-        image().display(),
+        image().parent().unwrap().display(),
         at("vmlinux"),
         at("initrd.gz"),
+        warm::CMDLINE,
     )
 }

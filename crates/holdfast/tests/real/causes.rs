@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::hands::{Start, told, turn, untouched_for};
-use crate::lab::{BOOT, Lab, SOON};
-use crate::rows::{Rows, address, ask, ask_as, connect, runtime};
+use crate::lab::{BOOT, Lab, SOON, runtime};
+use crate::rows::{Rows, address, ask, ask_as, connect};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

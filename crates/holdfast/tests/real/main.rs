@@ -24,3 +24,4 @@ mod rows;
 mod starved;
 mod state;
 mod systemd;
+mod warm;

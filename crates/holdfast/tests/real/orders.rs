@@ -52,9 +52,7 @@ fn what_a_person_orders_is_done_and_in_maintenance_nothing_else_is_i5() {
 fn two_vms_that_fail_at_once_both_come_back() {
     let _turn = turn();
     let mut lab = Lab::new(&vm_section("billing"));
-    lab.overlay("billing");
-    lab.start();
-    lab.wait_well(BOOT * 2);
+    lab.start_warm(&["orders", "billing"]);
     let before = ["orders", "billing"].map(|vm| (vm, Start::of(&lab, vm)));
     for (_, start) in before {
         signal(start.pid, "KILL");

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{Lab, SOON};
+use crate::lab::{Lab, SOON, runtime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -87,10 +87,6 @@ pub fn ask_as(address: &str, role: &str, database: &str, query: &str) -> Option<
         };
         Some(rows.into_iter().filter_map(first).collect())
     })
-}
-
-pub fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// A connection, served by the runtime that this is called in; or why there is none, as the server says it.

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::hands::{Dice, Start, lives, start_of, turn, untouched_for, wait_restarted};
-use crate::lab::{BOOT, Lab, SOON, holdfast, signal, vms_of};
+use crate::lab::{Lab, SOON, holdfast, signal, vms_of};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -41,8 +41,7 @@ fn a_full_state_folder_stops_every_action_and_no_watching_and_room_brings_both_b
     let _turn = turn();
     let mut lab = Lab::new("");
     let _mount = Mount::new(&lab.state(), "1m");
-    lab.start();
-    lab.wait_well(BOOT);
+    lab.start_warm(&["orders"]);
     let before = Start::of(&lab, "orders");
     let ballast = lab.state().join("ballast");
 
