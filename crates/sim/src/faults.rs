@@ -125,6 +125,8 @@ phrases! {
         NetBack: "has its network again";
         /// Its disk fills, a twentieth of a percent a second from a third on, until it is full.
         Fills: "fills its disk slowly", undone by HasSpace;
+        /// So does another disk of it, on which a tablespace lies.
+        FillsTablespace: "fills a tablespace slowly", undone by HasSpace;
         /// Its file systems are frozen.
         Freezes: "freezes", undone by Thaws;
         /// They are thawed.

@@ -161,6 +161,8 @@ pub(crate) struct Guest {
     pub(crate) disk_full: bool,
     /// Since when its disk fills.
     pub(crate) fills: Option<Timestamp>,
+    /// Since when the disk of a tablespace fills; it is mounted as long as that.
+    pub(crate) fills_tablespace: Option<Timestamp>,
     pub(crate) low_memory: bool,
     pub(crate) apps: Vec<App>,
 }
@@ -197,6 +199,7 @@ impl Guest {
             read_only: false,
             disk_full: false,
             fills: None,
+            fills_tablespace: None,
             low_memory: false,
             apps: setup.policy.apps.keys().map(app).collect(),
         }
@@ -259,6 +262,11 @@ impl Guest {
             Life::Up => !self.writes_nothing && !self.frozen,
             Life::Off | Life::Hung { working: false } | Life::Panicked => false,
         }
+    }
+
+    /// Something in it fills.
+    pub(crate) const fn is_filling(&self) -> bool {
+        self.fills.is_some() || self.fills_tablespace.is_some()
     }
 
     /// Nobody inside answers in time, though it is well.

@@ -407,7 +407,7 @@ impl Run {
         }
         // What fills is seen to fill only by who looks again and again.
         let rests = |machine: &Machine| {
-            (machine.is_well() && machine.guest.fills.is_none()) || machine.process.is_none()
+            (machine.is_well() && !machine.guest.is_filling()) || machine.process.is_none()
         };
         if !self.world.machines.iter().all(rests) || !self.daemon.engine.pass(target) {
             return;

@@ -14,7 +14,7 @@ use holdfast_core::signal::{
     AgentPort, AgentSign, AppSign, Counters, HostSign, HypervisorSign, Measure, NetworkSign, NumberSign,
     ProbeFailure, ProcessSign, ProcessState, RunState, Seen,
 };
-use holdfast_core::time::Duration;
+use holdfast_core::time::{Duration, Timestamp};
 use holdfast_witness::Eyewitness;
 
 /// The period of all probes.
@@ -247,17 +247,25 @@ impl World {
         let incarnation = machine.incarnation();
         let (guest, liar) = (&machine.guest, machine.guest.agent == AgentFault::SaysWell);
         let total = 20u64 << 30;
-        let filled = guest.fills.map_or(0, |since| total / 2_000 * self.now.since(since).as_secs());
-        let used = if guest.disk_full && !liar { total } else { (total / 3 + filled).min(total) };
+        let filled = |since: Timestamp| total / 2_000 * self.now.since(since).as_secs();
+        let grown = |since: Option<Timestamp>| (total / 3 + since.map_or(0, filled)).min(total);
+        let used = if guest.disk_full && !liar { total } else { grown(guest.fills) };
         let read_only = guest.read_only && !liar;
         let available = if guest.low_memory && !liar { 4 << 20 } else { 300 << 20 };
         let facts = [
             AgentSign::Frozen(guest.frozen),
-            AgentSign::FileSystem { mount: "/".into(), used, total, read_only },
+            AgentSign::FileSystem { mount: "/".into(), used, total, read_only, holds: String::new() },
             AgentSign::Memory { available, total: 512 << 20 },
             AgentSign::Carrier { up: machine.cable || liar },
         ];
-        for fact in facts {
+        let tablespace = guest.fills_tablespace.map(|since| AgentSign::FileSystem {
+            mount: "/srv/ts1".into(),
+            used: grown(Some(since)),
+            total,
+            read_only: false,
+            holds: "tablespace ts1 of db".into(),
+        });
+        for fact in facts.into_iter().chain(tablespace) {
             emit(Duration::ZERO, Glimpse { vm, incarnation, app: None, seen: Seen::Agent(fact) });
         }
     }

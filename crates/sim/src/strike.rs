@@ -170,6 +170,7 @@ impl World {
             GuestFault::HasSpace => {
                 self.machines[vm].guest.disk_full = false;
                 self.machines[vm].guest.fills = None;
+                self.machines[vm].guest.fills_tablespace = None;
             }
             GuestFault::NetBack => self.machines[vm].guest.net_lost = false,
             GuestFault::Thaws => self.machines[vm].guest.frozen = false,
@@ -193,6 +194,7 @@ impl World {
             GuestFault::Busy => self.machines[vm].guest.busy = true,
             GuestFault::WritesNothing => self.machines[vm].guest.writes_nothing = true,
             GuestFault::Fills => self.machines[vm].guest.fills = Some(self.now),
+            GuestFault::FillsTablespace => self.machines[vm].guest.fills_tablespace = Some(self.now),
             GuestFault::NetLost => self.machines[vm].guest.net_lost = true,
             GuestFault::Freezes => self.machines[vm].guest.frozen = self.machines[vm].setup.agent,
             GuestFault::OutOfMemory | GuestFault::DiskFull | GuestFault::ReadOnly => self.starve(vm, fault),
@@ -312,6 +314,7 @@ impl World {
             machine.guest.boot_fault = None;
             (machine.guest.disk_full, machine.guest.busy, machine.guest.frozen) = (false, false, false);
             machine.guest.fills = None;
+            machine.guest.fills_tablespace = None;
             machine.guest.net_lost = false;
             machine.guest.agent = AgentFault::Answers;
             for app in &mut machine.guest.apps {

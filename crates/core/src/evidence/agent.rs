@@ -3,21 +3,16 @@
 //! A guest can lie. What its agent says may make Holdfast doubt the guest, never trust it more than the
 //! other channels allow (I17).
 
+use super::disks::{DisksView, Told};
 use super::forecast::{Filling, Forecast};
 use super::pulse::Pulse;
-use super::{Evidence, FULL, Kind, Lens, lasted};
+use super::{Evidence, FACT_KEEPS, FULL, Kind, Lens, lasted};
 use crate::signal::{AgentPort, AgentSign};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// A file system with less than this share left, in parts of a thousand, is full.
-const FULL_BELOW: u64 = 10;
-/// With this share left there is plenty of room: what failed for want of it would be done by now.
-const ROOMY_FROM: u64 = 50;
 /// A guest with less than this share of memory left, in parts of a thousand, is short of it.
 const LOW_BELOW: u64 = 40;
-/// Facts are asked for less often than signs of life: this long they stay true.
-const FACT_KEEPS: Duration = Duration::from_secs(30);
 /// A frozen guest is believed for so long after it was last seen frozen.
 const FROZEN_KEEPS: Duration = Duration::from_secs(8);
 
@@ -27,7 +22,8 @@ pub struct AgentView {
     pulse: Pulse,
     port: Option<AgentPort>,
     frozen: Option<(bool, Timestamp)>,
-    disk: Option<Disk>,
+    #[serde(default)]
+    disks: DisksView,
     memory: Option<(u64, u64, Timestamp)>,
     /// Something fills, and will be full soon.
     #[serde(default)]
@@ -36,21 +32,10 @@ pub struct AgentView {
     fills: Option<Box<Fills>>, // apart: looked at only when a fact comes
 }
 
-/// What fills.
+/// What fills, beside file systems.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Fills {
-    disk: Filling,
     memory: Filling,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Disk {
-    mount: String,
-    used: u64,
-    total: u64,
-    read_only: bool,
-    since: Timestamp,
-    at: Timestamp,
 }
 
 impl AgentView {
@@ -65,17 +50,15 @@ impl AgentView {
                 self.port = Some(*port);
             }
             AgentSign::Frozen(frozen) => self.frozen = Some((*frozen, at)),
-            AgentSign::FileSystem { mount, used, total, read_only } => {
-                let same =
-                    self.disk.as_ref().is_some_and(|d| is_full(d.used, d.total) == is_full(*used, *total));
-                let since = self.disk.as_ref().filter(|_| same).map_or(at, |d| d.since);
-                let mount = mount.clone();
-                self.fill(|fills| fills.disk.observe(at, *used, *total));
-                self.disk =
-                    Some(Disk { mount, used: *used, total: *total, read_only: *read_only, since, at });
+            AgentSign::FileSystem { mount, used, total, read_only, holds } => {
+                let told = Told { mount, holds, used: *used, total: *total, read_only: *read_only };
+                self.disks.observe(at, told);
+                self.look_ahead();
             }
             AgentSign::Memory { available, total } => {
-                self.fill(|fills| fills.memory.observe(at, total.saturating_sub(*available), *total));
+                let fills = self.fills.get_or_insert_default();
+                fills.memory.observe(at, total.saturating_sub(*available), *total);
+                self.look_ahead();
                 self.memory = Some((*available, *total, at));
             }
             AgentSign::Service { .. }
@@ -110,27 +93,23 @@ impl AgentView {
         self.filling
     }
 
-    fn fill(&mut self, observe: impl FnOnce(&mut Fills)) {
-        let fills = self.fills.get_or_insert_default();
-        observe(fills);
-        self.filling = fills.disk.forecast().is_some() || fills.memory.forecast().is_some();
+    fn look_ahead(&mut self) {
+        self.filling = self.disks.is_filling() || self.memory_ahead().is_some();
     }
 
-    fn coming(&self, what: impl Fn(&Fills) -> &Filling) -> Option<Forecast> {
-        self.fills.as_ref().and_then(|fills| what(fills).forecast())
+    /// When memory will be gone.
+    fn memory_ahead(&self) -> Option<Forecast> {
+        self.fills.as_ref().and_then(|fills| fills.memory.forecast())
     }
 
     /// It answers, and says that there is room on its disks.
     pub fn has_room(&self, lens: &Lens) -> bool {
-        let room =
-            self.disk.as_ref().is_some_and(|disk| lens.is_fresh(disk.at) && !is_full(disk.used, disk.total));
-        room && self.is_alive(lens)
+        self.disks.have_room(lens) && self.is_alive(lens)
     }
 
-    /// When it last said that its fullest disk has plenty of room, if that is its last word.
+    /// When it last said that its disks have plenty of room, if that is its last word.
     pub fn room_seen(&self) -> Option<Timestamp> {
-        let roomy = |disk: &&Disk| left(disk.used, disk.total) >= ROOMY_FROM && !disk.read_only;
-        self.disk.as_ref().filter(roomy).map(|disk| disk.at)
+        self.disks.room_seen()
     }
 
     /// It answers.
@@ -158,37 +137,31 @@ impl AgentView {
             };
             push(kind, since, at, strength, format!("{what} {}{}", lasted(lens, since), self.pulse.usual()));
         }
-        self.speak_facts(lens, &mut push);
+        self.disks.speak(lens, say);
+        self.speak_memory(lens, say);
     }
 
-    fn speak_facts(&self, lens: &Lens, push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String)) {
-        let keeps = |at: Timestamp| lens.now.since(at) <= FACT_KEEPS;
-        if let Some(disk) = self.disk.as_ref().filter(|d| keeps(d.at)) {
-            if is_full(disk.used, disk.total) {
-                let percent = disk.used.saturating_mul(100) / disk.total.max(1);
-                let text = format!("file system {} is full ({percent} %)", disk.mount);
-                push(Kind::FsFull, disk.since, lens.now, FULL, text);
-            }
-            if disk.read_only {
-                let text = format!("file system {} refuses writes", disk.mount);
-                push(Kind::FsReadOnly, disk.since, lens.now, FULL, text);
-            } else if let Some(forecast) =
-                self.coming(|fills| &fills.disk).filter(|_| !is_full(disk.used, disk.total))
-            {
-                let text = format!("file system {} will be full {}", disk.mount, forecast.text());
-                push(Kind::FsFilling, disk.at, disk.at, FULL, text);
-            } else if !is_full(disk.used, disk.total) {
-                let text = format!("file system {} has room", disk.mount);
-                push(Kind::FsFine, disk.at, disk.at, FULL, text);
-            }
-        }
-        if let Some((available, total, at)) = self.memory.filter(|(_, _, at)| keeps(*at)) {
+    fn speak_memory(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        let mut push = |kind, text: String, at| {
+            say.push(Evidence {
+                kind,
+                app: None,
+                since: at,
+                at: lens.now,
+                strength: FULL,
+                text,
+                quote: None,
+            });
+        };
+        if let Some((available, total, at)) =
+            self.memory.filter(|(_, _, at)| lens.now.since(*at) <= FACT_KEEPS)
+        {
             if is_low(available, total) {
                 let text = format!("{} of {} MiB of guest memory left", available >> 20, total >> 20);
-                push(Kind::MemoryLow, at, lens.now, FULL, text);
-            } else if let Some(forecast) = self.coming(|fills| &fills.memory) {
+                push(Kind::MemoryLow, text, at);
+            } else if let Some(forecast) = self.memory_ahead() {
                 let text = format!("the guest's memory will be gone {}", forecast.text());
-                push(Kind::MemoryFilling, at, lens.now, FULL, text);
+                push(Kind::MemoryFilling, text, at);
             }
         }
     }
@@ -203,17 +176,4 @@ fn tells_late(strength: u16) -> u16 {
 /// So little memory is left that a kernel begins to kill.
 pub(super) const fn is_low(available: u64, total: u64) -> bool {
     available.saturating_mul(1_000) < total.saturating_mul(LOW_BELOW)
-}
-
-const fn is_full(used: u64, total: u64) -> bool {
-    total > 0 && left(used, total) < FULL_BELOW
-}
-
-/// What is left, in parts of a thousand.
-const fn left(used: u64, total: u64) -> u64 {
-    let parts = total.saturating_sub(used) as u128 * 1_000;
-    match parts.checked_div(total as u128) {
-        Some(left) => left as u64, // at most a thousand
-        None => 0,
-    }
 }

@@ -8,6 +8,7 @@
 mod agent;
 mod app;
 mod console;
+mod disks;
 mod exact;
 mod forecast;
 pub mod heartbeat;
@@ -59,6 +60,9 @@ pub struct Quote {
     /// The line, or the sentence about it, as it was told; at most 256 characters.
     pub line: String,
 }
+
+/// Facts are asked for less often than signs of life: this long they stay true.
+const FACT_KEEPS: Duration = Duration::from_secs(30);
 
 /// Full weight.
 pub const FULL: u16 = 1_000;

@@ -286,7 +286,7 @@ pub enum AgentSign {
     },
     /// Whether its file systems are frozen.
     Frozen(bool),
-    /// The fullest of its file systems, or the root.
+    /// One of its file systems.
     FileSystem {
         /// Where it is mounted; at most 64 characters.
         mount: String,
@@ -296,6 +296,9 @@ pub enum AgentSign {
         total: u64,
         /// It refuses writes.
         read_only: bool,
+        /// What lies on it, as shown; at most 128 characters, empty if nobody knows.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        holds: String,
     },
     /// Memory of the guest.
     Memory {

@@ -7,6 +7,8 @@ use super::untrusted::tame;
 use crate::{Glimpse, Question};
 use holdfast_core::signal::{AgentSign, Seen};
 use holdfast_core::subject::AppName;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,6 +16,8 @@ use tokio::time::Instant;
 const PORT: Duration = Duration::from_millis(300);
 /// So much of a file of the guest's kernel is read.
 const FILE_MOST: usize = 512 * 1024;
+/// File systems of a guest that are told of, and the root.
+const MOST_SYSTEMS: usize = 15;
 /// Those that are full or read-only by nature.
 const IMAGES: [&str; 6] = ["iso9660", "udf", "squashfs", "erofs", "cramfs", "romfs"];
 
@@ -115,8 +119,8 @@ async fn disks(session: &mut Session<'_>, signs: &mut Signs) -> Result<(), Agent
     let systems = optional(session.file_systems().await)?;
     let mounts = optional(session.read_file("/proc/mounts", FILE_MOST).await)?.unwrap_or_default();
     let mounts = String::from_utf8_lossy(&mounts);
-    if let Some(worst) = systems.and_then(|systems| worst(&systems.kept, &mounts)) {
-        signs.push((None, worst));
+    if let Some(systems) = systems {
+        signs.extend(told(&systems.kept, &mounts).into_iter().map(|sign| (None, sign)));
     }
     Ok(())
 }
@@ -166,9 +170,8 @@ fn read_memory(text: &str) -> Option<(u64, u64)> {
     Some((kib("MemAvailable:")?, kib("MemTotal:")?))
 }
 
-/// The file system that matters most: one that refuses writes before the fullest; the root where all are
-/// alike.
-fn worst(systems: &[GuestFs], mounts: &str) -> Option<AgentSign> {
+/// The file systems that matter most: those that refuse writes before the fullest, and the root in any case.
+fn told(systems: &[GuestFs], mounts: &str) -> Vec<AgentSign> {
     let read_only = |mount: &str| {
         let mut options = None; // the last mount on a place is the one that counts
         for line in mounts.lines() {
@@ -184,10 +187,21 @@ fn worst(systems: &[GuestFs], mounts: &str) -> Option<AgentSign> {
         let (used, total) = (fs.used_bytes?, fs.total_bytes.filter(|&total| total > 0)?);
         let mount = fs.mountpoint.as_str();
         let permille = u64::try_from(u128::from(used.min(total)) * 1_000 / u128::from(total)).ok()?;
-        Some((read_only(mount), permille, mount == "/", mount, used, total))
+        Some((read_only(mount), permille, mount == "/", Reverse(mount), used, total))
     });
-    let (read_only, _, _, mount, used, total) = rated.max()?;
-    Some(AgentSign::FileSystem { mount: tame(mount, 63), used, total, read_only })
+    let mut rated: Vec<_> = rated.collect();
+    rated.sort_unstable_by(|a, b| b.cmp(a));
+    let mut signs = Vec::new();
+    let mut sizes = BTreeSet::new(); // what is mounted in two places is one file system
+    let mut names = BTreeSet::new();
+    for (read_only, _, is_root, Reverse(mount), used, total) in rated {
+        let mount = tame(mount, 63);
+        let has_room = signs.len() < MOST_SYSTEMS || is_root;
+        if has_room && sizes.insert((used, total, read_only)) && names.insert(mount.clone()) {
+            signs.push(AgentSign::FileSystem { mount, used, total, read_only, holds: String::new() });
+        }
+    }
+    signs
 }
 
 async fn services(
@@ -293,22 +307,39 @@ mod tests {
     }
 
     #[test]
-    fn the_fullest_file_system_is_told_and_a_read_only_one_before_it() {
+    fn file_systems_are_told_the_fullest_first_and_a_read_only_one_before_it() {
         let rows = systems(json!([
             {"mountpoint": "/", "type": "ext4", "used-bytes": 50, "total-bytes": 100},
             {"mountpoint": "/data", "type": "xfs", "used-bytes": 99, "total-bytes": 100},
             {"mountpoint": "/snap", "type": "squashfs", "used-bytes": 100, "total-bytes": 100},
             {"mountpoint": "/old", "type": "ext4"},
         ]));
-        let told = |mounts: &str| match worst(&rows, mounts) {
-            Some(AgentSign::FileSystem { mount, read_only, .. }) => (mount, read_only),
-            other => panic!("{other:?}"),
-        };
         let healthy = "/dev/vda / ext4 rw,relatime 0 0\n/dev/loop0 /snap squashfs ro 0 0\n";
-        assert_eq!(told(healthy), ("/data".into(), false));
-        assert_eq!(told("rootfs / rootfs rw 0 0\n/dev/vda / ext4 ro,relatime 0 0\n"), ("/".into(), true));
-        assert_eq!(told("garbage\n\n / \n"), ("/data".into(), false));
-        assert!(worst(&[], healthy).is_none());
+        assert_eq!(mounts(&rows, healthy), [("/data".into(), false), ("/".into(), false)]);
+        let ill = "rootfs / rootfs rw 0 0\n/dev/vda / ext4 ro,relatime 0 0\n";
+        assert_eq!(mounts(&rows, ill), [("/".into(), true), ("/data".into(), false)]);
+        assert_eq!(mounts(&rows, "garbage\n\n / \n").len(), 2);
+        assert_eq!(mounts(&[], healthy), []);
+    }
+
+    fn mounts(systems: &[GuestFs], mounts: &str) -> Vec<(String, bool)> {
+        let one = |sign| {
+            let AgentSign::FileSystem { mount, read_only, .. } = sign else { return None };
+            Some((mount, read_only))
+        };
+        told(systems, mounts).into_iter().filter_map(one).collect()
+    }
+
+    #[test]
+    fn what_is_mounted_twice_is_told_once_and_of_many_the_fullest_and_the_root() {
+        let system = |mount: &str, used: u64| json!({"mountpoint": mount, "type": "ext4", "used-bytes": used, "total-bytes": 1_000});
+        let mut rows = vec![system("/", 10), system("/data", 500), system("/data/bound", 500)];
+        assert_eq!(mounts(&systems(rows.clone().into()), "").len(), 2);
+        assert_eq!(mounts(&systems(rows.clone().into()), "")[0].0, "/data");
+        rows.extend((0..200).map(|n| system(&format!("/volume/{n}"), 600 + n)));
+        let told = mounts(&systems(rows.into()), "");
+        assert_eq!((told.len(), told[0].0.as_str()), (MOST_SYSTEMS + 1, "/volume/199"));
+        assert_eq!(told[MOST_SYSTEMS].0, "/");
     }
 
     #[test]
@@ -317,6 +348,6 @@ mod tests {
             {"mountpoint": "/", "type": "ext4", "used-bytes": u64::MAX, "total-bytes": 1},
             {"mountpoint": "/z", "type": "ext4", "used-bytes": 1, "total-bytes": 0},
         ]));
-        assert!(worst(&rows, "").is_some());
+        assert_eq!(told(&rows, "").len(), 1, "one without room is none");
     }
 }

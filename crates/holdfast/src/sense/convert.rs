@@ -2,9 +2,11 @@
 
 use super::probe::{self, Probe, Tls};
 use crate::act::chain;
-use crate::config::{self, AppConfig};
+use crate::config::{self, AppConfig, Target, VmConfig};
 use holdfast_core::signal::{AppSign, ProbeFailure};
 use holdfast_drivers::Places;
+use holdfast_drivers::qemu::Network;
+use std::net::IpAddr;
 
 /// A port is forwarded when a VM is started, and not later.
 const NO_WAY: &str = "no port of this host leads to it; it will from the next start of its vm on";
@@ -18,6 +20,18 @@ pub fn resolve(target: &config::Target, places: &Places) -> Option<(String, u16)
             Some((at.ip().to_string(), at.port()))
         }
     }
+}
+
+/// Where the guest's own kernel is reached: on a tap network, at the address its applications are asked at.
+/// Behind user networking the host itself would answer, so nobody is asked.
+pub fn address(vm: &VmConfig) -> Option<(IpAddr, u16)> {
+    if !matches!(vm.spec.network, Network::Tap { .. }) {
+        return None;
+    }
+    vm.apps.values().find_map(|app| match app.probe.target()? {
+        Target::Address(host, port) => Some((host.parse().ok()?, *port)),
+        Target::Guest(_) => None,
+    })
 }
 
 /// The question, or the sign that it cannot be asked.

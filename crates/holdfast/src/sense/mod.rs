@@ -11,6 +11,7 @@ mod findings;
 pub mod host;
 pub mod lag;
 pub mod logs;
+mod lying;
 pub mod network;
 pub mod numbers;
 mod own;

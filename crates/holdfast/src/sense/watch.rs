@@ -9,8 +9,8 @@ use super::logs::Feeds;
 use super::network;
 use super::numbers::kept::Kept;
 use super::numbers::{Newest, Numbers};
-use super::{host, lag, own, probe};
-use crate::config::{AppConfig, Config, Probe, Target, VmConfig};
+use super::{convert, host, lag, lying, own, probe};
+use crate::config::{AppConfig, Config, Probe, Target};
 use crate::decide::Inbox;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -19,7 +19,6 @@ use holdfast_core::lease::Incarnation;
 use holdfast_core::signal::{AgentSign, AppSign, ProcessSign, Seen, Signal};
 use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Timestamp;
-use holdfast_drivers::qemu::Network;
 use holdfast_drivers::{Driver, Glimpse, Question};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -68,6 +67,8 @@ struct Eye {
     period: Duration,
     /// The incarnation seen last; `None`: it does not run, so nobody asks.
     running: watch::Sender<Option<Incarnation>>,
+    /// What lies on which of its file systems.
+    lying: lying::Lying,
     /// An application failed its probe: the agent should look from inside at once.
     look_closer: Arc<Notify>,
     stop: CancellationToken,
@@ -141,7 +142,7 @@ impl Watching {
     pub fn configure(&mut self, config: &Config) {
         self.vms.retain(|name, _| config.vms.contains_key(name));
         for (name, vm) in &config.vms {
-            let asked = Asked { apps: vm.apps.clone(), address: address(vm) };
+            let asked = Asked { apps: vm.apps.clone(), address: convert::address(vm) };
             match self.vms.get_mut(name).filter(|watched| watched.eye.period == config.period) {
                 Some(watched) if watched.asks.0 == asked => {}
                 Some(watched) => watched.asks = (asked.clone(), ask(&watched.eye, &asked)),
@@ -175,6 +176,7 @@ impl Watching {
             clock: self.clock,
             period,
             running: before.map_or_else(|| watch::channel(None).0, |eye| eye.running.clone()),
+            lying: lying::Lying::new(),
             look_closer: Arc::new(Notify::new()),
             stop: self.stop.clone(),
         }
@@ -193,6 +195,7 @@ fn ask(eye: &Eye, asked: &Asked) -> JoinSet<()> {
     tasks.spawn(eye.clone().agent(asked.apps.clone().into_iter().collect()));
     for (name, app) in &asked.apps {
         tasks.spawn(eye.clone().application(name.clone(), app.clone()));
+        tasks.spawn(lying::follow(eye.for_lying(), name.clone(), app.clone()));
     }
     if let Some(address) = asked.address {
         tasks.spawn(eye.clone().network(address));
@@ -212,6 +215,11 @@ impl Eye {
             questions: Arc::clone(questions),
             stop: self.stop.clone(),
         }
+    }
+
+    fn for_lying(&self) -> lying::Means {
+        let (vm, driver, stop) = (self.vm.clone(), Arc::clone(&self.driver), self.stop.clone());
+        lying::Means { vm, driver, running: self.running.subscribe(), lying: self.lying.clone(), stop }
     }
 
     fn ticker(&self, every: Duration) -> tokio::time::Interval {
@@ -298,7 +306,8 @@ impl Eye {
     /// Asks the agent; whether it answered.
     async fn ask(&self, question: &Question) -> bool {
         let limit = if *question == Question::Ping { QUESTION } else { LONG_QUESTION };
-        let glimpses = self.driver.ask(&self.vm, question, limit).await;
+        let mut glimpses = self.driver.ask(&self.vm, question, limit).await;
+        self.lying.name(&mut glimpses);
         let answered = glimpses.iter().any(|g| !matches!(g.seen, Seen::Agent(AgentSign::NoAnswer { .. })));
         for glimpse in glimpses {
             self.tell(glimpse).await;
@@ -360,7 +369,7 @@ impl Eye {
     }
 
     async fn ask_application(&self, app: &AppConfig) -> AppSign {
-        match super::convert::probe(app, &self.driver.places(&self.vm)) {
+        match convert::probe(app, &self.driver.places(&self.vm)) {
             Ok(probe) => probe::probe(&probe, app.timeout).await,
             Err(failed) => failed,
         }
@@ -473,18 +482,6 @@ fn tell_of_host<T: Send + 'static>(
             reports.send(signal).await;
         }
     }
-}
-
-/// Where the guest's own kernel is reached: on a tap network, at the address its applications are asked at.
-/// Behind user networking the host itself would answer, so nobody is asked.
-pub fn address(vm: &VmConfig) -> Option<(IpAddr, u16)> {
-    if !matches!(vm.spec.network, Network::Tap { .. }) {
-        return None;
-    }
-    vm.apps.values().find_map(|app| match app.probe.target()? {
-        Target::Address(host, port) => Some((host.parse().ok()?, *port)),
-        Target::Guest(_) => None,
-    })
 }
 
 /// The folders whose disks matter: ours, and those of the VMs.

@@ -160,6 +160,7 @@ fn a_database_that_reads_a_damaged_page_is_named_with_its_line_and_left_alone() 
     assert!(ask_as(&place, "postgres", "damaged", "select count(*) from pages").is_none());
     let explained = named(&lab, "CorruptionReported");
     assert!(explained.contains("guest file /var/log/postgresql/main.log, "), "{explained}");
+    assert!(explained.contains("\"proves\":true"), "among the lines around it: {explained}");
     let line = |line| explained.contains(line);
     assert!(line("ERROR:  invalid page in block 7 of relation base/") || line("page verification failed"));
     untouched_for(&lab, "orders", LONG_ENOUGH, || {
@@ -171,6 +172,8 @@ fn a_database_that_reads_a_damaged_page_is_named_with_its_line_and_left_alone() 
         lab.until(SOON, query, |_| ask_as(&place, "postgres", "postgres", query).is_some());
     }
     told(&lab, &["vm", "release", "orders"]);
+    let ended = lab.wait_closed("CorruptionReported", SOON);
+    assert_eq!((&ended["resolution"], &ended["outage_s"]), (&"superseded".into(), &0.0.into()), "{ended}");
     assert_eq!(own(&lab).len(), 1, "{}", lab.story());
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
     assert_eq!(Start::of(&lab, "orders"), start);

@@ -183,7 +183,7 @@ fn subject(vm: &VmName, log: &LogConfig) -> Subject {
 fn senders(config: &Config) -> BTreeMap<IpAddr, Subject> {
     let (mut found, mut twice) = (BTreeMap::new(), BTreeSet::new());
     for (name, vm) in &config.vms {
-        let Some((address, _)) = super::super::watch::address(vm) else { continue };
+        let Some((address, _)) = super::super::convert::address(vm) else { continue };
         if found.insert(address.to_canonical(), Subject::Guest(name.clone())).is_some() {
             twice.insert(address.to_canonical());
         }

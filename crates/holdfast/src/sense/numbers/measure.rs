@@ -29,7 +29,10 @@ pub enum What {
     PacketsSent,
     PacketsReceived,
     MemoryAvailable,
+    /// Of the root.
     DiskUsed,
+    /// Of the file system that is mounted there.
+    DiskUsedAt(String),
     PressureProcessor,
     PressureMemory,
     PressureStorage,
@@ -81,6 +84,7 @@ impl What {
             Self::Resident
             | Self::MemoryAvailable
             | Self::DiskUsed
+            | Self::DiskUsedAt(_)
             | Self::HostMemoryAvailable
             | Self::DiskFree(_) => Unit::Bytes,
             Self::Processor
@@ -98,6 +102,7 @@ impl What {
         match self {
             Self::WriteLatency(path) => format!("write-latency:{path}"),
             Self::DiskFree(path) => format!("disk-free:{path}"),
+            Self::DiskUsedAt(mount) => format!("disk-used:{mount}"),
             Self::Own(name) => format!("number:{name}"),
             Self::Latency => "latency".into(),
             Self::HypervisorLatency => "hypervisor-latency".into(),
@@ -124,6 +129,7 @@ impl What {
         match key.split_once(':') {
             Some(("write-latency", path)) => Some(Self::WriteLatency(path.to_owned())),
             Some(("disk-free", path)) => Some(Self::DiskFree(path.to_owned())),
+            Some(("disk-used", mount)) => Some(Self::DiskUsedAt(mount.to_owned())),
             Some(("number", name)) => Some(Self::Own(name.to_owned())),
             Some(_) => None,
             None => PLAIN.iter().find(|what| what.key() == key).cloned(),
@@ -193,6 +199,7 @@ impl fmt::Display for Name {
             What::HostMemoryAvailable => write!(f, "free memory of {of}"),
             What::WriteLatency(path) => write!(f, "write time of {path}"),
             What::DiskFree(path) => write!(f, "free space of {path}"),
+            What::DiskUsedAt(mount) => write!(f, "disk used at {mount} in {of}"),
             What::Own(name) => write!(f, "number {name} of {of}"),
             What::Lag => write!(f, "lag of our own loop on {of}"),
         }
@@ -239,7 +246,10 @@ pub fn readings(signal: &Signal) -> Vec<(What, Reading)> {
         }
         Seen::Hypervisor(HypervisorSign::Counters(counters)) => of_counters(counters),
         Seen::Agent(AgentSign::Answered { latency }) => vec![(What::AgentLatency, seconds(latency))],
-        Seen::Agent(AgentSign::FileSystem { used, .. }) => vec![(What::DiskUsed, bytes(*used))],
+        Seen::Agent(AgentSign::FileSystem { mount, used, .. }) => {
+            let what = if mount == "/" { What::DiskUsed } else { What::DiskUsedAt(mount.clone()) };
+            vec![(what, bytes(*used))]
+        }
         Seen::Agent(AgentSign::Memory { available, .. }) => vec![(What::MemoryAvailable, bytes(*available))],
         Seen::Application(AppSign::Answered { latency }) => vec![(What::Latency, seconds(latency))],
         Seen::Host(sign) => of_host(sign),
@@ -293,6 +303,7 @@ mod tests {
     #[test]
     fn a_key_stands_for_one_thing_and_is_read_back() {
         let named = [What::WriteLatency("/a:b".into()), What::DiskFree("/".into()), What::Own("lag".into())];
+        let named = named.into_iter().chain([What::DiskUsedAt("/srv/ts1".into())]);
         for what in PLAIN.into_iter().chain(named) {
             assert_eq!(What::of_key(&what.key()), Some(what));
         }
