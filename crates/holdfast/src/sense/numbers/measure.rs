@@ -167,6 +167,11 @@ impl Name {
         }
     }
 
+    /// Whether a user defined it.
+    pub const fn is_own(&self) -> bool {
+        matches!(self.what, What::Own(_))
+    }
+
     /// Whether it is the one of this name.
     pub fn is(&self, key: &str) -> bool {
         self.key() == key

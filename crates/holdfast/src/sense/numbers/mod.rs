@@ -31,8 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Signals that may wait; what is one too many is left out, and the series has a gap.
 const QUEUE: usize = 1_024;
-/// Series that are followed at most, some 120 KiB each.
+/// Series that are followed at most, some 120 KiB each; and as many that users define, of which a configuration holds
+/// fewer.
 const MOST_SERIES: usize = 256;
+/// One that was silent for so long may be forgotten for another; one that a user defined may come once an hour.
+const SILENT: Duration = Duration::from_secs(600);
+const OWN_SILENT: Duration = Duration::from_secs(2 * 3_600);
 /// How often values are rolled up and judged.
 pub const ROLL_EVERY: Duration = Duration::from_secs(10);
 
@@ -182,8 +186,8 @@ impl Judges {
     fn recall(&mut self, past: &Past) {
         let mut moments: BTreeMap<u64, Vec<(&Name, f64, bool)>> = BTreeMap::new();
         for (name, rows) in past {
-            if self.each.len() >= MOST_SERIES {
-                return;
+            if !self.has_room(name) {
+                continue;
             }
             let judge = self.each.entry(name.clone()).or_default();
             for row in rows {
@@ -205,7 +209,7 @@ impl Judges {
     fn judge(&mut self, now: Timestamp, rolls: &mut Rolls, ill: &BTreeSet<VmName>) -> Round {
         let mut round = Round::default();
         for (name, value) in rolls.roll() {
-            if !self.each.contains_key(&name) && self.each.len() >= MOST_SERIES && !self.forget_one(now) {
+            if !self.has_room(&name) && !self.forget_one(now, &name) {
                 continue;
             }
             let is_ill = name.subject.vm().is_some_and(|vm| ill.contains(vm));
@@ -240,12 +244,19 @@ impl Judges {
         }
     }
 
-    /// Forgets the series that was silent for longest, if that is ten minutes at least.
-    fn forget_one(&mut self, now: Timestamp) -> bool {
-        let oldest = self.each.iter().min_by_key(|(_, judge)| judge.heard()).map(|(name, _)| name.clone());
-        let gone = oldest.filter(|name| {
-            self.each.get(name).is_some_and(|judge| now.since(judge.heard()) >= Duration::from_secs(600))
-        });
+    /// Whether this one is followed, or can be.
+    fn has_room(&self, name: &Name) -> bool {
+        let alike = || self.each.keys().filter(|other| other.is_own() == name.is_own()).count();
+        self.each.contains_key(name) || alike() < MOST_SERIES
+    }
+
+    /// Forgets, in favour of this one, the series of its sort that was silent for longest, if that is long enough.
+    fn forget_one(&mut self, now: Timestamp, favoured: &Name) -> bool {
+        let silent = if favoured.is_own() { OWN_SILENT } else { SILENT };
+        let alike = self.each.iter().filter(|(name, _)| name.is_own() == favoured.is_own());
+        let oldest = alike.min_by_key(|(_, judge)| judge.heard());
+        let gone = oldest.filter(|(_, judge)| now.since(judge.heard()) >= silent);
+        let gone = gone.map(|(name, _)| name.clone());
         gone.and_then(|name| self.each.remove(&name)).is_some()
     }
 }
@@ -318,5 +329,26 @@ mod tests {
         assert_eq!(told(double, 10_000), []);
         let tiny = |second: u64| (0.2 + 0.1 * noise(second)) * if second > 5_000 { 10.0 } else { 1.0 };
         assert_eq!(told(tiny, 10_000), [], "2 ms is no trouble to anybody");
+    }
+
+    #[test]
+    fn numbers_of_users_own_have_room_of_their_own_and_those_that_are_gone_make_room() {
+        let (mut rolls, mut judges) = (Rolls::default(), Judges::default());
+        let own = |n: usize| {
+            let what = What::Own(format!("n{n}"));
+            Name { subject: Subject::Vm("orders".parse().unwrap()), what }
+        };
+        let other = |n: usize| Name { what: What::DiskFree(format!("/{n}")), ..own(0) };
+        let mut see = |second: u64, names: &[Name]| {
+            let at = Timestamp::from_secs(second);
+            names.iter().for_each(|name| rolls.read(name.clone(), at, Reading::Value(1.0)));
+            judges.judge(at, &mut rolls, &BTreeSet::new()).latest.len()
+        };
+        let others: Vec<Name> = (0..MOST_SERIES + 9).map(other).collect();
+        assert_eq!(see(10, &others), MOST_SERIES);
+        assert_eq!(see(20, &[own(0)]), 1, "though there is no room for others");
+        assert_eq!(see(30, &(1..MOST_SERIES + 9).map(own).collect::<Vec<_>>()), MOST_SERIES - 1);
+        assert_eq!(see(3_700, &[own(1_000)]), 0, "one may come once an hour");
+        assert_eq!(see(7_300, &[own(1_000)]), 1, "and that one is gone");
     }
 }

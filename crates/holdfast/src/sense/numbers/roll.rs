@@ -1,12 +1,14 @@
 //! Many readings become one value: the middle one, or how fast a count rose.
 
-use super::measure::{Name, Reading, readings};
+use super::measure::{Name, Reading, What, readings};
 use holdfast_core::signal::Signal;
 use holdfast_core::time::Timestamp;
 use std::collections::BTreeMap;
 
 /// Readings of one series that are kept until they are rolled up.
 const MOST_READINGS: usize = 64;
+/// A count that a user defined may be asked for seldom: so many times it is waited for, two hours.
+const LONGEST_IDLE: u32 = 720;
 /// Series that are rolled up at a time.
 const MOST_SERIES: usize = 1_024;
 
@@ -22,6 +24,8 @@ pub struct Rolls {
 struct Rise {
     from: (Timestamp, f64),
     to: (Timestamp, f64),
+    /// So often nothing came since.
+    idle: u32,
 }
 
 impl Rolls {
@@ -56,7 +60,7 @@ impl Rolls {
         if self.totals.len() >= MOST_SERIES && !self.totals.contains_key(&name) {
             return;
         }
-        let rise = self.totals.entry(name).or_insert(Rise { from: now, to: now });
+        let rise = self.totals.entry(name).or_insert(Rise { from: now, to: now, idle: 0 });
         if now.1 < rise.to.1 {
             rise.from = now;
         }
@@ -72,9 +76,11 @@ impl Rolls {
             let took = rise.to.0.since(rise.from.0).as_secs_f64();
             if took > 0.0 {
                 all.push((name.clone(), (rise.to.1 - rise.from.1) / took));
-                rise.from = rise.to;
+                (rise.from, rise.idle) = (rise.to, 0);
+                return true;
             }
-            took > 0.0 // of whom nothing came, nothing is known
+            rise.idle += 1; // of whom nothing came, nothing is known
+            matches!(name.what, What::Own(_)) && rise.idle <= LONGEST_IDLE
         });
         all
     }
@@ -88,7 +94,6 @@ fn middle(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::measure::What;
     use super::*;
     use holdfast_core::signal::{ProcessSign, ProcessState, Seen};
     use holdfast_core::subject::Subject;
@@ -111,5 +116,23 @@ mod tests {
         assert_eq!(at(20, 6.0), Some(0.5));
         assert_eq!(at(25, 0.25), None);
         assert_eq!(at(30, 1.5), Some(0.25));
+    }
+
+    #[test]
+    fn a_count_of_a_users_own_may_come_once_a_minute_and_is_forgotten_when_it_comes_no_more() {
+        let subject = Subject::Vm("orders".parse().unwrap());
+        let name = Name { subject, what: What::Own("served".into()) };
+        let (mut rolls, mut rates) = (Rolls::default(), Vec::new());
+        for second in (0..=300).step_by(10) {
+            if second % 60 == 0 {
+                rolls.read(name.clone(), Timestamp::from_secs(second), Reading::Total(second as f64 * 3.0));
+            }
+            rates.extend(rolls.roll().into_iter().map(|(_, rate)| rate));
+        }
+        assert_eq!(rates, [3.0; 5]);
+        for _ in 0..=LONGEST_IDLE {
+            assert_eq!(rolls.roll(), []);
+        }
+        assert!(rolls.totals.is_empty());
     }
 }
