@@ -158,6 +158,7 @@ impl Engine {
             return;
         };
         let Some(phase) = self.incidents.get(&id).map(|incident| incident.phase.clone()) else { return };
+        self.hear_late(id, found.as_ref());
         match phase {
             Phase::Suspected => self.update_suspected(id, name, found, lens),
             Phase::Waiting { until, .. } => self.update_waiting(id, name, found, lens, until),
