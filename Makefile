@@ -21,11 +21,11 @@ test: image  ## run every check and every test, on real guests too
 	@scripts/setup.sh --tests
 	@scripts/test.sh
 
-bench: image  ## measure everything once, in about 25 minutes (EVAL=FOLDER: the detectors and log patterns too)
+bench: image  ## measure everything once, in about 40 minutes (EVAL=FOLDER: the detectors and log patterns too)
 	$(measure)
 	cargo bench -p holdfast --bench guest -- --short
 
-bench-full: image  ## the same with as many samples as the figures need, in about 2 hours (JSON=FILE: write them there)
+bench-full: image  ## the same with as many samples as the figures need, in about 3 hours (JSON=FILE: write them there)
 	$(measure)
 	cargo bench -p holdfast --bench guest -- $(if $(JSON),--json $(abspath $(JSON)))
 

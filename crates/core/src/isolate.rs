@@ -125,6 +125,7 @@ pub const fn harm(fault: Fault) -> Option<&'static str> {
         Fault::GuestFsReadOnly => Some("a damaged file system must not be written any further"),
         Fault::AppDown
         | Fault::AppHung
+        | Fault::AppCutOff
         | Fault::AppSlow
         | Fault::AppCrashLoop
         | Fault::OutOfConnections

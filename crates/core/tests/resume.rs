@@ -5,7 +5,7 @@ use holdfast_core::engine::Engine;
 use holdfast_core::input::{Input, Started};
 use holdfast_core::lease::{Incarnation, Lease, Sighting, Token};
 use holdfast_core::policy::{Policies, VmPolicy};
-use holdfast_core::signal::{HypervisorSign, RunState, Seen, Signal};
+use holdfast_core::signal::{ConsoleSign, Finding, FindingKind, HypervisorSign, RunState, Seen, Signal};
 use holdfast_core::subject::{HostName, Subject, VmName};
 use holdfast_core::time::{Duration, Timestamp};
 use holdfast_witness::Eyewitness;
@@ -39,8 +39,11 @@ impl Stage {
     }
 
     fn see(&mut self, sign: HypervisorSign) -> Vec<Action> {
-        let (subject, at) = (Subject::Vm(self.vm.clone()), self.now);
-        let signal = Signal { subject, incarnation: Some(Incarnation(1)), at, seen: Seen::Hypervisor(sign) };
+        self.look(Subject::Vm(self.vm.clone()), Seen::Hypervisor(sign))
+    }
+
+    fn look(&mut self, subject: Subject, seen: Seen) -> Vec<Action> {
+        let signal = Signal { subject, incarnation: Some(Incarnation(1)), at: self.now, seen };
         self.hear(Input::Signal(signal))
     }
 
@@ -81,4 +84,27 @@ fn a_vm_that_was_paused_again_before_its_resumption_was_reported_is_resumed_agai
         again.extend(stage.hear(Input::Tick));
     }
     assert!(resumes(&again), "its storage may be back any moment: it is not left paused for 20 s");
+}
+
+#[test]
+fn the_line_of_a_panic_that_comes_while_it_is_repaired_is_among_its_evidence_once() {
+    let mut stage = Stage::new();
+    let latency = Duration::from_millis(1);
+    for _ in 0..30 {
+        stage.pass(1_000);
+        stage.see(HypervisorSign::Answered { state: RunState::Running, latency });
+    }
+    let begun = stage.see(HypervisorSign::State(RunState::GuestPanicked));
+    assert!(!begun.is_empty(), "it is sure at once");
+    let line = "Kernel panic - not syncing: sysrq triggered crash";
+    let kind = FindingKind::KernelPanic;
+    for _ in 0..2 {
+        stage.pass(20);
+        let finding = Finding { kind, rule: "kernel-panic".into(), line: line.into() };
+        let guest = Subject::Guest(stage.vm.clone());
+        stage.look(guest, Seen::Console(ConsoleSign::Finding(finding)));
+    }
+    let incident = stage.engine.incidents().last().expect("it is told of");
+    let shown = incident.diagnosis.evidence.iter().filter(|w| w.evidence.text.contains(line)).count();
+    assert_eq!(shown, 1, "{:?}", incident.diagnosis.evidence);
 }

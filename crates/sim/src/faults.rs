@@ -193,6 +193,8 @@ phrases! {
         Ruined: "is ruined", undone by Works;
         /// It answers after 0.9 s.
         Slow: "answers slowly", undone by Works;
+        /// A firewall lets nobody through to it; those who are in stay in.
+        CutOff: "is cut off", undone by Works;
         /// Our probe of it cannot run.
         CannotBeProbed: "cannot be probed", undone by Works;
         /// It answers, and ten times as slowly as ever before, as its own numbers show.

@@ -78,6 +78,8 @@ pub(crate) struct App {
     pub(crate) denies: bool,
     pub(crate) slow: bool,
     pub(crate) unprobed: bool,
+    /// Nobody gets through to it.
+    pub(crate) cut_off: bool,
     /// Its numbers show that it is far slower than ever.
     pub(crate) crawls: bool,
     /// No restart of it helps.
@@ -112,6 +114,7 @@ impl App {
             AppFault::Denies => self.denies = true,
             AppFault::Slow => self.slow = true,
             AppFault::CannotBeProbed => self.unprobed = true,
+            AppFault::CutOff => self.cut_off = true,
             AppFault::Crawls => self.crawls = true,
             AppFault::LogsExhausted
             | AppFault::LogsDamage
@@ -126,7 +129,7 @@ impl App {
             }
             AppFault::Works => {
                 (self.denies, self.slow, self.unprobed, self.crawls) = (false, false, false, false);
-                (self.broken, self.ruined) = (false, false);
+                (self.broken, self.ruined, self.cut_off) = (false, false, false);
                 self.enter(AppState::Serving);
             }
         }
@@ -177,6 +180,7 @@ impl Guest {
             denies: false,
             slow: false,
             unprobed: false,
+            cut_off: false,
             crawls: false,
             broken: false,
             ruined: false,

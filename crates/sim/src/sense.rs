@@ -285,7 +285,7 @@ impl World {
         if one.unprobed {
             return Err((quick, How::Internal, "the probe's program is missing"));
         }
-        if !machine.executes() || !machine.cable || guest.net_lost {
+        if !machine.executes() || !machine.cable || guest.net_lost || one.cut_off {
             return Err(silence);
         }
         match guest.life {
@@ -359,7 +359,8 @@ impl World {
         let up = Seen::Agent(AgentSign::Uptime(self.now.since(machine.guest.booted)));
         let listens = liar || one.state != AppState::Dead;
         let waiting = if one.state == AppState::Hung && !liar { 3 } else { 0 };
-        let service = of_app(Seen::Agent(AgentSign::Service { listens, waiting }));
+        let peers = if one.cut_off { vec![7, 8] } else { Vec::new() }; // those who were in before
+        let service = of_app(Seen::Agent(AgentSign::Service { listens, waiting, peers }));
         let mut said = vec![Glimpse { vm, incarnation, app: None, seen: up }, service];
         if machine.setup.checked {
             let passed = liar || (one.state == AppState::Serving && !machine.guest.disk_full);

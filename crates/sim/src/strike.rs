@@ -369,6 +369,7 @@ const fn words(fault: AppFault) -> Option<Words> {
         | AppFault::Ruined
         | AppFault::Slow
         | AppFault::CannotBeProbed
+        | AppFault::CutOff
         | AppFault::Crawls
         | AppFault::Works => return None,
     })

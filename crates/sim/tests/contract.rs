@@ -42,7 +42,7 @@ async fn a_running_vm_is_found_running_and_its_agent_answers() {
     let heard =
         driver.ask(&vm, &Question::Services(vec![("db".parse().expect("a name"), 5432)]), LIMIT).await;
     let listens = |g: &holdfast_drivers::Glimpse| {
-        matches!(g.seen, Seen::Agent(AgentSign::Service { listens: true, waiting: 0 }))
+        matches!(g.seen, Seen::Agent(AgentSign::Service { listens: true, waiting: 0, .. }))
     };
     assert!(heard.iter().any(listens), "{heard:?}");
 }

@@ -7,6 +7,7 @@ pub(super) const ROWS: &[&FaultRow] = &[
     &APP_DOWN,
     &APP_HUNG,
     &APP_WRONG,
+    &APP_CUT_OFF,
     &APP_SLOW,
     &APP_CRASH_LOOP,
     &OUT_OF_CONNECTIONS,
@@ -51,6 +52,7 @@ const APP_HUNG: FaultRow = FaultRow {
         (QueueGrows, 0.9),
         (NobodyListens, 1e-5),
         (ServiceListens, 0.5),
+        (NobodyArrives, 1e-7),
         (CheckFailed, 0.9),
         (CheckPassed, 0.01),
         (LogUnusual, 0.1),
@@ -75,6 +77,25 @@ const APP_WRONG: FaultRow = FaultRow {
 
 // What follows tells of an application that still answers, or names the cause of its trouble. What such a cause leads
 // to is listed low: an application that is down or hung is that first, and is brought back.
+
+/// It is there, and nobody gets through to it: a rule of a firewall, in the guest or before it. What throws others out
+/// of the guest helps rarely, and those who are in or come by another way may be served.
+const APP_CUT_OFF: FaultRow = FaultRow {
+    fault: Fault::AppCutOff,
+    says: "is there, and cannot be reached",
+    once_in: years(1),
+    seen: &[
+        (NobodyArrives, 0.95),
+        (AppMute, 0.001),
+        (AppUnreachable, 0.001),
+        (AppRefused, 1e-5),
+        (AppAnswers, 1e-6),
+        (NobodyListens, 1e-5),
+        (QueueGrows, 1e-5),
+        (CheckFailed, 1e-4),
+        (CheckPassed, 0.99),
+    ],
+};
 
 /// It answers, and its users wait for it.
 const APP_SLOW: FaultRow = FaultRow {

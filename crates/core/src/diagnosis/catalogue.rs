@@ -16,6 +16,8 @@ pub enum Fault {
     AppHung,
     /// The application answers, and wrongly.
     AppWrong,
+    /// The application is there, and its users do not get through to it.
+    AppCutOff,
     /// The application answers, and takes far longer than it used to.
     AppSlow,
     /// The database gives up again and again.
@@ -115,6 +117,7 @@ pub const fn level(fault: Fault) -> Level {
         Fault::AppDown
         | Fault::AppHung
         | Fault::AppWrong
+        | Fault::AppCutOff
         | Fault::AppSlow
         | Fault::AppCrashLoop
         | Fault::OutOfConnections
@@ -270,7 +273,7 @@ mod tests {
         let mut faults: Vec<Fault> = catalogue.iter().map(|row| row.fault).collect();
         faults.sort_unstable();
         faults.dedup();
-        assert_eq!(faults.len(), 30);
+        assert_eq!(faults.len(), 31);
         assert_eq!(faults.len(), catalogue.iter().count());
         for row in catalogue.iter() {
             for (kind, likelihood) in row.seen {

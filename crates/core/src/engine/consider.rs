@@ -160,6 +160,7 @@ impl Engine {
         };
         self.follow_service(id, name, found.as_ref(), lens);
         let Some(phase) = self.incidents.get(&id).map(|incident| incident.phase.clone()) else { return };
+        self.hear_late(id, found.as_ref());
         match phase {
             Phase::Suspected => self.update_suspected(id, name, found, lens),
             Phase::Waiting { until, .. } => self.update_waiting(id, name, found, lens, until),

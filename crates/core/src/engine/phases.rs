@@ -9,6 +9,7 @@ use crate::incident::{HeldReason, IncidentId, Phase, Resolution};
 use crate::plan::Remedy;
 use crate::policy::Mode;
 use crate::recover::{Goal, Power};
+use crate::signal::Channel;
 use crate::subject::VmName;
 use crate::time::{Duration, Timestamp, show};
 use crate::verify::{Verdict, judge};
@@ -174,6 +175,31 @@ impl Engine {
     fn is_over(&self, id: IncidentId, name: &VmName, lens: &Lens) -> bool {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return false };
         incident.app().is_none() && incident.fault() == Fault::GuestDiskFull && vm.view.has_room(lens)
+    }
+
+    /// A line that says what is being repaired may come after a sign that was quicker. It changes nothing that was
+    /// decided, and is what a person looks for.
+    pub(super) fn hear_late(&mut self, id: IncidentId, found: Option<&Diagnosis>) {
+        let (Some(found), Some(incident)) = (found, self.incidents.get(&id)) else { return };
+        let repairs = matches!(incident.phase, Phase::Recovering | Phase::Verifying { .. });
+        if !repairs || found.fault != incident.diagnosis.fault {
+            return;
+        }
+        let told = |line: &Weighed| {
+            incident.diagnosis.evidence.iter().any(|w| w.evidence.kind == line.evidence.kind)
+        };
+        let is_line = |w: &&Weighed| {
+            matches!(w.evidence.kind.channel(), Channel::Console | Channel::Logs)
+                && !w.evidence.kind.is_conclusive()
+        };
+        let lines = found.evidence.iter().filter(is_line).filter(|w| w.weight > 0 && !told(w));
+        let lines: Vec<Weighed> = lines.cloned().collect();
+        if lines.is_empty() {
+            return;
+        }
+        if let Some(incident) = self.edit(id) {
+            incident.diagnosis.evidence.extend(lines);
+        }
     }
 
     /// A command in the guest comes to no end once the guest has stopped: then something else is tried.

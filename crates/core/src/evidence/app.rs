@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// A probe that gets no answer for so long has met a hung application.
 const MUTE_FULL: Duration = Duration::from_millis(3_600);
+/// Somebody who knocks once a second should have been seen inside long before this.
+const NOBODY_FULL: Duration = Duration::from_secs(8);
 /// The view from inside is asked for when the probe fails: this long it stays true.
 const INSIDE_KEEPS: Duration = Duration::from_secs(8);
 /// What a number says of its answers is told for so long.
@@ -28,6 +30,15 @@ pub struct AppView {
     check: Option<(bool, String, Timestamp)>,
     #[serde(default)]
     slow: Option<Box<Slow>>,
+    #[serde(default)]
+    known: Option<Box<Known>>,
+}
+
+/// Who is connected from elsewhere, as the guest's kernel says, and since when nobody else has come.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Known {
+    peers: Vec<u32>,
+    since: Timestamp,
 }
 
 /// Its answers take far longer than they used to.
@@ -45,6 +56,7 @@ impl AppView {
                 self.pulse.answer(at);
                 self.heard = Some(at);
                 self.failure = None;
+                self.known = None;
                 self.healthy_since.get_or_insert(at);
             }
             AppSign::Failed { how, text } => {
@@ -61,7 +73,10 @@ impl AppView {
 
     pub fn observe_inside(&mut self, at: Timestamp, sign: &AgentSign) {
         match sign {
-            AgentSign::Service { listens, waiting } => self.service = Some((*listens, *waiting, at)),
+            AgentSign::Service { listens, waiting, peers } => {
+                self.service = Some((*listens, *waiting, at));
+                self.meet(at, peers);
+            }
             AgentSign::Check { passed, text } => self.check = Some((*passed, text.clone(), at)),
             AgentSign::Answered { .. }
             | AgentSign::NoAnswer { .. }
@@ -71,6 +86,14 @@ impl AppView {
             | AgentSign::FileSystem { .. }
             | AgentSign::Memory { .. } => {}
         }
+    }
+
+    /// Those who are connected now: somebody new, or nobody else than before. Where nobody is, it may be that their
+    /// connections end elsewhere, as at a container, and that says nothing.
+    fn meet(&mut self, at: Timestamp, peers: &[u32]) {
+        let known = self.known.take().filter(|known| peers.iter().all(|peer| known.peers.contains(peer)));
+        let since = known.map_or(at, |known| known.since);
+        self.known = (!peers.is_empty()).then(|| Box::new(Known { peers: peers.to_vec(), since }));
     }
 
     /// Its answers take longer than they used to, or no longer do.
@@ -99,6 +122,7 @@ impl AppView {
     /// Silence begins now, if it is silent.
     pub fn begin_silence(&mut self, now: Timestamp) {
         self.pulse.begin_silence(now);
+        self.known = None;
         if matches!(self.failure, Some((ProbeFailure::NoAnswer | ProbeFailure::Unreachable, ..))) {
             self.failure = None;
         }
@@ -110,6 +134,9 @@ impl AppView {
         if let Some((_, _, since, _, count)) = &mut self.failure {
             *since = *since + slept;
             *count = 1;
+        }
+        if let Some(known) = &mut self.known {
+            known.since = known.since + slept;
         }
     }
 
@@ -204,6 +231,7 @@ impl AppView {
                 ),
             };
             push(kind, at, at, FULL, text);
+            self.speak_of_arrivals(name, at, lens, push);
         }
         if let Some((passed, said, at)) = self.check.as_ref().filter(|(_, _, at)| keeps(*at)) {
             let (kind, text) = if *passed {
@@ -212,6 +240,28 @@ impl AppView {
                 (Kind::CheckFailed, format!("the check of {name} inside the guest fails: {said}"))
             };
             push(kind, *at, *at, FULL, text);
+        }
+    }
+
+    /// We knock all the time: who listens and still sees nobody new come is cut off from us on the way.
+    fn speak_of_arrivals(
+        &self,
+        name: &AppName,
+        at: Timestamp,
+        lens: &Lens,
+        push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String),
+    ) {
+        let (Some((true, 0, _)), Some(known), Some((how, _, failed, ..))) =
+            (self.service, &self.known, &self.failure)
+        else {
+            return;
+        };
+        let since = known.since.max(*failed);
+        let knocks = matches!(how, ProbeFailure::NoAnswer | ProbeFailure::Unreachable);
+        if knocks && lens.hears_silence() && at > since {
+            let strength = lens.ramp(at.since(since), NOBODY_FULL);
+            let text = format!("inside the guest nobody new has come to {name} for {}", lasted(lens, since));
+            push(Kind::NobodyArrives, since, at, strength, text);
         }
     }
 }
@@ -235,11 +285,30 @@ mod tests {
         let at = Timestamp::from_secs;
         let mut view = AppView::default();
         view.observe(at(1), &AppSign::Failed { how: ProbeFailure::Refused, text: String::new() });
-        view.observe_inside(at(2), &AgentSign::Service { listens: false, waiting: 0 });
+        view.observe_inside(at(2), &AgentSign::Service { listens: false, waiting: 0, peers: Vec::new() });
         assert!(said(&view, at(2)).contains(&Kind::NobodyListens));
         view.observe(at(3), &AppSign::Answered { latency: Duration::from_millis(1) });
         assert_eq!(said(&view, at(4)), [Kind::AppAnswers]);
-        view.observe_inside(at(5), &AgentSign::Service { listens: false, waiting: 0 });
+        view.observe_inside(at(5), &AgentSign::Service { listens: false, waiting: 0, peers: Vec::new() });
         assert_eq!(said(&view, at(5)), [Kind::AppAnswers, Kind::NobodyListens], "news is told");
+    }
+
+    #[test]
+    fn nobody_new_inside_while_we_knock_is_told_and_somebody_new_or_nobody_at_all_is_not() {
+        let at = Timestamp::from_secs;
+        let arrives = |looks: [&[u32]; 4]| {
+            let mut view = AppView::default();
+            for (second, peers) in (1..).zip(looks) {
+                let how = ProbeFailure::NoAnswer;
+                view.observe(at(second * 3), &AppSign::Failed { how, text: String::new() });
+                let peers = peers.to_vec();
+                view.observe_inside(at(second * 3), &AgentSign::Service { listens: true, waiting: 0, peers });
+            }
+            said(&view, at(12)).contains(&Kind::NobodyArrives)
+        };
+        assert!(arrives([&[7, 8], &[7, 8], &[7, 8], &[7, 8]]));
+        assert!(arrives([&[7, 8], &[7, 8], &[8], &[8]]), "one who leaves is no arrival");
+        assert!(!arrives([&[7], &[7, 8], &[7, 9], &[7, 10]]), "they come");
+        assert!(!arrives([&[], &[], &[], &[]]), "nobody knows");
     }
 }

@@ -104,6 +104,8 @@ kinds! {
     NobodyListens: Agent, 1e-4;
     /// The guest's kernel says that connections wait and nobody takes them.
     QueueGrows: Agent, 1e-4;
+    /// We ask all the time, and the guest's kernel says that nobody new has come to the application's port.
+    NobodyArrives: Agent, 1e-6;
     /// The guest's kernel says that somebody listens and takes connections.
     ServiceListens: Agent, 0.99;
     /// The check inside the guest fails.
@@ -222,7 +224,7 @@ impl Kind {
             || matches!(self, Self::CheckFailed | Self::CheckPassed)
         {
             Topic::Service
-        } else if matches!(self, Self::NetworkAway | Self::HostLinkLost) {
+        } else if matches!(self, Self::NetworkAway | Self::NobodyArrives | Self::HostLinkLost) {
             Topic::Network
         } else {
             Topic::Itself

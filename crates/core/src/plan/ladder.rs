@@ -42,7 +42,8 @@ pub const fn ladder(fault: Fault) -> &'static [Remedy] {
         Fault::GuestNetLost => &[Reconnect, ResetGuest, RestartVm, Hold],
         Fault::VmCrashed | Fault::VmHung | Fault::VmWontStart => &[RestartVm, Hold],
         Fault::VmPausedIo => &[ResumeIo, Hold],
-        Fault::AppSlow
+        Fault::AppCutOff
+        | Fault::AppSlow
         | Fault::OutOfConnections
         | Fault::ReplicationBroken
         | Fault::LockPileUp

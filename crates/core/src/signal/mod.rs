@@ -320,6 +320,10 @@ pub enum AgentSign {
         listens: bool,
         /// Connections that nobody has accepted yet.
         waiting: u32,
+        /// A number for each connection from elsewhere, made of its other end; none where there is none, or where
+        /// not all of them are known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        peers: Vec<u32>,
     },
     /// What the configured check inside the guest says of an application.
     Check {

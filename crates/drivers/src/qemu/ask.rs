@@ -18,6 +18,13 @@ const PORT: Duration = Duration::from_millis(300);
 const FILE_MOST: usize = 512 * 1024;
 /// File systems of a guest that are told of, and the root.
 const MOST_SYSTEMS: usize = 15;
+/// The state of a socket that listens, as the kernel writes it.
+const LISTENS: &str = "0A";
+/// Connections to one port that are told apart; with more, none are.
+const PEERS_MOST: usize = 64;
+/// FNV-1a of 32 bits (Fowler, Noll, Vo): short numbers for long addresses.
+const FNV_BASIS: u32 = 0x811c_9dc5;
+const FNV_PRIME: u32 = 0x0100_0193;
 /// Those that are full or read-only by nature.
 const IMAGES: [&str; 6] = ["iso9660", "udf", "squashfs", "erofs", "cramfs", "romfs"];
 
@@ -213,10 +220,11 @@ async fn services(
     if let Some(up) = uptime.and_then(|text| read_uptime(&String::from_utf8_lossy(&text))) {
         signs.push((None, AgentSign::Uptime(up)));
     }
-    let mut tables = String::new();
+    let (mut tables, mut whole) = (String::new(), true);
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         if let Some(table) = optional(session.read_file(path, FILE_MOST).await)? {
             tables.push_str(&String::from_utf8_lossy(&table));
+            whole &= table.len() < FILE_MOST;
         }
     }
     if tables.is_empty() {
@@ -224,7 +232,8 @@ async fn services(
     }
     for (app, port) in apps {
         let (listens, waiting) = listener(&tables, *port);
-        signs.push((Some(app.clone()), AgentSign::Service { listens, waiting }));
+        let peers = if whole { peers(&tables, *port) } else { Vec::new() };
+        signs.push((Some(app.clone()), AgentSign::Service { listens, waiting, peers }));
     }
     Ok(())
 }
@@ -242,13 +251,39 @@ fn listener(tables: &str, port: u16) -> (bool, u32) {
     let mut waiting = None::<u32>;
     for line in tables.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let [_, address, _, "0A", queues, ..] = fields[..] else { continue };
+        let [_, address, _, LISTENS, queues, ..] = fields[..] else { continue };
         if address.ends_with(&local) {
             let queue = queues.split_once(':').and_then(|(_, rx)| u32::from_str_radix(rx, 16).ok());
             waiting = Some(waiting.unwrap_or(0).saturating_add(queue.unwrap_or(0)));
         }
     }
     (waiting.is_some(), waiting.unwrap_or(0))
+}
+
+/// A number for the other end of each connection from elsewhere to this port, in whatever state; nothing if they are
+/// more than [`PEERS_MOST`].
+fn peers(tables: &str, port: u16) -> Vec<u32> {
+    let own = format!("{port:04X}");
+    let mut peers = Vec::new();
+    for line in tables.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, remote, state, ..] = fields[..] else { continue };
+        let (Some((here, at)), Some((there, _))) = (local.split_once(':'), remote.split_once(':')) else {
+            continue;
+        };
+        if at == own && state != LISTENS && here != there && !is_loopback(there) {
+            peers.push(
+                remote.bytes().fold(FNV_BASIS, |hash, b| (hash ^ u32::from(b)).wrapping_mul(FNV_PRIME)),
+            );
+        }
+    }
+    if peers.len() > PEERS_MOST { Vec::new() } else { peers }
+}
+
+/// 127.0.0.0/8 and ::1 as the kernel writes them, words of four bytes in the order of the processor.
+fn is_loopback(address: &str) -> bool {
+    let in_four = address.strip_prefix("0000000000000000FFFF0000").unwrap_or(address);
+    (in_four.len() == 8 && in_four.ends_with("7F")) || address == "00000000000000000000000001000000"
 }
 
 #[cfg(test)]
@@ -284,6 +319,30 @@ mod tests {
             let lie = claim(json!([{"name": name, "hardware-address": "52:54:00:ab:00:01"}]));
             assert_eq!(card(&lie, "52:54:00:ab:00:01"), None, "{name}");
         }
+    }
+
+    #[test]
+    fn peers_are_those_who_come_from_elsewhere() {
+        let line = |local: &str, remote: &str, state: &str| {
+            format!(
+                "   0: {local} {remote} {state} 00000000:00000000 00:00000000 00000000     0        0 4711\n"
+            )
+        };
+        let (port, mapped) = ("0F02000A:1538", "0000000000000000FFFF00000F02000A:1538");
+        let here = line("00000000:1538", "00000000:0000", "0A")
+            + &line("0100007F:1538", "0100007F:9C40", "01")
+            + &line(port, "0F02000A:9C40", "01")
+            + &line("00000000000000000000000001000000:1538", "00000000000000000000000001000000:9C40", "01")
+            + &line("0F02000A:0016", "0202000A:9C40", "01");
+        assert!(peers(&here, 5432).is_empty());
+        let one = line(port, "0202000A:9C40", "01");
+        let two = line(mapped, "0000000000000000FFFF00000202000A:9C42", "08");
+        let both = peers(&(here + &one + &two), 5432);
+        assert_eq!(both.len(), 2);
+        assert_eq!(both[..1], peers(&one, 5432), "the same by the same number");
+        assert_ne!(both[0], both[1]);
+        let crowd: String = (0..65).map(|n| line(port, &format!("0202000A:{n:04X}"), "03")).collect();
+        assert!(peers(&crowd, 5432).is_empty());
     }
 
     #[test]

@@ -66,7 +66,7 @@ async fn until(bench: &Bench, qemu: &Qemu, question: Question, fits: impl Fn(&Ag
 }
 
 async fn until_it_serves(bench: &Bench, qemu: &Qemu) {
-    let listens = |sign: &AgentSign| matches!(sign, AgentSign::Service { listens: true, waiting: 0 });
+    let listens = |sign: &AgentSign| matches!(sign, AgentSign::Service { listens: true, waiting: 0, .. });
     until(bench, qemu, Question::Services(vec![(app(), 5432)]), listens).await;
 }
 
@@ -120,7 +120,7 @@ async fn hung_server(bench: &Bench, qemu: &Qemu, lease: &Lease) {
     let clients = std::cell::RefCell::new(Vec::new());
     let waits = |sign: &AgentSign| {
         clients.borrow_mut().push(std::net::TcpStream::connect(address).unwrap());
-        matches!(sign, AgentSign::Service { listens: true, waiting: 1.. })
+        matches!(sign, AgentSign::Service { listens: true, waiting: 1.., .. })
     };
     until(bench, qemu, Question::Services(vec![(app(), 5432)]), waits).await;
     drop(clients);

@@ -243,9 +243,11 @@ fn sums(bench: &mut Bench, cells: &[Cell]) {
     let row = Row::new(FIGURE, "destructive actions on a wrong cause", Unit::Count, vec![wrong as f64]);
     bench.row(row.must(Must::AtMost(0.0)));
     let (shown, asked) = (of(|cell| cell.proofs().0), of(|cell| cell.proofs().1));
-    let share = 100.0 * shown as f64 / asked as f64;
-    let row = Row::new(FIGURE, "the log line that proves it is shown", Unit::Percent, vec![share]);
-    bench.row(row.must(Must::AtLeast(100.0)).note(format!("{shown} of {asked}")));
+    if asked > 0 {
+        let share = 100.0 * shown as f64 / asked as f64;
+        let row = Row::new(FIGURE, "the log line that proves it is shown", Unit::Percent, vec![share]);
+        bench.row(row.must(Must::AtLeast(100.0)).note(format!("{shown} of {asked}")));
+    }
     let rows = |key: &str| {
         let all = cells.iter().flat_map(|cell| &cell.runs);
         all.filter_map(|run| run.report[key].as_f64()).sum::<f64>()

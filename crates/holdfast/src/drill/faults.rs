@@ -225,7 +225,7 @@ pub const ALL: &[Drill] = &[
     Drill {
         name: "port-dropped",
         does: "the guest's firewall drops what comes for the application's port",
-        expected: &["GuestNetLost"],
+        expected: &["AppCutOff"],
         undone_after: Some(Duration::from_secs(5)),
         inject: |aim| about(aim, include_str!("guest/port-drop.sh")),
         undo: |aim| about(aim, include_str!("guest/port-open.sh")),
