@@ -96,6 +96,9 @@ fn the_line_of_a_panic_that_comes_while_it_is_repaired_is_among_its_evidence_onc
     }
     let begun = stage.see(HypervisorSign::State(RunState::GuestPanicked));
     assert!(!begun.is_empty(), "it is sure at once");
+    stage.pass(90);
+    let reset = stage.settle(&begun[0], Ended::Done(Fact::Captured { files: Vec::new() }));
+    assert!(matches!(reset[0].order, Order::Perform { operation: Operation::Reset, .. }), "{reset:?}");
     let line = "Kernel panic - not syncing: sysrq triggered crash";
     let kind = FindingKind::KernelPanic;
     for _ in 0..2 {
@@ -105,6 +108,6 @@ fn the_line_of_a_panic_that_comes_while_it_is_repaired_is_among_its_evidence_onc
         stage.look(guest, Seen::Console(ConsoleSign::Finding(finding)));
     }
     let incident = stage.engine.incidents().last().expect("it is told of");
-    let shown = incident.diagnosis.evidence.iter().filter(|w| w.evidence.text.contains(line)).count();
-    assert_eq!(shown, 1, "{:?}", incident.diagnosis.evidence);
+    let evidence = &incident.named.as_ref().expect("it is sure").evidence;
+    assert_eq!(evidence.iter().filter(|w| w.evidence.text.contains(line)).count(), 1, "{evidence:?}");
 }

@@ -182,23 +182,19 @@ impl Engine {
     pub(super) fn hear_late(&mut self, id: IncidentId, found: Option<&Diagnosis>) {
         let (Some(found), Some(incident)) = (found, self.incidents.get(&id)) else { return };
         let repairs = matches!(incident.phase, Phase::Recovering | Phase::Verifying { .. });
-        if !repairs || found.fault != incident.diagnosis.fault {
+        let Some(named) = incident.named.as_ref().filter(|named| repairs && named.fault == found.fault)
+        else {
             return;
-        }
-        let told = |line: &Weighed| {
-            incident.diagnosis.evidence.iter().any(|w| w.evidence.kind == line.evidence.kind)
         };
-        let is_line = |w: &&Weighed| {
-            matches!(w.evidence.kind.channel(), Channel::Console | Channel::Logs)
-                && !w.evidence.kind.is_conclusive()
-        };
+        let told = |line: &Weighed| named.evidence.iter().any(|w| w.evidence.kind == line.evidence.kind);
+        let is_line = |w: &&Weighed| matches!(w.evidence.kind.channel(), Channel::Console | Channel::Logs);
         let lines = found.evidence.iter().filter(is_line).filter(|w| w.weight > 0 && !told(w));
         let lines: Vec<Weighed> = lines.cloned().collect();
         if lines.is_empty() {
             return;
         }
-        if let Some(incident) = self.edit(id) {
-            incident.diagnosis.evidence.extend(lines);
+        if let Some(named) = self.edit(id).and_then(|incident| incident.named.as_mut()) {
+            named.evidence.extend(lines);
         }
     }
 
