@@ -177,10 +177,11 @@ async fn inject_and_watch(
     let mut crowd = (drill.client == By::Crowds).then(|| Crowd::gather(writer.login()));
     let mut undo_at = drill.undone_after.filter(|_| drill.is_bearable()).map(|after| began + after);
     let mut undone = drill.undone_after.is_none().then_some(began);
-    let mut released = false;
+    let mut released = Vec::new();
     loop {
         tokio::time::sleep(LOOK).await;
-        let incident = newest(client, vm, injected).await?;
+        let since = since(client, vm, injected).await?;
+        let incident = since.first().cloned();
         let named = incident.as_ref().is_some_and(|incident| incident.diagnosed.is_some());
         if let Some(after) = drill.undone_after.filter(|_| named && undo_at.is_none()) {
             undo_at = Some(Instant::now() + after);
@@ -194,9 +195,10 @@ async fn inject_and_watch(
         }
         let ours = |held: &IncidentDoc| held.phase == "held" && drill.expected.contains(&held.fault.as_str());
         let repaired = drill.undone_after.is_some() && undone.is_some_and(|at| at.elapsed() > RELEASE_AFTER);
-        if repaired && !released && incident.as_ref().is_some_and(ours) {
+        let held = since.iter().find(|held| ours(held) && !released.contains(&held.id));
+        if let Some(held) = held.filter(|_| repaired) {
             client.command(vm, "release", None).await?;
-            released = true;
+            released.push(held.id);
         }
         let watched =
             began.elapsed() >= WATCH_BEARABLE && undone.is_some_and(|at| at.elapsed() >= WATCH_AFTER);
@@ -216,17 +218,17 @@ fn writes_again(writer: &Writer) -> bool {
     writer.seen().last.is_some_and(|last| last.elapsed() < Duration::from_secs(1))
 }
 
-/// The first confirmed incident since then that no wider one has absorbed, else the first suspected.
-async fn newest(client: &Client, vm: &str, injected: f64) -> Result<Option<IncidentDoc>, ClientError> {
-    let all: Vec<IncidentDoc> = client.get("/api/v1/incidents").await?;
-    let ours = |incident: &&IncidentDoc| {
+/// The incidents since then that no wider one has absorbed: those that are confirmed before those that are suspected, the
+/// first of them before the others.
+async fn since(client: &Client, vm: &str, injected: f64) -> Result<Vec<IncidentDoc>, ClientError> {
+    let mut all: Vec<IncidentDoc> = client.get("/api/v1/incidents").await?;
+    all.retain(|incident| {
         incident.vm.as_deref() == Some(vm)
             && incident.opened >= injected - 0.05
             && incident.resolution.as_deref() != Some("absorbed")
-    };
-    let mut found: Vec<&IncidentDoc> = all.iter().filter(ours).collect();
-    found.sort_by_key(|incident| (incident.diagnosed.is_none(), incident.id));
-    Ok(found.first().map(|incident| (*incident).clone()))
+    });
+    all.sort_by_key(|incident| (incident.diagnosed.is_none(), incident.id));
+    Ok(all)
 }
 
 fn report(
