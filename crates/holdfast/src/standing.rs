@@ -53,7 +53,7 @@ impl Standing {
         }
         let next = names.next().cloned();
         if next.is_none() {
-            self.stood().retain(|name, _| desk.engine.status(name, now).is_some());
+            self.stood().retain(|name, _| desk.engine.vm(name).is_some());
         }
         next
     }
