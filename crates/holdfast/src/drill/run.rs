@@ -178,6 +178,7 @@ async fn inject_and_watch(
     let mut undo_at = drill.undone_after.filter(|_| drill.is_bearable()).map(|after| began + after);
     let mut undone = drill.undone_after.is_none().then_some(began);
     let mut released = Vec::new();
+    let mut well_since = None;
     loop {
         tokio::time::sleep(LOOK).await;
         let since = since(client, vm, injected).await?;
@@ -204,7 +205,9 @@ async fn inject_and_watch(
             began.elapsed() >= WATCH_BEARABLE && undone.is_some_and(|at| at.elapsed() >= WATCH_AFTER);
         let passed = drill.is_bearable() && watched;
         let over = incident.as_ref().map_or(passed, |incident| incident.closed.is_some());
-        if over && undone.is_some() && is_well(client, vm).await?.is_none() && writes_again(writer) {
+        let well = over && undone.is_some() && is_well(client, vm).await?.is_none() && writes_again(writer);
+        well_since = if well { well_since.or_else(|| Some(Instant::now())) } else { None };
+        if well_since.is_some_and(|at| at.elapsed() >= drill.quiet_after()) {
             return Ok((incident, None));
         }
         if began.elapsed() > BACK_LIMIT {
