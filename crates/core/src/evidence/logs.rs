@@ -15,6 +15,14 @@ use serde::{Deserialize, Serialize};
 const LOOP_TIMES: usize = 3;
 /// See [`LOOP_TIMES`].
 const LOOP_WITHIN: Duration = Duration::from_secs(300);
+/// Two ends nearer than this are one, told of by two logs.
+const SAME_END: Duration = Duration::from_secs(5);
+/// So many turns lie between those.
+const TURNS: u32 = LOOP_TIMES as u32 - 1;
+/// What serves, and has not given up for so many of those turns, and for so long, is in no loop any more.
+const TURNS_MISSED: u32 = 3;
+/// See [`TURNS_MISSED`].
+const LOOP_LATE: Duration = Duration::from_secs(30);
 /// A line that says that no place is left holds for so long against an answer that we got all the same: others may not
 /// have got one.
 const PASSES_WITHIN: Duration = Duration::from_secs(2);
@@ -118,7 +126,8 @@ impl LogsView {
 
     /// A database that gives up says so; so does one that begins to replay its log.
     fn count_ends(&mut self, at: Timestamp, kind: FindingKind) {
-        if kind == FindingKind::AppPanic {
+        let told = self.gave_up.last().is_some_and(|last| at.since(*last) < SAME_END);
+        if kind == FindingKind::AppPanic && !told {
             self.gave_up.retain(|then| at.since(*then) <= LOOP_WITHIN);
             self.gave_up.push(at);
             let most = self.gave_up.len().saturating_sub(LOOP_TIMES);
@@ -145,8 +154,15 @@ impl LogsView {
         }) && !self.loops(lens)
     }
 
+    /// It gave up so often, and not long ago.
     fn loops(&self, lens: &Lens) -> bool {
         self.gave_up.len() >= LOOP_TIMES && lens.now.since(self.gave_up[0]) <= LOOP_WITHIN
+    }
+
+    /// The next time is overdue: what serves for longer than its turns lasted is in no loop any more.
+    fn left_the_loop(&self, lens: &Lens) -> bool {
+        let [first, .., last] = self.gave_up[..] else { return true };
+        lens.now.since(last) > (last.since(first) * TURNS_MISSED / TURNS).max(LOOP_LATE)
     }
 
     /// `only`: the one application of the guest, if it has just one; a line that names none is its own then.
@@ -184,7 +200,8 @@ impl LogsView {
             let quote = Some(Quote { at: found.last, line: found.line.clone() });
             say.push(Evidence { kind, app, since: found.first, at: lens.now, strength, text, quote });
         }
-        if self.loops(lens) && only.is_some() {
+        let serves = only.is_some_and(|app| heard(app).1);
+        if self.loops(lens) && only.is_some() && !(serves && self.left_the_loop(lens)) {
             let since = self.gave_up[0];
             let text = format!("it gave up {LOOP_TIMES} times within {}", lasted(lens, since));
             let (kind, app) = (Kind::LogCrashLoop, only.cloned());
