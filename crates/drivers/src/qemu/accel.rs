@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+const DEVICE: &str = "/dev/kvm";
 /// The trial's guest needs a tenth of this where the processor itself runs it ...
 const CPU_MOST: Duration = Duration::from_secs(1);
 /// ... and a busy host may make it wait for its turn.
@@ -52,13 +53,17 @@ fn firmware() -> Vec<u8> {
 /// # Errors
 /// Why not, in words for people.
 pub fn prove_kvm() -> Result<(), String> {
-    if !Path::new("/dev/kvm").exists() {
-        return Err("/dev/kvm is not there".into());
-    }
+    is_offered()?;
     let folder = scratch().map_err(|cause| format!("no room for a trial: {cause}"))?;
     let result = run_trial("kvm", &folder);
     let _ = fs::remove_dir_all(&folder); // a leftover of a few bytes harms nobody
     result
+}
+
+/// Whether a trial is worth its while: the device is there, and opens for us.
+fn is_offered() -> Result<(), String> {
+    let opened = fs::OpenOptions::new().read(true).write(true).open(DEVICE);
+    opened.map(drop).map_err(|cause| format!("{DEVICE} does not open: {cause}"))
 }
 
 fn is_slow(pid: u32) -> bool {
@@ -108,7 +113,8 @@ fn run_trial(accel: &str, folder: &Path) -> Result<(), String> {
 }
 
 /// Settles how instructions are run. `Auto` tries KVM once per boot of the host and remembers the result
-/// in `memory`; the second value is a warning for people.
+/// in `memory` (that the device is not there, or does not open for us, is no result: it is looked at each time); the second
+/// value is a warning for people.
 ///
 /// # Errors
 /// Why KVM cannot be used although it was demanded.
@@ -116,23 +122,26 @@ pub fn settle(wanted: Accel, memory: &Path, boot: &str) -> Result<(Engine, Optio
     match wanted {
         Accel::Tcg => Ok((Engine::Tcg, None)),
         Accel::Kvm => prove_kvm().map(|()| (Engine::Kvm, None)),
-        Accel::Auto => {
-            let known = fs::read_to_string(memory).ok();
-            let known = known.as_deref().and_then(|text| text.strip_prefix(boot)).map(str::trim);
-            let result = match known {
-                Some("kvm") => Ok(()),
-                Some(why) if !why.is_empty() => Err(why.to_owned()),
-                Some(_) | None => {
-                    let result = prove_kvm();
-                    let word = result.as_ref().map_or_else(Clone::clone, |()| "kvm".to_owned());
-                    let _ = fs::write(memory, format!("{boot} {}", word.replace('\n', " "))); // only a cache
-                    result
-                }
-            };
-            Ok(match result {
-                Ok(()) => (Engine::Kvm, None),
-                Err(why) => (Engine::Tcg, Some(format!("guests run under software emulation: {why}"))),
-            })
+        Accel::Auto => Ok(match is_offered().and_then(|()| remembered(memory, boot)) {
+            Ok(()) => (Engine::Kvm, None),
+            Err(why) => (Engine::Tcg, Some(format!("guests run under software emulation: {why}"))),
+        }),
+    }
+}
+
+/// The result of the trial of this boot of the host.
+fn remembered(memory: &Path, boot: &str) -> Result<(), String> {
+    let known = fs::read_to_string(memory).ok();
+    match known.as_deref().and_then(|text| text.strip_prefix(boot)).map(str::trim) {
+        Some("kvm") => Ok(()),
+        Some(why) if !why.is_empty() => {
+            Err(format!("{why} (as tried since the host started; remove {} to try again)", memory.display()))
+        }
+        Some(_) | None => {
+            let result = prove_kvm();
+            let word = result.as_ref().map_or_else(Clone::clone, |()| "kvm".to_owned());
+            let _ = fs::write(memory, format!("{boot} {}", word.replace('\n', " "))); // only a cache
+            result
         }
     }
 }
@@ -155,10 +164,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let memory = folder.path().join("accel");
         fs::write(&memory, "boot-1 it was slow").unwrap();
-        let (engine, warning) = settle(Accel::Auto, &memory, "boot-1").unwrap();
-        assert_eq!(engine, Engine::Tcg);
-        assert!(warning.unwrap().contains("it was slow"));
+        let why = remembered(&memory, "boot-1").unwrap_err();
+        assert!(why.starts_with("it was slow") && why.contains("to try again"), "{why}");
         fs::write(&memory, "boot-1 kvm").unwrap();
-        assert_eq!(settle(Accel::Auto, &memory, "boot-1").unwrap().0, Engine::Kvm);
+        assert_eq!(remembered(&memory, "boot-1"), Ok(()));
+    }
+
+    #[test]
+    fn a_device_that_is_not_offered_is_no_result_to_remember() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = folder.path().join("accel");
+        let (engine, warning) = settle(Accel::Auto, &memory, "boot-1").unwrap();
+        match is_offered() {
+            Ok(()) => assert!(memory.exists(), "it was tried"),
+            Err(why) => {
+                assert!(!memory.exists() && engine == Engine::Tcg, "{why}");
+                assert!(warning.unwrap().contains(&why));
+            }
+        }
     }
 }

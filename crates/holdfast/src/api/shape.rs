@@ -65,6 +65,8 @@ pub struct ReloadedVmDoc {
 /// One VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VmDoc {
+    /// The version of this shape.
+    pub v: u32,
     /// Its name.
     pub name: String,
     /// Its driver.
@@ -317,6 +319,7 @@ impl Wall<'_> {
     pub fn vm(&self, vm: VmStatus, places: Places, address: BTreeMap<String, String>) -> VmDoc {
         let path = |path: Option<std::path::PathBuf>| path.map(|path| path.display().to_string());
         VmDoc {
+            v: V,
             name: vm.name.to_string(),
             driver: "qemu".into(),
             state: vm.state,

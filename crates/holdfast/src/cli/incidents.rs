@@ -84,9 +84,7 @@ pub fn complete<T: serde::de::DeserializeOwned>(pending: &mut Vec<u8>) -> Vec<T>
 
 fn print_event(event: &Event, json: bool) -> Result<(), CliError> {
     if json {
-        let line = serde_json::to_string(event).map_err(std::io::Error::from);
-        say!("{}", line.map_err(|source| CliError::Io { what: "print JSON".into(), source })?);
-        return Ok(());
+        return super::print_json_line(event);
     }
     say!("{}", event_line(event));
     Ok(())

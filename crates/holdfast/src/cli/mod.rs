@@ -87,7 +87,11 @@ enum Command {
         json: bool,
     },
     /// The same, live.
-    Watch,
+    Watch {
+        /// Print JSON: the status twice a second, a line each.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what closed incidents and drills have taught: which remedy helped how often, which evidence was seen.
     Learn {
         /// Print JSON.
@@ -286,7 +290,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         }
         Command::Reload { json } => reload::reload(&place, json),
         Command::Status { json } => wait_for(status::status(&place.client()?, json)),
-        Command::Watch => wait_for(watch::watch(&place.client()?)),
+        Command::Watch { json } => wait_for(watch::watch(&place.client()?, json)),
         Command::Learn { json } => wait_for(learn::learn(&place.client()?, json)),
         Command::Explain { id, json } => wait_for(explain::explain(&place.client()?, id, json)),
         Command::Incidents { json, open } => wait_for(incidents::incidents(&place.client()?, json, open)),
@@ -391,6 +395,12 @@ impl Place {
 }
 
 /// Prints a document as JSON.
+fn print_json_line<T: serde::Serialize>(document: &T) -> Result<(), CliError> {
+    let line = serde_json::to_string(document).map_err(std::io::Error::from);
+    say!("{}", line.map_err(|source| CliError::Io { what: "print JSON".into(), source })?);
+    Ok(())
+}
+
 fn print_json<T: serde::Serialize>(document: &T) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(document).map_err(std::io::Error::from);
     let text = text.map_err(|source| CliError::Io { what: "print JSON".into(), source })?;

@@ -161,6 +161,7 @@ fn show(outcome: &Outcome, with: Option<&Path>) {
         );
     }
     let verdict = match (outcome.different, with) {
+        (0, _) if outcome.records == 0 => tint(Tone::Warm, "there is nothing to compare"),
         (0, None) => tint(Tone::Good, "the same actions, byte for byte"),
         (0, Some(_)) => "the other policy would have done the same".to_owned(),
         (n, None) => tint(Tone::Bad, &format!("{n} steps came out otherwise")),

@@ -1,7 +1,7 @@
 //! `holdfast watch`: the status and what happens, live in the terminal.
 
 use super::status::render;
-use super::{CliError, Exit};
+use super::{CliError, Exit, paint, print_json_line};
 use crate::api::shape::StatusDoc;
 use crate::client::Client;
 use crate::events::Event;
@@ -16,9 +16,13 @@ use std::time::Duration;
 
 const REFRESH: Duration = Duration::from_millis(500);
 
-/// Shows the status until `q`. When piped it prints it once.
-pub async fn watch(client: &Client) -> Result<Exit, CliError> {
+/// Shows the status until `q`. When piped it prints it once; as JSON, a line for each time that it is looked at, until it
+/// is ended.
+pub async fn watch(client: &Client, json: bool) -> Result<Exit, CliError> {
     let first: StatusDoc = client.get("/api/v1/status").await?;
+    if json {
+        return lines(client, first).await;
+    }
     if !std::io::stdout().is_terminal() {
         super::paint::text(&render(&first));
         return Ok(Exit::Fine);
@@ -27,6 +31,19 @@ pub async fn watch(client: &Client) -> Result<Exit, CliError> {
     let ended = live(client, &mut terminal).await;
     ratatui::restore();
     ended
+}
+
+/// The status twice a second, a line each. Whoever reads may go.
+async fn lines(client: &Client, first: StatusDoc) -> Result<Exit, CliError> {
+    let mut status = first;
+    loop {
+        print_json_line(&status)?;
+        if paint::is_unread() {
+            return Ok(Exit::Fine);
+        }
+        tokio::time::sleep(REFRESH).await;
+        status = client.get("/api/v1/status").await?;
+    }
 }
 
 async fn live(client: &Client, terminal: &mut DefaultTerminal) -> Result<Exit, CliError> {

@@ -1,6 +1,7 @@
 //! QEMU processes that run here, read from their command lines.
 
 use super::FoundVm;
+use holdfast_drivers::qemu::launch::is_marked;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,13 @@ fn process(folder: &Path, pid: u32) -> Option<FoundVm> {
         return None;
     }
     let folder = std::fs::read_link(folder.join("cwd")).unwrap_or_else(|_| "/".into());
-    let how = format!("runs as process {pid}, not under Holdfast: shut it down before `holdfast run`");
+    let how = if is_marked(&words) {
+        format!(
+            "runs as process {pid}, under a Holdfast already: its own configuration is what looks after it"
+        )
+    } else {
+        format!("runs as process {pid}, not under Holdfast: shut it down before `holdfast run`")
+    };
     read(&words[1..], &folder, &how)
 }
 
@@ -224,6 +231,23 @@ mod tests {
         assert_eq!((vm.name.as_str(), vm.memory, vm.cpus), ("web", Some(2 << 30), Some(4)));
         assert_eq!(vm.disk, Path::new("/vm/web.qcow2"));
         assert_eq!(vm.tap, Some(("vnet3".into(), Some("52:54:00:aa:bb:cc".into()))));
+    }
+
+    #[test]
+    fn a_vm_of_holdfast_is_told_from_one_that_nobody_looks_after() {
+        let how = |words: &str| {
+            let proc = tempfile::tempdir().unwrap();
+            let folder = proc.path().join("77");
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("cmdline"), command_line(words).join("\0")).unwrap();
+            std::os::unix::fs::symlink("/", folder.join("cwd")).unwrap();
+            running(proc.path()).remove(0).how
+        };
+        let by_hand = how("/usr/bin/qemu-system-x86_64 -name web -hda /vm/web.qcow2");
+        assert!(by_hand.starts_with("runs as process 77, not under Holdfast"), "{by_hand}");
+        let ours =
+            how("/usr/bin/qemu-system-x86_64 -name web -fw_cfg name=opt/holdfast/start,string=3.12 -hda /w");
+        assert!(ours.starts_with("runs as process 77, under a Holdfast already"), "{ours}");
     }
 
     #[test]
