@@ -217,7 +217,7 @@ fn begin(
     let last_command = CommandId(clock.now().as_micros()); // rises over restarts
     let wall_offset = clock.wall_offset();
     let events = Ring::of(&engine);
-    let desk = Desk { engine, clock, events, mute: None };
+    let desk = Desk { engine, clock, events, mute: None, broken: None };
     let mut decider = Decider::new(desk, recorder, hands, inbox.clone(), last_command);
     let boot = boot.to_owned();
     decider.step(&Input::Started(Started { host: config.host.clone(), boot, wall_offset }));

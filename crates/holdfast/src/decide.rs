@@ -5,19 +5,23 @@
 //!
 //! The loop does not wait for the disk. What must be durable waits in line while a sync is under way, and
 //! the loop goes on: one sync serves all that were written before it began. What the engine has changed its
-//! mind about meanwhile, as for maintenance (I5), is not begun.
+//! mind about meanwhile, as for maintenance (I5), is not begun. And what would break a promise is not begun either
+//! (`promises.rs`).
+
+mod promises;
 
 use crate::clock::Clock;
 use crate::events::{Event, Ring};
 use crate::journal::sync::Synced;
 use crate::recorder::{Recorded, Recorder};
 use holdfast_core::action::{Action, Answer, Command, CommandId, Ended, Order, Outcome, Wish};
-use holdfast_core::engine::{Engine, Reaction};
+use holdfast_core::engine::{Engine, Reaction, VmState};
 use holdfast_core::incident::IncidentId;
 use holdfast_core::input::Input;
 use holdfast_core::policy::Policies;
 use holdfast_core::subject::VmName;
 use holdfast_core::time::Timestamp;
+use promises::{OnRecord, Promises};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
@@ -67,6 +71,8 @@ pub struct Desk {
     pub events: Ring,
     /// Why nothing is done at present, if that is so: the journal cannot be written.
     pub mute: Option<String>,
+    /// What this daemon would have done against its promises, if anything: since then it changes nothing.
+    pub broken: Option<String>,
 }
 
 /// Where everybody sends to.
@@ -170,6 +176,9 @@ pub struct Decider<A> {
     pub inbox: Inbox,
     /// What must be safe first, by the number of its record.
     unsafe_yet: VecDeque<(u64, Reaction)>,
+    /// The last record that is safe.
+    safe: u64,
+    promises: Promises,
     syncing: Option<JoinHandle<Synced>>,
     told: BTreeMap<IncidentId, usize>,
     waiting: BTreeMap<CommandId, oneshot::Sender<Answer>>,
@@ -180,8 +189,21 @@ impl<A: Actors> Decider<A> {
     /// A loop that has not begun.
     pub fn new(desk: Desk, recorder: Recorder, actors: A, inbox: Inbox, last_command: CommandId) -> Self {
         let told = desk.engine.incidents().map(|incident| (incident.id, incident.story.len())).collect();
-        let (unsafe_yet, waiting) = (VecDeque::new(), BTreeMap::new());
-        Self { desk, recorder, actors, inbox, unsafe_yet, syncing: None, told, waiting, last_command }
+        let (unsafe_yet, waiting, promises) = (VecDeque::new(), BTreeMap::new(), Promises::default());
+        let (safe, syncing) = (0, None);
+        Self {
+            desk,
+            recorder,
+            actors,
+            inbox,
+            unsafe_yet,
+            safe,
+            promises,
+            syncing,
+            told,
+            waiting,
+            last_command,
+        }
     }
 
     /// Decides until told to stop.
@@ -240,8 +262,9 @@ impl<A: Actors> Decider<A> {
             Ok(Err(cause)) => return self.lose(&crate::act::chain(&cause)),
             Err(cause) => return self.lose(&cause.to_string()),
         };
-        while let Some((_, reaction)) = self.unsafe_yet.pop_front_if(|(n, _)| *n <= safe) {
-            self.release(reaction);
+        self.safe = safe;
+        while let Some((n, reaction)) = self.unsafe_yet.pop_front_if(|(n, _)| *n <= safe) {
+            self.release(Some(n), reaction);
         }
         if !self.unsafe_yet.is_empty() {
             self.sync();
@@ -257,23 +280,46 @@ impl<A: Actors> Decider<A> {
         }
     }
 
-    /// It is on record: it is told, and begun, but for what the engine no longer wants or what is too late.
-    fn release(&mut self, reaction: Reaction) {
+    /// It is on record, as this record or in a checkpoint: it is told, and begun, but for what the engine no longer wants,
+    /// what is too late, and what would break a promise.
+    fn release(&mut self, record: Option<u64>, reaction: Reaction) {
         self.publish(&reaction);
         let now = self.desk.clock.now();
-        let fits = |action: &Action| action.deadline > now && self.desk.engine.wants(action);
-        let (begun, dropped): (Vec<Action>, Vec<Action>) = reaction.actions.into_iter().partition(fits);
-        for action in dropped {
-            let why = "it was on record too late, or no longer wanted then: not begun".to_owned();
-            warn!(action = action.id.0, vm = %action.vm, order = action.order.name(), why, "not begun");
-            let (inbox, ended) = (self.inbox.clone(), Ended::Failed { why });
-            let outcome = Input::Outcome(Outcome { action: action.id, ended });
-            tokio::spawn(async move { inbox.send(outcome).await });
+        let mut begun = Vec::new();
+        for action in reaction.actions {
+            if action.deadline <= now || !self.desk.engine.wants(&action) {
+                let why = "it was on record too late, or no longer wanted then";
+                warn!(action = action.id.0, vm = %action.vm, order = action.order.name(), why, "not begun");
+                self.leave(&action, why.to_owned());
+            } else if let Err(broken) = self.look(&action, record) {
+                self.leave(&action, broken);
+            } else {
+                begun.push(action);
+            }
         }
         if !begun.is_empty() {
             self.actors.start(begun, &self.desk);
         }
         self.answer(reaction.answers);
+    }
+
+    /// The last look at what is about to be begun.
+    fn look(&mut self, action: &Action, record: Option<u64>) -> Result<(), String> {
+        let on_record = OnRecord { record, safe: self.safe };
+        let maintained = self.desk.engine.vm(&action.vm).is_some_and(VmState::in_maintenance);
+        let looked = self.promises.look(action, on_record, maintained).map_err(|broken| broken.to_string());
+        if let Some(broken) = self.promises.broken().filter(|_| self.desk.broken.is_none()) {
+            error!(%broken, "a promise would have been broken: Holdfast watches and tells, and changes nothing any more");
+            self.desk.broken = Some(broken.to_string());
+        }
+        looked
+    }
+
+    /// It is not begun, and the engine hears of that as of any other end.
+    fn leave(&self, action: &Action, why: String) {
+        let (inbox, ended) = (self.inbox.clone(), Ended::Failed { why: format!("{why}: not begun") });
+        let outcome = Input::Outcome(Outcome { action: action.id, ended });
+        tokio::spawn(async move { inbox.send(outcome).await });
     }
 
     /// A configuration comes into force.
@@ -307,8 +353,8 @@ impl<A: Actors> Decider<A> {
         match recorded {
             Recorded::Safe => {
                 let before = std::mem::take(&mut self.unsafe_yet);
-                before.into_iter().for_each(|(_, reaction)| self.release(reaction));
-                self.release(reaction);
+                before.into_iter().for_each(|(_, reaction)| self.release(None, reaction));
+                self.release(None, reaction);
             }
             Recorded::Written(_) if quiet => {
                 self.publish(&reaction);

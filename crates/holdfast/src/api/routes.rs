@@ -185,11 +185,20 @@ fn status_doc(
     StatusDoc {
         v: V,
         host: config.host.to_string(),
-        mode: if desk.mute.is_some() { "observe".into() } else { "armed".into() },
-        note: desk.mute.clone().map(|why| format!("the journal cannot be written: {why}")),
+        mode: if desk.mute.is_some() || desk.broken.is_some() { "observe".into() } else { "armed".into() },
+        note: note(desk),
         vms: vms.collect(),
         host_incidents: open.map(|incident| wall.incident(incident)).collect(),
     }
+}
+
+/// Why nothing is done, if that is so.
+fn note(desk: &Desk) -> Option<String> {
+    let mute = desk.mute.as_ref().map(|why| format!("the journal cannot be written: {why}"));
+    let broken = desk.broken.as_ref();
+    broken
+        .map(|why| format!("a promise would have been broken ({why}); restart the daemon to act again"))
+        .or(mute)
 }
 
 /// Where each application is reached from this host, as host:port.
@@ -202,7 +211,6 @@ fn addresses(vm: &VmConfig, places: &Places) -> BTreeMap<String, String> {
     vm.apps.iter().filter_map(address).collect()
 }
 
-/// The port of the guest that its first application with one is asked on.
 /// What a drill is aimed at: the first application with a port.
 fn aim(vm: &VmConfig) -> drill::Aim {
     let aimed = |app: &AppConfig| {

@@ -119,7 +119,7 @@ impl World {
             Recorder::on(Arc::clone(&disk), "journal", "atlas".parse().unwrap(), "boot").unwrap();
         let (clock, _) = Clock::start(disk, "boot", newest);
         let (inbox, receiver) = Inbox::new();
-        let desk = Desk { engine, clock, events: Ring::default(), mute: None };
+        let desk = Desk { engine, clock, events: Ring::default(), mute: None, broken: None };
         let mut decider = Decider::new(desk, recorder, notes.clone(), inbox.clone(), CommandId(0));
         let started = Started { host: "atlas".parse().unwrap(), boot: "boot".into(), wall_offset: 0 };
         decider.step(&Input::Started(started));
@@ -228,4 +228,33 @@ async fn nobody_is_told_that_something_was_accepted_which_a_crash_would_undo_i5_
     assert!(refused.contains("not on record"), "{refused}");
     assert!(world.b_is_maintained().await, "it holds as long as this daemon lives");
     world.end().await;
+}
+
+#[tokio::test]
+async fn a_broken_promise_ends_all_action_and_is_told_i9() {
+    let (disk, notes) = (Arc::new(FaultyDisk::default()), Notes::default());
+    let (recorder, engine, newest) =
+        Recorder::on(disk.clone(), "journal", "atlas".parse().unwrap(), "boot").unwrap();
+    let (clock, _) = Clock::start(disk, "boot", newest);
+    let (inbox, mut receiver) = Inbox::new();
+    let desk = Desk { engine, clock, events: Ring::default(), mute: None, broken: None };
+    let mut decider = Decider::new(desk, recorder, notes.clone(), inbox, CommandId(0));
+    let started = Started { host: "atlas".parse().unwrap(), boot: "boot".into(), wall_offset: 0 };
+    decider.step(&Input::Started(started));
+    let vms = [("a".parse().unwrap(), VmPolicy::default())];
+    let policies = Policies { vms: vms.into(), ..Policies::default() };
+    let asked = decider.desk.engine.step(decider.desk.clock.now(), &Input::Configured(policies));
+    decider.release(None, Reaction { actions: asked.actions.clone(), ..Reaction::default() });
+    assert_eq!((notes.begun(), &decider.desk.broken), (vec![1], &None));
+
+    decider.release(None, Reaction { actions: asked.actions, ..Reaction::default() });
+    assert_eq!(notes.begun(), [1], "it is not done a second time");
+    let told = decider.desk.broken.clone().unwrap();
+    assert!(told.starts_with("I9: action 1 (inspect of a)"), "{told}");
+    let Some(Message::Input(Input::Outcome(outcome))) = receiver.recv().await else {
+        panic!("it has an outcome")
+    };
+    assert!(matches!(outcome.ended, Ended::Failed { .. }));
+    decider.step(&Input::Tick);
+    assert!(decider.desk.broken.is_some(), "what is recorded well afterwards does not change that");
 }
