@@ -129,6 +129,19 @@ const START: Duration = Duration::from_secs(30);
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
 impl Job {
+    /// What was handed over and cannot be taken back, in a word, where it changes what users see.
+    #[must_use]
+    pub const fn irrevocable(&self) -> Option<&'static str> {
+        match (&self.action, &self.step, &self.goal) {
+            (None, ..) => None,
+            (Some(_), Step::Asking, _) => Some(Operation::Shutdown.name()),
+            (Some(_), Step::CuttingPower, _) => Some("power-off"),
+            (Some(_), Step::Starting(_), _) => Some("start"),
+            (Some(_), Step::Doing, Goal::Do(operation)) => Some(operation.name()),
+            (Some(_), ..) => None,
+        }
+    }
+
     /// A job that has not begun.
     #[must_use]
     pub const fn new(goal: Goal, reason: Reason, limit: Duration) -> Self {

@@ -138,7 +138,10 @@ impl Run {
         if one.reported {
             return;
         }
-        let why = format!("no answer to {} in time", one.action.order.name());
+        let why = match one.action.order {
+            Order::PowerOff { .. } => "its process is still there although it was killed".to_owned(),
+            _ => format!("no answer to {} in time", one.action.order.name()),
+        };
         one.ended = Some(Ended::Unknown { why });
         if self.is(Mutant::GuessesOutcome) {
             let one = &mut self.flights[flight];

@@ -207,6 +207,9 @@ impl Engine {
         if let Some(incident) = job.incident().and_then(|id| self.edit(id)) {
             let why = reason.as_ref().map_or("decided otherwise", HeldReason::says);
             incident.end_attempt(now, AttemptResult::Unknown(format!("stopped: {why}")));
+            if let Some(begun) = job.irrevocable() {
+                incident.tell(now, "note", format!("{begun} was begun before and may still be done"));
+            }
         }
         if let (Some(id), Some(reason)) = (job.incident(), reason) {
             self.hold(id, reason);

@@ -13,6 +13,7 @@ use super::{accel, memory, process};
 use crate::DriverError;
 use holdfast_core::action::Fact;
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Lease, Token};
+use holdfast_core::signal::ProcessState;
 use holdfast_witness::Eyewitness;
 use rustix::process::Signal;
 use std::io;
@@ -228,15 +229,23 @@ impl Machine {
         let live = self.authorize(incarnation, token).await?;
         let mut life = self.life.subscribe();
         live.process.signal(Signal::KILL).map_err(|e| self.unknown(POWER_OFF, e.to_string()))?;
+        let process = Arc::clone(&live.process);
         drop(live);
         let ended = life.wait_for(|life| !matches!(life, Life::Running(_)));
         let ended = tokio::time::timeout_at(deadline, ended).await;
         match ended.ok().and_then(Result::ok).as_deref() {
             Some(Life::Dead(proof)) => Ok(Fact::Died(proof.clone())),
             Some(Life::Unclear(why)) => Err(self.unknown(POWER_OFF, why.clone())),
-            Some(Life::Running(_)) | None => Err(self.late(POWER_OFF, limit)),
+            Some(Life::Running(_)) | None => Err(self.unknown(POWER_OFF, still_there(&process, limit))),
         }
     }
+}
+
+/// A killed process that does not end: it may write as long as it is there, so nothing is started beside it (I1).
+fn still_there(process: &process::Process, limit: Duration) -> String {
+    let waits = process.sample().is_ok_and(|sample| sample.state == ProcessState::DiskWait);
+    let (pid, why) = (process.pid(), if waits { ", as it waits for its storage" } else { "" });
+    format!("process {pid} is still there {} s after it was killed{why}", limit.as_secs())
 }
 
 fn settle(wanted: Accel, root: &Path) -> Result<Engine, String> {
