@@ -31,7 +31,7 @@ pub struct SourcesConfig {
     /// Syslog connections.
     pub tcp: Option<SocketAddr>,
     /// Syslog connections with TLS.
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<(SocketAddr, TlsConfig)>,
     /// OTLP over HTTP.
     pub otlp_http: Option<SocketAddr>,
     /// OTLP over gRPC.
@@ -40,11 +40,9 @@ pub struct SourcesConfig {
     pub host: BTreeMap<String, LogConfig>,
 }
 
-/// A place where connections with TLS are received.
+/// What a receiver of connections with TLS has, and asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// Where.
-    pub listen: SocketAddr,
     /// The certificate and what it stands on.
     pub cert: PathBuf,
     /// Its key.
@@ -146,7 +144,7 @@ fn listen(section: &Section<'_>, key: &str, safety: Safety) -> Option<SocketAddr
     Some(address)
 }
 
-fn tls(section: &Section<'_>, frame: &Frame<'_>) -> Option<TlsConfig> {
+fn tls(section: &Section<'_>, frame: &Frame<'_>) -> Option<(SocketAddr, TlsConfig)> {
     let client_ca = vm::path(section, "client_ca", frame);
     let safety = if client_ca.is_some() { Safety::Certificates } else { Safety::Nothing };
     let listen = listen(section, "tls", safety);
@@ -164,14 +162,14 @@ fn tls(section: &Section<'_>, frame: &Frame<'_>) -> Option<TlsConfig> {
             section.refuse(Problem::at(section.place("tls"), "`tls` cannot be served", cause, hint));
         }
     }
-    Some(TlsConfig { listen: listen?, cert: cert?, key: key?, client_ca })
+    Some((listen?, TlsConfig { cert: cert?, key: key?, client_ca }))
 }
 
 /// No two may listen at one address.
 fn apart(logs: &SourcesConfig, syslog: &Section<'_>, otlp: &Section<'_>) {
     let listeners: [(Option<SocketAddr>, &Section<'_>, &str); 4] = [
         (logs.tcp, syslog, "tcp"),
-        (logs.tls.as_ref().map(|tls| tls.listen), syslog, "tls"),
+        (logs.tls.as_ref().map(|(listen, _)| *listen), syslog, "tls"),
         (logs.otlp_http, otlp, "http"),
         (logs.otlp_grpc, otlp, "grpc"),
     ];

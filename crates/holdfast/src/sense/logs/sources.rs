@@ -126,7 +126,8 @@ fn wanted(config: &Config, driver: &dyn Driver) -> Vec<Source> {
         let (subject, name) = (host.clone(), "journal".to_owned());
         wanted.push(Source::Program(ProgramLog { subject, name, what: child::What::Journal }));
     }
-    let listens = [logs.udp.map(Listen::Udp), logs.tcp.map(Listen::Tcp), logs.tls.clone().map(Listen::Tls)];
+    let tls = logs.tls.clone().map(|(address, tls)| Listen::Tls(address, tls));
+    let listens = [logs.udp.map(Listen::Udp), logs.tcp.map(Listen::Tcp), tls];
     wanted.extend(listens.into_iter().flatten().map(Source::Syslog));
     let otlp = [(Speech::Http, logs.otlp_http), (Speech::Grpc, logs.otlp_grpc)];
     wanted.extend(otlp.into_iter().filter_map(|(speech, at)| Some(Source::Otlp(speech, at?))));

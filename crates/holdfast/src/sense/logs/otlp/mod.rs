@@ -7,10 +7,11 @@
 mod body;
 mod reply;
 
+use super::accept::{HANDSHAKE, Stream, Terms, accept};
 use super::chain;
 use super::health::State;
 use super::means::{Feed, Means};
-use super::senders::{Connected, Sender, Senders, Strangers};
+use super::senders::{Connected, Sender, Senders};
 use super::syslog::AGAIN;
 use body::{Budget, Refusal};
 use holdfast_core::subject::{HostName, Subject};
@@ -26,9 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 
 /// Connections of all senders together.
 const MOST_CONNECTIONS: usize = 128;
@@ -82,40 +81,13 @@ pub async fn receive(speech: Speech, address: SocketAddr, host: HostName, sender
 
 /// Accepts connections until the socket fails.
 async fn connections(speech: Speech, socket: TcpListener, senders: &Senders, listener: &Feed) -> io::Error {
-    listener.is(State::Following);
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let terms = Terms { tls: None, most: MOST_CONNECTIONS, handshake: HANDSHAKE };
     let budget = Budget::default();
-    let (mut strangers, mut served) = (Strangers::default(), JoinSet::new());
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            Some(_) = served.join_next() => continue,
-            accepted = socket.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(error) => return error,
-        };
-        let Some(sender) = senders.find(from.ip()) else {
-            strangers.dropped(listener, from.ip());
-            continue;
-        };
-        let permit = Arc::clone(&room).try_acquire_owned().ok();
-        let Some(connected) = permit.and_then(|permit| Some((sender.connect()?, permit))) else {
-            listener.gauge.dropped(1);
-            continue;
-        };
-        served.spawn(serve(speech, stream, connected, budget.clone()));
-    }
+    let serve = move |stream, connected| serve(speech, stream, connected, budget.clone());
+    accept(socket, terms, senders, listener, serve).await
 }
 
-async fn serve(
-    speech: Speech,
-    stream: TcpStream,
-    (connected, _room): (Connected, OwnedSemaphorePermit),
-    budget: Budget,
-) {
+async fn serve(speech: Speech, stream: Stream, connected: Connected, budget: Budget) {
     let answer = service_fn(|request| {
         let (sender, budget) = (Arc::clone(&connected.0), budget.clone());
         async move { Ok::<_, Infallible>(respond(speech, request, &sender, &budget).await) }
