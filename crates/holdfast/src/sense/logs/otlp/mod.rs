@@ -1,5 +1,5 @@
-//! OpenTelemetry logs over HTTP and gRPC (OTLP 1.x), of known senders only: the address of the sender decides whose
-//! they are, never a resource attribute (I17).
+//! OpenTelemetry logs over HTTP and gRPC (OTLP 1.x), with TLS or without, of known senders only: the address of the
+//! sender decides whose they are, never a resource attribute (I17).
 //!
 //! gRPC is spoken by hand: one unary call over hyper's HTTP/2 needs five bytes of framing and two trailers, and no
 //! further crate.
@@ -13,6 +13,8 @@ use super::health::State;
 use super::means::{Feed, Means};
 use super::senders::{Connected, Sender, Senders};
 use super::syslog::AGAIN;
+use super::tls::Acceptor;
+use crate::config::TlsConfig;
 use body::{Budget, Refusal};
 use holdfast_core::subject::{HostName, Subject};
 use holdfast_logs::{Record, decode};
@@ -28,6 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio_util::either::Either;
 
 /// Connections of all senders together.
 const MOST_CONNECTIONS: usize = 128;
@@ -41,6 +44,8 @@ const MOST_CALLS: u32 = 8;
 const MOST_HEAD: u32 = 16 * 1024;
 /// A peer over HTTP/2 is asked whether it is there this often, and must answer within a third of it.
 const PING: Duration = Duration::from_secs(60);
+/// Its name where it is agreed upon (ALPN).
+const HTTP2: &[u8] = b"h2";
 /// Where logs are sent, over HTTP and over gRPC.
 const HTTP_PATH: &str = "/v1/logs";
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
@@ -48,28 +53,51 @@ const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Expo
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speech {
-    /// HTTP/1.1 with protobuf or JSON.
+    /// HTTP with protobuf or JSON: HTTP/1.1, over TLS also HTTP/2.
     Http,
     /// gRPC.
     Grpc,
 }
 
 impl Speech {
-    const fn name(self) -> &'static str {
+    /// What is agreed upon with a sender over TLS that asks (ALPN).
+    const fn protocols(self) -> &'static [&'static [u8]] {
         match self {
-            Self::Http => "http",
-            Self::Grpc => "grpc",
+            Self::Http => &[HTTP2, b"http/1.1"],
+            Self::Grpc => &[HTTP2],
         }
     }
 }
 
+/// Where OTLP is received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// What is spoken.
+    pub speech: Speech,
+    /// Where.
+    pub address: SocketAddr,
+    /// With TLS.
+    pub tls: Option<TlsConfig>,
+}
+
+impl Listen {
+    fn name(&self) -> String {
+        let speech = match self.speech {
+            Speech::Http => "http",
+            Speech::Grpc => "grpc",
+        };
+        let tls = if self.tls.is_some() { " tls" } else { "" };
+        format!("otlp {speech}{tls} {}", self.address)
+    }
+}
+
 /// Receives until it is time to stop.
-pub async fn receive(speech: Speech, address: SocketAddr, host: HostName, senders: Senders, means: Means) {
-    let feed = means.feed(Subject::Host(host), &format!("otlp {} {address}", speech.name()));
+pub async fn receive(listen: Listen, host: HostName, senders: Senders, means: Means) {
+    let feed = means.feed(Subject::Host(host), &listen.name());
     let serving = async {
         loop {
-            let ended = match TcpListener::bind(address).await {
-                Ok(listener) => connections(speech, listener, &senders, &feed).await,
+            let ended = match TcpListener::bind(listen.address).await {
+                Ok(socket) => connections(&listen, socket, &senders, &feed).await,
                 Err(error) => error,
             };
             feed.is(State::Failing(chain(&ended)));
@@ -80,31 +108,39 @@ pub async fn receive(speech: Speech, address: SocketAddr, host: HostName, sender
 }
 
 /// Accepts connections until the socket fails.
-async fn connections(speech: Speech, socket: TcpListener, senders: &Senders, listener: &Feed) -> io::Error {
-    let terms = Terms { tls: None, most: MOST_CONNECTIONS, handshake: HANDSHAKE };
-    let budget = Budget::default();
+async fn connections(listen: &Listen, socket: TcpListener, senders: &Senders, listener: &Feed) -> io::Error {
+    let (speech, budget) = (listen.speech, Budget::default());
+    let tls = listen.tls.as_ref().map(|files| Acceptor::new(files, speech.protocols()));
+    let terms = Terms { tls, most: MOST_CONNECTIONS, handshake: HANDSHAKE };
     let serve = move |stream, connected| serve(speech, stream, connected, budget.clone());
     accept(socket, terms, senders, listener, serve).await
 }
 
+/// Whether HTTP/2 is spoken: always with gRPC, else if both sides agreed to.
+fn is_http2(speech: Speech, stream: &Stream) -> bool {
+    match (speech, stream) {
+        (Speech::Grpc, _) => true,
+        (Speech::Http, Either::Left(_)) => false,
+        (Speech::Http, Either::Right(tls)) => tls.get_ref().1.alpn_protocol() == Some(HTTP2),
+    }
+}
+
 async fn serve(speech: Speech, stream: Stream, connected: Connected, budget: Budget) {
+    let http2 = is_http2(speech, &stream);
     let answer = service_fn(|request| {
         let (sender, budget) = (Arc::clone(&connected.0), budget.clone());
         async move { Ok::<_, Infallible>(respond(speech, request, &sender, &budget).await) }
     });
     let io = TokioIo::new(stream);
-    let ended = match speech {
-        Speech::Http => {
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
-            server.serve_connection(io, answer).await
-        }
-        Speech::Grpc => {
-            let mut server = http2::Builder::new(TokioExecutor::new());
-            server.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING / 3);
-            server.max_concurrent_streams(MOST_CALLS).max_header_list_size(MOST_HEAD);
-            server.serve_connection(io, answer).await
-        }
+    let ended = if http2 {
+        let mut server = http2::Builder::new(TokioExecutor::new());
+        server.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING / 3);
+        server.max_concurrent_streams(MOST_CALLS).max_header_list_size(MOST_HEAD);
+        server.serve_connection(io, answer).await
+    } else {
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
+        server.serve_connection(io, answer).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a sender of OTLP broke off");

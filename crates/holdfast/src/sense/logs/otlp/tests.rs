@@ -1,6 +1,8 @@
 //! Senders of OTLP on the loopback: honest, strange and hostile.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod tls;
+
 use super::super::testing::{FakeGuest, Lab};
 use super::*;
 use flate2::Compression;
@@ -10,7 +12,7 @@ use hyper::body::Bytes;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 struct Net {
@@ -20,6 +22,10 @@ struct Net {
 
 impl Net {
     async fn new(speech: Speech, known: &str) -> Self {
+        Self::with(speech, known, None).await
+    }
+
+    async fn with(speech: Speech, known: &str, tls: Option<TlsConfig>) -> Self {
         let lab = Lab::new(FakeGuest::away());
         let senders = Senders::default();
         let whose: BTreeMap<IpAddr, Subject> =
@@ -28,28 +34,40 @@ impl Net {
         let listener = lab.means.feed(Subject::Host("atlas".parse().unwrap()), "listener");
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = socket.local_addr().unwrap();
-        tokio::spawn(async move { connections(speech, socket, &senders, &listener).await });
+        let listen = Listen { speech, address: to, tls };
+        tokio::spawn(async move { connections(&listen, socket, &senders, &listener).await });
         Self { lab, to }
     }
 
-    /// Sends a request; the status, the headers with the trailers, and the body.
-    async fn send(&self, request: Request<Full<Bytes>>) -> (u16, header::HeaderMap, Vec<u8>) {
-        let stream = TokioIo::new(TcpStream::connect(self.to).await.unwrap());
-        let response = if request.version() == hyper::Version::HTTP_2 {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
-            tokio::spawn(connection);
-            sender.send_request(request).await.unwrap()
-        } else {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
-            tokio::spawn(connection);
-            sender.send_request(request).await.unwrap()
-        };
-        let (status, mut headers) = (response.status().as_u16(), response.headers().clone());
-        let body = response.into_body().collect().await.unwrap();
-        headers.extend(body.trailers().cloned().unwrap_or_default());
-        (status, headers, body.to_bytes().to_vec())
+    async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        let stream = TcpStream::connect(self.to).await.unwrap();
+        ask(stream, request).await.unwrap()
     }
+}
+
+/// The status, the headers with the trailers, and the body.
+type Answer = (u16, header::HeaderMap, Vec<u8>);
+
+/// Sends a request over a connection.
+async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = TokioIo::new(stream);
+    let response = if request.version() == hyper::Version::HTTP_2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+        tokio::spawn(connection);
+        sender.send_request(request).await?
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        tokio::spawn(connection);
+        sender.send_request(request).await?
+    };
+    let (status, mut headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.into_body().collect().await?;
+    headers.extend(body.trailers().cloned().unwrap_or_default());
+    Ok((status, headers, body.to_bytes().to_vec()))
 }
 
 fn json(text: &str) -> String {
