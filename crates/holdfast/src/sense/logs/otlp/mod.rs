@@ -29,12 +29,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::either::Either;
 
 /// Connections of all senders together.
 const MOST_CONNECTIONS: usize = 128;
-/// The head of a request must come within this time.
+/// The head of a request must come within this time, and over HTTP/2 the beginning of the connection.
 const HEAD: Duration = Duration::from_secs(30);
 /// Records wait for room so long; the rest is refused, and the sender is told how many.
 const ROOM: Duration = Duration::from_secs(5);
@@ -42,6 +43,10 @@ const ROOM: Duration = Duration::from_secs(5);
 const MOST_CALLS: u32 = 8;
 /// Bytes of the head of a request.
 const MOST_HEAD: u32 = 16 * 1024;
+/// Bytes over HTTP/2 that may be sent before they are looked at: in one call, and in all of a connection.
+const WINDOW: u32 = 64 * 1024;
+/// What a peer over HTTP/2 begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A peer over HTTP/2 is asked whether it is there this often, and must answer within a third of it.
 const PING: Duration = Duration::from_secs(60);
 /// Its name where it is agreed upon (ALPN).
@@ -125,22 +130,51 @@ fn is_http2(speech: Speech, stream: &Stream) -> bool {
     }
 }
 
+/// Why a connection is not one of HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotBegun {
+    /// It ended, or did not begin in time.
+    Silent,
+    /// Something else is spoken.
+    Other,
+}
+
+/// The connection, once its peer has begun to speak HTTP/2: hyper itself would wait for that for ever (A22).
+async fn begun<S>(mut stream: S, within: Duration) -> Result<impl AsyncRead + AsyncWrite + Unpin, NotBegun>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut first = [0; PREFACE.len()];
+    let read = tokio::time::timeout(within, stream.read_exact(&mut first)).await;
+    read.ok().and_then(Result::ok).ok_or(NotBegun::Silent)?;
+    if first != *PREFACE {
+        return Err(NotBegun::Other);
+    }
+    let (rest, write) = tokio::io::split(stream);
+    Ok(tokio::io::join(PREFACE.chain(rest), write))
+}
+
 async fn serve(speech: Speech, stream: Stream, connected: Connected, budget: Budget) {
     let http2 = is_http2(speech, &stream);
     let answer = service_fn(|request| {
         let (sender, budget) = (Arc::clone(&connected.0), budget.clone());
         async move { Ok::<_, Infallible>(respond(speech, request, &sender, &budget).await) }
     });
-    let io = TokioIo::new(stream);
     let ended = if http2 {
+        let stream = match begun(stream, HEAD).await {
+            Ok(stream) => stream,
+            Err(NotBegun::Silent) => return,
+            Err(NotBegun::Other) => return connected.0.feed.gauge.dropped(1),
+        };
         let mut server = http2::Builder::new(TokioExecutor::new());
         server.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING / 3);
         server.max_concurrent_streams(MOST_CALLS).max_header_list_size(MOST_HEAD);
-        server.serve_connection(io, answer).await
+        server.initial_stream_window_size(WINDOW).initial_connection_window_size(2 * WINDOW);
+        server.serve_connection(TokioIo::new(stream), answer).await
     } else {
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
-        server.serve_connection(io, answer).await
+        server.serve_connection(TokioIo::new(stream), answer).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a sender of OTLP broke off");

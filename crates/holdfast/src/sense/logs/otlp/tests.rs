@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 struct Net {
@@ -198,6 +198,56 @@ async fn a_stranger_is_dropped_and_counted() {
     let _ = stream.write_all(b"POST /v1/logs HTTP/1.1\r\n").await;
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
     net.lab.until("listener", |reading| reading.dropped == 1).await;
+}
+
+#[tokio::test]
+async fn a22_a_connection_that_does_not_begin_as_http_2_does_ends() {
+    let short = Duration::from_millis(50);
+    for half in [&b""[..], &PREFACE[..23]] {
+        let (mut peer, one) = tokio::io::duplex(64);
+        peer.write_all(half).await.unwrap();
+        assert_eq!(begun(one, short).await.err(), Some(NotBegun::Silent), "it is still open");
+    }
+    let (mut peer, one) = tokio::io::duplex(64);
+    peer.write_all(&[PREFACE, &b"more"[..]].concat()).await.unwrap();
+    peer.shutdown().await.unwrap();
+    let (mut whole, mut one) = (Vec::new(), begun(one, HEAD).await.unwrap());
+    one.read_to_end(&mut whole).await.unwrap();
+    assert_eq!(whole, [PREFACE, &b"more"[..]].concat());
+
+    let net = Net::new(Speech::Grpc, "127.0.0.1").await;
+    let stream = TcpStream::connect(net.to).await.unwrap();
+    assert!(ask(stream, post("application/json", None, json("to the other port"))).await.is_err());
+    net.lab.until("otlp", |reading| reading.dropped == 1).await;
+}
+
+#[tokio::test]
+async fn i18_a_peer_over_http_2_may_send_little_before_it_is_read() {
+    let net = Net::new(Speech::Grpc, "127.0.0.1").await;
+    let mut stream = TcpStream::connect(net.to).await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap(); // settings: none
+    // A length of three bytes, a type, flags, four bytes of a stream.
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "settings");
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    stream.read_exact(&mut settings).await.unwrap();
+    let of = |number: u8| {
+        let found = settings.chunks(6).find(|setting| setting[..2] == [0, number]);
+        found.map(|setting| u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]))
+    };
+    assert_eq!((of(3), of(4), of(6)), (Some(MOST_CALLS), Some(WINDOW), Some(MOST_HEAD)));
+    loop {
+        stream.read_exact(&mut head).await.unwrap();
+        let mut rest = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        stream.read_exact(&mut rest).await.unwrap();
+        if head[3] == 8 {
+            let more = u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]);
+            assert_eq!(65_535 + more, 2 * WINDOW, "of the whole connection");
+            return;
+        }
+    }
 }
 
 #[tokio::test]
