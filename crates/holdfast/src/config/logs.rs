@@ -31,20 +31,27 @@ pub struct SourcesConfig {
     /// Syslog connections.
     pub tcp: Option<SocketAddr>,
     /// Syslog connections with TLS.
-    pub tls: Option<TlsConfig>,
-    /// OTLP over HTTP.
-    pub otlp_http: Option<SocketAddr>,
-    /// OTLP over gRPC.
-    pub otlp_grpc: Option<SocketAddr>,
+    pub tls: Option<(SocketAddr, TlsConfig)>,
+    /// OTLP.
+    pub otlp: OtlpConfig,
     /// Logs of the host, by name.
     pub host: BTreeMap<String, LogConfig>,
 }
 
-/// A place where connections with TLS are received.
+/// Where OTLP is received.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtlpConfig {
+    /// Over HTTP.
+    pub http: Option<SocketAddr>,
+    /// Over gRPC.
+    pub grpc: Option<SocketAddr>,
+    /// Both with TLS; `None`: both without.
+    pub tls: Option<TlsConfig>,
+}
+
+/// What a receiver of connections with TLS has, and asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
-    /// Where.
-    pub listen: SocketAddr,
     /// The certificate and what it stands on.
     pub cert: PathBuf,
     /// Its key.
@@ -85,7 +92,7 @@ pub enum LogFrom {
 pub fn read(top: &Section<'_>, frame: &Frame<'_>) -> (LogsConfig, SourcesConfig) {
     let logs = top.section("logs", "[logs]".into(), settings::LOGS);
     let syslog = logs.section("syslog", "[logs.syslog]".into(), settings::SYSLOG);
-    let otlp = logs.section("otlp", "[logs.otlp]".into(), settings::OTLP);
+    let by_otlp = logs.section("otlp", "[logs.otlp]".into(), settings::OTLP);
     let title = |name: &str| format!("[logs.host.{}]", bare(name));
     let sections = logs.sections("host", title, settings::HOST_LOG);
     let mut host = BTreeMap::new();
@@ -103,11 +110,10 @@ pub fn read(top: &Section<'_>, frame: &Frame<'_>) -> (LogsConfig, SourcesConfig)
         udp: listen(&syslog, "udp", Safety::Nothing),
         tcp: listen(&syslog, "tcp", Safety::Nothing),
         tls: tls(&syslog, frame),
-        otlp_http: listen(&otlp, "http", Safety::Nothing),
-        otlp_grpc: listen(&otlp, "grpc", Safety::Nothing),
+        otlp: otlp(&by_otlp, frame),
         host,
     };
-    apart(&found, &syslog, &otlp);
+    apart(&found, &syslog, &by_otlp);
     (LogsConfig { keep: logs.size("keep"), keep_for: logs.time("keep_for") }, found)
 }
 
@@ -136,44 +142,78 @@ fn listen(section: &Section<'_>, key: &str, safety: Safety) -> Option<SocketAddr
              could speak for it (I19)",
             address.ip()
         );
-        let hint = if section.has("tls") || key == "tls" {
-            "use `tls` with `client_ca`, listen on 127.0.0.1, or write `open = true` if that network is yours alone"
-        } else {
-            "listen on 127.0.0.1, or write `open = true` if that network is yours alone"
+        let certificates = match key {
+            "http" | "grpc" => "name `cert`, `key` and `client_ca`, ",
+            _ if section.has("tls") => "use `tls` with `client_ca`, ",
+            _ => "",
         };
+        let hint = format!(
+            "{certificates}listen on 127.0.0.1, or write `open = true` if that network is yours alone"
+        );
         section.refuse(Problem::at(written.span(), error, cause, hint));
     }
     Some(address)
 }
 
-fn tls(section: &Section<'_>, frame: &Frame<'_>) -> Option<TlsConfig> {
-    let client_ca = vm::path(section, "client_ca", frame);
-    let safety = if client_ca.is_some() { Safety::Certificates } else { Safety::Nothing };
-    let listen = listen(section, "tls", safety);
-    let (cert, key) = (vm::path(section, "cert", frame), vm::path(section, "key", frame));
+/// What has to do with TLS.
+const TLS: [&str; 3] = ["cert", "key", "client_ca"];
+
+/// What keeps strangers out where TLS is spoken.
+fn safety(section: &Section<'_>) -> Safety {
+    if section.has("client_ca") { Safety::Certificates } else { Safety::Nothing }
+}
+
+fn tls(section: &Section<'_>, frame: &Frame<'_>) -> Option<(SocketAddr, TlsConfig)> {
+    let listen = listen(section, "tls", safety(section));
     if !section.has("tls") {
-        for key in ["cert", "key", "client_ca"] {
+        for key in TLS {
             section.pointless(key, "there is no `tls` here", "name an address for `tls`, or remove it");
         }
         return None;
     }
+    let files = files(section, frame, "tls");
+    Some((listen?, files?))
+}
+
+fn otlp(section: &Section<'_>, frame: &Frame<'_>) -> OtlpConfig {
+    // That there is no TLS without its files is refused below.
+    let listen = |key| listen(section, key, safety(section));
+    let (http, grpc) = (listen("http"), listen("grpc"));
+    if !section.has("http") && !section.has("grpc") {
+        for key in TLS {
+            section.pointless(
+                key,
+                "nothing listens here",
+                "name an address for `http` or `grpc`, or remove it",
+            );
+        }
+        return OtlpConfig::default();
+    }
+    let asks = TLS.into_iter().find(|key| section.has(key));
+    OtlpConfig { http, grpc, tls: asks.and_then(|asks| files(section, frame, asks)) }
+}
+
+/// The files of TLS, which a setting asks for. Refuses if there are not enough.
+fn files(section: &Section<'_>, frame: &Frame<'_>, asks: &str) -> Option<TlsConfig> {
+    let [cert, key, client_ca] = TLS.map(|key| vm::path(section, key, frame));
     for key in ["cert", "key"] {
         if !section.has(key) {
+            let error = format!("{} cannot be served", if asks == "tls" { "`tls`" } else { "TLS" });
             let cause = format!("a server with TLS has a certificate and its key, and `{key}` is missing");
             let hint = format!("write `{key} = \"PATH\"` below {}", section.name);
-            section.refuse(Problem::at(section.place("tls"), "`tls` cannot be served", cause, hint));
+            section.refuse(Problem::at(section.place(asks), error, cause, hint));
         }
     }
-    Some(TlsConfig { listen: listen?, cert: cert?, key: key?, client_ca })
+    Some(TlsConfig { cert: cert?, key: key?, client_ca })
 }
 
 /// No two may listen at one address.
 fn apart(logs: &SourcesConfig, syslog: &Section<'_>, otlp: &Section<'_>) {
     let listeners: [(Option<SocketAddr>, &Section<'_>, &str); 4] = [
         (logs.tcp, syslog, "tcp"),
-        (logs.tls.as_ref().map(|tls| tls.listen), syslog, "tls"),
-        (logs.otlp_http, otlp, "http"),
-        (logs.otlp_grpc, otlp, "grpc"),
+        (logs.tls.as_ref().map(|(listen, _)| *listen), syslog, "tls"),
+        (logs.otlp.http, otlp, "http"),
+        (logs.otlp.grpc, otlp, "grpc"),
     ];
     let mut taken: BTreeMap<SocketAddr, Range<usize>> = BTreeMap::new();
     for (address, section, key) in listeners {

@@ -475,3 +475,22 @@ fn numbers_of_ones_own_are_as_many_as_can_be_judged_and_no_more() {
     let from = NumberFrom::Query { app: "db".parse().unwrap(), query: "select 7".into() };
     assert_eq!((&number.from, number.shown_unit().as_str()), (&from, "jobs/s"));
 }
+
+#[test]
+fn i19_otlp_is_received_from_other_machines_with_certificates_of_senders_or_where_it_is_said_to_be_open() {
+    let otlp = |text: &str| {
+        parse(&format!("[logs.otlp]\ngrpc = \"0.0.0.0:4317\"\n{text}[vm.a]\ndisk = \"a\"\n"))
+            .map(|config| config.sources.otlp)
+    };
+    let files = "cert = \"tls/logs.pem\"\nkey = \"/logs.key\"\n";
+    let safe = otlp(&format!("{files}client_ca = \"senders.pem\"\n")).unwrap();
+    let tls = TlsConfig {
+        cert: "/etc/holdfast/tls/logs.pem".into(),
+        key: "/logs.key".into(),
+        client_ca: Some("/etc/holdfast/senders.pem".into()),
+    };
+    assert_eq!((safe.http, safe.grpc, safe.tls), (None, "0.0.0.0:4317".parse().ok(), Some(tls)));
+    assert!(otlp("").is_err() && otlp(files).is_err());
+    assert_eq!(otlp("open = true\n").unwrap().tls, None);
+    assert_eq!(otlp(&format!("{files}open = true\n")).unwrap().tls.unwrap().client_ca, None);
+}

@@ -5,10 +5,14 @@
 use crate::quiet::{Quiet, out, vm};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs::{File, rename};
-use std::io::Write;
+use std::fs::{File, Permissions, rename, set_permissions};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto};
 
 const IDLE: &str = "autostart = false\n";
 
@@ -27,6 +31,17 @@ fn kept(daemon: &Quiet) -> Vec<String> {
     let said = out(&daemon.say(&["logs", "a", "--json"]));
     let text = |line: &str| serde_json::from_str::<Value>(line).ok()?["text"].as_str().map(ToOwned::to_owned);
     said.lines().filter_map(text).collect()
+}
+
+/// A request of OTLP over HTTP.
+fn export(text: &str) -> String {
+    let body = format!(
+        r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"stringValue":"{text}"}}}}]}}]}}]}}"#
+    );
+    format!(
+        "POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// A port that was free a moment ago.
@@ -70,13 +85,8 @@ fn what_a_known_address_sends_is_its_vms_and_a_reload_changes_only_what_it_names
     daemon.until("it listens", |daemon| source(daemon, &name)["state"] == "following");
     socket.send_to(b"<11>1 2026-11-26T10:00:00Z liar app - - - by syslog", ("127.0.0.1", udp)).unwrap();
     daemon.until("it is kept", |daemon| kept(daemon) == ["by syslog"]);
-    let body = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"by otlp"}}]}]}]}"#;
-    let request = format!(
-        "POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
     let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(export("by otlp").as_bytes()).unwrap();
     daemon.until("that too", |daemon| kept(daemon) == ["by syslog", "by otlp"]);
 
     daemon.write(&[listen, vm("a", IDLE)].concat());
@@ -85,6 +95,67 @@ fn what_a_known_address_sends_is_its_vms_and_a_reload_changes_only_what_it_names
     socket.send_to(b"<11>of a stranger now", ("127.0.0.1", udp)).unwrap();
     daemon.until("it is dropped", |daemon| source(daemon, &name)["dropped"] == 1);
     assert_eq!(kept(&daemon).len(), 2);
+}
+
+/// A certificate for `name` with its key, signed by a new authority: its own, the key, and the authority's.
+fn certificate(name: &str) -> [String; 3] {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let (own, its) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let authority = params.self_signed(&its).unwrap().pem();
+    let params_of_own = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let signed = params_of_own.signed_by(&own, &rcgen::Issuer::new(params, its)).unwrap();
+    [signed.pem(), own.serialize_pem(), authority]
+}
+
+/// A connection with TLS of one who trusts this authority and has this certificate.
+fn with_tls(port: u16, authority: &str, own: &str, key: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let own = vec![CertificateDer::from_pem_slice(own.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let config = config.with_root_certificates(roots).with_client_auth_cert(own, key).unwrap();
+    let name = ServerName::try_from("logs.example").unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", port)).unwrap())
+}
+
+#[test]
+fn otlp_over_tls_is_taken_from_who_has_a_certificate_and_a_key_that_others_may_read_is_told() {
+    let mut daemon = Quiet::new("");
+    let [cert, key, authority] = certificate("logs.example");
+    let [own, own_key, senders] = certificate("orders");
+    let folder = daemon.path().to_owned();
+    let at = |name: &str| folder.join(name);
+    for (name, pem) in [("logs.pem", &cert), ("logs.key", &key), ("senders.pem", &senders)] {
+        append(&at(name), pem);
+        set_permissions(at(name), Permissions::from_mode(0o600)).unwrap();
+    }
+    let port = free_port();
+    let listen = format!("[logs.otlp]\nhttp = \"127.0.0.1:{port}\"\n");
+    let files = "cert = \"logs.pem\"\nkey = \"logs.key\"\nclient_ca = \"senders.pem\"\n";
+    let sent = "[vm.a.log.sent]\naddress = [\"127.0.0.1\"]\n";
+    daemon.write(&[&listen, files, &vm("a", IDLE), sent].concat());
+    daemon.start(&[]);
+    let name = format!("otlp http tls 127.0.0.1:{port}");
+    daemon.until("it listens", |daemon| source(daemon, &name)["state"] == "following");
+    let mut plain = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    plain.write_all(export("in the clear").as_bytes()).unwrap();
+    daemon.until("plain text is refused", |daemon| source(daemon, &name)["dropped"] == 1);
+    assert!(daemon.log().contains("could not set TLS up"), "{}", daemon.log());
+    let mut stream = with_tls(port, &authority, &own, &own_key);
+    stream.write_all(export("with TLS").as_bytes()).unwrap();
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    daemon.until("it is kept", |daemon| kept(daemon) == ["with TLS"]);
+    set_permissions(at("logs.key"), Permissions::from_mode(0o644)).unwrap();
+    let _ = with_tls(port, &authority, &own, &own_key).write_all(b"GET");
+    daemon.until("the key is told", |daemon| source(daemon, &name)["state"] == "failing");
+    let why = source(&daemon, &name)["why"].to_string();
+    assert!(why.contains("others may read the key"), "{why}");
 }
 
 #[test]

@@ -33,6 +33,22 @@ pub const NUMBERS: &[Setting] = &[set(
     "compressed series that are kept on disk: two days of ten seconds, thirty of five minutes; the oldest leave first",
 )];
 
+const KEY: Setting =
+    set("key", Kind::Path("\"/etc/holdfast/logs.key\""), "", "its key, PEM, readable by its owner alone");
+const CLIENT_CA: Setting = set(
+    "client_ca",
+    Kind::Path("\"/etc/holdfast/senders.pem\""),
+    "",
+    "senders must have a certificate of these authorities; by default none is asked for",
+);
+
+const OPEN: Setting = set(
+    "open",
+    Kind::Flag,
+    "false",
+    "also listen beyond this machine without TLS and certificates of senders: whoever has a VM's address speaks for it",
+);
+
 /// `[logs.syslog]`.
 pub const SYSLOG: &[Setting] = &[
     set("udp", Kind::Text("\"127.0.0.1:5514\""), "", "receive packets here; by default nowhere"),
@@ -44,19 +60,9 @@ pub const SYSLOG: &[Setting] = &[
         "",
         "the certificate of `tls` and what it stands on, PEM",
     ),
-    set("key", Kind::Path("\"/etc/holdfast/logs.key\""), "", "its key, PEM, readable by its owner alone"),
-    set(
-        "client_ca",
-        Kind::Path("\"/etc/holdfast/senders.pem\""),
-        "",
-        "senders must have a certificate of these authorities; by default none is asked for",
-    ),
-    set(
-        "open",
-        Kind::Flag,
-        "false",
-        "also listen beyond this machine without TLS and certificates of senders: whoever has a VM's address speaks for it",
-    ),
+    KEY,
+    CLIENT_CA,
+    OPEN,
 ];
 
 /// `[logs.otlp]`.
@@ -64,11 +70,14 @@ pub const OTLP: &[Setting] = &[
     set("http", Kind::Text("\"127.0.0.1:4318\""), "", "receive OTLP over HTTP here; by default nowhere"),
     set("grpc", Kind::Text("\"127.0.0.1:4317\""), "", "receive OTLP over gRPC here; by default nowhere"),
     set(
-        "open",
-        Kind::Flag,
-        "false",
-        "also listen beyond this machine, without TLS: whoever has a VM's address speaks for it",
+        "cert",
+        Kind::Path("\"/etc/holdfast/logs.pem\""),
+        "",
+        "both with TLS: their certificate and what it stands on, PEM; by default without",
     ),
+    KEY,
+    CLIENT_CA,
+    OPEN,
 ];
 
 const FILE: Setting = set(

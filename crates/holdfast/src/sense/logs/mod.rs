@@ -3,6 +3,7 @@
 //! Each source is bounded and goes on where it stopped (I18). What a source says is data: it never chooses a
 //! path, a program or whose it is (I17); who it is about is configured, or known by the sender's address.
 
+mod accept;
 mod aside;
 mod child;
 mod decode;

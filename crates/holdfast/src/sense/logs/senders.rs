@@ -28,7 +28,7 @@ pub const MOST_CONNECTIONS: usize = 32;
 const WAIT: Duration = Duration::from_millis(20);
 /// How long it is believed which start of a VM runs.
 const BELIEVED: Duration = Duration::from_millis(100);
-/// Strangers are told of in the log this often, at most.
+/// Strangers and failed handshakes are told of in the log this often, at most.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// One who may send.
@@ -173,22 +173,36 @@ impl Senders {
     }
 }
 
-/// Tells of strangers, now and then.
+/// Counts what is told of only now and then, for strangers choose how often it happens.
 #[derive(Default)]
-pub struct Strangers {
+pub struct Sparing {
     told: Option<Instant>,
     count: u64,
 }
+
+impl Sparing {
+    /// One more; how many there were since it was told last, when it is time to tell again.
+    pub fn one(&mut self) -> Option<u64> {
+        self.count += 1;
+        if self.told.is_some_and(|at| at.elapsed() < TOLD_EVERY) {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
+/// Tells of strangers, now and then.
+#[derive(Default)]
+pub struct Strangers(Sparing);
 
 impl Strangers {
     /// One message or connection of a stranger was dropped.
     pub fn dropped(&mut self, listener: &Feed, address: IpAddr) {
         listener.gauge.dropped(1);
-        self.count += 1;
-        if self.told.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
-            let (listener, dropped) = (&listener.source, std::mem::take(&mut self.count));
+        if let Some(dropped) = self.0.one() {
+            let listener = &listener.source;
             tracing::warn!(%listener, %address, dropped, "logs of an unknown sender are dropped; `address` of a log names it");
-            self.told = Some(Instant::now());
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::config::{Config, LogConfig, LogFrom};
 use holdfast_core::subject::{HostName, Subject, VmName};
 use holdfast_drivers::Driver;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -27,7 +27,7 @@ enum Source {
     Program(ProgramLog),
     Kernel,
     Syslog(Listen),
-    Otlp(Speech, SocketAddr),
+    Otlp(otlp::Listen),
 }
 
 /// All sources there are. They end when this is dropped.
@@ -87,7 +87,7 @@ impl Sources {
         let heard = |listens: bool| if listens { whose.clone() } else { BTreeMap::new() };
         let syslog = logs.udp.is_some() || logs.tcp.is_some() || logs.tls.is_some();
         self.syslog.configure(&self.means, "syslog", &heard(syslog));
-        let otlp = logs.otlp_http.is_some() || logs.otlp_grpc.is_some();
+        let otlp = logs.otlp.http.is_some() || logs.otlp.grpc.is_some();
         self.otlp.configure(&self.means, "otlp", &heard(otlp));
         let wanted = wanted(config, self.means.driver.as_ref());
         self.running.retain(|running| wanted.contains(&running.source));
@@ -108,7 +108,7 @@ impl Sources {
             Source::Program(log) => tokio::spawn(child::follow(log, means)),
             Source::Kernel => tokio::spawn(kernel::follow(host, means)),
             Source::Syslog(listen) => self.aside.spawn(syslog::receive(listen, host, syslog, means)),
-            Source::Otlp(speech, at) => self.aside.spawn(otlp::receive(speech, at, host, otlp, means)),
+            Source::Otlp(listen) => self.aside.spawn(otlp::receive(listen, host, otlp, means)),
         };
         Running { source, stop, task }
     }
@@ -126,10 +126,13 @@ fn wanted(config: &Config, driver: &dyn Driver) -> Vec<Source> {
         let (subject, name) = (host.clone(), "journal".to_owned());
         wanted.push(Source::Program(ProgramLog { subject, name, what: child::What::Journal }));
     }
-    let listens = [logs.udp.map(Listen::Udp), logs.tcp.map(Listen::Tcp), logs.tls.clone().map(Listen::Tls)];
+    let tls = logs.tls.clone().map(|(address, tls)| Listen::Tls(address, tls));
+    let listens = [logs.udp.map(Listen::Udp), logs.tcp.map(Listen::Tcp), tls];
     wanted.extend(listens.into_iter().flatten().map(Source::Syslog));
-    let otlp = [(Speech::Http, logs.otlp_http), (Speech::Grpc, logs.otlp_grpc)];
-    wanted.extend(otlp.into_iter().filter_map(|(speech, at)| Some(Source::Otlp(speech, at?))));
+    for (speech, address) in [(Speech::Http, logs.otlp.http), (Speech::Grpc, logs.otlp.grpc)] {
+        let tls = logs.otlp.tls.clone();
+        wanted.extend(address.map(|address| Source::Otlp(otlp::Listen { speech, address, tls })));
+    }
     for (name, log) in &logs.host {
         wanted.extend(of_host(name, log, &host));
     }

@@ -3,6 +3,7 @@
 //! A packet that finds no room is dropped and counted; a connection is kept waiting. Connections are few, of known
 //! senders only, and end when they are silent from the start (A20 to A22).
 
+use super::accept::{HANDSHAKE, Terms, accept};
 use super::chain;
 use super::health::State;
 use super::means::{Feed, Means};
@@ -13,12 +14,9 @@ use holdfast_core::subject::{HostName, Subject};
 use holdfast_logs::decode::{self, Frames};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, UdpSocket};
 
 /// The largest UDP payload, and one byte more.
 const PACKET: usize = 65_536;
@@ -30,7 +28,7 @@ const MOST_AT_ONCE: u32 = 64;
 const KERNEL_DROPS: Duration = Duration::from_secs(1);
 /// Connections of all senders together.
 const MOST_CONNECTIONS: usize = 512;
-/// The first message must have begun, and a TLS handshake be done, within this time.
+/// The first message must have begun within this time.
 const FIRST: Duration = Duration::from_secs(30);
 /// Bytes read from a connection at once.
 const PIECE: usize = 8 * 1024;
@@ -45,7 +43,7 @@ pub enum Listen {
     /// Connections.
     Tcp(SocketAddr),
     /// Connections with TLS.
-    Tls(TlsConfig),
+    Tls(SocketAddr, TlsConfig),
 }
 
 impl Listen {
@@ -53,7 +51,7 @@ impl Listen {
         match self {
             Self::Udp(address) => format!("syslog udp {address}"),
             Self::Tcp(address) => format!("syslog tcp {address}"),
-            Self::Tls(tls) => format!("syslog tls {}", tls.listen),
+            Self::Tls(address, _) => format!("syslog tls {address}"),
         }
     }
 }
@@ -73,9 +71,9 @@ pub async fn receive(listen: Listen, host: HostName, senders: Senders, means: Me
                     Ok(listener) => connections(listener, None, &senders, &feed, &means).await,
                     Err(error) => error,
                 },
-                Listen::Tls(tls) => match TcpListener::bind(tls.listen).await {
+                Listen::Tls(address, tls) => match TcpListener::bind(address).await {
                     Ok(listener) => {
-                        let acceptor = Acceptor::new(tls);
+                        let acceptor = Acceptor::new(tls, &[]);
                         connections(listener, Some(acceptor), &senders, &feed, &means).await
                     }
                     Err(error) => error,
@@ -164,80 +162,17 @@ fn kernel_drops(port: u16) -> Option<u64> {
 /// Accepts connections until the socket fails.
 pub async fn connections(
     socket: TcpListener,
-    mut tls: Option<Acceptor>,
+    tls: Option<Acceptor>,
     senders: &Senders,
     listener: &Feed,
     means: &Means,
 ) -> io::Error {
-    listener.is(State::Following);
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let (mut strangers, mut served) = (Strangers::default(), JoinSet::new());
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            Some(_) = served.join_next() => continue,
-            accepted = socket.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if is_of_the_peer(&error) => continue,
-            Err(error) => return error, // no file descriptor is left, as a rule
-        };
-        let Some(sender) = senders.find(from.ip()) else {
-            strangers.dropped(listener, from.ip());
-            continue;
-        };
-        let permit = Arc::clone(&room).try_acquire_owned().ok();
-        let Some(connected) = permit.and_then(|permit| Some((sender.connect()?, permit))) else {
-            listener.gauge.dropped(1);
-            continue;
-        };
-        let acceptor = match tls.as_mut().map(Acceptor::get).transpose() {
-            Ok(acceptor) => acceptor,
-            Err(error) => {
-                listener.is(State::Failing(chain(&error)));
-                continue;
-            }
-        };
-        listener.is(State::Following);
-        served.spawn(serve(stream, acceptor, connected, listener.clone(), means.clone()));
-    }
-}
-
-fn is_of_the_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
-}
-
-async fn serve(
-    stream: TcpStream,
-    acceptor: Option<tokio_rustls::TlsAcceptor>,
-    (connected, _room): (Connected, OwnedSemaphorePermit),
-    listener: Feed,
-    means: Means,
-) {
-    keep_alive(&stream);
-    let Some(acceptor) = acceptor else { return messages(stream, &connected, &means, FIRST).await };
-    match tokio::time::timeout(FIRST, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => messages(stream, &connected, &means, FIRST).await,
-        Ok(Err(error)) => {
-            listener.gauge.dropped(1);
-            let subject = &connected.0.feed.subject;
-            tracing::debug!(%subject, %error, "a sender of logs could not set TLS up");
-        }
-        Err(_) => listener.gauge.dropped(1),
-    }
-}
-
-/// A peer that is gone without a word is noticed within two minutes.
-fn keep_alive(stream: &TcpStream) {
-    use rustix::net::sockopt;
-    let _ = sockopt::set_socket_keepalive(stream, true);
-    let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(60));
-    let _ = sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15));
-    let _ = sockopt::set_tcp_keepcnt(stream, 4);
+    let (terms, means) = (Terms { tls, most: MOST_CONNECTIONS, handshake: HANDSHAKE }, means.clone());
+    let serve = move |stream, connected: Connected| {
+        let means = means.clone();
+        async move { messages(stream, &connected, &means, FIRST).await }
+    };
+    accept(socket, terms, senders, listener, serve).await
 }
 
 /// Takes messages until the connection ends. A sender that says nothing at first is a waste of a connection; one

@@ -62,6 +62,7 @@ pub enum TlsError {
 /// Accepts connections with the files as they are now: renewed certificates count from the next connection on.
 pub struct Acceptor {
     config: TlsConfig,
+    spoken: &'static [&'static [u8]],
     made: Option<(Vec<Stamp>, TlsAcceptor)>,
 }
 
@@ -69,10 +70,11 @@ pub struct Acceptor {
 type Stamp = (u64, u64, i64, i64, u64);
 
 impl Acceptor {
-    /// With these files.
+    /// With these files. What is spoken inside is agreed with a sender that asks (ALPN, RFC 7301): the first of
+    /// `spoken` that it knows, too; none that it asks for is there: no connection.
     #[must_use]
-    pub fn new(config: &TlsConfig) -> Self {
-        Self { config: config.clone(), made: None }
+    pub fn new(config: &TlsConfig, spoken: &'static [&'static [u8]]) -> Self {
+        Self { config: config.clone(), spoken, made: None }
     }
 
     /// The acceptor, made anew if a file has changed.
@@ -87,7 +89,9 @@ impl Acceptor {
         {
             return Ok(acceptor.clone());
         }
-        let acceptor = TlsAcceptor::from(Arc::new(server(&self.config)?));
+        let mut server = server(&self.config)?;
+        server.alpn_protocols = self.spoken.iter().map(|name| name.to_vec()).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(server));
         self.made = Some((stamps, acceptor.clone()));
         Ok(acceptor)
     }

@@ -1,5 +1,5 @@
-//! OpenTelemetry logs over HTTP and gRPC (OTLP 1.x), of known senders only: the address of the sender decides whose
-//! they are, never a resource attribute (I17).
+//! OpenTelemetry logs over HTTP and gRPC (OTLP 1.x), with TLS or without, of known senders only: the address of the
+//! sender decides whose they are, never a resource attribute (I17).
 //!
 //! gRPC is spoken by hand: one unary call over hyper's HTTP/2 needs five bytes of framing and two trailers, and no
 //! further crate.
@@ -7,11 +7,14 @@
 mod body;
 mod reply;
 
+use super::accept::{HANDSHAKE, Stream, Terms, accept};
 use super::chain;
 use super::health::State;
 use super::means::{Feed, Means};
-use super::senders::{Connected, Sender, Senders, Strangers};
+use super::senders::{Connected, Sender, Senders};
 use super::syslog::AGAIN;
+use super::tls::Acceptor;
+use crate::config::TlsConfig;
 use body::{Budget, Refusal};
 use holdfast_core::subject::{HostName, Subject};
 use holdfast_logs::{Record, decode};
@@ -26,13 +29,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_util::either::Either;
 
 /// Connections of all senders together.
 const MOST_CONNECTIONS: usize = 128;
-/// The head of a request must come within this time.
+/// The head of a request must come within this time, and over HTTP/2 the beginning of the connection.
 const HEAD: Duration = Duration::from_secs(30);
 /// Records wait for room so long; the rest is refused, and the sender is told how many.
 const ROOM: Duration = Duration::from_secs(5);
@@ -40,8 +43,14 @@ const ROOM: Duration = Duration::from_secs(5);
 const MOST_CALLS: u32 = 8;
 /// Bytes of the head of a request.
 const MOST_HEAD: u32 = 16 * 1024;
+/// Bytes over HTTP/2 that may be sent before they are looked at: in one call, and in all of a connection.
+const WINDOW: u32 = 64 * 1024;
+/// What a peer over HTTP/2 begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A peer over HTTP/2 is asked whether it is there this often, and must answer within a third of it.
 const PING: Duration = Duration::from_secs(60);
+/// Its name where it is agreed upon (ALPN).
+const HTTP2: &[u8] = b"h2";
 /// Where logs are sent, over HTTP and over gRPC.
 const HTTP_PATH: &str = "/v1/logs";
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
@@ -49,28 +58,51 @@ const GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Expo
 /// What is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speech {
-    /// HTTP/1.1 with protobuf or JSON.
+    /// HTTP with protobuf or JSON: HTTP/1.1, over TLS also HTTP/2.
     Http,
     /// gRPC.
     Grpc,
 }
 
 impl Speech {
-    const fn name(self) -> &'static str {
+    /// What is agreed upon with a sender over TLS that asks (ALPN).
+    const fn protocols(self) -> &'static [&'static [u8]] {
         match self {
-            Self::Http => "http",
-            Self::Grpc => "grpc",
+            Self::Http => &[HTTP2, b"http/1.1"],
+            Self::Grpc => &[HTTP2],
         }
     }
 }
 
+/// Where OTLP is received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// What is spoken.
+    pub speech: Speech,
+    /// Where.
+    pub address: SocketAddr,
+    /// With TLS.
+    pub tls: Option<TlsConfig>,
+}
+
+impl Listen {
+    fn name(&self) -> String {
+        let speech = match self.speech {
+            Speech::Http => "http",
+            Speech::Grpc => "grpc",
+        };
+        let tls = if self.tls.is_some() { " tls" } else { "" };
+        format!("otlp {speech}{tls} {}", self.address)
+    }
+}
+
 /// Receives until it is time to stop.
-pub async fn receive(speech: Speech, address: SocketAddr, host: HostName, senders: Senders, means: Means) {
-    let feed = means.feed(Subject::Host(host), &format!("otlp {} {address}", speech.name()));
+pub async fn receive(listen: Listen, host: HostName, senders: Senders, means: Means) {
+    let feed = means.feed(Subject::Host(host), &listen.name());
     let serving = async {
         loop {
-            let ended = match TcpListener::bind(address).await {
-                Ok(listener) => connections(speech, listener, &senders, &feed).await,
+            let ended = match TcpListener::bind(listen.address).await {
+                Ok(socket) => connections(&listen, socket, &senders, &feed).await,
                 Err(error) => error,
             };
             feed.is(State::Failing(chain(&ended)));
@@ -81,58 +113,68 @@ pub async fn receive(speech: Speech, address: SocketAddr, host: HostName, sender
 }
 
 /// Accepts connections until the socket fails.
-async fn connections(speech: Speech, socket: TcpListener, senders: &Senders, listener: &Feed) -> io::Error {
-    listener.is(State::Following);
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let budget = Budget::default();
-    let (mut strangers, mut served) = (Strangers::default(), JoinSet::new());
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            Some(_) = served.join_next() => continue,
-            accepted = socket.accept() => accepted,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(error) => return error,
-        };
-        let Some(sender) = senders.find(from.ip()) else {
-            strangers.dropped(listener, from.ip());
-            continue;
-        };
-        let permit = Arc::clone(&room).try_acquire_owned().ok();
-        let Some(connected) = permit.and_then(|permit| Some((sender.connect()?, permit))) else {
-            listener.gauge.dropped(1);
-            continue;
-        };
-        served.spawn(serve(speech, stream, connected, budget.clone()));
+async fn connections(listen: &Listen, socket: TcpListener, senders: &Senders, listener: &Feed) -> io::Error {
+    let (speech, budget) = (listen.speech, Budget::default());
+    let tls = listen.tls.as_ref().map(|files| Acceptor::new(files, speech.protocols()));
+    let terms = Terms { tls, most: MOST_CONNECTIONS, handshake: HANDSHAKE };
+    let serve = move |stream, connected| serve(speech, stream, connected, budget.clone());
+    accept(socket, terms, senders, listener, serve).await
+}
+
+/// Whether HTTP/2 is spoken: always with gRPC, else if both sides agreed to.
+fn is_http2(speech: Speech, stream: &Stream) -> bool {
+    match (speech, stream) {
+        (Speech::Grpc, _) => true,
+        (Speech::Http, Either::Left(_)) => false,
+        (Speech::Http, Either::Right(tls)) => tls.get_ref().1.alpn_protocol() == Some(HTTP2),
     }
 }
 
-async fn serve(
-    speech: Speech,
-    stream: TcpStream,
-    (connected, _room): (Connected, OwnedSemaphorePermit),
-    budget: Budget,
-) {
+/// Why a connection is not one of HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NotBegun {
+    /// It ended, or did not begin in time.
+    Silent,
+    /// Something else is spoken.
+    Other,
+}
+
+/// The connection, once its peer has begun to speak HTTP/2: hyper itself would wait for that for ever (A22).
+async fn begun<S>(mut stream: S, within: Duration) -> Result<impl AsyncRead + AsyncWrite + Unpin, NotBegun>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut first = [0; PREFACE.len()];
+    let read = tokio::time::timeout(within, stream.read_exact(&mut first)).await;
+    read.ok().and_then(Result::ok).ok_or(NotBegun::Silent)?;
+    if first != *PREFACE {
+        return Err(NotBegun::Other);
+    }
+    let (rest, write) = tokio::io::split(stream);
+    Ok(tokio::io::join(PREFACE.chain(rest), write))
+}
+
+async fn serve(speech: Speech, stream: Stream, connected: Connected, budget: Budget) {
+    let http2 = is_http2(speech, &stream);
     let answer = service_fn(|request| {
         let (sender, budget) = (Arc::clone(&connected.0), budget.clone());
         async move { Ok::<_, Infallible>(respond(speech, request, &sender, &budget).await) }
     });
-    let io = TokioIo::new(stream);
-    let ended = match speech {
-        Speech::Http => {
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
-            server.serve_connection(io, answer).await
-        }
-        Speech::Grpc => {
-            let mut server = http2::Builder::new(TokioExecutor::new());
-            server.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING / 3);
-            server.max_concurrent_streams(MOST_CALLS).max_header_list_size(MOST_HEAD);
-            server.serve_connection(io, answer).await
-        }
+    let ended = if http2 {
+        let stream = match begun(stream, HEAD).await {
+            Ok(stream) => stream,
+            Err(NotBegun::Silent) => return,
+            Err(NotBegun::Other) => return connected.0.feed.gauge.dropped(1),
+        };
+        let mut server = http2::Builder::new(TokioExecutor::new());
+        server.timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING / 3);
+        server.max_concurrent_streams(MOST_CALLS).max_header_list_size(MOST_HEAD);
+        server.initial_stream_window_size(WINDOW).initial_connection_window_size(2 * WINDOW);
+        server.serve_connection(TokioIo::new(stream), answer).await
+    } else {
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 * 1024);
+        server.serve_connection(TokioIo::new(stream), answer).await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a sender of OTLP broke off");

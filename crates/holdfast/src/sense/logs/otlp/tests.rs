@@ -1,6 +1,8 @@
 //! Senders of OTLP on the loopback: honest, strange and hostile.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod tls;
+
 use super::super::testing::{FakeGuest, Lab};
 use super::*;
 use flate2::Compression;
@@ -10,7 +12,8 @@ use hyper::body::Bytes;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 struct Net {
     lab: Lab,
@@ -19,6 +22,10 @@ struct Net {
 
 impl Net {
     async fn new(speech: Speech, known: &str) -> Self {
+        Self::with(speech, known, None).await
+    }
+
+    async fn with(speech: Speech, known: &str, tls: Option<TlsConfig>) -> Self {
         let lab = Lab::new(FakeGuest::away());
         let senders = Senders::default();
         let whose: BTreeMap<IpAddr, Subject> =
@@ -27,28 +34,40 @@ impl Net {
         let listener = lab.means.feed(Subject::Host("atlas".parse().unwrap()), "listener");
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = socket.local_addr().unwrap();
-        tokio::spawn(async move { connections(speech, socket, &senders, &listener).await });
+        let listen = Listen { speech, address: to, tls };
+        tokio::spawn(async move { connections(&listen, socket, &senders, &listener).await });
         Self { lab, to }
     }
 
-    /// Sends a request; the status, the headers with the trailers, and the body.
-    async fn send(&self, request: Request<Full<Bytes>>) -> (u16, header::HeaderMap, Vec<u8>) {
-        let stream = TokioIo::new(TcpStream::connect(self.to).await.unwrap());
-        let response = if request.version() == hyper::Version::HTTP_2 {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
-            tokio::spawn(connection);
-            sender.send_request(request).await.unwrap()
-        } else {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
-            tokio::spawn(connection);
-            sender.send_request(request).await.unwrap()
-        };
-        let (status, mut headers) = (response.status().as_u16(), response.headers().clone());
-        let body = response.into_body().collect().await.unwrap();
-        headers.extend(body.trailers().cloned().unwrap_or_default());
-        (status, headers, body.to_bytes().to_vec())
+    async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        let stream = TcpStream::connect(self.to).await.unwrap();
+        ask(stream, request).await.unwrap()
     }
+}
+
+/// The status, the headers with the trailers, and the body.
+type Answer = (u16, header::HeaderMap, Vec<u8>);
+
+/// Sends a request over a connection.
+async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = TokioIo::new(stream);
+    let response = if request.version() == hyper::Version::HTTP_2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+        tokio::spawn(connection);
+        sender.send_request(request).await?
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        tokio::spawn(connection);
+        sender.send_request(request).await?
+    };
+    let (status, mut headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.into_body().collect().await?;
+    headers.extend(body.trailers().cloned().unwrap_or_default());
+    Ok((status, headers, body.to_bytes().to_vec()))
 }
 
 fn json(text: &str) -> String {
@@ -179,6 +198,56 @@ async fn a_stranger_is_dropped_and_counted() {
     let _ = stream.write_all(b"POST /v1/logs HTTP/1.1\r\n").await;
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0);
     net.lab.until("listener", |reading| reading.dropped == 1).await;
+}
+
+#[tokio::test]
+async fn a22_a_connection_that_does_not_begin_as_http_2_does_ends() {
+    let short = Duration::from_millis(50);
+    for half in [&b""[..], &PREFACE[..23]] {
+        let (mut peer, one) = tokio::io::duplex(64);
+        peer.write_all(half).await.unwrap();
+        assert_eq!(begun(one, short).await.err(), Some(NotBegun::Silent), "it is still open");
+    }
+    let (mut peer, one) = tokio::io::duplex(64);
+    peer.write_all(&[PREFACE, &b"more"[..]].concat()).await.unwrap();
+    peer.shutdown().await.unwrap();
+    let (mut whole, mut one) = (Vec::new(), begun(one, HEAD).await.unwrap());
+    one.read_to_end(&mut whole).await.unwrap();
+    assert_eq!(whole, [PREFACE, &b"more"[..]].concat());
+
+    let net = Net::new(Speech::Grpc, "127.0.0.1").await;
+    let stream = TcpStream::connect(net.to).await.unwrap();
+    assert!(ask(stream, post("application/json", None, json("to the other port"))).await.is_err());
+    net.lab.until("otlp", |reading| reading.dropped == 1).await;
+}
+
+#[tokio::test]
+async fn i18_a_peer_over_http_2_may_send_little_before_it_is_read() {
+    let net = Net::new(Speech::Grpc, "127.0.0.1").await;
+    let mut stream = TcpStream::connect(net.to).await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap(); // settings: none
+    // A length of three bytes, a type, flags, four bytes of a stream.
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "settings");
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    stream.read_exact(&mut settings).await.unwrap();
+    let of = |number: u8| {
+        let found = settings.chunks(6).find(|setting| setting[..2] == [0, number]);
+        found.map(|setting| u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]))
+    };
+    assert_eq!((of(3), of(4), of(6)), (Some(MOST_CALLS), Some(WINDOW), Some(MOST_HEAD)));
+    loop {
+        stream.read_exact(&mut head).await.unwrap();
+        let mut rest = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        stream.read_exact(&mut rest).await.unwrap();
+        if head[3] == 8 {
+            let more = u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]);
+            assert_eq!(65_535 + more, 2 * WINDOW, "of the whole connection");
+            return;
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Senders on the loopback: honest, strange and hostile.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::super::testing::{FakeGuest, Lab};
+use super::super::testing::{Authority, FakeGuest, Lab, connect_tls, write_key};
 use super::*;
 use holdfast_core::lease::Incarnation;
 use holdfast_drivers::Places;
@@ -9,11 +9,8 @@ use holdfast_logs::{LONGEST_TEXT, Severity};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use tokio::io::AsyncWriteExt;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+use tokio::net::TcpStream;
 
 const SHORT: Duration = Duration::from_millis(100);
 const LOCAL: &str = "127.0.0.1:0";
@@ -211,59 +208,13 @@ async fn r33_a_connection_that_sends_more_than_it_may_is_kept_waiting_and_loses_
     net.lab.until("syslog", |reading| reading.dropped == 0).await;
 }
 
-/// A certificate, signed by an authority of the test.
-struct Authority {
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: rcgen::Issuer::new(params, key), pem }
-    }
-
-    /// Certificate and key, in PEM.
-    fn sign(&self, name: &str) -> (String, String) {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
-}
-
-fn write_key(path: &Path, pem: &str) {
-    std::fs::write(path, pem).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
 async fn send_by_tls(
     to: SocketAddr,
     trusted: &str,
     own: Option<(String, String)>,
     bytes: &[u8],
 ) -> io::Result<()> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(trusted.as_bytes()) {
-        roots.add(certificate.unwrap()).unwrap();
-    }
-    let provider = Arc::new(crypto::ring::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.with_root_certificates(roots);
-    let config = match own {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![certificate], key).unwrap()
-        }
-    };
-    let stream = TcpStream::connect(to).await?;
-    let name = ServerName::try_from("logs.example").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let mut stream = connect_tls(to, trusted, own, &[]).await?;
     stream.write_all(bytes).await?;
     stream.shutdown().await?;
     match stream.read(&mut [0; 1]).await {
@@ -281,14 +232,9 @@ async fn tls_proves_both_sides_and_a_renewed_certificate_counts_at_once() {
     std::fs::write(at("cert"), cert).unwrap();
     write_key(&at("key"), &key);
     std::fs::write(at("ca"), &theirs.pem).unwrap();
-    let config = TlsConfig {
-        listen: LOCAL.parse().unwrap(),
-        cert: at("cert"),
-        key: at("key"),
-        client_ca: Some(at("ca")),
-    };
+    let config = TlsConfig { cert: at("cert"), key: at("key"), client_ca: Some(at("ca")) };
     let mut net = Net::new(&["127.0.0.1"]);
-    let to = net.tcp(Some(Acceptor::new(&config))).await;
+    let to = net.tcp(Some(Acceptor::new(&config, &[]))).await;
     send_by_tls(to, &ours.pem, Some(theirs.sign("orders")), b"7 <11>one<11>two\n").await.unwrap();
     assert_eq!(net.lab.texts(2).await, ["one", "two"]);
     assert!(send_by_tls(to, &ours.pem, None, b"<11>x\n").await.is_err(), "without a certificate");
@@ -312,9 +258,8 @@ fn a_key_that_others_can_read_is_refused_and_so_is_what_is_no_certificate() {
     std::fs::write(at("cert"), cert).unwrap();
     std::fs::write(at("key"), key).unwrap();
     std::fs::set_permissions(at("key"), std::fs::Permissions::from_mode(0o644)).unwrap();
-    let config =
-        TlsConfig { listen: LOCAL.parse().unwrap(), cert: at("cert"), key: at("key"), client_ca: None };
-    let why = |config: &TlsConfig| chain(&Acceptor::new(config).get().err().unwrap());
+    let config = TlsConfig { cert: at("cert"), key: at("key"), client_ca: None };
+    let why = |config: &TlsConfig| chain(&Acceptor::new(config, &[]).get().err().unwrap());
     assert!(why(&config).contains("others may read the key"), "{}", why(&config));
     std::fs::write(at("cert"), "nothing").unwrap();
     assert!(why(&config).ends_with("holds no certificate in PEM"), "{}", why(&config));
