@@ -35,6 +35,8 @@ pub struct Seeds {
     pub threads: usize,
     /// Stop at the first seed that fails.
     pub stop: bool,
+    /// Go through quiet time probe by probe.
+    pub dont_skip: bool,
 }
 
 /// A seed that broke an invariant.
@@ -83,7 +85,9 @@ pub fn run(seeds: Seeds) -> Report {
                     if number >= seeds.count || done {
                         break;
                     }
-                    if own.add(seeds.from.wrapping_add(number), seeds.mutant) {
+                    let seed = seeds.from.wrapping_add(number);
+                    let (mutant, dont_skip) = (seeds.mutant, seeds.dont_skip);
+                    if own.add(Options { seed, mutant, dont_skip, ..Options::default() }) {
                         failed_at.fetch_min(number, Ordering::Relaxed);
                     }
                 }
@@ -98,9 +102,10 @@ pub fn run(seeds: Seeds) -> Report {
 
 impl Report {
     /// Runs one seed; true if it broke an invariant.
-    fn add(&mut self, seed: u64, mutant: Option<Mutant>) -> bool {
+    fn add(&mut self, options: Options) -> bool {
+        let seed = options.seed;
         let story = story(seed);
-        let told = tell(&story, Options { seed, mutant, quiet: true, ..Options::default() });
+        let told = tell(&story, Options { quiet: true, ..options.clone() });
         self.seeds += 1;
         self.vm_seconds += told.lasted.as_secs() * story.vms.len() as u64;
         self.inputs += told.inputs;
@@ -109,7 +114,7 @@ impl Report {
             remedies.into_iter().for_each(|remedy| *self.remedies.entry(remedy).or_default() += 1);
         }
         let Some(violation) = told.violations.into_iter().next() else { return false };
-        let timeline = tell(&story, Options { seed, mutant, ..Options::default() }).timeline;
+        let timeline = tell(&story, options).timeline;
         self.failures.push(Failure { seed, violation, story: story.to_string(), timeline });
         true
     }

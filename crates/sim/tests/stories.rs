@@ -2,9 +2,14 @@
 //! the timelines; review them like code. `STORY=S04` runs one.
 
 use holdfast_core::diagnosis::{Catalogue, Fault};
-use holdfast_sim::scenario::{check_file, tell};
-use holdfast_sim::{Options, Story};
+use holdfast_core::time::Duration;
+use holdfast_sim::scenario::{check_file, lasts, tell};
+use holdfast_sim::{Options, Story, simulate};
 use std::path::PathBuf;
+
+/// Random stories that are told both ways are among so many, and no longer than this.
+const SHORT_SEEDS: u64 = 100;
+const SHORT: Duration = Duration::from_secs(6 * 3_600);
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scenarios")
@@ -72,4 +77,31 @@ fn each_fault_is_confirmed_where_it_is_and_nowhere_else() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Quiet time is jumped over; a story told probe by probe goes the same way.
+#[test]
+fn nothing_happens_in_the_time_that_is_skipped() {
+    for path in files() {
+        let text = std::fs::read_to_string(&path).expect("the story can be read");
+        let story: Story = text.parse().expect("it is a story");
+        let run = |dont_skip| tell(&story, Options { dont_skip, ..Options::default() }).timeline.join("\n");
+        assert_eq!(run(false), run(true), "{}", path.display());
+    }
+}
+
+/// In hours of quiet a detector learns, so what is merely suspected may come a moment earlier or later: what is confirmed,
+/// what is done and every promise are the same.
+#[test]
+fn random_stories_end_the_same_whether_quiet_time_is_skipped_or_not() {
+    let stories = (0..SHORT_SEEDS).map(|seed| (seed, simulate::story(seed)));
+    let mut told = 0;
+    for (seed, story) in stories.filter(|(_, story)| lasts(story) <= SHORT) {
+        let run = |dont_skip| tell(&story, Options { seed, dont_skip, quiet: true, ..Options::default() });
+        let (skipped, whole) = (run(false), run(true));
+        assert_eq!(skipped.outcomes, whole.outcomes, "seed {seed}");
+        assert!(whole.violations.is_empty() && skipped.inputs < whole.inputs, "seed {seed}");
+        told += 1;
+    }
+    assert!(told >= 10, "{told}");
 }

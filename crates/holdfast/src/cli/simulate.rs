@@ -43,7 +43,7 @@ pub fn simulate(args: &SimulateArgs) -> Result<Exit, CliError> {
     let end = args.seed.saturating_add(args.seeds);
     while from < end && all.failures.is_empty() {
         let count = BATCH.min(end - from);
-        add(&mut all, run(Seeds { from, count, mutant: args.mutant, threads, stop: true }));
+        add(&mut all, run(Seeds { from, count, mutant: args.mutant, threads, stop: true, dont_skip: false }));
         from += count;
         bar.inc(count);
     }
