@@ -5,6 +5,7 @@
 use holdfast_sim::faults::{DaemonFault, HostFault};
 use holdfast_sim::scenario::tell;
 use holdfast_sim::{Event, Happening, Options, Story, When};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,13 +80,29 @@ fn a_stall_of_a_millisecond_to_ten_minutes_at_any_step() {
     }
 }
 
+/// The first ten seconds in twelfths of a second, and close around everything that is told from then on.
+fn moments(story: &Story) -> BTreeSet<Duration> {
+    let begins = first(story);
+    let told = tell(story, Options::default()).timeline;
+    let time = |line: &String| {
+        let seconds: f64 = line.split_whitespace().next()?.strip_suffix('s')?.parse().ok()?;
+        Some(Duration::from_secs_f64(seconds))
+    };
+    let steps: BTreeSet<Duration> = told.iter().filter_map(time).collect();
+    assert!(steps.len() > 2, "a recovery has steps: {told:?}");
+    let close = steps
+        .into_iter()
+        .flat_map(|at| [0, 1, 4, 11, 30, 90, 270].map(Duration::from_millis).map(|after| at + after));
+    let grid = (0..120).map(|step| begins + Duration::from_millis(step * 83));
+    grid.chain(close).filter(|at| *at >= begins).collect()
+}
+
 /// The story, with something more at each moment of its recovery.
 fn at_each_moment(more: &[(Happening, Option<Duration>)]) {
     for name in STORIES {
         let plain = story(name);
-        for step in 0..120 {
+        for at in moments(&plain) {
             let mut story = plain.clone();
-            let at = first(&story) + Duration::from_millis(step * 83);
             let event = |(what, lasting): &(Happening, Option<Duration>)| Event {
                 when: When::At(at),
                 what: what.clone(),
