@@ -5,7 +5,7 @@
 mod fake;
 
 use fake::{Fake, Side};
-use holdfast_drivers::qemu::agent::{Agent, AgentError, Freeze};
+use holdfast_drivers::qemu::agent::{Agent, AgentError, Freeze, Session};
 use holdfast_drivers::qemu::wire::{ReadError, WireError};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -141,6 +141,52 @@ async fn monstrous_json_is_refused() {
         let error = agent.session(LONG).await.unwrap().freeze_state().await.unwrap_err();
         assert!(matches!(error, AgentError::Odd(_)), "{answer}: {error:?}");
     }
+}
+
+/// Numbers that fit no field of an answer (A12).
+const MONSTROUS: [&str; 8] =
+    ["1e999", "-1e999", "1e308", "18446744073709551616", "-9223372036854775809", "1.5", "NaN", "\"NaN\""];
+
+/// Whether `ask` refuses the answer of this form with each of these numbers for its NUMBER, and goes on to ask.
+async fn is_refused<T: std::fmt::Debug>(
+    form: &[&str],
+    numbers: &[&str],
+    ask: impl AsyncFn(&mut Session<'_>) -> Result<T, AgentError>,
+) {
+    for number in numbers {
+        let answers: Vec<String> = form.iter().map(|answer| answer.replace("NUMBER", number)).collect();
+        let answers: Vec<&str> = answers.iter().map(String::as_str).chain([r#"{"return": {}}"#]).collect();
+        let (_fake, agent) = agent(&answers);
+        let mut session = agent.session(LONG).await.unwrap();
+        let error = ask(&mut session).await.unwrap_err();
+        assert!(matches!(error, AgentError::Odd(_)), "{answers:?}: {error:?}");
+        session.ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_fit_no_field_are_refused() {
+    let counts = [&MONSTROUS[..], &["-1"]].concat(); // what is counted is never negative
+    let system = |used: &str, total: &str| {
+        format!(r#"{{"return": [{{"mountpoint": "/", "used-bytes": {used}, "total-bytes": {total}}}]}}"#)
+    };
+    for form in [system("NUMBER", "9"), system("9", "NUMBER")] {
+        is_refused(&[&form], &counts, async |session| session.file_systems().await).await;
+    }
+    let card = r#"{"return": [{"name": "lo", "ip-addresses": [{"ip-address": "::1", "prefix": NUMBER}]}]}"#;
+    is_refused(&[card], &counts, async |session| session.interfaces().await).await;
+    is_refused(&[r#"{"return": NUMBER}"#], &counts, async |session| session.freeze().await).await;
+    let (opened, seeked) = (r#"{"return": 5}"#, r#"{"return": {"position": NUMBER, "eof": false}}"#);
+    is_refused(&[opened, seeked], &counts, async |session| session.read_file_at("/a", 7, 60).await).await;
+    is_refused(&[r#"{"return": NUMBER}"#], &MONSTROUS, async |session| session.read_file("/a", 9).await)
+        .await;
+    let started = r#"{"return": {"pid": NUMBER}}"#;
+    is_refused(&[started], &MONSTROUS, async |session| session.begin(&["x".into()], true).await).await;
+    let ended = r#"{"return": {"exited": true, "exitcode": NUMBER}}"#;
+    is_refused(&[ended], &MONSTROUS, async |session| session.ended(7).await).await;
+    let (_fake, greatest) = agent(&[&system("18446744073709551615", "1")]);
+    let told = greatest.session(LONG).await.unwrap().file_systems().await.unwrap();
+    assert_eq!((told.kept[0].used_bytes, told.kept[0].total_bytes), (Some(u64::MAX), Some(1)));
 }
 
 #[tokio::test]
