@@ -241,6 +241,18 @@ fn the_core_reads_no_clock_no_file_and_no_chance() {
     }
 }
 
+/// A guest's agent tells addresses; whoever could dial one lives elsewhere (A16).
+#[test]
+fn the_drivers_dial_nothing_but_sockets_of_this_host() {
+    let forbidden = ["TcpStream", "TcpSocket", "UdpSocket", "ToSocketAddrs", "lookup_host", "net::connect"];
+    for (path, text) in sources() {
+        let path = short(&path);
+        for word in forbidden.iter().filter(|_| path.starts_with("crates/drivers/src")) {
+            assert!(!code_of(&text).any(|line| line.contains(word)), "{path} uses {word}");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_for_later() {
     let words = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"];
