@@ -4,6 +4,7 @@ use crate::hands::{Start, closed, remedies_of, told, turn, wait_restarted};
 use crate::lab::{BOOT, Lab, signal};
 use crate::rows::Rows;
 use crate::writers::{Living, Writers};
+use rustix::thread::disable_transparent_huge_pages;
 use std::fs;
 
 #[test]
@@ -50,6 +51,7 @@ fn a_killed_a_stopped_and_a_panicked_vm_and_a_hung_database_come_back_r09_r10_r1
 #[test]
 fn a_large_vm_is_started_again_only_when_the_old_process_is_gone_r16() {
     let _turn = turn();
+    let _slow = SmallPages::only();
     let mut lab = Lab::changed(|config| config.replace("512MiB", "4GiB"));
     lab.start();
     lab.wait_well(BOOT);
@@ -72,6 +74,23 @@ fn a_large_vm_is_started_again_only_when_the_old_process_is_gone_r16() {
     assert_eq!(seen.most, 1, "two processes had one disk");
     assert!(seen.dying > 0, "it was large: it was seen while the kernel took back its memory");
     assert_eq!(remedies_of(&closed(&lab, "VmCrashed")), ["restart-vm"], "{}", lab.story());
+}
+
+/// No huge pages for what is started meanwhile: its memory is taken back page by page, as that of a VM of a hundred
+/// times the size.
+struct SmallPages;
+
+impl SmallPages {
+    fn only() -> Self {
+        disable_transparent_huge_pages(true).expect("a kernel that knows of huge pages");
+        Self
+    }
+}
+
+impl Drop for SmallPages {
+    fn drop(&mut self) {
+        disable_transparent_huge_pages(false).expect("as before");
+    }
 }
 
 /// Bytes of memory that a process has touched.
