@@ -5,7 +5,7 @@
 mod fake;
 
 use fake::{Fake, Side};
-use holdfast_drivers::qemu::agent::{Agent, AgentError, Freeze};
+use holdfast_drivers::qemu::agent::{Agent, AgentError, Freeze, Session};
 use holdfast_drivers::qemu::wire::{ReadError, WireError};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -143,6 +143,52 @@ async fn monstrous_json_is_refused() {
     }
 }
 
+/// Numbers that fit no field of an answer (A12).
+const MONSTROUS: [&str; 8] =
+    ["1e999", "-1e999", "1e308", "18446744073709551616", "-9223372036854775809", "1.5", "NaN", "\"NaN\""];
+
+/// Whether `ask` refuses the answer of this form with each of these numbers for its NUMBER, and goes on to ask.
+async fn is_refused<T: std::fmt::Debug>(
+    form: &[&str],
+    numbers: &[&str],
+    ask: impl AsyncFn(&mut Session<'_>) -> Result<T, AgentError>,
+) {
+    for number in numbers {
+        let answers: Vec<String> = form.iter().map(|answer| answer.replace("NUMBER", number)).collect();
+        let answers: Vec<&str> = answers.iter().map(String::as_str).chain([r#"{"return": {}}"#]).collect();
+        let (_fake, agent) = agent(&answers);
+        let mut session = agent.session(LONG).await.unwrap();
+        let error = ask(&mut session).await.unwrap_err();
+        assert!(matches!(error, AgentError::Odd(_)), "{answers:?}: {error:?}");
+        session.ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_fit_no_field_are_refused() {
+    let counts = [&MONSTROUS[..], &["-1"]].concat(); // what is counted is never negative
+    let system = |used: &str, total: &str| {
+        format!(r#"{{"return": [{{"mountpoint": "/", "used-bytes": {used}, "total-bytes": {total}}}]}}"#)
+    };
+    for form in [system("NUMBER", "9"), system("9", "NUMBER")] {
+        is_refused(&[&form], &counts, async |session| session.file_systems().await).await;
+    }
+    let card = r#"{"return": [{"name": "lo", "ip-addresses": [{"ip-address": "::1", "prefix": NUMBER}]}]}"#;
+    is_refused(&[card], &counts, async |session| session.interfaces().await).await;
+    is_refused(&[r#"{"return": NUMBER}"#], &counts, async |session| session.freeze().await).await;
+    let (opened, seeked) = (r#"{"return": 5}"#, r#"{"return": {"position": NUMBER, "eof": false}}"#);
+    is_refused(&[opened, seeked], &counts, async |session| session.read_file_at("/a", 7, 60).await).await;
+    is_refused(&[r#"{"return": NUMBER}"#], &MONSTROUS, async |session| session.read_file("/a", 9).await)
+        .await;
+    let started = r#"{"return": {"pid": NUMBER}}"#;
+    is_refused(&[started], &MONSTROUS, async |session| session.begin(&["x".into()], true).await).await;
+    let ended = r#"{"return": {"exited": true, "exitcode": NUMBER}}"#;
+    is_refused(&[ended], &MONSTROUS, async |session| session.ended(7).await).await;
+    let (_fake, greatest) = agent(&[&system("18446744073709551615", "1")]);
+    let told = greatest.session(LONG).await.unwrap().file_systems().await.unwrap();
+    assert_eq!((told.kept[0].used_bytes, told.kept[0].total_bytes), (Some(u64::MAX), Some(1)));
+}
+
 #[tokio::test]
 async fn one_byte_at_a_time_does_not_stretch_the_limit() {
     let fake = Fake::play(|mut side| async move {
@@ -167,7 +213,7 @@ async fn an_agent_that_is_away_is_silent_not_an_error_of_ours() {
 #[tokio::test]
 async fn file_systems_and_interfaces_by_the_thousand_become_a_few_printable_ones() {
     let fs = r#"{"name": "a", "mountpoint": "/\u001b]0;x\u0007", "type": "ext4"}"#; // A15
-    let nic = r#"{"name": "\u202eeth0", "ip-addresses": [{"ip-address": "169.254.169.254", "prefix": 16}]}"#;
+    let nic = r#"{"name": "\u202eeth0", "ip-addresses": []}"#;
     let answers = [
         format!(r#"{{"return": [{}]}}"#, vec![fs; 5_000].join(",")),
         format!(r#"{{"return": [{}]}}"#, vec![nic; 3_000].join(",")),
@@ -180,8 +226,39 @@ async fn file_systems_and_interfaces_by_the_thousand_become_a_few_printable_ones
     let all = session.interfaces().await.unwrap();
     assert_eq!((all.kept.len(), all.left_out), (256, 2_744));
     assert_eq!(all.kept[0].name.as_str(), "\\u{202e}eth0");
-    // A16: an address is a text; there is nothing in this crate that could dial it.
-    assert_eq!(all.kept[0].ip_addresses.kept[0].ip_address.as_str(), "169.254.169.254");
+}
+
+/// An address is a text: `tidy` sees to it that there is nothing in this crate that could dial one. That nobody else
+/// does is tried with listeners in the real tests.
+#[tokio::test]
+async fn addresses_that_must_never_be_dialled_are_texts_cut_and_counted() {
+    let claimed = [
+        "127.0.0.1",
+        "::1",
+        "::ffff:127.0.0.9",
+        "0.0.0.0",
+        "169.254.169.254",
+        "fd00:ec2::254",
+        "10.0.2.16",
+        "127.0.0.9:5432",
+        "http://169.254.169.254/latest",
+        "$(reboot)",
+        "\u{1b}]0;x\u{7}",
+    ]; // A16: loopback, metadata service, another VM, and what is no address
+    let addresses = claimed.map(|address| json!({ "ip-address": address, "prefix": 8 }));
+    let many = vec![json!({ "ip-address": "127.0.0.1" }); 5_000];
+    let cards = json!({ "return": [
+        { "name": "lo", "hardware-address": "00:00:00:00:00:00", "ip-addresses": addresses },
+        { "name": "eth0", "ip-addresses": many },
+    ]});
+    let (_fake, agent) = agent(&[&cards.to_string()]);
+    let told = agent.session(LONG).await.unwrap().interfaces().await.unwrap();
+    let texts: Vec<&str> =
+        told.kept[0].ip_addresses.kept.iter().map(|address| address.ip_address.as_str()).collect();
+    assert_eq!(texts[..10], claimed[..10]);
+    assert_eq!(texts[10], "\\u{1b}]0;x\\u{7}");
+    let crowd = &told.kept[1].ip_addresses;
+    assert_eq!((crowd.kept.len(), crowd.left_out), (64, 4_936));
 }
 
 #[tokio::test]

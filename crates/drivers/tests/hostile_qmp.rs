@@ -133,6 +133,46 @@ async fn broken_words_end_the_connection_cleanly() {
     assert!(matches!(after(deep).await, Garbage(ReadError::Refused(WireError::TooDeep(64)))));
 }
 
+/// Numbers that fit no field of an answer (A12); the driver's own fields are tried beside their types, in `sign.rs`.
+const MONSTROUS: [&str; 6] = ["1e999", "-1", "1e308", "18446744073709551616", "1.5", "\"NaN\""];
+
+#[tokio::test]
+async fn a_number_that_fits_no_field_is_refused_and_the_connection_stays_of_use() {
+    let fake = Fake::play(|mut side| async move {
+        greet(&mut side).await;
+        for number in MONSTROUS {
+            let asked = side.hear().await.unwrap();
+            side.say(format!("{{\"timestamp\": {{\"seconds\": {number}}}, \"event\": \"RESUME\"}}\n")).await;
+            side.say(format!("{{\"return\": 1, \"id\": {number}}}\n")).await;
+            side.say(format!("{{\"return\": {number}, \"id\": {}}}\n", asked["id"])).await;
+        }
+        side.until_gone().await;
+    });
+    let (qmp, mut events) = Qmp::connect(&fake.path(), LONG).await.unwrap();
+    for (round, number) in (1..).zip(MONSTROUS) {
+        let error = qmp.call::<u64>("query-status", Value::Null, LONG).await.unwrap_err();
+        assert!(matches!(error, QmpError::Odd(_)), "{number}: {error:?}");
+        assert_eq!(qmp.tally().strays.load(Ordering::Relaxed), round, "{number} is no number of ours");
+        assert_eq!(
+            events.next().await.unwrap().name,
+            "RESUME",
+            "{number}: what it says of the time is not read"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_is_no_qemu() {
+    for number in MONSTROUS {
+        let fake = Fake::play(move |mut side| async move {
+            let version = format!("{{\"qemu\": {{\"major\": {number}, \"minor\": 0}}}}");
+            side.say(format!("{{\"QMP\": {{\"version\": {version}}}}}\n")).await;
+        });
+        let error = Qmp::connect(&fake.path(), LONG).await.unwrap_err();
+        assert!(matches!(error, QmpError::Odd(_)), "{number}: {error:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_endless_message_is_cut_off_at_its_limit() {
     let fake = Fake::play(|mut side| async move {

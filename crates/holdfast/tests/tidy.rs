@@ -32,14 +32,61 @@ fn sources() -> Vec<(PathBuf, String)> {
     found.into_iter().filter(in_src).map(|path| (path.clone(), fs::read_to_string(&path).unwrap())).collect()
 }
 
-/// The part of a file before its tests.
-fn code(text: &str) -> &str {
-    text.split("#[cfg(test)]\n").next().unwrap()
+/// The lines of a file, numbered from 1, without the items that only its tests have.
+fn code(text: &str) -> Vec<(usize, &str)> {
+    let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line)).peekable();
+    let mut code = Vec::new();
+    while let Some((at, line)) = lines.next() {
+        if line.trim() == "#[cfg(test)]" {
+            let mut item = Item::new(indent(line));
+            while lines.next_if(|_| !item.is_over).is_some_and(|(_, line)| item.take(line)) {}
+        } else {
+            code.push((at, line));
+        }
+    }
+    code
 }
 
-/// The same, line by line, without what is only said.
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// One item, line by line, as `cargo fmt` lays it out: it is over with the first line that is no deeper than its
+/// attributes and ends it.
+struct Item {
+    indent: usize,
+    in_attribute: bool,
+    has_begun: bool,
+    is_over: bool,
+}
+
+impl Item {
+    const fn new(indent: usize) -> Self {
+        Self { indent, in_attribute: false, has_begun: false, is_over: false }
+    }
+
+    /// Takes its next line; `false` once it is over.
+    fn take(&mut self, line: &str) -> bool {
+        let words = line.trim();
+        let said = words.starts_with("//") || words.starts_with("#[") || self.in_attribute;
+        if !self.has_begun && said {
+            self.in_attribute = !words.starts_with("//") && !words.ends_with(']');
+            return true;
+        }
+        let ends = if self.has_begun {
+            indent(line) == self.indent && (words.starts_with('}') || words.ends_with(';'))
+        } else {
+            words.ends_with([';', ',', '}'])
+        };
+        self.has_begun = true;
+        self.is_over = ends;
+        !ends
+    }
+}
+
+/// The same, without what is only said.
 fn code_of(text: &str) -> impl Iterator<Item = &str> {
-    code(text).lines().filter(|line| !line.trim_start().starts_with("//"))
+    code(text).into_iter().map(|(_, line)| line).filter(|line| !line.trim_start().starts_with("//"))
 }
 
 fn short(path: &Path) -> String {
@@ -50,7 +97,7 @@ fn short(path: &Path) -> String {
 fn a_file_fits_a_head() {
     let long: Vec<String> = sources()
         .iter()
-        .map(|(path, text)| (short(path), code(text).lines().count()))
+        .map(|(path, text)| (short(path), code(text).len()))
         .filter(|(_, lines)| *lines > FILE_LINES)
         .map(|(path, lines)| format!("{path}: {lines} lines before its tests"))
         .collect();
@@ -61,22 +108,79 @@ fn a_file_fits_a_head() {
 fn a_function_fits_a_screen() {
     let mut long = Vec::new();
     for (path, text) in sources() {
-        let lines: Vec<&str> = code(&text).lines().collect();
-        for (start, line) in lines.iter().enumerate() {
+        let lines = code(&text);
+        for (start, (at, line)) in lines.iter().enumerate() {
             let head = line.trim_start();
             let words: Vec<&str> = head.split_whitespace().take(6).collect();
             if head.starts_with("//") || !words.contains(&"fn") || head.ends_with(';') {
                 continue;
             }
-            let indent = line.len() - head.len();
-            let closing = format!("{}}}", " ".repeat(indent));
-            let length = lines[start..].iter().position(|line| *line == closing).map_or(1, |end| end + 1);
+            let closing = format!("{}}}", " ".repeat(indent(line)));
+            let length =
+                lines[start..].iter().position(|(_, line)| *line == closing).map_or(1, |end| end + 1);
             if length > FUNCTION_LINES {
-                long.push(format!("{}:{}: {length} lines", short(&path), start + 1));
+                long.push(format!("{}:{at}: {length} lines", short(&path)));
             }
         }
     }
     assert!(long.is_empty(), "at most {FUNCTION_LINES} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn only_what_tests_alone_have_is_left_out() {
+    let text = "\
+mod a;
+#[cfg(test)]
+mod tests;
+mod b;
+#[cfg(test)]
+#[expect(
+    dead_code,
+    reason = \"tests\"
+)]
+pub use c::{
+    D,
+};
+
+impl E {
+    /// What only tests ask.
+    #[cfg(test)]
+    #[must_use]
+    pub fn f(
+        &self,
+    ) -> bool {
+        if self.g {
+        }
+        true
+    }
+    h: u8,
+    #[cfg(test)]
+    // Why.
+    i: u8,
+    #[cfg(test)]
+    const fn j() {}
+}
+
+#[cfg(test)]
+mod tests {
+    fn k() {
+    }
+}
+fn l() {}
+";
+    let left: Vec<String> = code(text).iter().map(|(at, line)| format!("{at} {}", line.trim())).collect();
+    let expected = [
+        "1 mod a;",
+        "4 mod b;",
+        "13 ",
+        "14 impl E {",
+        "15 /// What only tests ask.",
+        "25 h: u8,",
+        "31 }",
+        "32 ",
+        "38 fn l() {}",
+    ];
+    assert_eq!(left, expected);
 }
 
 #[test]
@@ -137,6 +241,18 @@ fn the_core_reads_no_clock_no_file_and_no_chance() {
     }
 }
 
+/// A guest's agent tells addresses; whoever could dial one lives elsewhere (A16).
+#[test]
+fn the_drivers_dial_nothing_but_sockets_of_this_host() {
+    let forbidden = ["TcpStream", "TcpSocket", "UdpSocket", "ToSocketAddrs", "lookup_host", "net::connect"];
+    for (path, text) in sources() {
+        let path = short(&path);
+        for word in forbidden.iter().filter(|_| path.starts_with("crates/drivers/src")) {
+            assert!(!code_of(&text).any(|line| line.contains(word)), "{path} uses {word}");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_for_later() {
     let words = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"];
@@ -144,6 +260,15 @@ fn nothing_is_left_for_later() {
         for word in words {
             assert!(!text.contains(word), "{} has {word}", short(&path));
         }
+    }
+}
+
+/// What is expected and does not come is told by the compiler; what is allowed is forgotten.
+#[test]
+fn exceptions_are_expected_and_not_allowed() {
+    for (path, text) in sources() {
+        let allows = |line: &str| line.contains("#[allow(") || line.contains("#![allow(");
+        assert!(!code_of(&text).any(allows), "{} allows, where it should expect", short(&path));
     }
 }
 

@@ -98,8 +98,8 @@ impl DisksView {
         for disk in &known {
             ailing |= disk.is_full() || disk.read_only;
             if disk.is_full() {
-                let percent = disk.used.saturating_mul(100) / disk.total.max(1);
-                push(Kind::FsFull, disk.since, lens.now, format!("{} is full ({percent} %)", disk.named()));
+                let text = format!("{} is full ({} %)", disk.named(), percent(disk.used, disk.total));
+                push(Kind::FsFull, disk.since, lens.now, text);
             }
             if disk.read_only {
                 push(Kind::FsReadOnly, disk.since, lens.now, format!("{} refuses writes", disk.named()));
@@ -144,6 +144,12 @@ const fn left(used: u64, total: u64) -> u64 {
     }
 }
 
+/// What is used, in whole parts of a hundred: never more than a hundred, whatever a guest claims (I17).
+fn percent(used: u64, total: u64) -> u64 {
+    let parts = u128::from(used.min(total)) * 100 / u128::from(total.max(1));
+    u64::try_from(parts).unwrap_or(100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +190,23 @@ mod tests {
         let begins =
             "file system /srv/ts1, which holds tablespace ts1 of postgres, will be full in about 3m ";
         assert!(text.starts_with(begins), "what is known of it is kept: {text}");
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_told_as_the_nearest_that_can() {
+        let full = |used, total| {
+            let mut view = DisksView::default();
+            let told = Told { mount: "/", holds: "", used, total, read_only: false };
+            view.observe(Timestamp::from_secs(100), told);
+            said(&view, 101)
+        };
+        for (used, total) in [(u64::MAX, 1), (u64::MAX, 100), (u64::MAX, u64::MAX), (101, 100)] {
+            let expected = [(Kind::FsFull, "file system / is full (100 %)".into())];
+            assert_eq!(full(used, total), expected, "{used} of {total}");
+        }
+        let nearly = u64::MAX / 1_000 * 995;
+        assert_eq!(full(nearly, u64::MAX), [(Kind::FsFull, "file system / is full (99 %)".into())]);
+        assert_eq!(full(u64::MAX, 0)[0].0, Kind::FsFine, "nothing is no file system");
     }
 
     #[test]

@@ -168,16 +168,18 @@ fn optional<T>(answer: Result<T, AgentError>) -> Result<Option<T>, AgentError> {
     }
 }
 
-/// `MemAvailable` and `MemTotal` of `/proc/meminfo`, in bytes.
+/// `MemAvailable` and `MemTotal` of `/proc/meminfo`, in bytes; no more is available than there is.
 fn read_memory(text: &str) -> Option<(u64, u64)> {
     let kib = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
     };
-    Some((kib("MemAvailable:")?, kib("MemTotal:")?))
+    let total = kib("MemTotal:")?;
+    Some((kib("MemAvailable:")?.min(total), total))
 }
 
-/// The file systems that matter most: those that refuse writes before the fullest, and the root in any case.
+/// The file systems that matter most: those that refuse writes before the fullest, and the root in any case. No more
+/// of one is used than there is, whatever the guest claims.
 fn told(systems: &[GuestFs], mounts: &str) -> Vec<AgentSign> {
     let read_only = |mount: &str| {
         let mut options = None; // the last mount on a place is the one that counts
@@ -191,9 +193,10 @@ fn told(systems: &[GuestFs], mounts: &str) -> Vec<AgentSign> {
     };
     let real = systems.iter().filter(|fs| !IMAGES.contains(&fs.kind.as_str()));
     let rated = real.filter_map(|fs| {
-        let (used, total) = (fs.used_bytes?, fs.total_bytes.filter(|&total| total > 0)?);
+        let total = fs.total_bytes.filter(|&total| total > 0)?;
+        let used = fs.used_bytes?.min(total);
         let mount = fs.mountpoint.as_str();
-        let permille = u64::try_from(u128::from(used.min(total)) * 1_000 / u128::from(total)).ok()?;
+        let permille = u64::try_from(u128::from(used) * 1_000 / u128::from(total)).ok()?;
         Some((read_only(mount), permille, mount == "/", Reverse(mount), used, total))
     });
     let mut rated: Vec<_> = rated.collect();
@@ -350,13 +353,18 @@ mod tests {
         let text = "MemTotal:  494060 kB\nMemFree: 1 kB\nMemAvailable:  50000 kB\n";
         assert_eq!(read_memory(text), Some((51_200_000, 505_917_440)));
         assert_eq!(read_memory("MemTotal: 7 kB\n"), None);
-        assert_eq!(read_memory("MemTotal: 99999999999999999999 kB\nMemAvailable: x kB\n"), None);
+        assert_eq!(read_memory("MemTotal: 3 kB\nMemAvailable: 18014398509481983 kB\n"), Some((3_072, 3_072)));
+        let lies = ["99999999999999999999", "18446744073709551615", "-1", "1e3", "1e999", "nan", "1.5", "x"];
+        for lie in lies {
+            assert_eq!(read_memory(&format!("MemTotal: 7 kB\nMemAvailable: {lie} kB\n")), None, "{lie}");
+            assert_eq!(read_memory(&format!("MemTotal: {lie} kB\nMemAvailable: 7 kB\n")), None, "{lie}");
+        }
     }
 
     #[test]
     fn an_uptime_is_read_or_not_believed() {
         assert_eq!(read_uptime("12.25 40.00\n"), Some(Duration::from_millis(12_250)));
-        for lie in ["", "x", "-1.0 0", "nan 1", "1e999 0"] {
+        for lie in ["", "x", "-1.0 0", "nan 1", "inf", "1e999 0", "1e308", "18446744073709551616"] {
             assert_eq!(read_uptime(lie), None, "{lie}");
         }
     }
@@ -379,6 +387,23 @@ mod tests {
         assert_eq!(mounts(&rows, ill), [("/".into(), true), ("/data".into(), false)]);
         assert_eq!(mounts(&rows, "garbage\n\n / \n").len(), 2);
         assert_eq!(mounts(&[], healthy), []);
+    }
+
+    #[test]
+    fn a_file_system_fuller_than_it_is_large_is_full() {
+        let told_of = |used: u64, total: u64| {
+            told(&systems(json!([{"mountpoint": "/", "used-bytes": used, "total-bytes": total}])), "")
+        };
+        let full = |size| AgentSign::FileSystem {
+            mount: "/".into(),
+            used: size,
+            total: size,
+            read_only: false,
+            holds: String::new(),
+        };
+        assert_eq!(told_of(u64::MAX, 1), [full(1)]);
+        assert_eq!(told_of(u64::MAX, u64::MAX), [full(u64::MAX)]);
+        assert_eq!(told_of(7, 0), []);
     }
 
     fn mounts(systems: &[GuestFs], mounts: &str) -> Vec<(String, bool)> {

@@ -199,4 +199,27 @@ mod tests {
         assert_eq!((sum.memory_available, sum.memory_total), (Some(77), None));
         assert_eq!(counters(&rows, None).memory_available, None);
     }
+
+    /// A12: a number that fits no counter makes the whole answer void; none wraps, none becomes negative.
+    #[test]
+    fn a_counter_that_cannot_be_is_refused_and_the_greatest_stays_what_it_is() {
+        let disk = |number: &str| {
+            serde_json::from_str::<BlockStats>(&format!(
+                r#"{{"stats": {{"failed_rd_operations": {number}}}}}"#
+            ))
+        };
+        let balloon = |update: &str, number: &str| {
+            let words =
+                format!(r#"{{"last-update": {update}, "stats": {{"stat-available-memory": {number}}}}}"#);
+            serde_json::from_str::<BalloonStats>(&words)
+        };
+        for number in ["1e999", "-1", "1e308", "18446744073709551616", "1.5", "NaN", "\"NaN\"", "null", "[]"]
+        {
+            assert!(disk(number).is_err(), "{number}");
+            assert!(balloon("1", number).is_err() && balloon(number, "1").is_err(), "{number}");
+        }
+        let most = || disk("18446744073709551615").unwrap();
+        let sum = counters(&[most(), most()], Some(&balloon("1", "18446744073709551614").unwrap()));
+        assert_eq!((sum.failed, sum.memory_available), (u64::MAX, Some(u64::MAX - 1)));
+    }
 }

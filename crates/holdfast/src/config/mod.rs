@@ -19,12 +19,10 @@ mod tests;
 mod units;
 mod vm;
 
-#[allow(unused_imports, reason = "for sense, act and the command line")]
-pub use app::{AppConfig, Expect, Password, Pattern, PatternError, Probe, Secret, SecretError, Target};
+pub use app::{AppConfig, Expect, Password, Probe, Secret, SecretError, Target};
 pub use change::VmChange;
 pub use file::FIRST;
-#[allow(unused_imports, reason = "for sense, act and the command line")]
-pub use logs::{LogConfig, LogFrom, OtlpConfig, SourcesConfig, TlsConfig};
+pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
 pub use number::{NumberConfig, NumberFrom};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
 pub use units::{quote, quote_path, tame, write_duration, write_size};

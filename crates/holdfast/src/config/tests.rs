@@ -353,7 +353,7 @@ fn every_probe_reads_as_it_is_written() {
         host: "guest:8080".into(),
         path: "/a?b=c".into(),
         status: 204,
-        contains: Some(Expect::Pattern(Pattern::new("^ok").unwrap())),
+        contains: Some(Expect::Pattern(super::app::Pattern::new("^ok").unwrap())),
     };
     assert_eq!(
         probe("probe = \"http://guest:8080/a?b=c\", status = 204, contains = { matches = \"^ok\" }"),

@@ -201,7 +201,7 @@ impl Lab {
     }
 
     /// The same, while no daemon runs that could tell a story.
-    pub fn until_without_daemon(&self, limit: Duration, what: &str, holds: impl Fn() -> bool) {
+    pub fn until_without_daemon(&self, limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
         let began = Instant::now();
         while !holds() {
             assert!(began.elapsed() < limit, "not within {limit:?}: {what}");

@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::hands::{
-    Dice, Frozen, Start, Stopped, Writers, lives, start_of, told, turn, untouched_for, wait_restarted,
+    Dice, Frozen, Start, Stopped, lives, start_of, told, turn, untouched_for, wait_restarted,
 };
 use crate::lab::{Lab, SOON, holdfast, signal};
 use crate::rows::{Rows, address, ask};
+use crate::writers::Writers;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

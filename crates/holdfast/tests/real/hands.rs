@@ -3,15 +3,17 @@
 #![allow(dead_code, reason = "each group of tests uses its own part")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{Lab, SOON, signal, vms_of};
+use crate::lab::{Lab, SOON, signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Waits between two looks that must see every state that lasts.
@@ -72,11 +74,7 @@ pub fn wait_restarted(lab: &Lab, vm: &str, before: Start) {
     lab.until(limit, "another start of the VM runs", other);
     lab.wait_well(limit);
     assert_ne!(Start::of(lab, vm).pid, before.pid);
-    assert_eq!(
-        vms_of(&lab.state()).iter().filter(|pid| **pid == before.pid).count(),
-        0,
-        "the old one is gone"
-    );
+    assert!(!lives(before.pid), "the old one is gone");
 }
 
 /// Waits until the newest incident of that fault is closed; returns it.
@@ -190,52 +188,6 @@ impl Drop for Stopped {
     }
 }
 
-/// Looks all the time how many processes have a disk open for writing, as often as it can.
-pub struct Writers {
-    most: Arc<AtomicUsize>,
-    looks: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Writers {
-    /// Looks at the QEMU processes that name this disk.
-    pub fn watch(disk: &Path) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (most, looks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (over, high, count, disk) =
-            (Arc::clone(&stop), Arc::clone(&most), Arc::clone(&looks), disk.to_owned());
-        let thread = std::thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                high.fetch_max(vms_of(&disk).len(), Ordering::Relaxed);
-                count.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        });
-        Self { most, looks, stop, thread: Some(thread) }
-    }
-
-    /// The most at any one look.
-    pub fn most(mut self) -> usize {
-        self.end();
-        assert!(self.looks.load(Ordering::Relaxed) > 0);
-        self.most.load(Ordering::Relaxed)
-    }
-
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Writers {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 /// Numbers that look random and are the same in each run.
 pub struct Dice(u64);
 
@@ -254,8 +206,19 @@ impl Dice {
     }
 }
 
-/// Whether a process is there and no zombie.
+/// Holds on to a process, so that it can be told when it has really ended. `None`: there is none.
+pub fn hold(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).ok()
+}
+
+/// Whether a process has ended: all its threads are gone and its files closed. A killed one is not there yet.
+pub fn has_ended(process: &OwnedFd) -> bool {
+    let mut look = [PollFd::new(process, PollFlags::IN)];
+    poll(&mut look, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+    look[0].revents().contains(PollFlags::IN)
+}
+
+/// Whether a process is there and has not ended.
 pub fn lives(pid: i32) -> bool {
-    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    state.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    hold(pid).is_some_and(|process| !has_ended(&process))
 }

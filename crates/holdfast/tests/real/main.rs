@@ -25,3 +25,4 @@ mod starved;
 mod state;
 mod systemd;
 mod warm;
+mod writers;

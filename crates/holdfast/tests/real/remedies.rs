@@ -1,8 +1,10 @@
 //! Real faults, not announced as drills: each is named, and the smallest remedy brings the service back.
 
-use crate::hands::{Start, Writers, closed, remedies_of, told, turn, wait_restarted};
-use crate::lab::{BOOT, Lab, signal, vms_of};
+use crate::hands::{Start, closed, remedies_of, told, turn, wait_restarted};
+use crate::lab::{BOOT, Lab, signal};
 use crate::rows::Rows;
+use crate::writers::{Living, Writers};
+use rustix::thread::disable_transparent_huge_pages;
 use std::fs;
 
 #[test]
@@ -49,6 +51,7 @@ fn a_killed_a_stopped_and_a_panicked_vm_and_a_hung_database_come_back_r09_r10_r1
 #[test]
 fn a_large_vm_is_started_again_only_when_the_old_process_is_gone_r16() {
     let _turn = turn();
+    let _slow = SmallPages::only();
     let mut lab = Lab::changed(|config| config.replace("512MiB", "4GiB"));
     lab.start();
     lab.wait_well(BOOT);
@@ -58,15 +61,36 @@ fn a_large_vm_is_started_again_only_when_the_old_process_is_gone_r16() {
     lab.in_guest("orders", touch);
     let before = Start::of(&lab, "orders");
     lab.until(BOOT, "the guest has touched its memory", |_| resident(before.pid) > 3 << 30);
+    let mut processes = Living::of(&lab.state());
+    assert_eq!(processes.look(), [before.pid]);
     signal(before.pid, "KILL");
     lab.until_without_daemon(BOOT, "another process runs", || {
-        let living = vms_of(&lab.state());
+        let living = processes.look();
         assert!(living.len() <= 1, "two at once: {living:?}");
         living.first().is_some_and(|pid| *pid != before.pid)
     });
     wait_restarted(&lab, "orders", before);
-    assert_eq!(writers.most(), 1, "two processes had one disk");
+    let seen = writers.seen();
+    assert_eq!(seen.most, 1, "two processes had one disk");
+    assert!(seen.dying > 0, "it was large: it was seen while the kernel took back its memory");
     assert_eq!(remedies_of(&closed(&lab, "VmCrashed")), ["restart-vm"], "{}", lab.story());
+}
+
+/// No huge pages for what is started meanwhile: its memory is taken back page by page, as that of a VM of a hundred
+/// times the size.
+struct SmallPages;
+
+impl SmallPages {
+    fn only() -> Self {
+        disable_transparent_huge_pages(true).expect("a kernel that knows of huge pages");
+        Self
+    }
+}
+
+impl Drop for SmallPages {
+    fn drop(&mut self) {
+        disable_transparent_huge_pages(false).expect("as before");
+    }
 }
 
 /// Bytes of memory that a process has touched.
