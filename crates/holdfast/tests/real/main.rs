@@ -10,6 +10,7 @@ mod busy;
 mod causes;
 mod daemon;
 mod demo;
+mod drills;
 mod flood;
 mod hands;
 mod hostile;
