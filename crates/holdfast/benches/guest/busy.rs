@@ -5,9 +5,9 @@ use crate::cost::{Asked, watch};
 use crate::lab::Lab;
 use crate::world::World;
 use std::net::UdpSocket;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Lines a second, and in how many pieces they are sent.
@@ -19,38 +19,54 @@ const NUMBERS: usize = 52;
 /// `busy-cost`
 pub fn measure(bench: &mut Bench) {
     bench.say("busy-cost: a guest boots");
-    let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
-    let world = World::of(Lab::new(&configuration(port)), &["orders"]);
-    let enough = Arc::new(AtomicBool::new(false));
-    let sender = std::thread::spawn({
-        let enough = Arc::clone(&enough);
-        move || send(port, &enough)
-    });
+    let (lab, talk) = talking();
+    let world = World::of(lab, &["orders"]);
     let what = "daemon with one VM, 100 lines/s, 60 series";
-    let asked = Asked { figure: "busy-cost", what, memory: 40.0, share: 1.0 };
-    let watched = catch_unwind(AssertUnwindSafe(|| watch(bench, &world, &asked)));
-    enough.store(true, Ordering::Relaxed);
-    sender.join().expect("the sender ends");
-    watched.unwrap_or_else(|why| resume_unwind(why));
-    tell_how_busy(bench, &world.lab);
+    watch(bench, &world, &Asked { figure: "busy-cost", what, memory: 40.0, share: 1.0 });
+    drop(talk);
+    tell_how_busy(bench, &world.lab, "busy-cost");
 }
 
-fn configuration(port: u16) -> String {
+/// A laboratory whose VM `orders` is asked for many numbers, and whose program speaks all the time.
+pub fn talking() -> (Lab, Talk) {
+    let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
     let numbers =
         (0..NUMBERS).map(|n| format!("[vm.orders.number.n{n}]\nquery = \"select {n} + random()\"\n"));
-    format!(
+    let lab = Lab::new(&format!(
         "[logs.syslog]\nudp = \"127.0.0.1:{port}\"\n[vm.orders.log.sent]\naddress = [\"127.0.0.1\"]\n{}",
         numbers.collect::<String>()
-    )
+    ));
+    (lab, Talk::start(port))
+}
+
+/// A program that logs at an even pace until this is dropped.
+pub struct Talk {
+    enough: Arc<AtomicBool>,
+    sender: Option<JoinHandle<()>>,
+}
+
+impl Talk {
+    fn start(port: u16) -> Self {
+        let enough = Arc::new(AtomicBool::new(false));
+        let of_sender = Arc::clone(&enough);
+        Self { enough, sender: Some(std::thread::spawn(move || send(port, &of_sender))) }
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.enough.store(true, Ordering::Relaxed);
+        drop(self.sender.take().map(JoinHandle::join)); // it has nothing to tell
+    }
 }
 
 /// What was really asked of it: a figure of an idle daemon would be none.
-fn tell_how_busy(bench: &Bench, lab: &Lab) {
+pub fn tell_how_busy(bench: &Bench, lab: &Lab, figure: &str) {
     let series = lab.json(&["metrics", "show", "orders"])["series"].as_array().map_or(0, Vec::len);
     let doc = lab.json(&["logs", "sources"]);
     let sent = doc["sources"].as_array().into_iter().flatten().find(|one| one["source"] == "syslog");
     let lines = sent.and_then(|one| one["records"].as_u64()).unwrap_or(0);
-    bench.tell(&format!("busy-cost    {series} series of the VM, {lines} lines taken in"));
+    bench.tell(&format!("{figure:<12} {series} series of the VM, {lines} lines taken in"));
 }
 
 /// Sends what programs say, at an even pace.
@@ -68,6 +84,13 @@ fn send(port: u16, enough: &AtomicBool) {
 
 fn line(number: u32) -> String {
     let what = match number % 7 {
+        // What goes wrong every day, and is no fault.
+        _ if number.is_multiple_of(503) => {
+            "ERROR: duplicate key value violates unique constraint \"orders_pkey\"".into()
+        }
+        _ if number.is_multiple_of(997) => {
+            format!("WARN client 10.0.3.{} went away: connection reset by peer", number % 250)
+        }
         0 => format!("connection from 10.0.{}.{} accepted", number % 200, number % 250),
         1 => format!("request {number} served in {} ms", number % 97),
         2 => format!("session {number:08x} opened for user u{}", number % 400),

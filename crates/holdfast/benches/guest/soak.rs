@@ -1,6 +1,7 @@
 //! A guest that is busy but healthy, for a long time: nothing may be done about it, and no row may be lost.
 
 use crate::Bench;
+use crate::busy::{talking, tell_how_busy};
 use crate::client::Client;
 use crate::cost::Held;
 use crate::end;
@@ -56,7 +57,8 @@ impl Watch {
 /// `soak`
 pub fn measure(bench: &mut Bench) {
     bench.say("soak: a guest boots");
-    let world = World::with(&["orders"]);
+    let (lab, talk) = talking();
+    let world = World::of(lab, &["orders"]);
     let client = Client::start(&world.address("orders"));
     end::pause(QUIET);
     let (time, before, mut watch) = (world.now(), Held::by(world.lab.daemon_pid()), Watch::new(&world));
@@ -76,6 +78,8 @@ pub fn measure(bench: &mut Bench) {
         bench.sample();
     }
     world.lab.wait_well(BOOT);
+    drop(talk);
+    tell_how_busy(bench, &world.lab, FIGURE);
     let after = Held::by(world.lab.daemon_pid());
     report(bench, &world, (time, began.elapsed()), watch, client.count(), (before, after));
 }
