@@ -15,7 +15,9 @@ Written by the test `catalogue_page` from the engine's own table; change the tab
 Each fault has a prior (one VM meets it about once in this time), a ladder of remedies, gentlest first, and for each
 kind of evidence its probability under the fault beside that on a healthy VM. The weight of a statement is ten times the
 decimal logarithm of their ratio, in decibans, times its strength (it grows with duration and shrinks with age). Kinds
-that are not listed weigh nothing for that fault. Rungs marked `(later)` are not in this version.
+that are not listed weigh nothing for that fault. Below the ladder stands where the numbers come from; what is judged is an order of magnitude, and
+`holdfast learn` shows what your own incidents and drills have counted (with `learn = \"use\"` it is used). How often each fault is named rightly when it is
+brought about on a real guest stands in [benchmarks.md](benchmarks.md), in the table of the matrix. Rungs marked `(later)` are not in this version.
 
 Signs marked with `!` are conclusive: one of them is enough to act upon (I10). Otherwise two channels must agree.
 ";
@@ -41,6 +43,7 @@ fn the_page_is_the_table() {
             rungs.join(", ")
         )
         .unwrap();
+        writeln!(page, "{}\n", row.from).unwrap();
         page.push_str("| channel | evidence | if so | if healthy | decibans |\n|---|---|---|---|---|\n");
         for (kind, likely) in row.seen {
             let weight = 10.0 * (likely / kind.if_healthy()).log10();

@@ -22,6 +22,7 @@ const APP_DOWN: FaultRow = FaultRow {
     fault: Fault::AppDown,
     says: "is down",
     once_in: days(90),
+    from: "Judged: crashes, upgrades and mistakes of operators together some four times a year (of a service's failures most are software and operators: Oppenheimer, Ganapathi & Patterson, USITS 2003). A kernel refuses for whom nobody listens (RFC 9293, 3.10.7.1).",
     seen: &[
         (AppRefused, 0.95),
         (AppMute, 0.001),
@@ -44,6 +45,7 @@ const APP_HUNG: FaultRow = FaultRow {
     fault: Fault::AppHung,
     says: "is hung",
     once_in: days(180),
+    from: "Judged: half as often as down. A stopped process's kernel still takes connections until its queue is full (listen(2)), and gives no answer.",
     seen: &[
         (AppMute, 0.95),
         (AppExhausted, 0.1),
@@ -64,6 +66,7 @@ const APP_WRONG: FaultRow = FaultRow {
     fault: Fault::AppWrong,
     says: "answers wrongly",
     once_in: years(1),
+    from: "Judged: rarer than a failure that shows itself. What a wrong answer is, its owner says (`expect`).",
     seen: &[
         (AppWrong, 0.95),
         (AppExhausted, 0.05),
@@ -84,6 +87,7 @@ const APP_CUT_OFF: FaultRow = FaultRow {
     fault: Fault::AppCutOff,
     says: "is there, and cannot be reached",
     once_in: years(1),
+    from: "Judged: a change of rules on the way once a year. That we knock all the time and nobody new arrives is read in the guest's own table of connections (proc(5), /proc/net/tcp).",
     seen: &[
         (NobodyArrives, 0.95),
         (AppMute, 0.001),
@@ -102,6 +106,7 @@ const APP_SLOW: FaultRow = FaultRow {
     fault: Fault::AppSlow,
     says: "answers far slower than it used to",
     once_in: days(30),
+    from: "Judged: once a month. The detector of series tells it (docs/metrics.md, measured on NAB).",
     seen: &[
         (AppSlow, 0.9),
         (NumbersUnusual, 0.04),
@@ -116,6 +121,7 @@ const APP_CRASH_LOOP: FaultRow = FaultRow {
     fault: Fault::AppCrashLoop,
     says: "gives up again and again",
     once_in: years(1),
+    from: "Judged: once a year, after a change for the worse. Its own lines say each end (PostgreSQL: PANIC, 'terminated by signal').",
     seen: &[
         (LogCrashLoop, 0.9),
         (ConsoleAppPanic, 0.1),
@@ -133,6 +139,7 @@ const OUT_OF_CONNECTIONS: FaultRow = FaultRow {
     fault: Fault::OutOfConnections,
     says: "takes no more connections",
     once_in: days(90),
+    from: "Judged: some four times a year where there is no pool. SQLSTATE 53300 of PostgreSQL, and its lines, say it in words.",
     seen: &[
         (AppExhausted, 0.97),
         (LogNoConnectionLeft, 0.9),
@@ -149,6 +156,7 @@ const CORRUPTION_REPORTED: FaultRow = FaultRow {
     fault: Fault::CorruptionReported,
     says: "reports damaged data",
     once_in: years(3),
+    from: "Prior from damage that goes unseen on disks (1.53 million disks, more than 400,000 wrong checksums in 41 months, many on few of them: Bairavasundaram et al., FAST 2008) and mistakes with files. PostgreSQL's checksums, and SQLSTATE XX001 and XX002, say it in words.",
     seen: &[
         (LogDataCorrupt, 0.9),
         (AppWrong, 0.01),
@@ -165,6 +173,7 @@ const REPLICATION_BROKEN: FaultRow = FaultRow {
     fault: Fault::ReplicationBroken,
     says: "does not keep its copy up to date",
     once_in: days(90),
+    from: "Judged: some four times a year. The primary's and the copy's own lines say it in words.",
     seen: &[(LogReplicationBroken, 0.9)],
 };
 
@@ -173,6 +182,7 @@ const LOCK_PILE_UP: FaultRow = FaultRow {
     fault: Fault::LockPileUp,
     says: "has sessions that wait for each other",
     once_in: days(90),
+    from: "Judged: some four times a year. `log_lock_waits` of PostgreSQL and InnoDB's monitor say it in words.",
     seen: &[(LogLocksPileUp, 0.9), (AppSlow, 0.3), (AppMute, 0.001), (NumbersUnusual, 0.04)],
 };
 
@@ -181,6 +191,7 @@ const PROBE_BROKEN: FaultRow = FaultRow {
     fault: Fault::ProbeBroken,
     says: "cannot be probed as configured",
     once_in: days(180),
+    from: "Judged: twice a year, as often as passwords are changed. The server's refusal of our own credentials (SQLSTATE 28P01) says it in words.",
     seen: &[
         (AppDenied, 0.95),
         (ProbeFailed, 0.95),

@@ -105,6 +105,8 @@ pub struct FaultRow {
     pub says: &'static str,
     /// One VM (or host) meets it about once in this time.
     pub once_in: Duration,
+    /// Where these numbers come from: what was judged and by what, what a standard or a study says.
+    pub from: &'static str,
     /// How likely each kind of evidence is, at full strength, if this is the fault. A kind that is not
     /// listed is as likely as on a healthy VM.
     pub seen: &'static [(Kind, f64)],
@@ -279,6 +281,12 @@ mod tests {
             for (kind, likelihood) in row.seen {
                 assert!((1e-9..1.0).contains(likelihood), "{:?} {kind:?}", row.fault);
             }
+            let says = row.from.starts_with("Judged: ") || row.from.starts_with("Prior from ");
+            assert!(
+                says && row.from.ends_with('.') && row.from.contains(". "),
+                "{:?}: where from?",
+                row.fault
+            );
         }
     }
 

@@ -22,6 +22,7 @@ const GUEST_PANICKED: FaultRow = FaultRow {
     fault: Fault::GuestPanicked,
     says: "has panicked",
     once_in: days(365),
+    from: "Judged: once a year. pvpanic tells the hypervisor of it (QEMU, docs/specs/pvpanic), and the console shows the kernel's own words.",
     seen: &[
         (PanicReported, 0.95),
         (ConsolePanic, 0.95),
@@ -52,6 +53,7 @@ const GUEST_HUNG: FaultRow = FaultRow {
     fault: Fault::GuestHung,
     says: "is hung",
     once_in: years(2),
+    from: "Judged: half as often as a panic. Whoever is hung writes nothing and answers nobody; a busy guest still does disk requests.",
     seen: &[
         (AgentSilent, 0.98),
         (AgentAway, 0.01),
@@ -80,6 +82,7 @@ const GUEST_BOOT_FAILED: FaultRow = FaultRow {
     fault: Fault::GuestBootFailed,
     says: "does not come up",
     once_in: years(2),
+    from: "Judged: one of the starts that a panic or an upgrade brings. Healthy guests' own starts teach how long one takes.",
     seen: &[
         (BootOverdue, 0.95),
         (ConsoleRootLost, 0.5),
@@ -99,6 +102,7 @@ const GUEST_BOOT_LOOP: FaultRow = FaultRow {
     fault: Fault::GuestBootLoop,
     says: "resets itself again and again",
     once_in: years(2),
+    from: "Judged: as often as a start that fails. QEMU tells each reset (event RESET).",
     seen: &[
         (ResetsAgain, 0.95),
         (BootOverdue, 0.01),
@@ -114,6 +118,7 @@ const GUEST_OUT_OF_MEMORY: FaultRow = FaultRow {
     fault: Fault::GuestOutOfMemory,
     says: "is out of memory",
     once_in: days(90),
+    from: "Judged: some four times a year. The kernel's own lines ('Out of memory: Killed process') and MemAvailable (proc(5)) say it.",
     seen: &[
         (ConsoleOutOfMemory, 0.95),
         (MemoryLow, 0.9),
@@ -141,6 +146,7 @@ const GUEST_DISK_FULL: FaultRow = FaultRow {
     fault: Fault::GuestDiskFull,
     says: "has a full disk",
     once_in: days(90),
+    from: "Judged: some four times a year without a watch. The agent tells used and total bytes (guest-get-fsinfo); ENOSPC is in the application's own lines.",
     seen: &[
         (FsFull, 0.97),
         (FsFilling, 0.12),
@@ -162,6 +168,7 @@ const GUEST_FS_READ_ONLY: FaultRow = FaultRow {
     fault: Fault::GuestFsReadOnly,
     says: "has a file system that went read-only",
     once_in: years(1),
+    from: "Judged: once a year, after I/O errors (ext4: errors=remount-ro). The agent tells the mounts' options.",
     seen: &[
         (FsReadOnly, 0.95),
         (FsFine, 0.05),
@@ -183,6 +190,7 @@ const GUEST_NET_LOST: FaultRow = FaultRow {
     fault: Fault::GuestNetLost,
     says: "is cut off from the network",
     once_in: years(1),
+    from: "Judged: once a year. The hypervisor knows its cable; carrier and neighbours are read in the guest and on its tap interface.",
     seen: &[
         (LinkDown, 0.9),
         (NetworkAway, 0.9),

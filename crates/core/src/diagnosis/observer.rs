@@ -10,6 +10,7 @@ const OBSERVER_SLOW: FaultRow = FaultRow {
     fault: Fault::ObserverSlow,
     says: "runs late",
     once_in: days(7),
+    from: "Judged: weekly, where the host is busy. The loop measures its own lateness.",
     seen: &[
         (ObserverLags, 0.95),
         (ObserverOnTime, 0.002),

@@ -11,6 +11,7 @@ const VM_CRASHED: FaultRow = FaultRow {
     fault: Fault::VmCrashed,
     says: "has crashed",
     once_in: years(1),
+    from: "Judged: once a year and VM. The end of a process is stated by its pidfd (pidfd_open(2)): there is no doubt about it.",
     seen: &[
         (ProcessExited, 0.999),
         (HostOutOfMemory, 0.1),
@@ -31,6 +32,7 @@ const VM_HUNG: FaultRow = FaultRow {
     fault: Fault::VmHung,
     says: "is hung",
     once_in: years(2),
+    from: "Judged: half as often as crashed. The state of a process stands in /proc/PID/stat (proc(5)); a QMP that is asked and silent is one more sign, not proof.",
     seen: &[
         (ProcessStopped, 0.9),
         (ProcessStuck, 0.3),
@@ -58,6 +60,7 @@ const VM_PAUSED_IO: FaultRow = FaultRow {
     fault: Fault::VmPausedIo,
     says: "is paused because its storage failed",
     once_in: days(180),
+    from: "Judged: twice a year. QEMU with werror=stop tells BLOCK_IO_ERROR and the run state io-error.",
     seen: &[
         (PausedIo, 0.999),
         (HostDiskErrors, 0.2),
@@ -81,6 +84,7 @@ const VM_WONT_START: FaultRow = FaultRow {
     fault: Fault::VmWontStart,
     says: "does not start",
     once_in: years(1),
+    from: "Judged: once a year, after a change of files or configuration. QEMU's exit and its last words say it.",
     seen: &[
         (StartFailed, 0.999),
         (ProcessExited, 0.01),
@@ -100,6 +104,7 @@ const IMAGE_CORRUPT: FaultRow = FaultRow {
     fault: Fault::ImageCorrupt,
     says: "has a damaged disk image",
     once_in: years(5),
+    from: "Judged: rarer than a disk that loses data. QEMU tells BLOCK_IMAGE_CORRUPTED, and qemu-img check finds it.",
     seen: &[
         (ImageCorrupt, 0.95),
         (LogImageCorrupt, 0.9),
