@@ -129,7 +129,7 @@ impl Means {
             return None;
         };
         let probe = Probe::Postgres(probe::Postgres { query: QUERY.into(), ..postgres });
-        let answer = probe::answer(&probe, app.timeout).await;
+        let answer = probe::answer(&probe, None, app.timeout).await;
         answer.map(|answer| read(&answer)).inspect_err(|why| debug!(why, "where data lie is not known")).ok()
     }
 }

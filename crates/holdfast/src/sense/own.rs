@@ -4,7 +4,7 @@
 //! it does again, and shown beside the series. It is never taken for trouble of the VM (I10).
 
 use super::numbers::{Name, Numbers, Reading, What};
-use super::probe::{self, Probe};
+use super::probe::{self, KeptSession, Probe};
 use crate::clock::Clock;
 use crate::config::{AppConfig, NumberConfig, NumberFrom, VmConfig};
 use holdfast_core::lease::Incarnation;
@@ -48,9 +48,16 @@ pub fn questions() -> Arc<Semaphore> {
 /// What is asked: a number, and the application that a query goes to.
 type Asked = (NumberConfig, Option<AppConfig>);
 
+/// The tasks that ask, by the name of the number.
+type Tasks = BTreeMap<String, (Asked, JoinSet<()>)>;
+
 /// The numbers of one VM that are followed, each by a task that ends when it is dropped.
 #[derive(Default)]
-pub struct Followed(BTreeMap<String, (Asked, JoinSet<()>)>);
+pub struct Followed {
+    tasks: Tasks,
+    /// The session that is kept with each application that queries go to.
+    kept: BTreeMap<AppName, KeptSession>,
+}
 
 impl Followed {
     /// Follows those that are configured now, and no longer those that are not. What stays as it is goes on.
@@ -58,11 +65,13 @@ impl Followed {
         let app = |number: &NumberConfig| vm.apps.get(asked_app(number)?).cloned();
         let asked: BTreeMap<&String, Asked> =
             vm.numbers.iter().map(|(name, number)| (name, (number.clone(), app(number)))).collect();
-        self.0.retain(|name, (before, _)| asked.get(name) == Some(before));
+        self.tasks.retain(|name, (before, _)| asked.get(name) == Some(before));
+        self.kept.retain(|app, _| vm.apps.contains_key(app));
         for (name, asked) in asked {
-            self.0.entry(name.clone()).or_insert_with(|| {
+            let kept = asked_app(&asked.0).map(|app| self.kept.entry(app.clone()).or_default().clone());
+            self.tasks.entry(name.clone()).or_insert_with(|| {
                 let mut tasks = JoinSet::new();
-                tasks.spawn(follow(means(), name.clone(), asked.clone()));
+                tasks.spawn(follow(means(), kept, name.clone(), asked.clone()));
                 (asked, tasks)
             });
         }
@@ -107,7 +116,7 @@ impl Drop for Followup {
     }
 }
 
-async fn follow(means: Means, name: String, (number, app): Asked) {
+async fn follow(means: Means, kept: Option<KeptSession>, name: String, (number, app): Asked) {
     let name = Name { subject: Subject::Vm(means.vm.clone()), what: What::Own(name) };
     let mut told = Followup { name, numbers: means.numbers.clone(), fails: false };
     let mut ticker = tokio::time::interval(number.every);
@@ -121,7 +130,7 @@ async fn follow(means: Means, name: String, (number, app): Asked) {
             continue;
         }
         let Ok(turn) = means.questions.acquire().await else { return };
-        let answer = means.ask(&number, app.as_ref()).await;
+        let answer = means.ask(&number, app.as_ref(), kept.as_ref()).await;
         drop(turn);
         match answer.and_then(|answer| read(&answer).map_err(Unanswered::Wrong)) {
             Ok(value) => {
@@ -145,7 +154,12 @@ enum Unanswered {
 }
 
 impl Means {
-    async fn ask(&self, number: &NumberConfig, app: Option<&AppConfig>) -> Result<String, Unanswered> {
+    async fn ask(
+        &self,
+        number: &NumberConfig,
+        app: Option<&AppConfig>,
+        kept: Option<&KeptSession>,
+    ) -> Result<String, Unanswered> {
         let probe = match &number.from {
             NumberFrom::Command(argv) => Probe::Command(probe::Command { argv: argv.clone() }),
             NumberFrom::GuestCommand(argv) => {
@@ -166,7 +180,7 @@ impl Means {
                 }
             }
         };
-        probe::answer(&probe, number.timeout).await.map_err(Unanswered::Wrong)
+        probe::answer(&probe, kept, number.timeout).await.map_err(Unanswered::Wrong)
     }
 }
 

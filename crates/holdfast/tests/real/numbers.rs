@@ -26,6 +26,10 @@ kind = "total"
 unit = "B"
 every = "1s"
 
+[vm.orders.number.sessions]
+query = "select count(*) from pg_stat_activity where application_name = 'holdfast' and backend_start < now() - interval '2 s'"
+every = "1s"
+
 [vm.orders.number.processes]
 guest_command = ["sh", "-c", "ls -d /proc/[0-9]* | wc -l"]
 every = "2s"
@@ -58,6 +62,7 @@ fn a_query_a_command_in_the_guest_and_one_of_this_host_tell_numbers_and_harm_not
     assert_eq!(value(&lab, "here"), Some(-0.5));
     assert!(value(&lab, "wal").unwrap() >= 0.0);
     assert_eq!(series(&lab, "wal").unwrap()["unit"], "B/s");
+    lab.until(SOON, "one session is kept for all queries", |lab| value(lab, "sessions") == Some(1.0));
     let why = |lab: &Lab, name: &str| {
         series(lab, name).and_then(|one| Some(one["trouble"].as_str()?.to_owned())).unwrap_or_default()
     };

@@ -63,6 +63,16 @@ impl Hearing {
         self.enter(Stage::Running);
     }
 
+    /// For a question in a session that is open already.
+    pub fn joined(&self) {
+        self.enter(Stage::Connected);
+    }
+
+    /// The next question is asked in the same session.
+    pub fn anew(&self) {
+        self.heard.store(0, Relaxed);
+    }
+
     /// Bytes that came.
     pub fn heard(&self) -> u64 {
         self.heard.load(Relaxed)

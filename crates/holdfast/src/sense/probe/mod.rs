@@ -1,7 +1,7 @@
 //! Asks an application what its users would ask it, and says what came back.
 //!
 //! A probe makes a new connection each time (one that is open already stays alive when nobody takes new
-//! ones), ends by its limit, never panics, and reads at most [`MOST_HEARD`] bytes of an answer. It must
+//! ones; a number may well be asked in such a [`KeptSession`] one), ends by its limit, never panics, and reads at most [`MOST_HEARD`] bytes of an answer. It must
 //! never tell our own trouble as the application's: that is [`ProbeFailure::Internal`].
 
 mod command;
@@ -12,6 +12,7 @@ mod http;
 mod mysql;
 mod postgres;
 mod redis;
+mod session;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use http::{Http, Tls};
 pub use mysql::Mysql;
 pub use postgres::Postgres;
 pub use redis::Redis;
+pub use session::KeptSession;
 pub use tcp::Tcp;
 
 use super::chain;
@@ -111,15 +113,16 @@ pub async fn probe(probe: &Probe, limit: Duration) -> AppSign {
     trouble.into()
 }
 
-/// What a query answers first, or a command prints: at most [`MOST_HEARD`] bytes of it, within `limit`.
+/// What a query answers first, or a command prints: at most [`MOST_HEARD`] bytes of it, within `limit`. A query is asked
+/// in the session that is kept, if any may be, and leaves one behind.
 ///
 /// # Errors
 /// Why there is none, escaped, for people.
-pub async fn answer(probe: &Probe, limit: Duration) -> Result<String, String> {
+pub async fn answer(probe: &Probe, kept: Option<&KeptSession>, limit: Duration) -> Result<String, String> {
     let hearing = Hearing::new();
     let answer = async {
         match probe {
-            Probe::Postgres(postgres) => postgres.value(&hearing, limit).await,
+            Probe::Postgres(postgres) => postgres.value(kept, &hearing, limit).await,
             Probe::Command(command) => command.print(&hearing).await,
             Probe::Mysql(_) | Probe::Redis(_) | Probe::Http(_) | Probe::Tcp(_) => {
                 Err(Trouble::internal("it answers no queries"))

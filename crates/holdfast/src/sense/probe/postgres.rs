@@ -1,19 +1,24 @@
 //! PostgreSQL and what speaks its protocol: a login, a query, and a row that is kept.
 
-use super::connection::{Hearing, connect};
+use super::connection::{Heard, Hearing, connect};
+use super::session::{KeptSession, Session};
 use super::{Password, Target, Trouble, chain, compare};
 use crate::config::Expect;
 use futures_util::future::join;
 use holdfast_core::signal::ProbeFailure;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage};
 
 /// The query if none is configured.
 #[cfg(test)]
 pub const QUERY: &str = "select 1";
 /// The table for the row that is written, to be made by the owner of the database.
 pub const TABLE: &str = "create table holdfast_probe (id int primary key, at timestamptz)";
+
+/// Who logs in where.
+pub(super) type Login = (Target, String, Option<Password>, String);
 
 /// A question to PostgreSQL.
 #[derive(Clone, Debug)]
@@ -44,17 +49,46 @@ impl Postgres {
         .await
     }
 
-    /// The first field of the first row of its query, which is asked to change nothing and to end in time.
-    pub(super) async fn value(&self, hearing: &Arc<Hearing>, limit: Duration) -> Result<String, Trouble> {
-        self.converse(hearing, async |client| {
-            let most = limit.as_millis().max(1);
-            let set = format!("set default_transaction_read_only = on; set statement_timeout = {most}");
-            client.simple_query(&set).await?;
-            let rows = client.simple_query(&self.query).await?;
-            let value = first(&rows).map(ToOwned::to_owned);
-            value.ok_or_else(|| Trouble::wrong("the query answers no row, or nothing in it").into())
-        })
-        .await
+    /// The first field of the first row of its query, which is asked to change nothing and to end in time; in the session
+    /// that is kept, if there is one.
+    pub(super) async fn value(
+        &self,
+        kept: Option<&KeptSession>,
+        hearing: &Arc<Hearing>,
+        limit: Duration,
+    ) -> Result<String, Trouble> {
+        let mut turn = match kept {
+            Some(kept) => kept.turn(limit / 4).await,
+            None => None,
+        };
+        let before = match &mut turn {
+            Some(turn) => turn.take(self, limit / 4).await,
+            None => None,
+        };
+        let mut session = match before {
+            Some(session) => {
+                hearing.joined(); // if it comes late now, it is an answer that is late
+                session
+            }
+            None => Session::open(self, hearing).await?,
+        };
+        let told = session.converse(async |client: &Client| self.inquire(client, limit).await).await;
+        let sound = told.as_ref().err().is_none_or(Told::is_said);
+        let answer = told.map_err(|told| told.judged(&session.hearing));
+        match turn.filter(|_| sound) {
+            Some(turn) => turn.leave(session),
+            None => session.close().await,
+        }
+        answer
+    }
+
+    async fn inquire(&self, client: &Client, limit: Duration) -> Result<String, Told> {
+        let most = limit.as_millis().max(1);
+        let set = format!("set default_transaction_read_only = on; set statement_timeout = {most}");
+        client.simple_query(&set).await?;
+        let rows = client.simple_query(&self.query).await?;
+        let value = first(&rows).map(ToOwned::to_owned);
+        value.ok_or_else(|| Trouble::wrong("the query answers no row, or nothing in it").into())
     }
 
     /// Logs in, says something, and takes its leave.
@@ -63,23 +97,30 @@ impl Postgres {
         hearing: &Arc<Hearing>,
         say: impl AsyncFnOnce(&Client) -> Result<T, Told>,
     ) -> Result<T, Trouble> {
+        let (client, connection) = self.login(hearing).await?;
+        let talk = async {
+            let told = say(&client).await.map_err(|told| told.judged(hearing));
+            drop(client); // so that the connection says goodbye and ends
+            told
+        };
+        join(talk, connection).await.0
+    }
+
+    pub(super) async fn login(
+        &self,
+        hearing: &Arc<Hearing>,
+    ) -> Result<(Client, Connection<Heard, NoTlsStream>), Trouble> {
         let stream = connect(&self.at, hearing).await?;
         let mut config = Config::new();
         config.user(&self.user).dbname(&self.database).application_name("holdfast");
         if let Some(password) = &self.password {
             config.password(&password.0);
         }
-        let (client, connection) =
-            config.connect_raw(stream, NoTls).await.map_err(|error| judge(&error, hearing))?;
-        let talk = async {
-            let told = say(&client).await.map_err(|trouble| match trouble {
-                Told::Trouble(trouble) => trouble,
-                Told::Error(error) => judge(&error, hearing),
-            });
-            drop(client); // so that the connection says goodbye and ends
-            told
-        };
-        join(talk, connection).await.0
+        config.connect_raw(stream, NoTls).await.map_err(|error| judge(&error, hearing))
+    }
+
+    pub(super) fn as_login(&self) -> Login {
+        (self.at.clone(), self.user.clone(), self.password.clone(), self.database.clone())
     }
 
     async fn talk(&self, client: &Client, limit: Duration) -> Result<(), Told> {
@@ -131,6 +172,23 @@ fn first(messages: &[SimpleQueryMessage]) -> Option<&str> {
 enum Told {
     Trouble(Trouble),
     Error(tokio_postgres::Error),
+}
+
+impl Told {
+    /// The server itself said so: with the session nothing is wrong.
+    fn is_said(&self) -> bool {
+        match self {
+            Self::Trouble(_) => true,
+            Self::Error(error) => error.as_db_error().is_some(),
+        }
+    }
+
+    fn judged(self, hearing: &Hearing) -> Trouble {
+        match self {
+            Self::Trouble(trouble) => trouble,
+            Self::Error(error) => judge(&error, hearing),
+        }
+    }
 }
 
 impl From<Trouble> for Told {

@@ -160,14 +160,14 @@ async fn what_a_command_prints_is_taken_without_its_errors_and_bounded_in_time_a
     let sh = |script: &str| {
         Probe::Command(Command { argv: ["/bin/sh", "-c", script].map(ToOwned::to_owned).into() })
     };
-    assert_eq!(answer(&sh("echo 42; echo a warning >&2"), AMPLE).await, Ok("42".into()));
-    let failed = |script: &'static str| async move { answer(&sh(script), AMPLE).await.unwrap_err() };
+    assert_eq!(answer(&sh("echo 42; echo a warning >&2"), None, AMPLE).await, Ok("42".into()));
+    let failed = |script: &'static str| async move { answer(&sh(script), None, AMPLE).await.unwrap_err() };
     assert_eq!(failed("echo 42; echo 'no\x07 database' >&2; exit 3").await, "exit code 3: no\\x07 database");
     assert_eq!(failed("echo 42; exit 3").await, "exit code 3: 42");
     for flood in ["yes", "yes >&2"] {
         assert!(failed(flood).await.ends_with("printed more than 1 MiB"), "{flood}");
     }
-    let late = answer(&sh("sleep 1000"), SHORT).await.unwrap_err();
+    let late = answer(&sh("sleep 1000"), None, SHORT).await.unwrap_err();
     assert!(late.starts_with("did not end within"), "{late}");
 }
 
@@ -175,10 +175,10 @@ async fn what_a_command_prints_is_taken_without_its_errors_and_bounded_in_time_a
 async fn a_query_that_cannot_be_answered_says_why() {
     let server =
         Fake::start(Manner::Converse(vec![error("42P01", "relation \"jobs\" does not exist")])).await;
-    let why = answer(&postgres(server.target()), AMPLE).await.unwrap_err();
+    let why = answer(&postgres(server.target()), None, AMPLE).await.unwrap_err();
     assert!(why.contains("relation \"jobs\" does not exist") && why.contains("42P01"), "{why}");
     let tcp = Probe::Tcp(Tcp { at: server.target(), banner: None });
-    assert_eq!(answer(&tcp, AMPLE).await.unwrap_err(), "it answers no queries");
+    assert_eq!(answer(&tcp, None, AMPLE).await.unwrap_err(), "it answers no queries");
 }
 
 #[tokio::test]
