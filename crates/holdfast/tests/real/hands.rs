@@ -222,3 +222,10 @@ pub fn has_ended(process: &OwnedFd) -> bool {
 pub fn lives(pid: i32) -> bool {
     hold(pid).is_some_and(|process| !has_ended(&process))
 }
+
+/// The sockets that a process has open, by the numbers that the kernel's tables have.
+pub fn sockets_of(pid: i32) -> Vec<String> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let number = |file: PathBuf| Some(file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
+    files.filter_map(|file| number(fs::read_link(file.path()).ok()?)).collect()
+}
