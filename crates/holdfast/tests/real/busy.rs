@@ -2,13 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Start, Stopped, hog, qmp, turn, untouched_for};
+use crate::hands::{Start, Starved, Stopped, processor_time, qmp, turn, untouched_for};
 use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{Rows, address, ask};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than any time after which Holdfast would have acted.
 const LONG_ENOUGH: Duration = Duration::from_secs(12);
+
+/// Time enough to tell a busy guest from an idle one.
+const LOOK: Duration = Duration::from_millis(900);
+/// So long its host gives the guest next to nothing.
+const STARVED: Duration = Duration::from_secs(15);
 
 /// When the guest's PostgreSQL was started; each boot gives another time.
 fn booted(address: &str) -> Option<String> {
@@ -38,9 +43,8 @@ fn a_busy_but_healthy_vm_is_never_touched() {
     untouched_for(&lab, "orders", LONG_ENOUGH, || {});
     rows.wait_for_more(&lab);
 
-    let hogs = [hog(), hog()];
-    untouched_for(&lab, "orders", Duration::from_secs(20), || {});
-    drop(hogs);
+    starve(&lab, start.pid);
+    untouched_for(&lab, "orders", LONG_ENOUGH, || {});
     rows.wait_for_more(&lab);
 
     let place = address(&lab);
@@ -79,6 +83,22 @@ fn a_disk_that_does_a_megabyte_a_second_is_slow_and_not_failed_r31() {
     lab.wait_well(SOON);
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
     rows.all_there(&lab);
+}
+
+/// The guest wants a whole processor and gets a tenth of one.
+fn starve(lab: &Lab, pid: i32) {
+    lab.in_guest("orders", "(while :; do :; done) & sleep 45; kill $!");
+    lab.until(SOON, "the guest wants a processor", |_| {
+        let before = processor_time(pid);
+        std::thread::sleep(LOOK);
+        processor_time(pid) - before > LOOK / 3
+    });
+    let (began, before) = (Instant::now(), processor_time(pid));
+    let starved = Starved::new(pid);
+    untouched_for(lab, "orders", STARVED, || {});
+    let (got, time) = (processor_time(pid) - before, began.elapsed());
+    drop(starved);
+    assert!(got < time / 4, "it was starved: it got {got:?} of {time:?}");
 }
 
 fn freeze(lab: &Lab) {

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::hands::{
-    Dice, Frozen, Start, Stopped, lives, start_of, told, turn, untouched_for, wait_restarted,
+    Dice, Frozen, Start, Stopped, has_ended, hold, lives, sockets_of, start_of, told, turn, untouched_for,
+    wait_restarted,
 };
-use crate::lab::{Lab, SOON, holdfast, signal};
-use crate::rows::{Rows, address, ask};
+use crate::lab::{Lab, SOON, holdfast, signal, vm_section};
+use crate::rows::{Rows, address, address_of, ask};
 use crate::writers::Writers;
+use rustix::fd::OwnedFd;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -72,18 +74,7 @@ fn listens_on_one_private_socket_only(lab: &Lab) {
     let mode = fs::metadata(lab.state().join("holdfast.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let process = format!("/proc/{}", lab.daemon_pid());
-    let sockets: Vec<String> = fs::read_dir(format!("{process}/fd"))
-        .unwrap()
-        .flatten()
-        .filter_map(|fd| {
-            fs::read_link(fd.path())
-                .ok()?
-                .to_str()?
-                .strip_prefix("socket:[")?
-                .strip_suffix(']')
-                .map(ToOwned::to_owned)
-        })
-        .collect();
+    let sockets = sockets_of(lab.daemon_pid());
     assert!(!sockets.is_empty());
     for table in ["tcp", "tcp6"] {
         let text = fs::read_to_string(format!("{process}/net/{table}")).unwrap();
@@ -95,15 +86,58 @@ fn listens_on_one_private_socket_only(lab: &Lab) {
     }
 }
 
+/// A VM that is well all the time: nothing that befalls the daemon may befall it (I7).
+struct Bystander {
+    vm: &'static str,
+    start: Start,
+    /// The very process, not its number only.
+    process: OwnedFd,
+    place: String,
+    /// When its guest's database was started.
+    since: Option<Vec<String>>,
+}
+
+impl Bystander {
+    fn of(lab: &Lab, vm: &'static str) -> Self {
+        let (start, place) = (Start::of(lab, vm), address_of(lab, vm));
+        let since = since(&place);
+        assert!(since.is_some(), "its database answers");
+        Self { vm, start, process: hold(start.pid).unwrap(), place, since }
+    }
+
+    /// Asked of the host alone, so at any moment, with or without a daemon.
+    fn lives(&self) -> bool {
+        !has_ended(&self.process)
+    }
+
+    /// The same process, the same start, the same uptime inside, and nothing done to it.
+    fn assert_untouched(&self, lab: &Lab) {
+        assert!(self.lives(), "{} was ended\n{}", self.vm, lab.story());
+        assert_eq!(start_of(lab, self.vm), Some(self.start), "{}", lab.story());
+        lab.until(SOON, "the database that is well answers", |_| since(&self.place).is_some());
+        assert_eq!(since(&self.place), self.since, "its guest was restarted\n{}", lab.story());
+        let touched = |incident: &serde_json::Value| {
+            incident["vm"] == self.vm && !incident["remedies"].as_array().unwrap().is_empty()
+        };
+        assert!(!lab.incidents().iter().any(touched), "{}", lab.story());
+    }
+}
+
+fn since(place: &str) -> Option<Vec<String>> {
+    ask(place, "select pg_postmaster_start_time()")
+}
+
 /// `HOLDFAST_R01=200` kills it so often.
 #[test]
-fn a_daemon_killed_at_any_moment_of_a_recovery_finishes_it_and_never_starts_two_r01() {
+fn a_daemon_killed_at_any_moment_of_a_recovery_finishes_it_starts_no_two_and_harms_no_other_vm_r01() {
     let _turn = turn();
     let kills = std::env::var("HOLDFAST_R01").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10);
     let mut dice = Dice::new(1);
-    let mut lab = Lab::running("");
-    let writers = Writers::watch(&lab.path().join("orders.qcow2"));
+    let mut lab = Lab::new(&vm_section("billing"));
+    lab.start_warm(&["orders", "billing"]);
+    let writers = ["orders", "billing"].map(|vm| Writers::watch(&lab.disk(vm)));
     let rows = Rows::start(&lab);
+    let well = Bystander::of(&lab, "billing");
     let mut killed = 0;
     while killed < kills {
         let before = Start::of(&lab, "orders");
@@ -112,13 +146,16 @@ fn a_daemon_killed_at_any_moment_of_a_recovery_finishes_it_and_never_starts_two_
             std::thread::sleep(Duration::from_millis(dice.below(1_500))); // the moment is what is tried
             lab.kill_daemon();
             killed += 1;
+            assert!(well.lives(), "{} ended with the daemon", well.vm);
             lab.start();
         }
         wait_restarted(&lab, "orders", before);
         rows.wait_for_more(&lab);
+        well.assert_untouched(&lab);
         told(&lab, &["vm", "release", "orders"]);
     }
-    assert_eq!(writers.most(), 1, "two processes had one disk");
+    assert_eq!(writers.map(Writers::most), [1, 1], "two processes had one disk");
+    well.assert_untouched(&lab);
     let replay = lab.cli(&["replay"]);
     assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stdout));
     rows.all_there(&lab);

@@ -169,7 +169,73 @@ impl Drop for Ends {
 
 /// A process that burns one processor.
 pub fn hog() -> Ends {
-    Ends(Command::new("nice").args(["-n", "10", "sh", "-c", "while :; do :; done"]).spawn().unwrap())
+    Ends(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+}
+
+/// A VM to which its host gives a tenth of a processor; what it wants more is stolen from it. With the end of this value
+/// it has all it wants again.
+pub enum Starved {
+    /// Its own control group of version 2, limited.
+    Limited(PathBuf),
+    /// Moved to a limited control group of version 1, and home again.
+    Moved { pid: i32, home: PathBuf, group: PathBuf },
+    /// Where control groups have no processors to give: so many others want them that about as little is left.
+    Crowded(Vec<Ends>),
+}
+
+impl Starved {
+    pub fn new(pid: i32) -> Self {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        Self::limited(&groups).or_else(|| Self::moved(&groups, pid)).unwrap_or_else(Self::crowded)
+    }
+
+    fn limited(groups: &str) -> Option<Self> {
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let limit = Path::new("/sys/fs/cgroup").join(own).join("cpu.max");
+        fs::write(&limit, "10000 100000").is_ok().then_some(Self::Limited(limit))
+    }
+
+    fn moved(groups: &str, pid: i32) -> Option<Self> {
+        let (controllers, own) = groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(":/")?;
+            controllers.split(',').any(|one| one == "cpu").then_some((controllers, path))
+        })?;
+        let mount = Path::new("/sys/fs/cgroup").join(controllers);
+        let (home, group) = (mount.join(own), mount.join(format!("hf-starved-{}", std::process::id())));
+        fs::create_dir(&group).ok()?;
+        let moved = Self::Moved { pid, home, group: group.clone() };
+        let limited = fs::write(group.join("cpu.cfs_quota_us"), "10000");
+        limited.and_then(|()| fs::write(group.join("cgroup.procs"), pid.to_string())).is_ok().then_some(moved)
+    }
+
+    fn crowded() -> Self {
+        let processors = std::thread::available_parallelism().unwrap().get();
+        Self::Crowded((0..processors * 8).map(|_| hog()).collect())
+    }
+}
+
+impl Drop for Starved {
+    fn drop(&mut self) {
+        match self {
+            Self::Limited(limit) => drop(fs::write(limit, "max 100000")),
+            Self::Moved { pid, home, group } => {
+                let _gone = fs::write(home.join("cgroup.procs"), pid.to_string());
+                let began = Instant::now();
+                while fs::remove_dir(&group).is_err() && began.elapsed() < SOON {
+                    std::thread::sleep(LOOK);
+                }
+            }
+            Self::Crowded(hogs) => hogs.clear(),
+        }
+    }
+}
+
+/// The processor time that a process has used.
+pub fn processor_time(pid: i32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
 }
 
 /// A stopped process that runs on when this is dropped.
@@ -221,4 +287,11 @@ pub fn has_ended(process: &OwnedFd) -> bool {
 /// Whether a process is there and has not ended.
 pub fn lives(pid: i32) -> bool {
     hold(pid).is_some_and(|process| !has_ended(&process))
+}
+
+/// The sockets that a process has open, by the numbers that the kernel's tables have.
+pub fn sockets_of(pid: i32) -> Vec<String> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let number = |file: PathBuf| Some(file.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
+    files.filter_map(|file| number(fs::read_link(file.path()).ok()?)).collect()
 }

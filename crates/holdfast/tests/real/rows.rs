@@ -66,9 +66,14 @@ impl Drop for Rows {
     }
 }
 
-/// Where the database is reached.
+/// Where the database of `orders` is reached.
 pub fn address(lab: &Lab) -> String {
-    lab.vm("orders")["address"]["postgres"].as_str().unwrap().to_owned()
+    address_of(lab, "orders")
+}
+
+/// Where the database of this VM is reached.
+pub fn address_of(lab: &Lab, vm: &str) -> String {
+    lab.vm(vm)["address"]["postgres"].as_str().unwrap().to_owned()
 }
 
 /// Asks the database once: the first field of each row.
