@@ -31,6 +31,12 @@ const PLAINLY: f64 = 1.5;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lessons(BTreeMap<Fault, Lesson>);
 
+impl FromIterator<(Fault, Lesson)> for Lessons {
+    fn from_iter<I: IntoIterator<Item = (Fault, Lesson)>>(lessons: I) -> Self {
+        Self(lessons.into_iter().collect())
+    }
+}
+
 /// What was learned about one fault.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lesson {

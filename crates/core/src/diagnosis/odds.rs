@@ -301,6 +301,8 @@ fn grounds(row: &Row, app: Option<&AppName>, panel: &[&Evidence]) -> Grounds {
 mod tests {
     use super::*;
     use crate::diagnosis::Fault;
+    use crate::diagnosis::catalogue::FaultRow;
+    use crate::diagnosis::lessons::{Lesson, Lessons};
 
     fn seen(kinds: &[Kind]) -> Vec<Evidence> {
         let one = |kind: &Kind| Evidence {
@@ -334,5 +336,46 @@ mod tests {
     fn what_one_agent_says_of_two_things_is_still_one_channel_i10() {
         let found = named(&[Kind::FsFull, Kind::NobodyListens]).unwrap();
         assert_eq!(found.grounds, Grounds::Thin);
+    }
+
+    /// Lessons as extreme as can be: under each fault each kind was always seen, or hardly ever.
+    fn extreme(ever: bool) -> Lessons {
+        let times = u32::MAX;
+        let lesson = |row: &FaultRow| {
+            let seen = row.seen.iter().map(|(kind, _)| (*kind, if ever { times } else { 1 }));
+            (row.fault, Lesson { times, seen: seen.collect(), remedies: Vec::new() })
+        };
+        Catalogue::standard().iter().map(lesson).collect()
+    }
+
+    #[test]
+    fn no_lesson_changes_what_may_be_acted_upon_i10() {
+        let (standard, app) = (Catalogue::standard(), "db".parse::<AppName>().unwrap());
+        let taught = [true, false].map(|ever| Catalogue::taught(&extreme(ever)));
+        let (mut moved, mut enough) = (0, 0);
+        for (at, row) in standard.rows().iter().enumerate() {
+            for (one, other) in
+                Kind::ALL.iter().flat_map(|one| Kind::ALL.iter().map(move |other| (*one, *other)))
+            {
+                let pair = seen(&[one, other]);
+                let panel: Vec<&Evidence> = pair.iter().collect();
+                let by_table = grounds(row, Some(&app), &panel);
+                for row in taught.iter().map(|catalogue| &catalogue.rows()[at]) {
+                    assert_eq!(
+                        grounds(row, Some(&app), &panel),
+                        by_table,
+                        "{one:?}, {other:?}: {:?}",
+                        row.data.fault
+                    );
+                    moved +=
+                        usize::from((row.weights[one as usize] >= VOICE) != (row.own[one as usize] >= VOICE));
+                }
+                enough += usize::from(by_table.suffice());
+            }
+        }
+        assert!(
+            moved > 0 && enough > 100,
+            "lessons move weights across the mark, and that changes nothing: {moved}, {enough}"
+        );
     }
 }
