@@ -73,6 +73,23 @@ pub(super) const RULES: &[Rule] = &[
         source: "PostgreSQL src/backend/storage/lmgr/proc.c",
     },
     Rule {
+        name: "postgres-lock-timeout",
+        means: "A session of PostgreSQL gave up waiting for a lock",
+        kind: Kind::LocksPileUp,
+        severity: Severity::Warning,
+        speaks_for: &[Fault::LockPileUp, Fault::AppSlow],
+        by: By::Anyone,
+        needs: "canceling statement due to lock timeout",
+        pattern: "ERROR:  canceling statement due to lock timeout",
+        unless: "",
+        examples: &["pg 2026-11-23 21:19:48.123 UTC [77] ERROR:  canceling statement due to lock timeout"],
+        not: &[
+            "pg [9] ERROR:  canceling statement due to user request",
+            "app: retry after: canceling statement due to lock timeout",
+        ],
+        source: "PostgreSQL src/backend/tcop/postgres.c, ProcessInterrupts",
+    },
+    Rule {
         name: "postgres-lock-table-full",
         means: "PostgreSQL has no room for more locks",
         kind: Kind::LimitReached,
