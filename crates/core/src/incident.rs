@@ -384,6 +384,12 @@ impl Incident {
         matches!(self.phase, Phase::Closed(_))
     }
 
+    /// The last moment at which it was open: now, if it is not over.
+    #[must_use]
+    pub fn open_until(&self, now: Timestamp) -> Timestamp {
+        if self.is_closed() { self.times.closed.unwrap_or(self.times.opened) } else { now }
+    }
+
     /// How long users were not served: until they were, or until now; nothing if they were served all the while.
     #[must_use]
     pub fn outage(&self, now: Timestamp) -> Duration {

@@ -7,7 +7,7 @@ use super::logs::{Logs, seconds};
 use super::shape::ExplainDoc;
 use crate::logbook::{Around, Owner, Quoted, Stored};
 use holdfast_core::engine::Engine;
-use holdfast_core::evidence::Evidence;
+use holdfast_core::evidence::{Evidence, Kind, Quote};
 use holdfast_core::incident::Incident;
 use holdfast_core::signal::Channel;
 use holdfast_logs::escape;
@@ -89,16 +89,24 @@ fn near(stored: &Stored, proof: u64) -> NearDoc {
     }
 }
 
+/// What PostgreSQL told our probe when it did not let it in: it says the same to its own log, with the same user, so its line
+/// is found by these words. Of nobody else is it known that both are alike.
+fn refusal(evidence: &Evidence) -> Option<&str> {
+    let (_, said) = evidence.text.split_once(": FATAL: ").filter(|_| evidence.kind == Kind::AppDenied)?;
+    Some(said.rsplit_once(" (").map_or(said, |(words, _)| words))
+}
+
 /// The lines that the evidence of an incident quotes, the weightiest first, each with its place among it.
 pub fn quotes(engine: &Engine, incident: &Incident) -> Vec<(usize, Quoted)> {
     let diagnosis = incident.named.as_ref().unwrap_or(&incident.diagnosis);
     let quoted = |evidence: &Evidence| {
-        let quote = evidence.quote.as_ref()?;
+        let told = || Some(Quote { at: evidence.at, line: refusal(evidence)?.to_owned() });
+        let quote = evidence.quote.clone().or_else(told)?;
         let of_host = evidence.kind.channel() == Channel::Host;
         let owner = if of_host { Owner::Host } else { Owner::of(&incident.subject) };
         let at = i64::try_from(quote.at.as_micros()).unwrap_or(i64::MAX);
         let at = at.saturating_add(engine.wall_offset(quote.at));
-        Some(Quoted { owner, at, line: quote.line.clone() })
+        Some(Quoted { owner, at, line: quote.line })
     };
     let mut evidence: Vec<_> = diagnosis.evidence.iter().enumerate().collect();
     evidence.sort_by_key(|(_, weighed)| (!weighed.counts, Reverse(weighed.weight.abs())));
@@ -121,7 +129,39 @@ pub async fn show_lines(logs: &Logs, doc: &mut ExplainDoc, quotes: Vec<(usize, Q
     };
     for (place, lines) in places.into_iter().zip(lines) {
         if let Some(evidence) = doc.evidence.get_mut(place) {
-            evidence.lines = Some(lines);
+            // Whether a log holds what a probe was told is not known: there may be none.
+            let is_there = lines.missing.is_none() || evidence.channel != Channel::Application.name();
+            evidence.lines = Some(lines).filter(|_| is_there);
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use holdfast_core::time::Timestamp;
+    use holdfast_logs::Rules;
+
+    fn told(kind: Kind, text: &str) -> Evidence {
+        let at = Timestamp::from_secs(7);
+        Evidence { kind, app: None, since: at, at, strength: 1, text: text.into(), quote: None }
+    }
+
+    #[test]
+    fn what_postgresql_told_our_probe_is_looked_for_in_its_log_for_that_user_alone() {
+        let text = "postgres refuses our credentials: FATAL: password authentication failed for user \"probe\" (28P01)";
+        let denied = told(Kind::AppDenied, text);
+        let words = refusal(&denied).unwrap();
+        let log =
+            |user| format!("pg 2026-11-23 [77] FATAL:  password authentication failed for user \"{user}\"");
+        assert!(
+            log("probe").contains(words) && !log("orders").contains(words) && !log("probe2").contains(words),
+            "{words}"
+        );
+        let known = Rules::standard().find(&log("probe")).unwrap(); // or its record would not be looked at
+        assert_eq!(known.rule.name, "postgres-login-refused");
+        assert_eq!(refusal(&told(Kind::AppWrong, text)), None);
+        assert_eq!(refusal(&told(Kind::AppDenied, "redis refuses our credentials: WRONGPASS invalid")), None);
     }
 }

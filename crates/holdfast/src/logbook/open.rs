@@ -7,10 +7,12 @@ use super::witness;
 use crate::api::logs::Logs;
 use crate::clock::Clock;
 use crate::config::{Config, LogsConfig};
-use crate::decide::{Desk, Inbox};
+use crate::decide::Inbox;
 use crate::sense::logs::Places;
 use crate::state::StateFolder;
+use holdfast_core::engine::Engine;
 use holdfast_core::input::Input;
+use holdfast_core::time::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,9 @@ use tracing::{debug, warn};
 
 /// How often it is asked which incidents are open and which VMs run.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// An incident counts as open for so long after it was closed: whoever reads late, or asks after a short one, must not
+/// miss it.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The logbook at work.
 pub struct Logbook {
@@ -113,14 +118,14 @@ async fn look(inbox: Inbox, circumstances: watch::Sender<Circumstances>, stop: C
     let mut ticker = tokio::time::interval(LOOK_EVERY);
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticker.tick()).await.is_some() {
-        let Ok(now) = inbox.look(seen).await else { return };
+        let Ok(now) = inbox.look(|desk| seen(&desk.engine, desk.clock.now())).await else { return };
         circumstances.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
     }
 }
 
-fn seen(desk: &Desk) -> Circumstances {
-    let open = desk.engine.incidents().filter(|incident| !incident.is_closed());
-    let stopped = desk.engine.vms().filter(|(_, vm)| vm.current_incarnation().is_none());
+fn seen(engine: &Engine, now: Timestamp) -> Circumstances {
+    let open = engine.incidents().filter(|incident| now.since(incident.open_until(now)) < LINGER);
+    let stopped = engine.vms().filter(|(_, vm)| vm.current_incarnation().is_none());
     Circumstances {
         troubled: open.map(|incident| Owner::of(&incident.subject)).collect(),
         off: stopped.map(|(name, _)| name.clone()).collect(),

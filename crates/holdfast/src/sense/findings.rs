@@ -81,6 +81,7 @@ pub fn kind(rule: &Rule) -> Option<FindingKind> {
         | Kind::ReplicationBroken
         | Kind::NetTrouble
         | Kind::LimitReached
+        | Kind::AccessDenied
         | Kind::MemoryShort
         | Kind::SpaceShort
         | Kind::LocksPileUp

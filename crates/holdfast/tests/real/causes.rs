@@ -180,3 +180,34 @@ fn a_database_that_reads_a_damaged_page_is_named_with_its_line_and_left_alone() 
     assert_eq!(ask(&place, STARTED).unwrap(), before, "the database was not restarted");
     rows.all_there(&lab);
 }
+
+#[test]
+fn a_password_that_was_changed_is_shown_with_the_line_of_the_database_that_refused_it() {
+    let _turn = turn();
+    let mut lab = Lab::changed(|config| config + "password_file = \"password\"\n");
+    let file = lab.path().join("password");
+    std::fs::write(&file, "before").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    lab.start_warm(&["orders"]);
+    let place = address(&lab);
+    let start = Start::of(&lab, "orders");
+    let change = "alter role orders password 'after'";
+    lab.until(SOON, change, |_| ask_as(&place, "postgres", "postgres", change).is_some());
+    let ask_for_it = "cd /var/lib/postgresql/*/main && sed -i '1i host all orders all scram-sha-256' pg_hba.conf && \
+                      kill -HUP $(head -1 postmaster.pid)";
+    lab.in_guest("orders", ask_for_it);
+
+    named(&lab, "ProbeBroken");
+    let proof = |lab: &Lab| {
+        let told: Value = serde_json::from_str(&named(lab, "ProbeBroken")).unwrap();
+        let evidence = told["evidence"].as_array().unwrap().iter();
+        let records = evidence.filter_map(|one| one["lines"]["records"].as_array()).flatten();
+        let mut proofs = records.filter(|record| record["proves"] == true);
+        proofs.next().map(|record| record["text"].as_str().unwrap().to_owned())
+    };
+    lab.until(SOON, "its line is written", |lab| proof(lab).is_some());
+    let line = proof(&lab).unwrap();
+    assert!(line.contains("FATAL:  password authentication failed for user \"orders\""), "{line}");
+    assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
+    assert_eq!(Start::of(&lab, "orders"), start);
+}

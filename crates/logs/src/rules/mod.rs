@@ -11,6 +11,7 @@ mod mysql;
 mod network;
 mod postgres;
 mod postgres_files;
+mod postgres_sessions;
 mod programs;
 mod qemu;
 mod redis;
@@ -43,10 +44,11 @@ const KERNEL_LEAD: &str = r"(?:^|\] |> ?|kernel: )";
 
 /// All rules by family. The first that fits a line names it, those of an evidence before all others
 /// ([`Kind::is_evidence`]); so the more telling stand before, and the words of any program come last.
-const FAMILIES: [(&str, &[Rule]); 16] = [
+const FAMILIES: [(&str, &[Rule]); 17] = [
     ("Boot", boot::RULES),
     ("PostgreSQL", postgres::RULES),
     ("PostgreSQL's files", postgres_files::RULES),
+    ("PostgreSQL's sessions", postgres_sessions::RULES),
     ("MySQL and MariaDB", mysql::RULES),
     ("Redis", redis::RULES),
     ("Linux kernel", kernel::RULES),

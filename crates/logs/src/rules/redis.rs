@@ -50,6 +50,23 @@ pub(super) const RULES: &[Rule] = &[
         source: "Redis src/server.c, loadDataFromDisk",
     },
     Rule {
+        name: "redis-append-file-broken",
+        means: "Redis cannot read its append-only file and gives up its start",
+        kind: Kind::AppPanic,
+        severity: Severity::Critical,
+        speaks_for: &[Fault::AppDown, Fault::CorruptionReported],
+        by: By::Anyone,
+        needs: "Bad file format reading ",
+        pattern: r"\d+:[XCSM] .* # Bad file format reading the append only file",
+        unless: "",
+        examples: &[
+            "771:M 23 Nov 2026 21:19:48.000 # Bad file format reading the append only file appendonly.aof.1.incr.aof: make a backup of your AOF file, then use ./redis-check-aof --fix <filename.manifest>",
+            "771:M 23 Nov 2026 21:19:48.000 # Bad file format reading the append only file: make a backup of your AOF file, then use ./redis-check-aof --fix <filename>",
+        ],
+        not: &["app: Bad file format reading the append only file"],
+        source: "Redis src/aof.c, loadSingleAppendOnlyFile",
+    },
+    Rule {
         name: "redis-out-of-memory",
         means: "Redis was refused memory and gave up",
         kind: Kind::AppPanic,

@@ -53,6 +53,8 @@ pub enum Kind {
     NetTrouble,
     /// A limit is reached: connections, files, processes.
     LimitReached,
+    /// Somebody was not let in, as happens on any day: a password or a name is wrong.
+    AccessDenied,
     /// Memory is short.
     MemoryShort,
     /// Disk space is short.
@@ -114,6 +116,7 @@ impl Kind {
             | Self::ReplicationBroken
             | Self::NetTrouble
             | Self::LimitReached
+            | Self::AccessDenied
             | Self::MemoryShort
             | Self::SpaceShort
             | Self::LocksPileUp
@@ -125,7 +128,7 @@ impl Kind {
     }
 }
 
-/// A fault that a line may speak for, by its name in the catalogue. The last ten are not in the catalogue yet.
+/// A fault that a line may speak for, by its name in the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the catalogue says what each is")]
 pub enum Fault {

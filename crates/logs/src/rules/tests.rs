@@ -227,7 +227,7 @@ const ORDINARY: &[&str] = &[
     "[   30.000000] perf: interrupt took too long (2516 > 2500), lowering kernel.perf_event_max_sample_rate",
     "pg 2026-11-23 21:19:48.123 UTC [61] LOG:  checkpoint starting: time",
     "pg 2026-11-23 21:19:49.000 UTC [61] LOG:  checkpoint complete: wrote 3 buffers (0.0%)",
-    "pg 2026-11-23 21:19:49.000 UTC [80] FATAL:  password authentication failed for user \"app\"",
+    "pg 2026-11-23 21:19:49.000 UTC [80] FATAL:  role \"app\" is not permitted to log in",
     "pg 2026-11-23 21:19:49.000 UTC [80] ERROR:  relation \"nothing\" does not exist at character 15",
     "Nov 23 21:19:48 orders sshd[9]: Accepted publickey for root from 10.0.2.2 port 40522 ssh2",
     "Nov 23 21:19:48 orders systemd[1]: Started Daily apt download activities.",

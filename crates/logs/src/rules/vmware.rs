@@ -68,6 +68,23 @@ pub(super) const RULES: &[Rule] = &[
         source: "VMware message msg.log.error.unrecoverable",
     },
     Rule {
+        name: "vmware-monitor-panic",
+        means: "The monitor of VMware that runs a processor of the VM failed, and the VM was ended",
+        kind: Kind::VmFailed,
+        severity: Severity::Critical,
+        speaks_for: &[Fault::VmCrashed],
+        by: By::Anyone,
+        needs: " MONITOR PANIC: ",
+        pattern: r"(?:vcpu-\d+|vmx)\b[|:]? .{0,16}MONITOR PANIC: (?:vcpu-\d+:|VMM)",
+        unless: "",
+        examples: &[
+            "2026-11-23T21:19:48.123Z| vcpu-0| I125: MONITOR PANIC: vcpu-0:VMM64 fault 14: src=MONITOR rip=0xfffffffffc000000 regs=0xfffffffffc008e80",
+            "2026-11-23T21:19:48.123Z| vmx| MONITOR PANIC: VMM fault: regs=0x2f9c, exc=14, eip=0xb01dc",
+        ],
+        not: &["health: MONITOR PANIC: restarting"],
+        source: "VMware KB 1021174, vmware.log",
+    },
+    Rule {
         name: "vmware-guest-silent",
         means: "The tools inside a guest of VMware do not answer",
         kind: Kind::GuestFailed,

@@ -94,6 +94,9 @@ pub struct Unusual {
     /// Lines of this minute.
     #[serde(skip)]
     lines: u64,
+    /// When an incident was last seen open, in microseconds: a stretch or a wait that holds this moment teaches nothing.
+    #[serde(skip)]
+    troubled: Option<u64>,
 }
 
 impl Unusual {
@@ -108,19 +111,33 @@ impl Unusual {
         name: impl Fn(PatternId) -> String,
     ) -> Option<Statement> {
         self.lines += 1;
-        let learns = during == During::Quiet;
+        self.note(now, during);
+        let troubled = self.troubled;
         if self.rhythms.len() >= MOST_RHYTHMS && !self.rhythms.contains_key(&pattern) {
             self.make_room();
         }
-        self.rhythms.entry(pattern).or_default().come(now, learns);
+        self.rhythms.entry(pattern).or_default().come(now, troubled);
         self.stretches.come(pattern);
         let decibans = if is_new { self.news.come(severity)? } else { return None };
         let says = format!("a line as never before: {}", name(pattern));
         Some(Statement { sort: Sort::New, pattern: Some(pattern), decibans, says })
     }
 
+    fn note(&mut self, now: u64, during: During) {
+        match during {
+            During::Quiet => {}
+            During::Incident => self.troubled = self.troubled.max(Some(now)),
+        }
+    }
+
+    /// What was going on since then: an incident if one was open at any moment.
+    fn since(&self, start: u64) -> During {
+        if self.troubled.is_some_and(|at| at >= start) { During::Incident } else { During::Quiet }
+    }
+
     /// Looks at what is over or late; to be called at least every few seconds. Of each sort the most surprising is told.
     pub fn look(&mut self, now: u64, during: During, name: impl Fn(PatternId) -> String) -> Vec<Statement> {
+        self.note(now, during);
         let Some(before) = self.looked else {
             self.interrupt(now);
             return Vec::new();
@@ -136,9 +153,11 @@ impl Unusual {
             told.extend(missed.map(|(id, late)| silence(id, late, others, &name)));
         }
         if now / MINUTE != before / MINUTE {
-            self.end_minute(during, &name, &mut told);
-            if now / MINUTE / QUARTER != before / MINUTE / QUARTER {
-                self.end_quarter(during, &name, &mut told);
+            let minute = before / MINUTE;
+            self.end_minute(self.since(minute * MINUTE), &name, &mut told);
+            let quarter = minute / QUARTER;
+            if now / MINUTE / QUARTER != quarter {
+                self.end_quarter(self.since(quarter * QUARTER * MINUTE), &name, &mut told);
             }
         }
         self.looked = Some(now);

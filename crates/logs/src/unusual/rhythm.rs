@@ -103,11 +103,12 @@ pub struct Rhythm {
 }
 
 impl Rhythm {
-    /// A line came.
-    pub fn come(&mut self, now: u64, learns: bool) {
+    /// A line came. `troubled`: when an incident was last seen open; a wait with that in it is not learned.
+    pub fn come(&mut self, now: u64, troubled: Option<u64>) {
         self.minute.now += 1.0;
         self.quarter.now += 1.0;
         let wait = self.last.map(|last| seconds(now.saturating_sub(last)));
+        let learns = self.last.is_some() && troubled < self.last;
         if let Some(wait) = wait.filter(|wait| learns && *wait >= TOGETHER) {
             self.waits = self.waits.saturating_add(1);
             let weight = (1.0 / f64::from(self.waits)).max(LEAST_WEIGHT);
@@ -165,6 +166,18 @@ impl Rhythm {
     /// Nobody listened for a while, or nobody could speak.
     pub fn interrupt(&mut self) {
         (self.last, self.minute.now, self.quarter.now) = (None, 0.0, 0.0);
+    }
+
+    /// The most lines of a minute, and of a quarter of an hour, that are remembered.
+    #[cfg(test)]
+    pub fn most(&self) -> (f64, f64) {
+        (self.minute.most, self.quarter.most)
+    }
+
+    /// The longest wait that is remembered.
+    #[cfg(test)]
+    pub fn longest(&self) -> f64 {
+        self.longest
     }
 
     /// When it came last.

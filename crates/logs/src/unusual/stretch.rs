@@ -51,6 +51,12 @@ impl Stretches {
         counts * 8 + vectors * (64 + 2 * 8 * ROOM.columns)
     }
 
+    /// Minutes that were learned.
+    #[cfg(test)]
+    pub fn known(&self) -> u64 {
+        self.watch.habits().windows()
+    }
+
     /// A minute with lines in it is over; what is unusual about it, and how much, if it is worth telling.
     pub fn minute(&mut self, during: During) -> Option<(Judgement, f64)> {
         let judgement = self.watch.window(&std::mem::take(&mut self.window), during)?;

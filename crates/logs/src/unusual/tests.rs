@@ -231,6 +231,56 @@ fn nothing_is_learned_from_an_incident_and_nothing_missed_while_nobody_listened_
     assert!(!system.told_since(since).contains(&Sort::Silence), "what never spoke since is not missed");
 }
 
+/// What the habits of minutes and of quarters know after an hour: an incident is open from a second on until another,
+/// counted in the quarter that begins then, and the load is 50 times the usual meanwhile.
+fn after_an_incident(seed: u64, from: u64, until: u64) -> (System, System) {
+    let mut spared = settled(seed, 0);
+    spared.run(14 * 86_400 / 24); // ends with a quarter
+    assert_eq!(spared.now % (QUARTER * MINUTE), 0);
+    let mut before = settled(seed, 0);
+    before.run(14 * 86_400 / 24);
+    for second in 1..=900 {
+        let is_open = (from..until).contains(&second);
+        spared.during = if is_open { During::Incident } else { During::Quiet };
+        spared.load = if is_open { 50.0 } else { 1.0 };
+        spared.second();
+    }
+    (before, spared)
+}
+
+/// The busiest minute and the busiest quarter of a request, so far as they are remembered.
+fn busiest(system: &System) -> (f64, f64) {
+    system.unusual.rhythms[&PatternId(REQUESTS.start)].most()
+}
+
+#[test]
+fn an_incident_of_some_seconds_within_a_minute_teaches_neither_it_nor_its_quarter() {
+    for (from, until) in [(305, 325), (61, 841)] {
+        let (before, after) = after_an_incident(8, from, until);
+        let (minute, quarter) = busiest(&before);
+        let (later_minute, later_quarter) = busiest(&after);
+        assert!(later_minute <= 1.3 * minute, "{from}: {minute} {later_minute}");
+        assert!(later_quarter <= quarter, "{from}: {quarter} {later_quarter}");
+        let spared = until.div_ceil(60) - from / 60;
+        let (known, knows) = (before.unusual.stretches.known(), after.unusual.stretches.known());
+        assert_eq!(knows - known, 15 - spared, "each minute is learned whole or not at all");
+    }
+}
+
+#[test]
+fn a_wait_with_an_incident_in_it_is_not_usual() {
+    let mut system = settled(9, 1);
+    let habit = |system: &System| system.unusual.rhythms[&PatternId(CLOCKWORK)].longest();
+    let usual = habit(&system);
+    system.stands_still = true;
+    system.run(5);
+    system.during = During::Incident;
+    system.run(100);
+    (system.during, system.stands_still) = (During::Quiet, false);
+    system.run(60);
+    assert!(habit(&system) <= usual, "{usual} {}", habit(&system));
+}
+
 #[test]
 fn what_was_learned_outlives_a_restart_and_takes_a_bounded_room_i18() {
     let mut system = settled(6, 1);

@@ -213,10 +213,7 @@ impl Usual {
         self.season.turn(at);
         let (recent, forecast, usual) = (self.recent(value), self.past.forecast(), self.season.usual());
         self.rows += 1;
-        if self.times.len() > LEVEL.0 {
-            self.times.pop_front();
-        }
-        self.times.push_back(at);
+        self.row_at(at);
         self.past.push(value);
         self.season.learn(value, value - recent);
         self.weight = self.weight * RECENT + 1.0;
@@ -248,6 +245,13 @@ impl Usual {
             self.level(),
             moved,
         ]
+    }
+
+    fn row_at(&mut self, at: Timestamp) {
+        if self.times.len() > LEVEL.0 {
+            self.times.pop_front();
+        }
+        self.times.push_back(at);
     }
 
     /// The recent mean before this value, which is the first one's own.
@@ -345,11 +349,16 @@ impl Usual {
         Verdict { probability: if news { wrong } else { 0.0 }, wrong, sight }
     }
 
-    /// A row of an incident: what is usual stands in for its value, so that rows stay rows.
+    /// A row of an incident: what is usual stands in for its value, so that rows stay rows. A pause that an incident was
+    /// part of is not one that there was.
     fn stand_in(&mut self, at: Timestamp) {
         let at = self.times.back().map_or(at, |&last| last.max(at));
         self.season.turn(at);
         let usual = self.season.length().and_then(|_| self.season.usual());
+        self.same = 0;
+        self.still.break_off();
+        self.silent.break_off();
+        self.row_at(at);
         let Some(value) = usual.or_else(|| self.past.forecast()) else { return };
         self.past.push(value);
         self.rows += 1;
@@ -498,6 +507,22 @@ mod tests {
         let taught = first.observe(at(2_500), value(2_500), Learn::Yes).wrong;
         let clean = series.observe(at(2_500), value(2_500), Learn::Yes);
         assert!(clean.probability > 0.9 && clean.wrong > taught, "{clean:?} against {taught}");
+    }
+
+    #[test]
+    fn pauses_that_an_incident_is_part_of_are_not_learned() {
+        // Every seventh row is missing; then an incident, of which two rows come, with hours of silence before and between.
+        let mut series = Series::new();
+        for n in (0..1_000).filter(|n| n % 7 != 0) {
+            series.observe(at(n), noise(9, n), Learn::Yes);
+        }
+        let (silent, still) = (series.usual.silent.longest, series.usual.still.longest);
+        series.observe(at(1_060), 3.0, Learn::No);
+        series.observe(at(1_120), 3.0, Learn::No);
+        for n in 1_121..1_130 {
+            series.observe(at(n), noise(9, n), Learn::Yes);
+        }
+        assert_eq!((series.usual.silent.longest, series.usual.still.longest), (silent, still));
     }
 
     #[test]

@@ -10,7 +10,7 @@ const LONGER: f64 = 3.0;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Pauses {
     tail: Tail,
-    longest: f64,
+    pub(super) longest: f64,
     since: Option<Timestamp>,
 }
 
@@ -32,6 +32,11 @@ impl Pauses {
         let length = lasted.as_secs_f64();
         let surprise = (length >= self.longest * LONGER).then(|| self.tail.surprise(length)).flatten();
         Pause { since, lasted, longest: self.longest, surprise }
+    }
+
+    /// What goes on is none of ours any more, and teaches nothing.
+    pub(super) fn break_off(&mut self) {
+        self.since = None;
     }
 
     /// It is over, if there was one.

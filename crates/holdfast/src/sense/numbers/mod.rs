@@ -16,13 +16,14 @@ pub use measure::{Name, Reading, What};
 
 use crate::clock::Clock;
 use crate::decide::Inbox;
+use holdfast_core::engine::Engine;
 use holdfast_core::input::Input;
 use holdfast_core::signal::Signal;
 use holdfast_core::subject::{Subject, VmName};
 use holdfast_core::time::Timestamp;
 use judge::Judge;
 use kept::{Keeper, Kept, Moment, Past, Shelf, Value};
-use roll::Rolls;
+use roll::{Rolled, Rolls};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use together::{Beside, Together};
@@ -148,7 +149,7 @@ impl Follower {
 
     /// Rolls up, judges, tells and keeps; `None` when the loop has ended.
     async fn judge(&self, judges: &mut Judges, rolls: &mut Rolls) -> Option<()> {
-        let ill = self.inbox.look(|desk| ill(&desk.engine)).await.ok()?;
+        let ill = self.inbox.look(|desk| ill(&desk.engine, desk.clock.now())).await.ok()?;
         let moment = Moment { at: self.clock.now(), wall_offset: self.clock.wall_offset() };
         let round = judges.judge(moment.at, rolls, &ill);
         self.newest.show(moment, round.latest);
@@ -160,10 +161,17 @@ impl Follower {
     }
 }
 
-/// The VMs that something is wrong with: what is measured of them now is not usual.
-fn ill(engine: &holdfast_core::engine::Engine) -> BTreeSet<VmName> {
-    let open = engine.incidents().filter(|incident| !incident.is_closed());
-    open.filter_map(|incident| incident.subject.vm().cloned()).collect()
+/// The VMs that something is or was wrong with, and until when: what was measured of them by then is not usual.
+type Ill = BTreeMap<VmName, Timestamp>;
+
+fn ill(engine: &Engine, now: Timestamp) -> Ill {
+    let mut ill = Ill::new();
+    for incident in engine.incidents() {
+        let Some(vm) = incident.subject.vm() else { continue };
+        let until = ill.entry(vm.clone()).or_default();
+        *until = incident.open_until(now).max(*until);
+    }
+    ill
 }
 
 /// What came of one look at all series.
@@ -206,25 +214,27 @@ impl Judges {
 
     /// Rolls up what came, and tells what is unusual. A series of which nothing comes any more is forgotten when room
     /// is short, the longest silent first.
-    fn judge(&mut self, now: Timestamp, rolls: &mut Rolls, ill: &BTreeSet<VmName>) -> Round {
-        let mut round = Round::default();
-        for (name, value) in rolls.roll() {
+    fn judge(&mut self, now: Timestamp, rolls: &mut Rolls, ill: &Ill) -> Round {
+        let (mut round, mut struck) = (Round::default(), BTreeSet::new());
+        for Rolled { name, value, since } in rolls.roll() {
             if !self.has_room(&name) && !self.forget_one(now, &name) {
                 continue;
             }
-            let is_ill = name.subject.vm().is_some_and(|vm| ill.contains(vm));
+            let vm = name.subject.vm();
+            let is_ill = vm.and_then(|vm| ill.get(vm)).is_some_and(|until| *until >= since);
+            struck.extend(vm.filter(|_| is_ill).cloned());
             let judge = self.each.entry(name.clone()).or_default();
             let judged = judge.observe(now, value, &name, is_ill);
             round.told.extend(judged.told.map(|sign| signal(name.subject.clone(), now, sign)));
             round.latest.push((name.clone(), value, judged.unusual));
             round.values.push(Value { name, value, teaches: judged.taught });
         }
-        self.judge_together(now, &mut round, ill);
+        self.judge_together(now, &mut round, &struck);
         round
     }
 
     /// The same for the series of each VM together.
-    fn judge_together(&mut self, now: Timestamp, round: &mut Round, ill: &BTreeSet<VmName>) {
+    fn judge_together(&mut self, now: Timestamp, round: &mut Round, struck: &BTreeSet<VmName>) {
         let mut rows: BTreeMap<&VmName, Vec<(&Name, f64)>> = BTreeMap::new();
         let mut alone: BTreeSet<&VmName> = BTreeSet::new();
         for (name, value, unusual) in &round.latest {
@@ -237,7 +247,7 @@ impl Judges {
         self.together.retain(|vm, _| self.each.keys().any(|name| name.subject.vm() == Some(vm)));
         for (vm, values) in rows {
             let together = self.together.entry(vm.clone()).or_default();
-            let beside = Beside { ill: ill.contains(vm), alone: alone.contains(vm) };
+            let beside = Beside { ill: struck.contains(vm), alone: alone.contains(vm) };
             if let Some(sign) = together.observe(now, &values, beside) {
                 round.told.push(signal(Subject::Vm(vm.clone()), now, sign));
             }
@@ -291,7 +301,7 @@ mod tests {
             let seen = Seen::Application(AppSign::Answered { latency });
             rolls.take(&Signal { subject: subject.clone(), incarnation: None, at, seen });
             if (second + 1).is_multiple_of(10) {
-                for signal in judges.judge(at, &mut rolls, &BTreeSet::new()).told {
+                for signal in judges.judge(at, &mut rolls, &Ill::new()).told {
                     let Seen::Number(sign) = signal.seen else { panic!("a number") };
                     all.push((second, sign));
                 }
@@ -331,6 +341,37 @@ mod tests {
         assert_eq!(told(tiny, 10_000), [], "2 ms is no trouble to anybody");
     }
 
+    /// Whether what was read from 20 s to 29 s teaches, beside an incident that was open until then.
+    fn teaches(open_until: u64) -> bool {
+        let vm: VmName = "orders".parse().unwrap();
+        let name = Name { subject: Subject::Vm(vm.clone()), what: What::Own("load".into()) };
+        let (mut rolls, mut judges) = (Rolls::default(), Judges::default());
+        for second in 20..30 {
+            rolls.read(name.clone(), Timestamp::from_secs(second), Reading::Value(1.0));
+        }
+        let ill = Ill::from([(vm, Timestamp::from_secs(open_until))]);
+        let round = judges.judge(Timestamp::from_secs(30), &mut rolls, &ill);
+        round.values.iter().all(|value| value.teaches)
+    }
+
+    #[test]
+    fn a_value_teaches_nothing_if_an_incident_was_open_while_any_of_it_was_measured() {
+        assert!(teaches(19), "it was over before");
+        assert!(!teaches(21), "it was over long before the value was judged, yet is in it");
+        assert!(!teaches(30), "it is open");
+        let vm: VmName = "orders".parse().unwrap();
+        let name = Name { subject: Subject::Vm(vm.clone()), what: What::Own("served".into()) };
+        let (mut rolls, mut judges, mut taught) = (Rolls::default(), Judges::default(), Vec::new());
+        let ill = Ill::from([(vm, Timestamp::from_secs(90))]);
+        for minute in 0..4 {
+            let at = Timestamp::from_secs(minute * 60);
+            rolls.read(name.clone(), at, Reading::Total(minute as f64));
+            let round = judges.judge(at, &mut rolls, &ill);
+            taught.extend(round.values.iter().map(|value| value.teaches));
+        }
+        assert_eq!(taught, [false, false, true], "a count is as old as its last reading");
+    }
+
     #[test]
     fn numbers_of_users_own_have_room_of_their_own_and_those_that_are_gone_make_room() {
         let (mut rolls, mut judges) = (Rolls::default(), Judges::default());
@@ -342,7 +383,7 @@ mod tests {
         let mut see = |second: u64, names: &[Name]| {
             let at = Timestamp::from_secs(second);
             names.iter().for_each(|name| rolls.read(name.clone(), at, Reading::Value(1.0)));
-            judges.judge(at, &mut rolls, &BTreeSet::new()).latest.len()
+            judges.judge(at, &mut rolls, &Ill::new()).latest.len()
         };
         let others: Vec<Name> = (0..MOST_SERIES + 9).map(other).collect();
         assert_eq!(see(10, &others), MOST_SERIES);

@@ -15,9 +15,21 @@ const MOST_SERIES: usize = 1_024;
 /// What came since it was last rolled up.
 #[derive(Debug, Default)]
 pub struct Rolls {
-    values: BTreeMap<Name, Vec<f64>>,
+    /// Readings, and when the first of them was read.
+    values: BTreeMap<Name, (Timestamp, Vec<f64>)>,
     /// Counts: first and last since then.
     totals: BTreeMap<Name, Rise>,
+}
+
+/// The one value that readings became.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rolled {
+    /// Of which series.
+    pub name: Name,
+    /// The value.
+    pub value: f64,
+    /// What happened from this moment on is in it.
+    pub since: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,16 +52,17 @@ impl Rolls {
     /// Takes a number that was read then.
     pub fn read(&mut self, name: Name, at: Timestamp, reading: Reading) {
         match reading {
-            Reading::Value(value) => self.value(name, value),
+            Reading::Value(value) => self.value(name, at, value),
             Reading::Total(total) => self.total(name, (at, total)),
         }
     }
 
-    fn value(&mut self, name: Name, value: f64) {
+    fn value(&mut self, name: Name, at: Timestamp, value: f64) {
         if self.values.len() >= MOST_SERIES && !self.values.contains_key(&name) {
             return;
         }
-        let values = self.values.entry(name).or_default();
+        let (since, values) = self.values.entry(name).or_insert_with(|| (at, Vec::new()));
+        *since = at.min(*since);
         if values.len() < MOST_READINGS && value.is_finite() {
             values.push(value);
         }
@@ -68,14 +81,15 @@ impl Rolls {
     }
 
     /// One value of each series of which something came; then it begins anew.
-    pub fn roll(&mut self) -> Vec<(Name, f64)> {
-        let values = std::mem::take(&mut self.values);
-        let mut all: Vec<(Name, f64)> =
-            values.into_iter().filter_map(|(name, values)| Some((name, middle(values)?))).collect();
+    pub fn roll(&mut self) -> Vec<Rolled> {
+        let values = std::mem::take(&mut self.values).into_iter();
+        let value = |(name, (since, values))| middle(values).map(|value| Rolled { name, value, since });
+        let mut all: Vec<Rolled> = values.filter_map(value).collect();
         self.totals.retain(|name, rise| {
             let took = rise.to.0.since(rise.from.0).as_secs_f64();
             if took > 0.0 {
-                all.push((name.clone(), (rise.to.1 - rise.from.1) / took));
+                let value = (rise.to.1 - rise.from.1) / took;
+                all.push(Rolled { name: name.clone(), value, since: rise.from.0 });
                 (rise.from, rise.idle) = (rise.to, 0);
                 return true;
             }
@@ -108,7 +122,7 @@ mod tests {
             let seen = Seen::Process(ProcessSign::Alive { state, cpu, rss: 7 });
             let at = Timestamp::from_secs(second);
             rolls.take(&Signal { subject: subject.clone(), incarnation: None, at, seen });
-            let rate = |(name, value): (Name, f64)| (name.what == What::Processor).then_some(value);
+            let rate = |rolled: Rolled| (rolled.name.what == What::Processor).then_some(rolled.value);
             if second.is_multiple_of(10) { rolls.roll().into_iter().find_map(rate) } else { None }
         };
         assert_eq!(at(10, 1.0), None, "one reading is no rate");
@@ -127,7 +141,7 @@ mod tests {
             if second % 60 == 0 {
                 rolls.read(name.clone(), Timestamp::from_secs(second), Reading::Total(second as f64 * 3.0));
             }
-            rates.extend(rolls.roll().into_iter().map(|(_, rate)| rate));
+            rates.extend(rolls.roll().into_iter().map(|rolled| rolled.value));
         }
         assert_eq!(rates, [3.0; 5]);
         for _ in 0..=LONGEST_IDLE {
