@@ -218,6 +218,7 @@ fn a_windows_event_log_is_read_whole_cut_or_damaged_a27_a28_a29() {
     let output = analyze(&["-", "--format", "evtx"], &damaged);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert!(out(&output).contains("1 entry could not be read, and is left out"), "{}", out(&output));
+    assert!(out(&output).contains("`-` was cut: its last chunk has 4904 of 65536 bytes"), "{}", out(&output));
     for seed in 0..40_usize {
         let mut bytes = good.clone();
         for step in 0..6 {
@@ -234,6 +235,58 @@ fn a_windows_event_log_is_read_whole_cut_or_damaged_a27_a28_a29() {
         let output = analyze(&["-", "--format", "evtx"], bytes);
         assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()));
         assert!(err(&output).contains(why) && err(&output).contains("hint:"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn a_windows_event_log_that_was_cut_is_read_as_far_as_it_goes_and_it_is_said() {
+    let mut whole = [&evtx("D0")[..], &evtx("D1")[4_096..], &evtx("D2")[4_096..]].concat();
+    whole[42] = 3;
+    let said = out(&analyze(&["-"], &whole));
+    assert!(said.starts_with("3 records") && !said.contains("cut"), "{said}");
+    for (length, records, why) in [
+        (4_096 + (2 << 16), "2 records", "of 3 chunks that its header states, 2 are whole"),
+        (4_096 + (1 << 16) + 30_000, "2 records", "its last chunk has 30000 of 65536 bytes, and of 3 chunks"),
+        (4_096, "0 records", "of 3 chunks that its header states, 0 are whole"),
+    ] {
+        let said = out(&analyze(&["-"], &whole[..length]));
+        assert!(said.starts_with(records) && said.contains(&format!("`-` was cut: {why}")), "{said}");
+    }
+    let json: Value = serde_json::from_str(&out(&analyze(&["-", "--json"], &whole[..5_000]))).unwrap();
+    assert!(json["notes"][0].as_str().unwrap().contains("904 of 65536 bytes"), "{json}");
+    let output = analyze(&["-"], &whole[..100]);
+    assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()));
+    assert!(err(&output).contains("ends after 100 bytes, within its header of 4096"), "{}", err(&output));
+}
+
+#[test]
+fn what_is_packed_is_refused_with_the_way_out_and_noise_is_called_that() {
+    for (start, how) in [
+        (&b"\x1f\x8b\x08\0\0\0"[..], "zcat FILE | holdfast logs analyze -"),
+        (b"PK\x03\x04\x14", "unzip -p FILE | "),
+        (b"\x28\xb5\x2f\xfd\x04", "zstd -dc FILE | "),
+        (b"\xfd7zXZ\0\0", "xz -dc FILE | "),
+        (b"LPKSHHRH\0", "journalctl --file FILE -o json | "),
+    ] {
+        let output = analyze(&["-", "--json"], start);
+        assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()), "{how}");
+        assert!(err(&output).contains("cannot read `-`") && err(&output).contains(how), "{}", err(&output));
+    }
+    let noise: Vec<u8> = (0..30_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let said = out(&analyze(&["-"], &noise));
+    assert!(
+        said.contains("`-` may be no text: ") && said.contains("% of its first 16384 bytes"),
+        "{said:.400}"
+    );
+    assert!(!out(&analyze(&["mixed.log"], b"")).contains("no text"));
+}
+
+#[test]
+fn a_mark_of_utf_8_is_no_part_of_the_first_line() {
+    for file in ["mixed.log", "journal.json", "events.xml", "otlp.json"] {
+        let text = std::fs::read(golden(file)).unwrap();
+        let marked = [b"\xef\xbb\xbf", &text[..]].concat();
+        assert_eq!(out(&analyze(&["-"], &marked)), out(&analyze(&["-"], &text)), "{file}");
     }
 }
 

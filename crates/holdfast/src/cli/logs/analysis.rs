@@ -38,6 +38,9 @@ impl Finding {
     }
 }
 
+/// Notes on files that are kept.
+const MOST_NOTES: usize = 100;
+
 /// All that is known so far.
 pub struct Analysis {
     rules: &'static Rules,
@@ -59,6 +62,8 @@ pub struct Analysis {
     pub headless: u64,
     /// Entries that could not be read.
     pub skipped: u64,
+    /// What is to be said of a file, the first few.
+    pub notes: Vec<String>,
 }
 
 impl Analysis {
@@ -78,12 +83,20 @@ impl Analysis {
             cut: 0,
             headless: 0,
             skipped: 0,
+            notes: Vec::new(),
         }
     }
 
     /// From here on, lines came about then (microseconds since 1970).
     pub fn set_received(&mut self, micros: i64) {
         self.received = micros;
+    }
+
+    /// Something is to be said of a file.
+    pub fn note(&mut self, note: String) {
+        if self.notes.len() < MOST_NOTES {
+            self.notes.push(note);
+        }
     }
 
     /// Takes in one line, as it is in the file. What syslog puts before a message is no part of its pattern, if

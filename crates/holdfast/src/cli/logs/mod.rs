@@ -8,6 +8,7 @@ mod lines;
 mod report;
 mod scores;
 mod show;
+mod signs;
 mod sources;
 mod stored;
 pub use stored::moment;

@@ -43,6 +43,9 @@ pub fn page(analysis: &Analysis, sources: &Sources) -> String {
     let groups = by_lines(view.groups());
     let findings = analysis.findings();
     let mut body = format!("<p>{}</p>\n", summary(analysis, sources, groups.len(), &findings));
+    for note in &analysis.notes {
+        let _ = writeln!(body, "<p class=\"bad\">{}.</p>", escape(note));
+    }
     let odd = analysis.habits.odd();
     let slices = analysis.timeline.slices(COLUMNS);
     if !slices.stretches.is_empty() {

@@ -79,7 +79,7 @@ pub fn verdict(bad: usize, analysis: &Analysis) -> String {
     match analysis.habits.span() {
         _ if odd > 0 => format!("{known}, {}", counted(odd, "thing unusual", "things unusual")),
         Span::Enough => format!("{known}, nothing unusual"),
-        Span::Short => format!("{known}; less than an hour of lines does not show what is unusual"),
+        Span::Short => format!("{known}; less than an hour does not show what is unusual"),
         Span::Timeless => format!("{known}; without times nobody can say what is unusual"),
     }
 }
@@ -169,6 +169,7 @@ fn remarks(analysis: &Analysis, sources: &Sources) {
             say!("{}", counted(count, one, many));
         }
     };
+    analysis.notes.iter().for_each(|note| say!("{}", tint(Tone::Bad, note)));
     let headless = if sources.are_syslog { analysis.headless } else { 0 };
     remark(analysis.cut, "line is longer than what is looked at", "lines are longer than what is looked at");
     remark(
@@ -253,8 +254,8 @@ pub fn as_json(analysis: &Analysis, sources: &Sources) -> Result<(), CliError> {
         })
         .collect();
     print_json(&json!({ "v": 1, "files": sources.files(), "lines": analysis.lines, "bytes": analysis.bytes,
-        "cut": analysis.cut, "skipped": analysis.skipped, "forgotten": analysis.dropped(), "findings": findings,
-        "unusual": odd_things(analysis, &view), "timeline": stretches(analysis), "patterns": patterns }))
+        "cut": analysis.cut, "skipped": analysis.skipped, "forgotten": analysis.dropped(), "notes": analysis.notes,
+        "findings": findings, "unusual": odd_things(analysis, &view), "timeline": stretches(analysis), "patterns": patterns }))
 }
 
 fn odd_things(analysis: &Analysis, view: &View) -> Value {
