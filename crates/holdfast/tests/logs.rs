@@ -101,7 +101,10 @@ fn standard_input_is_read_like_a_file() {
         let piped = analyze(&["-"], &text);
         assert_eq!(without_times(out(&piped)), without_times(out(&analyze(&[file], b""))), "{file}");
     }
-    assert_eq!(out(&analyze(&["-"], b"")), "0 lines, 0 patterns: nothing known to be bad\n");
+    assert_eq!(
+        out(&analyze(&["-"], b"")),
+        "0 lines, 0 patterns: nothing known to be bad; without times nobody can say what is unusual\n"
+    );
 }
 
 #[test]
@@ -215,6 +218,7 @@ fn a_windows_event_log_is_read_whole_cut_or_damaged_a27_a28_a29() {
     let output = analyze(&["-", "--format", "evtx"], &damaged);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert!(out(&output).contains("1 entry could not be read, and is left out"), "{}", out(&output));
+    assert!(out(&output).contains("`-` was cut: its last chunk has 4904 of 65536 bytes"), "{}", out(&output));
     for seed in 0..40_usize {
         let mut bytes = good.clone();
         for step in 0..6 {
@@ -231,6 +235,58 @@ fn a_windows_event_log_is_read_whole_cut_or_damaged_a27_a28_a29() {
         let output = analyze(&["-", "--format", "evtx"], bytes);
         assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()));
         assert!(err(&output).contains(why) && err(&output).contains("hint:"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn a_windows_event_log_that_was_cut_is_read_as_far_as_it_goes_and_it_is_said() {
+    let mut whole = [&evtx("D0")[..], &evtx("D1")[4_096..], &evtx("D2")[4_096..]].concat();
+    whole[42] = 3;
+    let said = out(&analyze(&["-"], &whole));
+    assert!(said.starts_with("3 records") && !said.contains("cut"), "{said}");
+    for (length, records, why) in [
+        (4_096 + (2 << 16), "2 records", "of 3 chunks that its header states, 2 are whole"),
+        (4_096 + (1 << 16) + 30_000, "2 records", "its last chunk has 30000 of 65536 bytes, and of 3 chunks"),
+        (4_096, "0 records", "of 3 chunks that its header states, 0 are whole"),
+    ] {
+        let said = out(&analyze(&["-"], &whole[..length]));
+        assert!(said.starts_with(records) && said.contains(&format!("`-` was cut: {why}")), "{said}");
+    }
+    let json: Value = serde_json::from_str(&out(&analyze(&["-", "--json"], &whole[..5_000]))).unwrap();
+    assert!(json["notes"][0].as_str().unwrap().contains("904 of 65536 bytes"), "{json}");
+    let output = analyze(&["-"], &whole[..100]);
+    assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()));
+    assert!(err(&output).contains("ends after 100 bytes, within its header of 4096"), "{}", err(&output));
+}
+
+#[test]
+fn what_is_packed_is_refused_with_the_way_out_and_noise_is_called_that() {
+    for (start, how) in [
+        (&b"\x1f\x8b\x08\0\0\0"[..], "zcat FILE | holdfast logs analyze -"),
+        (b"PK\x03\x04\x14", "unzip -p FILE | "),
+        (b"\x28\xb5\x2f\xfd\x04", "zstd -dc FILE | "),
+        (b"\xfd7zXZ\0\0", "xz -dc FILE | "),
+        (b"LPKSHHRH\0", "journalctl --file FILE -o json | "),
+    ] {
+        let output = analyze(&["-", "--json"], start);
+        assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()), "{how}");
+        assert!(err(&output).contains("cannot read `-`") && err(&output).contains(how), "{}", err(&output));
+    }
+    let noise: Vec<u8> = (0..30_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let said = out(&analyze(&["-"], &noise));
+    assert!(
+        said.contains("`-` may be no text: ") && said.contains("% of its first 16384 bytes"),
+        "{said:.400}"
+    );
+    assert!(!out(&analyze(&["mixed.log"], b"")).contains("no text"));
+}
+
+#[test]
+fn a_mark_of_utf_8_is_no_part_of_the_first_line() {
+    for file in ["mixed.log", "journal.json", "events.xml", "otlp.json"] {
+        let text = std::fs::read(golden(file)).unwrap();
+        let marked = [b"\xef\xbb\xbf", &text[..]].concat();
+        assert_eq!(out(&analyze(&["-"], &marked)), out(&analyze(&["-"], &text)), "{file}");
     }
 }
 
@@ -440,4 +496,100 @@ fn windows_that_are_none_are_refused_by_their_line() {
     ] {
         assert_eq!(analyze(words, b"").status.code(), Some(2), "{words:?}");
     }
+}
+
+/// Eight and a half hours of a program: a beat each 30 s, and requests and misses of a cache, now more, now less.
+/// With troubles, the beat stops after six hours, misses come 1,200 times within a minute after five, one line is an error as never before after
+/// four, and requests come six times as often in the last hour.
+fn day(has_troubles: bool) -> String {
+    use std::fmt::Write;
+    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: u64| {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        (chance >> 11) % below
+    };
+    let mut text = String::new();
+    for second in 0..30_600_u64 {
+        let (hours, minutes) = (second / 3_600, second / 60 % 60);
+        let at = format!("2026-11-24T{hours:02}:{minutes:02}:{:02}Z", second % 60);
+        if second % 30 == 0 && !(has_troubles && hours >= 6) {
+            writeln!(text, "{at} beat {second} is well").unwrap();
+        }
+        let requests = if has_troubles && second >= 27_000 { 2 } else { 12 };
+        if next(requests) == 0 {
+            writeln!(text, "{at} request {} was served in {} ms", next(9_999), next(40) + 1).unwrap();
+        }
+        if next(40) == 0 {
+            writeln!(text, "{at} the cache has no key {}", next(9_999)).unwrap();
+        }
+        if has_troubles && (18_000..18_060).contains(&second) {
+            (0..20).for_each(|key| writeln!(text, "{at} the cache has no key {key}").unwrap());
+        }
+        if has_troubles && second == 14_400 {
+            writeln!(text, "{at} ERROR: the frobnicator has gone sideways").unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn what_is_unusual_in_a_log_is_told_by_its_own_times() {
+    let text = day(true);
+    let said: Value = serde_json::from_str(&out(&analyze(&["-", "--json"], text.as_bytes()))).unwrap();
+    assert_eq!((&said["findings"], &said["unusual"]["judged"]), (&Value::Array(Vec::new()), &"yes".into()));
+    let found = said["unusual"]["found"].as_array().unwrap();
+    let pattern_of = |words: &str| {
+        let patterns = said["patterns"].as_array().unwrap();
+        let found = patterns.iter().find(|one| one["template"].as_str().unwrap().contains(words));
+        found.unwrap()["id"].clone()
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    for (sort, words, about, from, until) in [
+        ("silence", "beat <*>", "usually every 30 s", "T06:00:", "T06:03"),
+        ("burst", "the cache", "a minute, usually", "T05:00:", "T05:02"),
+        ("new", "frobnicator", "a line as never before", "T04:00:00", "T04:00:01"),
+        ("rate", "request <*>", "times a quarter of an hour, usually", "T07:30:", "T07:45:30"),
+    ] {
+        let is_it = |one: &&Value| one["sort"] == sort && one["pattern"] == pattern_of(words);
+        let one = found.iter().find(is_it).unwrap_or_else(|| panic!("{sort}: {found:?}"));
+        assert!(one["says"].as_str().unwrap().contains(about), "{one}");
+        assert!(one["decibans"].as_f64().unwrap() >= 25.0 && one["times"].as_u64().unwrap() >= 1, "{one}");
+        let line = lines[one["line"].as_u64().unwrap() as usize - 1];
+        let at = &line["2026-11-24".len()..];
+        assert!(at >= from && at < until, "{sort}: {line}");
+        let told = one["time"].as_u64().unwrap() - 1_795_478_400;
+        let told = format!("T{:02}:{:02}:{:02}", told / 3_600, told / 60 % 60, told % 60);
+        assert!(&*told >= from && &*told <= until, "{sort}: {told}");
+    }
+    let table = out(&analyze(&["-"], text.as_bytes()));
+    let head = table.lines().next().unwrap();
+    assert!(head.contains("nothing known to be bad, ") && head.ends_with(" things unusual"), "{head}");
+    assert!(table.contains("unusual, the most surprising first\n  2026-11-24 0"), "{table}");
+    let folder = logs();
+    analyze_in(folder.path(), &["-", "--html", "report.html"], text.as_bytes());
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(
+        page.contains("things unusual.</p>")
+            && page.contains("has not come for ")
+            && page.contains("▿<title>silence")
+    );
+}
+
+#[test]
+fn a_steady_log_has_nothing_unusual_whatever_becomes_of_its_times() {
+    let text = day(false);
+    let head = |text: &str| out(&analyze(&["-"], text.as_bytes())).lines().next().unwrap().to_owned();
+    assert!(head(&text).ends_with(": nothing known to be bad, nothing unusual"), "{}", head(&text));
+    let one_of_another_age = text.replacen("2026-11-24T03:00:00Z", "9999-11-24T03:00:00Z", 1);
+    assert!(head(&one_of_another_age).ends_with(", nothing unusual"), "{}", head(&one_of_another_age));
+    let twice = format!("{text}{text}");
+    assert!(head(&twice).ends_with(", nothing unusual"), "{}", head(&twice));
+    let timeless: String = text.lines().map(|line| format!("{}\n", &line[21..])).collect();
+    assert!(
+        head(&timeless).ends_with("; without times nobody can say what is unusual"),
+        "{}",
+        head(&timeless)
+    );
 }

@@ -22,8 +22,6 @@ const MOST_OF_A_RULE: u32 = 20;
 const SECOND: Duration = Duration::from_secs(1);
 /// Patterns of one owner, whatever room there is.
 const MOST_PATTERNS: usize = 10_000;
-/// Characters of a template in a sentence.
-const LONGEST_NAME: usize = 200;
 /// It is kept this often if something was learned ...
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 /// ... and so soon after a new pattern.
@@ -210,7 +208,7 @@ impl Mind {
         source.subject.clone_from(&entry.subject);
         (source.incarnation, source.number, source.used) = (entry.incarnation, number, entry.at);
         let miner = &self.miner;
-        source.unusual.line(entry.at.as_micros(), pattern, is_new, severity, during, |id| name(miner, id))
+        source.unusual.line(entry.at.as_micros(), pattern, is_new, severity, during, |id| miner.name(id))
     }
 
     fn may_tell(&mut self, rule: &'static str, now: Timestamp) -> bool {
@@ -231,7 +229,7 @@ impl Mind {
         let Self { miner, sources, .. } = self;
         let mut told = Vec::new();
         for (source, of) in sources {
-            let statements = of.unusual.look(now.as_micros(), during, |id| name(miner, id));
+            let statements = of.unusual.look(now.as_micros(), during, |id| miner.name(id));
             let about =
                 |statement| (source.clone(), of.subject.clone(), of.incarnation, of.number, statement);
             told.extend(statements.into_iter().map(about));
@@ -348,10 +346,4 @@ fn find(entry: &Entry) -> Option<(Match, String)> {
         .filter(|(known, _)| is_kernel || !known.rule.is_by_kernel())
         .min_by_key(|(known, _)| known.kind)?;
     Some((known, escape(line.trim(), LONGEST_LINE)))
-}
-
-/// What a pattern is called in a sentence.
-fn name(miner: &Miner, id: PatternId) -> String {
-    let template = miner.template(id).map(|template| escape(&template.to_string(), LONGEST_NAME));
-    format!("`{}`", template.unwrap_or_else(|| format!("pattern {}", id.0)))
 }

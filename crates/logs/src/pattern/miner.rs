@@ -12,11 +12,15 @@ use super::part::{Pattern, PatternId};
 use super::scan::scan;
 use super::token::{Token, What, hole_key, sum, value_key};
 use super::weave::Asked;
+use crate::clean::escape;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Words that a pattern must have besides, for what stands where another line has a value to be one.
 pub(super) const LEAST_WORDS: usize = 2;
+
+/// Characters of a template in a sentence.
+const LONGEST_NAME: usize = 200;
 
 /// Answers that are remembered for lines of a pattern with a word for a variable.
 const MOST_ALIASES: usize = 1 << 16;
@@ -99,6 +103,13 @@ impl Miner {
     /// How much it may keep from now on. What is too much leaves when the next new pattern comes.
     pub fn set_limit(&mut self, limit: Limit) {
         self.limit = limit;
+    }
+
+    /// What a pattern is called in a sentence: its template in backquotes, escaped and cut.
+    #[must_use]
+    pub fn name(&self, id: PatternId) -> String {
+        let template = self.template(id).map(|template| escape(&template.to_string(), LONGEST_NAME));
+        format!("`{}`", template.unwrap_or_else(|| format!("pattern {}", id.0)))
     }
 
     /// Numbers up to this one were given, and are not given again, whatever became of their patterns.

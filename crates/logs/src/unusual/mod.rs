@@ -97,9 +97,19 @@ pub struct Unusual {
     /// When an incident was last seen open, in microseconds: a stretch or a wait that holds this moment teaches nothing.
     #[serde(skip)]
     troubled: Option<u64>,
+    /// Minutes are not compared as a whole.
+    #[serde(skip)]
+    is_single: bool,
 }
 
 impl Unusual {
+    /// One that never compares a minute as a whole with other minutes ([`Sort::Window`]): each pattern is judged by
+    /// itself. Its work for a minute is then proportional to the patterns it knows.
+    #[must_use]
+    pub fn of_single_patterns() -> Self {
+        Self { is_single: true, ..Self::default() }
+    }
+
     /// A line of a pattern came; `is_new` if none of its pattern ever did. `name` tells what a pattern is called.
     pub fn line(
         &mut self,
@@ -117,7 +127,9 @@ impl Unusual {
             self.make_room();
         }
         self.rhythms.entry(pattern).or_default().come(now, troubled);
-        self.stretches.come(pattern);
+        if !self.is_single {
+            self.stretches.come(pattern);
+        }
         let decibans = if is_new { self.news.come(severity)? } else { return None };
         let says = format!("a line as never before: {}", name(pattern));
         Some(Statement { sort: Sort::New, pattern: Some(pattern), decibans, says })
@@ -174,7 +186,9 @@ impl Unusual {
         let (burst, others) = most_surprising(bursts);
         if std::mem::take(&mut self.lines) > 0 && !is_partial {
             self.news.minute(during);
-            if let Some((judgement, decibans)) = self.stretches.minute(during) {
+            if !self.is_single
+                && let Some((judgement, decibans)) = self.stretches.minute(during)
+            {
                 let says = judgement.says(|id| name(PatternId(u64::from(id))));
                 let says = format!("a minute unlike the others: {says}");
                 told.push(Statement { sort: Sort::Window, pattern: None, decibans, says });
@@ -195,6 +209,21 @@ impl Unusual {
         told.extend(
             rate.map(|(id, unlike)| changed(Sort::Rate, "quarter of an hour", id, unlike, others, name)),
         );
+    }
+
+    /// No more lines come, and nothing is known of what follows them. A burst of the minute under way is told; what
+    /// comes less or late is not, as it may still come.
+    pub fn end(&mut self, during: During, name: impl Fn(PatternId) -> String) -> Vec<Statement> {
+        let mut told = Vec::new();
+        self.end_minute(during, &name, &mut told);
+        self.looked = None;
+        told
+    }
+
+    /// How many patterns' habits are known.
+    #[must_use]
+    pub fn patterns(&self) -> usize {
+        self.rhythms.len()
     }
 
     /// Nobody listened for a while, or nobody could speak: what is under way is neither judged nor learned.

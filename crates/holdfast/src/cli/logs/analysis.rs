@@ -1,5 +1,6 @@
 //! What is learned of a log, line by line, in bounded memory.
 
+use super::habits::{Habits, Seen};
 use super::timeline::Timeline;
 use holdfast_logs::decode::glance;
 use holdfast_logs::{Match, Miner, PatternId, Record, Rule, Rules, Severity, View, clean, escape};
@@ -37,6 +38,9 @@ impl Finding {
     }
 }
 
+/// Notes on files that are kept.
+const MOST_NOTES: usize = 100;
+
 /// All that is known so far.
 pub struct Analysis {
     rules: &'static Rules,
@@ -44,6 +48,7 @@ pub struct Analysis {
     /// When the lines came: what a time without a year is near to.
     received: i64,
     pub timeline: Timeline,
+    pub habits: Habits,
     findings: BTreeMap<&'static str, Finding>,
     examples: BTreeMap<PatternId, String>,
     newest: PatternId,
@@ -57,6 +62,8 @@ pub struct Analysis {
     pub headless: u64,
     /// Entries that could not be read.
     pub skipped: u64,
+    /// What is to be said of a file, the first few.
+    pub notes: Vec<String>,
 }
 
 impl Analysis {
@@ -66,6 +73,7 @@ impl Analysis {
             miner: Miner::default(),
             received: 0,
             timeline: Timeline::default(),
+            habits: Habits::default(),
             findings: BTreeMap::new(),
             examples: BTreeMap::new(),
             newest: PatternId(0),
@@ -75,6 +83,7 @@ impl Analysis {
             cut: 0,
             headless: 0,
             skipped: 0,
+            notes: Vec::new(),
         }
     }
 
@@ -83,29 +92,44 @@ impl Analysis {
         self.received = micros;
     }
 
+    /// Something is to be said of a file.
+    pub fn note(&mut self, note: String) {
+        if self.notes.len() < MOST_NOTES {
+            self.notes.push(note);
+        }
+    }
+
     /// Takes in one line, as it is in the file. What syslog puts before a message is no part of its pattern, if
     /// heads are looked for.
     pub fn add(&mut self, raw: &[u8], has_heads: bool) {
         self.lines += 1;
         let line = clean(raw);
         let seen = glance(&line, self.received);
-        if let Some(found) = self.rules.find(&line) {
+        let known = self.rules.find(&line);
+        if let Some(found) = known {
             self.find(found, seen.time, &line);
         }
         self.timeline.add(seen.time, seen.severity);
         self.headless += u64::from(seen.message.is_none());
         let message = seen.message.filter(|_| has_heads).map_or(&*line, |at| &line[at..]);
-        self.learn(message);
+        self.learn(message, seen.time, seen.severity.max(known.map(|known| known.rule.severity)));
     }
 
     /// Takes in one record of another form than lines.
     pub fn add_record(&mut self, record: &Record) {
         self.lines += 1;
-        if let Some(found) = self.rules.find_in(record) {
+        let known = self.rules.find_in(record);
+        if let Some(found) = known {
             self.find(found, record.time, &record.line());
         }
         self.timeline.add(record.time, record.severity);
-        self.learn(record.text.split('\n').next().unwrap_or_default());
+        let severity = record.severity.max(known.map(|known| known.rule.severity));
+        self.learn(record.text.split('\n').next().unwrap_or_default(), record.time, severity);
+    }
+
+    /// No more lines come.
+    pub fn end(&mut self) {
+        self.habits.end(self.lines, &self.miner);
     }
 
     fn find(&mut self, found: Match, time: Option<i64>, line: &str) {
@@ -124,12 +148,14 @@ impl Analysis {
         }
     }
 
-    fn learn(&mut self, message: &str) {
+    fn learn(&mut self, message: &str, time: Option<i64>, severity: Option<Severity>) {
         let id = self.miner.add(message);
-        if id > self.newest {
+        let is_new = id > self.newest;
+        if is_new {
             self.newest = id;
             self.keep_example(id, message);
         }
+        self.habits.add(Seen { line: self.lines, time, severity, pattern: id, is_new }, &self.miner);
         if let Some(remembered) = &mut self.remembered {
             remembered.push(id);
         }

@@ -4,11 +4,12 @@ use super::super::CliError;
 use super::Format;
 use super::analysis::Analysis;
 use super::lines::Lines;
+use super::signs;
 use super::wide::Wide;
 use holdfast_logs::LONGEST_LINE;
 use holdfast_logs::decode::{
-    EVTX_CHUNK, EVTX_HEADER, Events, LONGEST_ENTRY, LONGEST_EVENT, LONGEST_REQUEST, event_xml, evtx_chunk,
-    evtx_header, journal, otlp_json, otlp_proto,
+    EVTX_CHUNK, EVTX_HEADER, Events, EvtxError, LONGEST_ENTRY, LONGEST_EVENT, LONGEST_REQUEST, event_xml,
+    evtx_chunk, evtx_header, journal, otlp_json, otlp_proto,
 };
 use indicatif::ProgressBar;
 use std::fs::File;
@@ -109,7 +110,7 @@ fn is_not(name: &str, format: &str, cause: &dyn std::error::Error) -> CliError {
 
 /// What a file is, by its first bytes.
 fn form(format: Format, first: &[u8]) -> Form {
-    let text = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first).trim_ascii_start();
+    let text = first.trim_ascii_start();
     let has = |wanted: &str| first.windows(wanted.len()).any(|piece| piece == wanted.as_bytes());
     let starts = |wanted: &[&str]| wanted.iter().any(|wanted| text.starts_with(wanted.as_bytes()));
     match format {
@@ -137,7 +138,12 @@ pub fn read(
     let mut first = Vec::new();
     let peeked = (&mut input.stream).take(PEEKED).read_to_end(&mut first);
     peeked.map_err(|cause| cannot_read(&input.name, cause))?;
+    signs::refuse_packed(&input.name, &first)?;
     let is_wide = first.starts_with(&[0xff, 0xfe]);
+    if first.starts_with(signs::MARK) {
+        first.drain(..signs::MARK.len());
+        analysis.bytes += signs::MARK.len() as u64;
+    }
     let mut stream: Box<dyn Read> = Box::new(Cursor::new(first.clone()).chain(input.stream));
     if is_wide {
         stream = Box::new(Wide::new(stream));
@@ -146,6 +152,13 @@ pub fn read(
     }
     let input = Input { stream, ..input };
     let form = form(format, &first);
+    if let Some(share) = signs::strange(&first).filter(|_| form == Form::Lines) {
+        analysis.note(format!(
+            "`{}` may be no text: {share} % of its first {} bytes are control characters or no UTF-8, and its lines mere pieces of it",
+            input.name,
+            first.len()
+        ));
+    }
     let is_json = first.trim_ascii_start().starts_with(b"{");
     let name = input.name.clone();
     let mut progress = Progress { bar, since: 0 };
@@ -237,25 +250,52 @@ fn take(events: &Events, analysis: &mut Analysis) {
     analysis.skipped += events.skipped;
 }
 
+/// Chunks up to the end. A file that was cut is read as far as it goes, and it is said.
 fn chunks(mut input: Input, analysis: &mut Analysis, progress: &mut Progress) -> Result<(), CliError> {
     let mut piece = Vec::with_capacity(EVTX_CHUNK);
-    let mut is_header = true;
-    while !analysis.is_full() {
-        let length = if is_header { EVTX_HEADER } else { EVTX_CHUNK };
+    let mut fill = |piece: &mut Vec<u8>, length: usize| {
         piece.clear();
-        let read = (&mut input.stream).take(length as u64).read_to_end(&mut piece);
-        let read = read.map_err(|cause| cannot_read(&input.name, cause))?;
+        let read = (&mut input.stream).take(length as u64).read_to_end(piece);
+        read.map_err(|cause| cannot_read(&input.name, cause))
+    };
+    let header = fill(&mut piece, EVTX_HEADER)?;
+    progress.add(analysis, header as u64);
+    let stated = evtx_header(&piece).map_err(|cause| no_evtx(&input.name, &cause))?;
+    let (mut found, mut rest) = (0, 0);
+    while !analysis.is_full() {
+        let read = fill(&mut piece, EVTX_CHUNK)?;
         progress.add(analysis, read as u64);
-        if is_header {
-            evtx_header(&piece).map_err(|cause| is_not(&input.name, "EVTX", &cause))?;
-            is_header = false;
-        } else if read == 0 {
+        if read == 0 {
             break;
-        } else {
-            take(&evtx_chunk(&piece), analysis);
         }
+        take(&evtx_chunk(&piece), analysis);
+        found += u64::from(read == EVTX_CHUNK);
+        rest = read % EVTX_CHUNK;
+    }
+    if let Some(missing) = missing(u64::from(stated), found, rest) {
+        analysis.note(format!("`{}` was cut: {missing}", input.name));
     }
     Ok(())
+}
+
+fn no_evtx(name: &str, cause: &EvtxError) -> CliError {
+    match cause {
+        EvtxError::Magic | EvtxError::Version(_) => is_not(name, "EVTX", cause),
+        EvtxError::Cut(_) => CliError::Said {
+            error: format!("cannot read `{name}`"),
+            cause: cause.to_string(),
+            hint: "copy the event log again, whole".into(),
+        },
+    }
+}
+
+/// What of a file of chunks is not there: it says how many it has, so many are whole, and the last has so many bytes.
+fn missing(stated: u64, found: u64, rest: usize) -> Option<String> {
+    let broken = (rest > 0).then(|| format!("its last chunk has {rest} of {EVTX_CHUNK} bytes"));
+    let fewer =
+        (stated > found).then(|| format!("of {stated} chunks that its header states, {found} are whole"));
+    let said: Vec<String> = broken.into_iter().chain(fewer).collect();
+    (!said.is_empty()).then(|| said.join(", and "))
 }
 
 /// Requests in JSON, one a line; or one request, in JSON over several lines or in protobuf.

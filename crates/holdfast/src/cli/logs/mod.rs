@@ -2,11 +2,13 @@
 //! With `--train` and `--score`: which windows, counted before, are unusual. Reads each file once, as a stream; needs no daemon and no configuration.
 
 mod analysis;
+mod habits;
 mod input;
 mod lines;
 mod report;
 mod scores;
 mod show;
+mod signs;
 mod sources;
 mod stored;
 pub use stored::moment;
@@ -164,6 +166,7 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
             return Err(too_many());
         }
     }
+    analysis.end();
     bar.finish_and_clear();
     if let Some(report) = &args.html {
         let page = report::page(&analysis, &sources);

@@ -5,13 +5,17 @@ use super::super::page::{self, escape};
 use super::super::paint;
 use super::Sources;
 use super::analysis::{Analysis, Finding, is_notice};
-use super::show::{by_lines, counted, faults, template, time};
+use super::habits::Odd;
+use super::show::{again, by_lines, counted, faults, template, time, verdict};
 use super::timeline::Slices;
 use holdfast_logs::{Group, Severity};
 use std::fmt::Write;
 
 /// Patterns that are listed.
 const MOST_PATTERNS: usize = 1_000;
+
+/// Unusual things that are listed.
+const MOST_ODD: usize = 200;
 
 /// Columns of the drawing.
 const COLUMNS: usize = 240;
@@ -39,13 +43,21 @@ pub fn page(analysis: &Analysis, sources: &Sources) -> String {
     let groups = by_lines(view.groups());
     let findings = analysis.findings();
     let mut body = format!("<p>{}</p>\n", summary(analysis, sources, groups.len(), &findings));
+    for note in &analysis.notes {
+        let _ = writeln!(body, "<p class=\"bad\">{}.</p>", escape(note));
+    }
+    let odd = analysis.habits.odd();
     let slices = analysis.timeline.slices(COLUMNS);
     if !slices.stretches.is_empty() {
-        body += &drawing(&slices, &findings);
+        body += &drawing(&slices, &marks(&findings, &odd));
     }
     if !findings.is_empty() {
         body += "<h2>Known lines, the worst first</h2>\n";
         body += &known(&findings, sources);
+    }
+    if !odd.is_empty() {
+        body += "<h2>Unusual, the most surprising first</h2>\n";
+        body += &unusual(&odd, sources);
     }
     if !groups.is_empty() {
         body += "<h2>Patterns, the most lines first</h2>\n";
@@ -56,19 +68,17 @@ pub fn page(analysis: &Analysis, sources: &Sources) -> String {
 
 fn summary(analysis: &Analysis, sources: &Sources, patterns: usize, findings: &[&Finding]) -> String {
     let bad = findings.iter().filter(|finding| !is_notice(finding.rule)).count();
-    let verdict = match bad {
-        0 => "nothing known to be bad".to_owned(),
-        bad => format!("{} known to be bad", counted(bad as u64, "kind of line", "kinds of lines")),
-    };
     let mut text = format!(
-        "{}, {}: {verdict}.",
+        "{}, {}: {}.",
         sources.counted(analysis.lines),
-        counted(patterns as u64, "pattern", "patterns")
+        counted(patterns as u64, "pattern", "patterns"),
+        verdict(bad, analysis)
     );
     for (count, what) in [
         (analysis.skipped, "could not be read, and are left out"),
         (analysis.cut, "are longer than what is looked at"),
         (analysis.dropped(), "patterns of few lines were forgotten for want of room"),
+        (analysis.habits.unlooked, "times without lines were not searched for what is missing"),
     ] {
         if count > 0 {
             let _ = write!(text, " {count} {what}.");
@@ -78,7 +88,7 @@ fn summary(analysis: &Analysis, sources: &Sources, patterns: usize, findings: &[
 }
 
 /// Bars over time: errors at the bottom, warnings upon them, then all others; and a mark where something known began.
-fn drawing(slices: &Slices, findings: &[&Finding]) -> String {
+fn drawing(slices: &Slices, marks: &[(i64, &str, &str)]) -> String {
     let from = slices.stretches.first().map_or(0, |(at, _)| *at);
     let until = slices.stretches.last().map_or(1, |(at, _)| at.saturating_add(slices.seconds));
     let span = (until - from).max(1) as f64;
@@ -109,15 +119,13 @@ fn drawing(slices: &Slices, findings: &[&Finding]) -> String {
             }
         }
     }
-    for finding in findings.iter().filter(|finding| !is_notice(finding.rule)) {
-        if let Some(at) = finding.time.map(|time| time.div_euclid(1_000_000)) {
-            let _ = writeln!(
-                svg,
-                "<text class=\"bad\" x=\"{:.1}\" y=\"10\">▾<title>{}</title></text>",
-                x(at) - 4.0,
-                escape(finding.rule.name)
-            );
-        }
+    for (at, sign, name) in marks.iter().filter(|(at, ..)| (from..=until).contains(at)) {
+        let _ = writeln!(
+            svg,
+            "<text class=\"bad\" x=\"{:.1}\" y=\"10\">{sign}<title>{}</title></text>",
+            x(*at) - 4.0,
+            escape(name)
+        );
     }
     let _ = writeln!(svg, "<text x=\"{}\" y=\"20\" text-anchor=\"end\">{most}</text>", LEFT - 8.0);
     for (at, anchor) in [(from, "start"), (from + (until - from) / 2, "middle"), (until, "end")] {
@@ -128,7 +136,39 @@ fn drawing(slices: &Slices, findings: &[&Finding]) -> String {
             paint::utc(at as f64)
         );
     }
-    svg + "</svg>\n<p>Times are UTC, if the log names its zone. Red: errors and worse; orange: warnings; ▾: a known line for the first time.</p>\n"
+    svg + "</svg>\n<p>Times are UTC, if the log names its zone. Red: errors and worse; orange: warnings; ▾: a known line for the first time; ▿: something unusual.</p>\n"
+}
+
+/// What is marked in the drawing: when, how, and what it is.
+fn marks<'a>(findings: &[&'a Finding], odd: &[&Odd]) -> Vec<(i64, &'static str, &'a str)> {
+    let known = findings.iter().filter(|finding| !is_notice(finding.rule));
+    let known =
+        known.filter_map(|finding| Some((finding.time?.div_euclid(1_000_000), "▾", finding.rule.name)));
+    let odd = odd.iter().map(|odd| (odd.time.div_euclid(1_000_000), "▿", odd.statement.sort.name()));
+    known.chain(odd.take(MOST_ODD)).collect()
+}
+
+fn unusual(odd: &[&Odd], sources: &Sources) -> String {
+    let mut table =
+        "<table>\n<tr><th>time</th><th>what</th><th>dB</th><th>noticed after</th><th>why</th></tr>\n"
+            .to_owned();
+    for odd in odd.iter().take(MOST_ODD) {
+        let _ = writeln!(
+            table,
+            "<tr><td class=\"n\">{}</td><td class=\"n bad\">{}{}</td><td class=\"n\">{:.0}</td><td class=\"n\">{}</td><td>{}</td></tr>",
+            time(odd.time.div_euclid(1_000_000), 1),
+            odd.statement.sort.name(),
+            again(odd.times),
+            odd.statement.decibans,
+            escape(&sources.place(odd.line)),
+            escape(&odd.statement.says)
+        );
+    }
+    table += "</table>\n";
+    if odd.len() > MOST_ODD {
+        let _ = writeln!(table, "<p>And {} more: <code>--json</code> has all.</p>", odd.len() - MOST_ODD);
+    }
+    table
 }
 
 fn known(findings: &[&Finding], sources: &Sources) -> String {

@@ -4,14 +4,18 @@ use super::super::paint::{self, Tone, tint};
 use super::super::{CliError, print_json};
 use super::Sources;
 use super::analysis::{Analysis, Finding, is_notice};
+use super::habits::{Odd, Span};
 use super::timeline::Counts;
-use holdfast_logs::{Group, PatternId, Rule, Severity, Template, escape};
+use holdfast_logs::{Group, PatternId, Rule, Severity, Template, View, escape};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::path::Path;
 
 /// Patterns that are shown on screen; the rest is counted.
 const SHOWN: usize = 40;
+
+/// Unusual things that are shown on screen.
+const MOST_ODD: usize = 20;
 
 /// Rows of the timeline on screen, and in JSON.
 const ROWS: usize = 16;
@@ -35,20 +39,17 @@ pub fn people(analysis: &Analysis, sources: &Sources, report: Option<&Path>) {
     let groups = by_lines(view.groups());
     let findings = analysis.findings();
     let bad = findings.iter().filter(|finding| !is_notice(finding.rule)).count();
-    let verdict = match bad {
-        0 => tint(Tone::Good, "nothing known to be bad"),
-        _ => tint(
-            Tone::Bad,
-            &format!("{} known to be bad", counted(bad as u64, "kind of line", "kinds of lines")),
-        ),
-    };
+    let odd = analysis.habits.odd();
     let patterns = counted(groups.len() as u64, "pattern", "patterns");
-    say!("{}, {patterns}: {verdict}", sources.counted(analysis.lines));
+    let tone = if bad > 0 || !odd.is_empty() { Tone::Bad } else { Tone::Good };
+    let verdict = verdict(bad, analysis);
+    say!("{}, {patterns}: {}", sources.counted(analysis.lines), tint(tone, &verdict));
     remarks(analysis, sources);
     if !findings.is_empty() {
         say!("\n{}", tint(Tone::Bold, "known lines, the worst first"));
         findings.iter().for_each(|finding| show(finding, sources));
     }
+    unusual(&odd, sources);
     timeline(analysis, sources);
     if !groups.is_empty() {
         say!("\n{}", tint(Tone::Bold, "patterns, the most lines first"));
@@ -66,6 +67,44 @@ pub fn people(analysis: &Analysis, sources: &Sources, report: Option<&Path>) {
     if let Some(report) = report {
         say!("\nwritten to {}", escape(&report.to_string_lossy(), 200));
     }
+}
+
+/// What was found, in a few words: of so many kinds of lines known to be bad.
+pub fn verdict(bad: usize, analysis: &Analysis) -> String {
+    let known = match bad {
+        0 => "nothing known to be bad".to_owned(),
+        bad => format!("{} known to be bad", counted(bad as u64, "kind of line", "kinds of lines")),
+    };
+    let odd = analysis.habits.odd().len() as u64 + analysis.habits.dropped;
+    match analysis.habits.span() {
+        _ if odd > 0 => format!("{known}, {}", counted(odd, "thing unusual", "things unusual")),
+        Span::Enough => format!("{known}, nothing unusual"),
+        Span::Short => format!("{known}; less than an hour does not show what is unusual"),
+        Span::Timeless => format!("{known}; without times nobody can say what is unusual"),
+    }
+}
+
+/// What the log's own habits do not explain.
+fn unusual(odd: &[&Odd], sources: &Sources) {
+    if odd.is_empty() {
+        return;
+    }
+    say!("\n{}", tint(Tone::Bold, "unusual, the most surprising first"));
+    for odd in odd.iter().take(MOST_ODD) {
+        let (sort, decibans) = (odd.statement.sort.name(), odd.statement.decibans);
+        let (at, line) = (time(odd.time.div_euclid(1_000_000), 1), sources.place(odd.line));
+        let one = sources.one();
+        say!("  {at}  {}: {decibans:.0} dB, {one} {line}{}", tint(Tone::Bad, sort), again(odd.times));
+        say!("      {}", odd.statement.says);
+    }
+    if odd.len() > MOST_ODD {
+        say!("  and {} more: `--json` has all", odd.len() - MOST_ODD);
+    }
+}
+
+/// How many times it was, if it was not once.
+pub fn again(times: u64) -> String {
+    if times > 1 { format!(", {times} times") } else { String::new() }
 }
 
 /// How many lines at what time, if there are several times.
@@ -130,6 +169,7 @@ fn remarks(analysis: &Analysis, sources: &Sources) {
             say!("{}", counted(count, one, many));
         }
     };
+    analysis.notes.iter().for_each(|note| say!("{}", tint(Tone::Bad, note)));
     let headless = if sources.are_syslog { analysis.headless } else { 0 };
     remark(analysis.cut, "line is longer than what is looked at", "lines are longer than what is looked at");
     remark(
@@ -146,6 +186,11 @@ fn remarks(analysis: &Analysis, sources: &Sources) {
         analysis.dropped(),
         "pattern of few lines was forgotten for want of room",
         "patterns of few lines were forgotten for want of room",
+    );
+    remark(
+        analysis.habits.unlooked,
+        "time without lines was not searched for what is missing: there are too few lines for so long a time",
+        "times without lines were not searched for what is missing: there are too few lines for so long a time",
     );
 }
 
@@ -209,8 +254,30 @@ pub fn as_json(analysis: &Analysis, sources: &Sources) -> Result<(), CliError> {
         })
         .collect();
     print_json(&json!({ "v": 1, "files": sources.files(), "lines": analysis.lines, "bytes": analysis.bytes,
-        "cut": analysis.cut, "skipped": analysis.skipped, "forgotten": analysis.dropped(), "findings": findings,
-        "timeline": stretches(analysis), "patterns": patterns }))
+        "cut": analysis.cut, "skipped": analysis.skipped, "forgotten": analysis.dropped(), "notes": analysis.notes,
+        "findings": findings, "unusual": odd_things(analysis, &view), "timeline": stretches(analysis), "patterns": patterns }))
+}
+
+fn odd_things(analysis: &Analysis, view: &View) -> Value {
+    let pattern = |id| view.find(id).map_or(id, |group| group.id);
+    let judged = match analysis.habits.span() {
+        Span::Enough => "yes",
+        Span::Short => "too_short",
+        Span::Timeless => "no_times",
+    };
+    let odd: Vec<Value> = analysis
+        .habits
+        .odd()
+        .into_iter()
+        .map(|odd| {
+            let said = &odd.statement;
+            json!({ "sort": said.sort.name(), "time": odd.time.div_euclid(1_000_000), "line": odd.line,
+                "pattern": said.pattern.map(pattern), "decibans": said.decibans,
+                "times": odd.times, "says": said.says })
+        })
+        .collect();
+    json!({ "judged": judged, "unlooked": analysis.habits.unlooked, "dropped": analysis.habits.dropped,
+        "found": odd })
 }
 
 fn stretches(analysis: &Analysis) -> Value {

@@ -29,24 +29,27 @@ pub enum EvtxError {
     /// It does not begin as one.
     #[error("the file does not begin with `ElfFile`, as EVTX files do")]
     Magic,
+    /// It ends within its header.
+    #[error("the file was cut: it ends after {0} bytes, within its header of {EVTX_HEADER}")]
+    Cut(usize),
     /// It is of another version.
     #[error("the file is of EVTX version {0}, and only version 3 is known")]
     Version(u16),
 }
 
-/// Whether a file that begins so ([`EVTX_HEADER`] bytes) is an EVTX file. Behind it lie chunks of [`EVTX_CHUNK`] bytes up to
-/// the end of the file, whatever the header says of their number.
+/// How many chunks a file that begins so ([`EVTX_HEADER`] bytes) says that it has. Behind the header lie chunks of [`EVTX_CHUNK`]
+/// bytes up to the end of the file: more than it says where it was not closed, fewer where it was cut.
 ///
 /// # Errors
-/// If it is none, or of a version that is not known.
-pub fn evtx_header(first: &[u8]) -> Result<(), EvtxError> {
+/// If it is no EVTX file, ends within its header, or is of a version that is not known.
+pub fn evtx_header(first: &[u8]) -> Result<u16, EvtxError> {
     if !first.starts_with(b"ElfFile\0") {
         return Err(EvtxError::Magic);
     }
-    match number(first, 38, 2) {
-        Some(3) => Ok(()),
-        Some(other) => Err(EvtxError::Version(other as u16)),
-        None => Err(EvtxError::Magic),
+    match (number(first, 38, 2), number(first, 42, 2)) {
+        (Some(3), Some(chunks)) if first.len() >= EVTX_HEADER => Ok(chunks as u16),
+        (Some(3) | None, _) => Err(EvtxError::Cut(first.len())),
+        (Some(other), _) => Err(EvtxError::Version(other as u16)),
     }
 }
 
@@ -271,12 +274,13 @@ pub(crate) mod tests {
         let mut header = b"ElfFile\0".to_vec();
         header.resize(EVTX_HEADER, 0xff);
         header[38..40].copy_from_slice(&[3, 0]);
-        assert_eq!(evtx_header(&header), Ok(()));
+        header[42..44].copy_from_slice(&[17, 0]);
+        assert_eq!(evtx_header(&header), Ok(17));
+        for length in [8, 38, 41, 100, EVTX_HEADER - 1] {
+            assert_eq!(evtx_header(&header[..length]), Err(EvtxError::Cut(length)));
+        }
         header[38] = 9;
-        assert_eq!(
-            (evtx_header(&header), evtx_header(b"ElfFile\0")),
-            (Err(EvtxError::Version(9)), Err(EvtxError::Magic))
-        );
+        assert_eq!(evtx_header(&header), Err(EvtxError::Version(9)));
         assert_eq!(evtx_header(b"MZ"), Err(EvtxError::Magic));
         assert_eq!(evtx_chunk(&[0; EVTX_CHUNK]), Events::default());
         assert_eq!(evtx_chunk(&[1; EVTX_CHUNK]).skipped, 1);
