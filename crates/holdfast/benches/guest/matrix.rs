@@ -218,7 +218,8 @@ impl Run {
 }
 
 /// Whether `explain` marks a kept line of a log as the proof of the incident, and it is one of those that prove this fault.
-/// What a probe or a timeline says in the same words is none.
+/// What a probe or a timeline says in the same words is none. `None` where nothing was logged: a database may serve on a full
+/// disk for seconds, and has nothing to say.
 fn proof(world: &World, fault: &str, report: &Value) -> Option<bool> {
     let (_, lines) = PROOFS.iter().find(|(known, _)| *known == fault)?;
     let Some(id) = report["incident"].as_u64() else { return Some(false) };
@@ -227,7 +228,19 @@ fn proof(world: &World, fault: &str, report: &Value) -> Option<bool> {
     let records = evidence.filter_map(|one| one["lines"]["records"].as_array()).flatten();
     let mut proofs =
         records.filter(|record| record["proves"] == true).filter_map(|record| record["text"].as_str());
-    Some(proofs.any(|text| lines.iter().any(|line| text.contains(line))))
+    let proven = proofs.any(|text| lines.iter().any(|line| text.contains(line)));
+    (proven || was_logged(world, lines, report["injected"].as_f64()?, told["closed"].as_f64()))
+        .then_some(proven)
+}
+
+/// Whether the guest logged one of these lines from the fault to the end of its incident.
+fn was_logged(world: &World, lines: &[&str], from: f64, to: Option<f64>) -> bool {
+    let kept = world.lab.cli(&["logs", "orders", "--grep", &lines.join("|"), "--json", "-n", "1000"]);
+    let kept = String::from_utf8_lossy(&kept.stdout).into_owned();
+    let received =
+        kept.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?["received"].as_f64());
+    let mut received = received.filter(|at| *at >= from);
+    received.any(|at| to.is_none_or(|to| at <= to))
 }
 
 fn sums(bench: &mut Bench, cells: &[Cell]) {
