@@ -93,6 +93,9 @@ pub fn metrics(command: &MetricsCommand, place: &Place) -> Result<Exit, CliError
 }
 
 fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
+    if let Some(file) = &args.html {
+        super::page::is_writable(file).map_err(|source| cannot_write(file, source))?;
+    }
     let (from, size) = open(&args.file)?;
     let bar = progress(size, args.csv || args.json);
     let name = name(&args.file);
@@ -119,8 +122,7 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
     analysis.close();
     if let Some(file) = &args.html {
         let page = report::page(&name, analysis.rows, &analysis.sketch, &analysis.found, analysis.left_out);
-        std::fs::write(file, page)
-            .map_err(|source| CliError::Io { what: format!("write {}", file.display()), source })?;
+        std::fs::write(file, page).map_err(|source| cannot_write(file, source))?;
     }
     if args.csv {
         paint::text(&printed);
@@ -130,6 +132,10 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
         analysis.show(args.html.as_deref());
     }
     Ok(Exit::Fine)
+}
+
+fn cannot_write(file: &Path, source: std::io::Error) -> CliError {
+    CliError::Io { what: format!("write {}", holdfast_logs::escape(&file.to_string_lossy(), 200)), source }
 }
 
 /// The file, and how long it is if that is known.
