@@ -418,6 +418,40 @@ fn the_report_is_one_page_without_scripts_or_anything_from_elsewhere_a40() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_is_found_out_before_anything_is_read() {
+    let folder = logs();
+    std::fs::create_dir(folder.path().join("folder")).unwrap();
+    let packed = b"\x1f\x8b\x08"; // whoever reads this says so
+    for target in ["no/such/report.html", "folder"] {
+        let output = analyze_in(folder.path(), &["-", "--html", target], packed);
+        assert_eq!((output.status.code(), out(&output)), (Some(1), String::new()), "{target}");
+        assert!(err(&output).contains(&format!("cannot write {target}")), "{}", err(&output));
+        assert!(!err(&output).contains("gzip"), "{}", err(&output));
+    }
+    std::fs::write(folder.path().join("old.html"), "old").unwrap();
+    for target in ["old.html", "new.html"] {
+        let output = analyze_in(folder.path(), &["-", "--html", target], packed);
+        assert!(err(&output).contains("gzip"), "{}", err(&output));
+    }
+    assert_eq!(std::fs::read_to_string(folder.path().join("old.html")).unwrap(), "old");
+    assert!(!folder.path().join("new.html").exists());
+}
+
+#[test]
+fn a_line_of_another_age_is_told_and_left_out_of_the_lines_over_time() {
+    let minutes = (0..40).map(|minute| format!("2026-11-24T10:{minute:02}:00Z all is well\n"));
+    let text: String = minutes.chain(["9999-12-31T23:59:59Z all is well\n".to_owned()]).collect();
+    let said = out(&analyze(&["-"], text.as_bytes()));
+    assert!(
+        said.contains("\n1 line has a time of another age (as about the year 9999), and is left out"),
+        "{said}"
+    );
+    assert!(said.contains(", 5 min a row\n") && !said.contains("9999-12-31 23:59 "), "{said}");
+    let json: Value = serde_json::from_str(&out(&analyze(&["-", "--json"], text.as_bytes()))).unwrap();
+    assert_eq!((&json["timeline"]["far"], &json["lines"]), (&1.into(), &41.into()));
+}
+
+#[test]
 fn what_is_no_file_is_refused_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let evil = format!("{}/x\u{1b}[2J", folder.path().display());

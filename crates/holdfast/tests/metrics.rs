@@ -169,3 +169,18 @@ fn standard_input_is_read_and_a_reader_that_has_had_enough_is_no_failure() {
     feeder.join().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
+
+#[test]
+fn rows_out_of_order_are_counted_and_it_is_said_what_is_made_of_them() {
+    let text = b"timestamp,value\n100,1\n110,2\n90,3\n110,4\n105,nan\n120,5\n120,6\n130,7\n125,8\n";
+    let said = out(&analyze(text, &[]));
+    assert!(
+        said.contains("3 rows go back in time, and are taken for rows at the latest time before"),
+        "{said}"
+    );
+    assert!(said.contains("; 2 rows repeat a time, and are judged one after the other"), "{said}");
+    let json: Value = serde_json::from_str(&out(&analyze(text, &["--json"]))).unwrap();
+    assert_eq!((&json["rows"], &json["back"], &json["repeated"]), (&9.into(), &3.into(), &2.into()));
+    let ordered = out(&analyze(b"timestamp,value\n100,1\n110,2\n", &[]));
+    assert!(ordered.contains("2 rows") && !ordered.contains("time"), "{ordered}");
+}

@@ -1,5 +1,26 @@
 //! A page of HTML that needs nothing else: no script, nothing from elsewhere, light and dark.
 
+use std::fs::{File, canonicalize, metadata, remove_file};
+use std::io::{Error, ErrorKind};
+use std::path::Path;
+
+/// Whether a page can be written there, found out before the work for it begins. What is there stays as it is; of a
+/// pipe or a device nothing is found out.
+///
+/// # Errors
+/// If it cannot.
+pub fn is_writable(page: &Path) -> Result<(), Error> {
+    match metadata(page) {
+        Ok(there) if there.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(there) if !there.is_file() => Ok(()),
+        Ok(_) => File::options().write(true).open(page).map(drop),
+        Err(_) => {
+            File::options().write(true).create(true).truncate(false).open(page)?;
+            remove_file(canonicalize(page)?) // it was not there: only this look made it
+        }
+    }
+}
+
 /// A whole page. The title is any text; style and body are HTML, in which every text was escaped.
 pub fn whole(title: &str, style: &str, body: &str) -> String {
     let title = escape(title);

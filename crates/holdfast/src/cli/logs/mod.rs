@@ -149,6 +149,7 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
     }
     if let Some(report) = &args.html {
         refuse_own(report, &args.files)?;
+        super::page::is_writable(report).map_err(|source| cannot_write(report, source))?;
     }
     let inputs = args.files.iter().map(|path| input::open(path)).collect::<Result<Vec<_>, _>>()?;
     let bar = progress(args, inputs.iter().map(|input| input.bytes).sum());
@@ -170,8 +171,7 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
     bar.finish_and_clear();
     if let Some(report) = &args.html {
         let page = report::page(&analysis, &sources);
-        std::fs::write(report, page)
-            .map_err(|source| CliError::Io { what: format!("write {}", report.display()), source })?;
+        std::fs::write(report, page).map_err(|source| cannot_write(report, source))?;
     }
     match args.csv {
         Some(Csv::Patterns) => show::patterns_csv(&analysis),
@@ -179,6 +179,10 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
         None => show::people(&analysis, &sources, args.html.as_deref()),
     }
     Ok(Exit::Fine)
+}
+
+fn cannot_write(report: &Path, source: std::io::Error) -> CliError {
+    CliError::Io { what: format!("write {}", holdfast_logs::escape(&report.to_string_lossy(), 200)), source }
 }
 
 /// A report must not take the place of a log that it is about.

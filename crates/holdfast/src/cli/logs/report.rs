@@ -6,7 +6,7 @@ use super::super::paint;
 use super::Sources;
 use super::analysis::{Analysis, Finding, is_notice};
 use super::habits::Odd;
-use super::show::{again, by_lines, counted, faults, template, time, verdict};
+use super::show::{again, by_lines, counted, far, faults, template, time, verdict};
 use super::timeline::Slices;
 use holdfast_logs::{Group, Severity};
 use std::fmt::Write;
@@ -48,6 +48,9 @@ pub fn page(analysis: &Analysis, sources: &Sources) -> String {
     }
     let odd = analysis.habits.odd();
     let slices = analysis.timeline.slices(COLUMNS);
+    if let Some(far) = far(&slices, sources) {
+        let _ = writeln!(body, "<p>{}.</p>", escape(&far));
+    }
     if !slices.stretches.is_empty() {
         body += &drawing(&slices, &marks(&findings, &odd));
     }

@@ -5,7 +5,7 @@ use super::super::{CliError, print_json};
 use super::Sources;
 use super::analysis::{Analysis, Finding, is_notice};
 use super::habits::{Odd, Span};
-use super::timeline::Counts;
+use super::timeline::{Counts, Slices};
 use holdfast_logs::{Group, PatternId, Rule, Severity, Template, View, escape};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -23,6 +23,9 @@ const STRETCHES: usize = 128;
 
 /// Rows without lines that are shown one after the other.
 const MOST_EMPTY: i64 = 3;
+
+/// Seconds of a mean year.
+const SECONDS_A_YEAR: i64 = 31_556_952;
 
 /// Characters of the longest bar.
 const BAR: u64 = 30;
@@ -110,6 +113,9 @@ pub fn again(times: u64) -> String {
 /// How many lines at what time, if there are several times.
 fn timeline(analysis: &Analysis, sources: &Sources) {
     let slices = analysis.timeline.slices(ROWS);
+    if let Some(far) = far(&slices, sources) {
+        say!("\n{far}");
+    }
     if slices.stretches.len() < 2 {
         return;
     }
@@ -139,6 +145,16 @@ fn timeline(analysis: &Analysis, sources: &Sources) {
         let row = format!("{}  {lines:>9}  {bar}{said}", time(*at, slices.seconds));
         say!("  {}", tint(tone, row.trim_end()));
     }
+}
+
+/// Of lines that are left out of those over time: how many, and why.
+pub fn far(slices: &Slices, sources: &Sources) -> Option<String> {
+    let year = slices.far_time? / SECONDS_A_YEAR + 1970;
+    let (have, are) = if slices.far == 1 { ("has", "is") } else { ("have", "are") };
+    let lines = sources.counted(slices.far);
+    Some(format!(
+        "{lines} {have} a time of another age (as about the year {year}), and {are} left out of those over time"
+    ))
 }
 
 /// When a stretch begins: to the second, where it is shorter than a minute.
@@ -294,7 +310,8 @@ fn stretches(analysis: &Analysis) -> Value {
             json!({ "from": from, "lines": counts.lines(), "severities": said })
         })
         .collect();
-    json!({ "seconds": slices.seconds, "timeless": analysis.timeline.timeless, "stretches": rows })
+    json!({ "seconds": slices.seconds, "timeless": analysis.timeline.timeless,
+        "far": slices.far, "stretches": rows })
 }
 
 fn variables(template: &Template) -> Vec<Vec<&'static str>> {

@@ -28,6 +28,15 @@ const WIDTHS: [i64; 18] = [
     3_144_960_000,
 ];
 
+/// Times that lie farther from the bulk of the lines than so many times as long as the bulk takes are of another age ...
+const FAR: i64 = 10;
+
+/// ... and by no less than this, in seconds.
+const LEAST_FAR: i64 = 86_400;
+
+/// A log of fewer lines has no bulk.
+const LEAST_LINES: u64 = 10;
+
 /// Lines by what they say of themselves; the last are those that say nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts([u64; Severity::ALL.len() + 1]);
@@ -71,6 +80,10 @@ pub struct Slices {
     pub seconds: i64,
     /// Where each begins, in seconds since 1970, and its lines. Those without lines are left out.
     pub stretches: Vec<(i64, Counts)>,
+    /// Lines that are left out, as their times are of another age.
+    pub far: u64,
+    /// One of these times, in seconds since 1970.
+    pub far_time: Option<i64>,
 }
 
 impl Timeline {
@@ -116,28 +129,61 @@ impl Timeline {
     }
 
     /// At most so many stretches, and about as many from where the log begins to where it ends, as short as can be: of
-    /// the lines, one in a hundred at either end may lie farther out.
+    /// the lines, one in a hundred at either end may lie farther out. Those of another age are left out and counted.
     pub fn slices(&self, most: usize) -> Slices {
+        let width = WIDTHS[self.width];
+        let mut near = self.stretches.clone();
+        if let Some((stretch, counts)) = &self.open {
+            near.entry(*stretch).or_default().add(counts);
+        }
+        let (from, until) = bulk(&near, width);
+        let mut slices = Slices { seconds: 1, stretches: Vec::new(), far: 0, far_time: None };
+        near.retain(|stretch, counts| {
+            let is_near = (from..=until).contains(stretch);
+            if !is_near {
+                slices.far += counts.lines();
+                slices.far_time = Some(stretch.saturating_mul(width));
+            }
+            is_near
+        });
         for seconds in &WIDTHS[self.width..] {
-            let by = seconds / WIDTHS[self.width];
+            let by = seconds / width;
             let mut merged: BTreeMap<i64, Counts> = BTreeMap::new();
-            let open = self.open.iter().map(|(stretch, counts)| (stretch, counts));
-            for (stretch, counts) in self.stretches.iter().chain(open) {
+            for (stretch, counts) in &near {
                 merged.entry(stretch.div_euclid(by)).or_default().add(counts);
             }
-            let fits = merged.len() <= most && span(&merged) <= most as i64;
+            let fits = merged.len() <= most && span(&merged, few(&merged)) <= most as i64;
             if fits || WIDTHS.ends_with(&[*seconds]) {
-                let stretches = merged.into_iter().map(|(stretch, counts)| (stretch * seconds, counts));
-                return Slices { seconds: *seconds, stretches: stretches.collect() };
+                slices.seconds = *seconds;
+                slices.stretches =
+                    merged.into_iter().map(|(stretch, counts)| (stretch * seconds, counts)).collect();
+                break;
             }
         }
-        Slices { seconds: 1, stretches: Vec::new() }
+        slices
     }
 }
 
-/// Stretches from the first to the last, but for those at the ends that hold less than a hundredth of the lines.
-fn span(stretches: &BTreeMap<i64, Counts>) -> i64 {
-    let few = stretches.values().map(Counts::lines).sum::<u64>() / 100;
+/// From which stretch to which a line is not of another age. The bulk is all lines but one in a hundred at either end,
+/// and but one where they are less than a hundred; what lies ten times as far off as the bulk is long, and a day or more, is.
+fn bulk(stretches: &BTreeMap<i64, Counts>, width: i64) -> (i64, i64) {
+    let lines: u64 = stretches.values().map(Counts::lines).sum();
+    if lines < LEAST_LINES {
+        return (i64::MIN, i64::MAX);
+    }
+    let few = few(stretches).max(1);
+    let (first, last) = (inner(stretches.iter(), few), inner(stretches.iter().rev(), few));
+    let far = span(stretches, few).saturating_mul(FAR).max(LEAST_FAR / width);
+    (first.saturating_sub(far), last.saturating_add(far))
+}
+
+/// A hundredth of the lines.
+fn few(stretches: &BTreeMap<i64, Counts>) -> u64 {
+    stretches.values().map(Counts::lines).sum::<u64>() / 100
+}
+
+/// Stretches from the first to the last, but for those at the ends that hold no more than these few lines.
+fn span(stretches: &BTreeMap<i64, Counts>, few: u64) -> i64 {
     let (first, last) = (inner(stretches.iter(), few), inner(stretches.iter().rev(), few));
     last.saturating_sub(first).saturating_add(1)
 }
@@ -213,7 +259,31 @@ mod tests {
         }
         timeline.add(Some(20_000 * DAY), None);
         let slices = timeline.slices(16);
-        assert_eq!((slices.width().as_str(), slices.stretches.len()), ("30 s", 8));
+        assert_eq!((slices.width().as_str(), slices.stretches.len()), ("30 s", 7));
+        assert_eq!((slices.far, slices.far_time), (1, Some(20_000 * 86_400)));
+    }
+
+    #[test]
+    fn what_is_of_another_age_is_left_out_and_a_long_pause_is_not() {
+        let of = |times: &[i64]| {
+            let mut timeline = Timeline::default();
+            times.iter().for_each(|time| timeline.add(Some(*time), None));
+            timeline.slices(16)
+        };
+        let day: Vec<i64> = (0..24).map(|hour| 20_000 * DAY + hour * DAY / 24).collect();
+        for (other, far) in
+            [(253_402_300_799_999_999, 1), (0, 1), (i64::MIN, 1), (20_012 * DAY, 1), (20_005 * DAY, 0)]
+        {
+            let slices = of(&[&day[..], &[other]].concat());
+            assert_eq!(slices.far, far, "{other}");
+            assert!(far == 0 || slices.seconds <= 10_800, "{other}: {}", slices.width());
+        }
+        let two_ends = of(&[&[0][..], &day, &[40_000 * DAY]].concat());
+        assert_eq!((two_ends.far, two_ends.stretches.len()), (2, 8));
+        // as many on either side: neither is odd
+        let halves: Vec<i64> = day.iter().flat_map(|time| [*time, time + 5_000 * DAY]).collect();
+        assert_eq!(of(&halves).far, 0);
+        assert_eq!(of(&[0, 40_000 * DAY]).far, 0);
     }
 
     #[test]
@@ -228,7 +298,10 @@ mod tests {
         }
         for most in [0, 1, 7, 16, 600] {
             let slices = timeline.slices(most);
-            assert_eq!(slices.stretches.iter().map(|(_, counts)| counts.lines()).sum::<u64>(), 20_005);
+            assert_eq!(
+                slices.stretches.iter().map(|(_, counts)| counts.lines()).sum::<u64>() + slices.far,
+                20_005
+            );
             assert!(slices.stretches.len() <= most.max(100), "{most}: {}", slices.stretches.len());
         }
     }

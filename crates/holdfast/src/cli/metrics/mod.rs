@@ -93,6 +93,9 @@ pub fn metrics(command: &MetricsCommand, place: &Place) -> Result<Exit, CliError
 }
 
 fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
+    if let Some(file) = &args.html {
+        super::page::is_writable(file).map_err(|source| cannot_write(file, source))?;
+    }
     let (from, size) = open(&args.file)?;
     let bar = progress(size, args.csv || args.json);
     let name = name(&args.file);
@@ -118,9 +121,12 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
     bar.finish_and_clear();
     analysis.close();
     if let Some(file) = &args.html {
-        let page = report::page(&name, analysis.rows, &analysis.sketch, &analysis.found, analysis.left_out);
-        std::fs::write(file, page)
-            .map_err(|source| CliError::Io { what: format!("write {}", file.display()), source })?;
+        let rows = analysis.disorder().map_or_else(
+            || format!("{} rows", analysis.rows),
+            |disorder| format!("{} rows ({disorder})", analysis.rows),
+        );
+        let page = report::page(&name, &rows, &analysis.sketch, &analysis.found, analysis.left_out);
+        std::fs::write(file, page).map_err(|source| cannot_write(file, source))?;
     }
     if args.csv {
         paint::text(&printed);
@@ -130,6 +136,10 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
         analysis.show(args.html.as_deref());
     }
     Ok(Exit::Fine)
+}
+
+fn cannot_write(file: &Path, source: std::io::Error) -> CliError {
+    CliError::Io { what: format!("write {}", holdfast_logs::escape(&file.to_string_lossy(), 200)), source }
 }
 
 /// The file, and how long it is if that is known.
@@ -179,6 +189,10 @@ struct Analysis {
     sketch: Sketch,
     rows: u64,
     missing: u64,
+    /// The latest time of a row with a value; rows before it, and other rows at it.
+    latest: Option<Timestamp>,
+    back: u64,
+    repeated: u64,
     first: Option<String>,
     last: String,
     open: Option<Found>,
@@ -194,6 +208,9 @@ impl Analysis {
             sketch: Sketch::new(),
             rows: 0,
             missing: 0,
+            latest: None,
+            back: 0,
+            repeated: 0,
             first: None,
             last: String::new(),
             open: None,
@@ -207,6 +224,11 @@ impl Analysis {
         let verdict = self.series.observe(row.at, row.value, Learn::Yes);
         self.rows += 1;
         self.missing += u64::from(!row.value.is_finite());
+        self.back += u64::from(self.latest.is_some_and(|latest| row.at < latest));
+        self.repeated += u64::from(self.latest == Some(row.at));
+        if row.value.is_finite() {
+            self.latest = self.latest.max(Some(row.at));
+        }
         self.first.get_or_insert_with(|| row.written.clone());
         self.last.clone_from(&row.written);
         self.sketch.add(row.at, if row.value.is_finite() { row.value } else { f64::NAN }, verdict.wrong);
@@ -283,8 +305,30 @@ impl Analysis {
             })
             .collect();
         serde_json::json!({ "v": 1, "name": self.name, "rows": self.rows, "missing": self.missing,
+            "back": self.back, "repeated": self.repeated,
             "first": self.first, "last": self.last, "season_s": self.series.season().map(|season| season.as_secs_f64()),
             "findings": found, "left_out": self.left_out })
+    }
+
+    /// Which rows are out of order, and what is made of them.
+    fn disorder(&self) -> Option<String> {
+        let rows = |count: u64, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 row {one}")),
+            count => Some(format!("{count} rows {many}")),
+        };
+        let back = rows(
+            self.back,
+            "goes back in time, and is taken for one at the latest time before it",
+            "go back in time, and are taken for rows at the latest time before them",
+        );
+        let repeated = rows(
+            self.repeated,
+            "repeats a time, and is judged after the one before",
+            "repeat a time, and are judged one after the other",
+        );
+        let said: Vec<String> = back.into_iter().chain(repeated).collect();
+        (!said.is_empty()).then(|| said.join("; "))
     }
 
     fn show(&self, html: Option<&Path>) {
@@ -318,6 +362,9 @@ impl Analysis {
         let missing =
             if self.missing > 0 { format!(", {} without a value", self.missing) } else { String::new() };
         say!("{} rows{missing}, {season}: {findings}{more}", self.rows);
+        if let Some(said) = self.disorder() {
+            say!("{said}");
+        }
         if let Some(file) = html {
             say!("drawn in {}", crate::config::tame(&file.display().to_string()));
         }

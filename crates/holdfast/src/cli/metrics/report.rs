@@ -89,10 +89,10 @@ fn seconds(at: Timestamp) -> f64 {
 }
 
 /// The page.
-pub fn page(name: &str, rows: u64, sketch: &Sketch, found: &[Found], left_out: u64) -> String {
+pub fn page(name: &str, rows: &str, sketch: &Sketch, found: &[Found], left_out: u64) -> String {
     let (from, until) = sketch.span();
     let body = format!(
-        "<p>{rows} rows, {} to {} UTC. {}</p>\n{}{}",
+        "<p>{rows}, {} to {} UTC. {}</p>\n{}{}",
         paint::utc(from),
         paint::utc(until),
         counted(found.len(), left_out),
