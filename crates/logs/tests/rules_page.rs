@@ -56,7 +56,10 @@ A new rule takes a kind without `*`: it is shown, and told of where its first fa
 ## Limits
 
 - Only English. A guest with another language has other texts for its databases and for Windows.
-- Windows events are known by their text; their numbers are named for readers.
+- Windows events are known by their text; their numbers are named for readers. None is of a kind with `*`, so of them the engine hears only
+  causes: damaged data and used-up connections. That is meant. What tells of a stop (events 1001, 6008, 41) is written after the next start, of
+  a guest that is well again. A stop screen has no mark by which it is known to be the kernel's own, and a program must not speak for its kernel.
+  A disk is "near capacity" for Windows when a tenth is left, which its agent tells better.
 - A line of `By::Anyone` can be written by anybody who can write to that log. To act, the engine wants a second channel beside it,
   but for the evidence that the [catalogue](catalogue.md) marks with `!`.
 "##;

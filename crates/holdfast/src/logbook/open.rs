@@ -131,3 +131,45 @@ fn seen(engine: &Engine, now: Timestamp) -> Circumstances {
         off: stopped.map(|(name, _)| name.clone()).collect(),
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use holdfast_core::input::Started;
+    use holdfast_core::signal::{HostSign, Seen, Signal};
+    use holdfast_core::subject::Subject;
+
+    /// An engine that was told of a disk of its host with so much free, each second from then until then.
+    fn see_disk(engine: &mut Engine, seconds: std::ops::Range<u64>, free: u64) {
+        for second in seconds {
+            let at = Timestamp::from_secs(second);
+            let seen = Seen::Host(HostSign::Disk {
+                path: "/vms".into(),
+                free,
+                total: 1 << 40,
+                latency: Some(Duration::ZERO),
+            });
+            let signal =
+                Signal { subject: Subject::Host("atlas".parse().unwrap()), incarnation: None, at, seen };
+            let _ = engine.step(at, &Input::Signal(signal));
+        }
+    }
+
+    #[test]
+    fn an_incident_is_not_missed_though_it_was_closed_before_anybody_looked() {
+        let mut engine = Engine::new();
+        let started = Started { host: "atlas".parse().unwrap(), boot: "boot".into(), wall_offset: 0 };
+        let _ = engine.step(Timestamp::from_secs(1), &Input::Started(started));
+        let troubled = |engine: &Engine, second| {
+            seen(engine, Timestamp::from_secs(second)).troubled.contains(&Owner::Host)
+        };
+        see_disk(&mut engine, 2..20, 1 << 39);
+        assert!(!troubled(&engine, 19));
+        see_disk(&mut engine, 20..30, 0);
+        assert!(troubled(&engine, 29), "it is open");
+        see_disk(&mut engine, 30..31, 1 << 39);
+        assert!(engine.incidents().all(holdfast_core::incident::Incident::is_closed));
+        assert!(troubled(&engine, 32) && !troubled(&engine, 36));
+    }
+}

@@ -167,6 +167,23 @@ mod tests {
     }
 
     #[test]
+    fn what_windows_tells_of_its_past_or_anybody_may_write_is_no_evidence_and_damage_is_a_cause_i10_i17() {
+        let kind = |line: &str| Findings::new().find(line.as_bytes(), Instant::now()).map(|found| found.kind);
+        for (line, told) in [
+            ("BugCheck 1001: The computer has rebooted from a bugcheck.  The bugcheck was: 0x0000007e", None),
+            ("app: *** STOP: 0x0000007E (0xFFFFFFFFC0000005,0x0,0x0,0x28)", None),
+            ("srv 2013: The C: disk is at or near capacity.  You may need to delete some files.", None),
+            (
+                "Ntfs 55: A corruption was discovered in the file system structure on volume C:.",
+                Some(FindingKind::DataCorrupt),
+            ),
+        ] {
+            assert!(Rules::standard().find(line).is_some(), "a rule knows it: {line}");
+            assert_eq!(kind(line), told, "{line}");
+        }
+    }
+
+    #[test]
     fn a_rule_speaks_for_faults_of_the_catalogue() {
         let known: Vec<String> = Catalogue::standard().iter().map(|row| row.fault.to_string()).collect();
         for rule in Rules::standard().iter() {
