@@ -32,6 +32,7 @@ bench-full: image  ## the same with as many samples as the figures need, in abou
 define measure
 	cargo run --release -p holdfast-core --example bench_engine
 	cargo run --release -p holdfast-sim --example simulate 200
+	benches/analyze.sh
 	$(if $(EVAL),benches/heartbeat.sh $(EVAL))
 	$(if $(EVAL),benches/nab.sh $(EVAL))
 	$(if $(EVAL),benches/parse.sh $(EVAL))
