@@ -177,3 +177,42 @@ fn tells_late(strength: u16) -> u16 {
 pub(super) const fn is_low(available: u64, total: u64) -> bool {
     available.saturating_mul(1_000) < total.saturating_mul(LOW_BELOW)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const TOTAL: u64 = 512 * MIB;
+
+    /// What is said of the guest's memory after it told this much of it every ten seconds.
+    fn told_of(available: impl Fn(u64) -> u64, times: u64) -> Vec<(Kind, String)> {
+        let mut view = AgentView::default();
+        let at = |n: u64| Timestamp::from_secs(100 + n * 10);
+        for n in 0..times {
+            view.observe(at(n), &AgentSign::Memory { available: available(n), total: TOTAL });
+        }
+        let (fresh, hang_after) = (Duration::from_secs(3), Duration::from_secs(3));
+        let now = at(times - 1);
+        let lens =
+            Lens { now, fresh, hang_after, trust_silence: true, patience: 1, booting: false, excused: false };
+        let mut said = Vec::new();
+        view.speak_memory(&lens, &mut said);
+        said.into_iter().map(|evidence| (evidence.kind, evidence.text)).collect()
+    }
+
+    #[test]
+    fn memory_that_goes_steadily_is_told_with_the_time_that_is_left_and_its_interval() {
+        let told = told_of(|n| 300 * MIB - n * 4 * MIB, 40); // 144 MiB are left, and four go in ten seconds
+        let text = "the guest's memory will be gone in about 6m 00s (6m 00s to 6m 00s)";
+        assert_eq!(told, [(Kind::MemoryFilling, text.to_owned())]);
+    }
+
+    #[test]
+    fn memory_that_breathes_or_stands_is_not_told_and_none_left_is_told_as_that() {
+        assert_eq!(told_of(|n| 200 * MIB + n % 7 * 10 * MIB, 40), []);
+        assert_eq!(told_of(|_| 100 * MIB, 40), []);
+        let low = told_of(|_| 4 * MIB, 40);
+        assert!(matches!(&low[..], [(Kind::MemoryLow, _)]), "{low:?}");
+    }
+}
