@@ -17,7 +17,7 @@ const LONGEST_TEXT: usize = 4_096;
 /// The longest list in it.
 const LONGEST_LIST: usize = 64;
 
-/// One table of the file. Settings are taken from it by key; [`Section::end`] refuses what is left.
+/// One table of the file. Settings are taken from it by key; one that is none of the table is refused.
 pub struct Section<'d> {
     /// What messages call it: `[vm.orders]`.
     pub name: String,

@@ -83,7 +83,7 @@ pub enum Freeze {
 pub struct CommandEnd {
     /// Its exit code, if it ended by itself.
     pub code: Option<i64>,
-    /// What it printed, output then errors; at most [`MAX_OUTPUT`] bytes, untamed.
+    /// What it printed, output then errors; at most 64 KiB, untamed.
     pub output: Vec<u8>,
 }
 
