@@ -12,9 +12,7 @@ if ((mib < 1 || runs < 1)); then
   exit 2
 fi
 cd "$(dirname "$0")/.."
-cargo build --quiet --release -p holdfast
-program=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
-program+=/release/holdfast
+. benches/program.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

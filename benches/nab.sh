@@ -14,9 +14,7 @@ eval=$(cd "$1" && pwd)
 nab=$eval/data/metrics/nab
 json=${2:+$(realpath -m "$2")}
 cd "$(dirname "$0")/.."
-cargo build --quiet --release -p holdfast
-program=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
-program+=/release/holdfast
+. benches/program.sh
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -20,9 +20,7 @@ else
   trap 'rm -rf "$work"' EXIT
 fi
 cd "$(dirname "$0")/.."
-cargo build --quiet --release -p holdfast
-program=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
-program+=/release/holdfast
+. benches/program.sh
 
 for set in "$eval"/data/logs/parse*; do
   for system in "$set"/*/; do

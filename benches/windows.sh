@@ -21,9 +21,7 @@ else
   trap 'rm -rf "$work"' EXIT
 fi
 cd "$(dirname "$0")/.."
-cargo build --quiet --release -p holdfast
-program=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
-program+=/release/holdfast
+. benches/program.sh
 declare -A must=([HDFS_xu_sample]=0.985 [HDFS_100k]=0.70 [FaultInj_DEPL]=0.95)
 
 # Lists which windows are learned: of the normal ones every other, beginning with the first or the second.
