@@ -166,6 +166,11 @@ impl Habits {
         }
     }
 
+    /// How many things were unusual, those that were too many to be kept among them.
+    pub fn count(&self) -> u64 {
+        self.odd.len() as u64 + self.dropped
+    }
+
     /// What was unusual, the most surprising first, else in the order of the lines.
     pub fn odd(&self) -> Vec<&Odd> {
         let mut odd: Vec<&Odd> = self.odd.values().collect();

@@ -78,7 +78,7 @@ pub fn verdict(bad: usize, analysis: &Analysis) -> String {
         0 => "nothing known to be bad".to_owned(),
         bad => format!("{} known to be bad", counted(bad as u64, "kind of line", "kinds of lines")),
     };
-    let odd = analysis.habits.odd().len() as u64 + analysis.habits.dropped;
+    let odd = analysis.habits.count();
     match analysis.habits.span() {
         _ if odd > 0 => format!("{known}, {}", counted(odd, "thing unusual", "things unusual")),
         Span::Enough => format!("{known}, nothing unusual"),
