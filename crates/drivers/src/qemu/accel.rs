@@ -54,6 +54,10 @@ fn firmware() -> Vec<u8> {
 /// Why not, in words for people.
 pub fn prove_kvm() -> Result<(), String> {
     is_offered()?;
+    try_kvm()
+}
+
+fn try_kvm() -> Result<(), String> {
     let folder = scratch().map_err(|cause| format!("no room for a trial: {cause}"))?;
     let result = run_trial("kvm", &folder);
     let _ = fs::remove_dir_all(&folder); // a leftover of a few bytes harms nobody
@@ -138,7 +142,7 @@ fn remembered(memory: &Path, boot: &str) -> Result<(), String> {
             Err(format!("{why} (as tried since the host started; remove {} to try again)", memory.display()))
         }
         Some(_) | None => {
-            let result = prove_kvm();
+            let result = try_kvm();
             let word = result.as_ref().map_or_else(Clone::clone, |()| "kvm".to_owned());
             let _ = fs::write(memory, format!("{boot} {}", word.replace('\n', " "))); // only a cache
             result
