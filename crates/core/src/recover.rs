@@ -131,14 +131,14 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 impl Job {
     /// What was handed over and cannot be taken back, in a word, where it changes what users see.
     #[must_use]
-    pub const fn irrevocable(&self) -> Option<&'static str> {
-        match (&self.action, &self.step, &self.goal) {
-            (None, ..) => None,
-            (Some(_), Step::Asking, _) => Some(Operation::Shutdown.name()),
-            (Some(_), Step::CuttingPower, _) => Some("power-off"),
-            (Some(_), Step::Starting(_), _) => Some("start"),
-            (Some(_), Step::Doing, Goal::Do(operation)) => Some(operation.name()),
-            (Some(_), ..) => None,
+    pub fn irrevocable(&self) -> Option<&'static str> {
+        self.action?;
+        match (&self.step, &self.goal) {
+            (Step::Asking, _) => Some(Operation::Shutdown.name()),
+            (Step::CuttingPower, _) => Some("power-off"),
+            (Step::Starting(_), _) => Some("start"),
+            (Step::Doing, Goal::Do(operation)) => Some(operation.name()),
+            _ => None,
         }
     }
 
