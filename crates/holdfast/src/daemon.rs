@@ -7,6 +7,7 @@ use crate::act::Hands;
 use crate::api::{self, Api, ListenError};
 use crate::clock::Clock;
 use crate::config::{AppConfig, Config, Origin};
+use crate::decide::promises::Promises;
 use crate::decide::{Decider, Desk, Inbox};
 use crate::drill::Keeper;
 use crate::events::Ring;
@@ -217,7 +218,7 @@ fn begin(
     let last_command = CommandId(clock.now().as_micros()); // rises over restarts
     let wall_offset = clock.wall_offset();
     let events = Ring::of(&engine);
-    let desk = Desk { engine, clock, events, mute: None, broken: None };
+    let desk = Desk { engine, clock, events, mute: None, promises: Promises::default() };
     let mut decider = Decider::new(desk, recorder, hands, inbox.clone(), last_command);
     let boot = boot.to_owned();
     decider.step(&Input::Started(Started { host: config.host.clone(), boot, wall_offset }));

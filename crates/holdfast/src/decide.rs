@@ -8,7 +8,7 @@
 //! mind about meanwhile, as for maintenance (I5), is not begun. And what would break a promise is not begun either
 //! (`promises.rs`).
 
-mod promises;
+pub mod promises;
 
 use crate::clock::Clock;
 use crate::events::{Event, Ring};
@@ -71,8 +71,8 @@ pub struct Desk {
     pub events: Ring,
     /// Why nothing is done at present, if that is so: the journal cannot be written.
     pub mute: Option<String>,
-    /// What this daemon would have done against its promises, if anything: since then it changes nothing.
-    pub broken: Option<String>,
+    /// What was handed over, and the promise that would have been broken, if any: since then nothing is changed.
+    pub promises: Promises,
 }
 
 /// Where everybody sends to.
@@ -178,7 +178,6 @@ pub struct Decider<A> {
     unsafe_yet: VecDeque<(u64, Reaction)>,
     /// The last record that is safe.
     safe: u64,
-    promises: Promises,
     syncing: Option<JoinHandle<Synced>>,
     told: BTreeMap<IncidentId, usize>,
     waiting: BTreeMap<CommandId, oneshot::Sender<Answer>>,
@@ -189,21 +188,9 @@ impl<A: Actors> Decider<A> {
     /// A loop that has not begun.
     pub fn new(desk: Desk, recorder: Recorder, actors: A, inbox: Inbox, last_command: CommandId) -> Self {
         let told = desk.engine.incidents().map(|incident| (incident.id, incident.story.len())).collect();
-        let (unsafe_yet, waiting, promises) = (VecDeque::new(), BTreeMap::new(), Promises::default());
+        let (unsafe_yet, waiting) = (VecDeque::new(), BTreeMap::new());
         let (safe, syncing) = (0, None);
-        Self {
-            desk,
-            recorder,
-            actors,
-            inbox,
-            unsafe_yet,
-            safe,
-            promises,
-            syncing,
-            told,
-            waiting,
-            last_command,
-        }
+        Self { desk, recorder, actors, inbox, unsafe_yet, safe, syncing, told, waiting, last_command }
     }
 
     /// Decides until told to stop.
@@ -307,12 +294,13 @@ impl<A: Actors> Decider<A> {
     fn look(&mut self, action: &Action, record: Option<u64>) -> Result<(), String> {
         let on_record = OnRecord { record, safe: self.safe };
         let maintained = self.desk.engine.vm(&action.vm).is_some_and(VmState::in_maintenance);
-        let looked = self.promises.look(action, on_record, maintained).map_err(|broken| broken.to_string());
-        if let Some(broken) = self.promises.broken().filter(|_| self.desk.broken.is_none()) {
-            error!(%broken, "a promise would have been broken: Holdfast watches and tells, and changes nothing any more");
-            self.desk.broken = Some(broken.to_string());
-        }
-        looked
+        let is_first = self.desk.promises.broken().is_none();
+        self.desk.promises.look(action, on_record, maintained).map_err(|broken| {
+            if is_first {
+                error!(%broken, "a promise would have been broken: Holdfast watches and tells, and changes nothing any more");
+            }
+            broken.to_string()
+        })
     }
 
     /// It is not begun, and the engine hears of that as of any other end.

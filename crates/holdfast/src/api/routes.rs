@@ -180,13 +180,14 @@ fn status_doc(
         let addresses = config.vms.get(&vm.name).map(|vm| addresses(vm, &place)).unwrap_or_default();
         wall.vm(vm, place, addresses)
     });
+    let note = note(desk);
     let of_host = |subject: &Subject| matches!(subject, Subject::Host(_));
     let open = desk.engine.incidents().filter(|i| !i.is_closed() && of_host(&i.subject));
     StatusDoc {
         v: V,
         host: config.host.to_string(),
-        mode: if desk.mute.is_some() || desk.broken.is_some() { "observe".into() } else { "armed".into() },
-        note: note(desk),
+        mode: if note.is_some() { "observe".into() } else { "armed".into() },
+        note,
         vms: vms.collect(),
         host_incidents: open.map(|incident| wall.incident(incident)).collect(),
     }
@@ -195,7 +196,7 @@ fn status_doc(
 /// Why nothing is done, if that is so.
 fn note(desk: &Desk) -> Option<String> {
     let mute = desk.mute.as_ref().map(|why| format!("the journal cannot be written: {why}"));
-    let broken = desk.broken.as_ref();
+    let broken = desk.promises.broken();
     broken
         .map(|why| format!("a promise would have been broken ({why}); restart the daemon to act again"))
         .or(mute)

@@ -119,7 +119,7 @@ impl World {
             Recorder::on(Arc::clone(&disk), "journal", "atlas".parse().unwrap(), "boot").unwrap();
         let (clock, _) = Clock::start(disk, "boot", newest);
         let (inbox, receiver) = Inbox::new();
-        let desk = Desk { engine, clock, events: Ring::default(), mute: None, broken: None };
+        let desk = Desk { engine, clock, events: Ring::default(), mute: None, promises: Promises::default() };
         let mut decider = Decider::new(desk, recorder, notes.clone(), inbox.clone(), CommandId(0));
         let started = Started { host: "atlas".parse().unwrap(), boot: "boot".into(), wall_offset: 0 };
         decider.step(&Input::Started(started));
@@ -237,7 +237,7 @@ async fn a_broken_promise_ends_all_action_and_is_told_i9() {
         Recorder::on(disk.clone(), "journal", "atlas".parse().unwrap(), "boot").unwrap();
     let (clock, _) = Clock::start(disk, "boot", newest);
     let (inbox, mut receiver) = Inbox::new();
-    let desk = Desk { engine, clock, events: Ring::default(), mute: None, broken: None };
+    let desk = Desk { engine, clock, events: Ring::default(), mute: None, promises: Promises::default() };
     let mut decider = Decider::new(desk, recorder, notes.clone(), inbox, CommandId(0));
     let started = Started { host: "atlas".parse().unwrap(), boot: "boot".into(), wall_offset: 0 };
     decider.step(&Input::Started(started));
@@ -245,16 +245,19 @@ async fn a_broken_promise_ends_all_action_and_is_told_i9() {
     let policies = Policies { vms: vms.into(), ..Policies::default() };
     let asked = decider.desk.engine.step(decider.desk.clock.now(), &Input::Configured(policies));
     decider.release(None, Reaction { actions: asked.actions.clone(), ..Reaction::default() });
-    assert_eq!((notes.begun(), &decider.desk.broken), (vec![1], &None));
+    assert_eq!((notes.begun(), decider.desk.promises.broken()), (vec![1], None));
 
     decider.release(None, Reaction { actions: asked.actions, ..Reaction::default() });
     assert_eq!(notes.begun(), [1], "it is not done a second time");
-    let told = decider.desk.broken.clone().unwrap();
+    let told = decider.desk.promises.broken().unwrap().to_string();
     assert!(told.starts_with("I9: action 1 (inspect of a)"), "{told}");
     let Some(Message::Input(Input::Outcome(outcome))) = receiver.recv().await else {
         panic!("it has an outcome")
     };
     assert!(matches!(outcome.ended, Ended::Failed { .. }));
     decider.step(&Input::Tick);
-    assert!(decider.desk.broken.is_some(), "what is recorded well afterwards does not change that");
+    assert!(
+        decider.desk.promises.broken().is_some(),
+        "what is recorded well afterwards does not change that"
+    );
 }
