@@ -36,6 +36,7 @@ const APP_DOWN: FaultRow = FaultRow {
         (ConsoleAppPanic, 0.3),
         (LogDataCorrupt, 0.01),
         (LogCrashLoop, 1e-5),
+        (LogServiceFailed, 0.09),
         (LogUnusual, 0.1),
     ],
 };
@@ -110,6 +111,7 @@ const APP_SLOW: FaultRow = FaultRow {
     seen: &[
         (AppSlow, 0.9),
         (NumbersUnusual, 0.04),
+        (LogStorageTrouble, 0.09),
         (LogUnusual, 0.1),
         (AppMute, 2e-4),
         (AppUnreachable, 2e-4),

@@ -163,12 +163,23 @@ pub const fn is_warning(fault: Fault) -> bool {
 /// Whether the former, a fault of the host, brings the latter upon its VMs: causes before symptoms.
 #[must_use]
 pub const fn brings(cause: Fault, fault: Fault) -> bool {
-    let stops = matches!(cause, Fault::HostDiskFull | Fault::StorageLost)
-        && matches!(fault, Fault::VmPausedIo | Fault::VmWontStart);
-    let hangs = matches!(cause, Fault::StorageLost) && matches!(fault, Fault::VmHung);
-    let slows =
-        matches!(cause, Fault::StorageSlow | Fault::HostOverloaded) && matches!(fault, Fault::AppSlow);
-    stops || hangs || slows
+    let stops = matches!(fault, Fault::VmPausedIo | Fault::VmWontStart);
+    let hangs = matches!(fault, Fault::VmHung | Fault::GuestHung | Fault::AppHung);
+    let slows = matches!(fault, Fault::AppSlow);
+    if matches!(cause, Fault::StorageLost) {
+        stops || hangs || slows || matches!(fault, Fault::GuestFsReadOnly)
+    } else if matches!(cause, Fault::HostDiskFull) {
+        stops
+    } else if matches!(cause, Fault::StorageSlow) {
+        slows || matches!(fault, Fault::AppHung | Fault::GuestHung)
+    } else if matches!(cause, Fault::HostOverloaded) {
+        slows || matches!(fault, Fault::AppHung)
+    } else if matches!(cause, Fault::HostFailing) {
+        // The kernel ends a process whose memory is beyond repair (Documentation/mm/hwpoison.rst).
+        matches!(fault, Fault::VmCrashed | Fault::GuestPanicked)
+    } else {
+        matches!(cause, Fault::HostNetLost) && matches!(fault, Fault::GuestNetLost)
+    }
 }
 
 /// So many days.

@@ -63,6 +63,7 @@ const VM_PAUSED_IO: FaultRow = FaultRow {
     from: "Judged: twice a year. QEMU with werror=stop tells BLOCK_IO_ERROR and the run state io-error.",
     seen: &[
         (PausedIo, 0.999),
+        (LogStorageTrouble, 0.09),
         (HostDiskErrors, 0.2),
         (ProcessStopped, 1e-6),
         (HypervisorSilent, 1e-5),

@@ -30,8 +30,8 @@ use crate::lease::Incarnation;
 use crate::plan::Brake;
 use crate::policy::{Mode, Policies, VmPolicy};
 use crate::recover::Power;
-use crate::signal::{ObserverSign, Seen, Signal};
-use crate::subject::{HostName, VmName};
+use crate::signal::{LogSign, ObserverSign, Seen, Signal};
+use crate::subject::{HostName, Subject, VmName};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -291,6 +291,10 @@ impl Engine {
             (_, Seen::Observer(sign)) => self.observe_self(signal.at, sign),
             (_, Seen::Host(sign)) => {
                 self.view.observe(signal.at.min(self.now), sign);
+                self.consider_host();
+            }
+            (Subject::Host(_), Seen::Log(LogSign::Finding { source, finding })) => {
+                self.view.hear_log(signal.at.min(self.now), source, finding);
                 self.consider_host();
             }
             (subject, _) => {

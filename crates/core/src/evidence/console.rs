@@ -106,6 +106,9 @@ const fn meaning(kind: FindingKind) -> Option<Kind> {
         | FindingKind::StorageLost
         | FindingKind::StorageSlow
         | FindingKind::HardwareFailing
-        | FindingKind::LinkLost => return None, // of `logs.rs`, or of the host
+        | FindingKind::LinkLost
+        | FindingKind::ServiceFailed
+        | FindingKind::MemoryShort
+        | FindingKind::SpaceShort => return None, // of `logs.rs`, or of the host
     })
 }

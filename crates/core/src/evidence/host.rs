@@ -56,6 +56,17 @@ pub struct HostView {
     kernel: Vec<(Kind, Timestamp, String)>, // its last line of each kind
     #[serde(default)]
     memory: Option<(Timestamp, u64, u64)>, // at, available, total
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    logs: Vec<Told>,
+}
+
+/// The last line of one kind in the host's logs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Told {
+    kind: Kind,
+    at: Timestamp,
+    source: String,
+    line: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -101,32 +112,17 @@ impl HostView {
 
     /// Of each kind the last line is kept.
     fn hear_kernel(&mut self, at: Timestamp, finding: &Finding) {
-        let kind = match finding.kind {
-            FindingKind::DiskIoError | FindingKind::FsError | FindingKind::FsReadOnly => Kind::HostDiskErrors,
-            FindingKind::OutOfMemory => Kind::HostOutOfMemory,
-            FindingKind::HardwareFailing => Kind::HostHardwareFails,
-            FindingKind::LinkLost => Kind::HostLinkLost,
-            FindingKind::StorageLost => Kind::HostStorageLost,
-            FindingKind::StorageSlow => Kind::HostStorageSlow,
-            FindingKind::NoConnectionLeft
-            | FindingKind::DataCorrupt
-            | FindingKind::ReplicationBroken
-            | FindingKind::LocksPileUp
-            | FindingKind::ImageCorrupt
-            | FindingKind::KernelPanic
-            | FindingKind::KernelOops
-            | FindingKind::HungTask
-            | FindingKind::DiskFull
-            | FindingKind::RootLost
-            | FindingKind::BootStarted
-            | FindingKind::BootFinished
-            | FindingKind::AppPanic
-            | FindingKind::AppStarting
-            | FindingKind::AppReady
-            | FindingKind::GoingDown => return,
-        };
+        let Some(kind) = meaning(finding.kind) else { return };
         self.kernel.retain(|(other, ..)| *other != kind);
         self.kernel.push((kind, at, finding.line.clone()));
+    }
+
+    /// Anybody on the host may write to its logs: what they say is believed of the host alone, to which nothing is
+    /// ever done, and says nothing of its VMs (I10).
+    pub fn hear_log(&mut self, at: Timestamp, source: &str, finding: &Finding) {
+        let Some(kind) = meaning(finding.kind).filter(|kind| is_of_host_alone(*kind)) else { return };
+        self.logs.retain(|told| told.kind != kind);
+        self.logs.push(Told { kind, at, source: source.to_owned(), line: finding.line.clone() });
     }
 
     /// We were not there from then until then. Returns how much of that was not known yet: the same sleep shows as a
@@ -217,6 +213,16 @@ impl HostView {
         }
     }
 
+    fn speak_logs(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+        for told in self.logs.iter().filter(|told| lens.now.since(told.at) <= KERNEL_KEEPS) {
+            let text = format!("{}, {} ago: {}", told.source, lasted(lens, told.at), told.line);
+            let strength = lens.aged(told.at, KERNEL_HALF_LIFE);
+            let quote = Some(Quote { at: told.at, line: told.line.clone() });
+            let (kind, since, at) = (told.kind, told.at, lens.now);
+            say.push(Evidence { kind, app: None, since, at, strength, text, quote });
+        }
+    }
+
     /// What host and observer say of the host itself: the same, but pressure only once it has lasted and until
     /// it is over for good; and its disks.
     pub fn speak_of_host(&self, lens: &Lens, say: &mut Vec<Evidence>) {
@@ -228,6 +234,7 @@ impl HostView {
             say.push(Evidence { kind, app: None, since, at: lens.now, strength: FULL, text, quote: None });
         }
         self.speak_kernel(lens, is_of_host_alone, say);
+        self.speak_logs(lens, say);
         self.speak_disks(lens, say);
         let low = |(_, available, total): &(Timestamp, u64, u64)| {
             available.saturating_mul(1_000) < total.saturating_mul(MEMORY_LOW_BELOW)
@@ -323,6 +330,37 @@ impl DiskView {
     }
 }
 
+/// What a line of the host says of it; nothing of most kinds.
+const fn meaning(kind: FindingKind) -> Option<Kind> {
+    Some(match kind {
+        FindingKind::DiskIoError | FindingKind::FsError | FindingKind::FsReadOnly => Kind::HostDiskErrors,
+        FindingKind::OutOfMemory => Kind::HostOutOfMemory,
+        FindingKind::HardwareFailing => Kind::HostHardwareFails,
+        FindingKind::LinkLost => Kind::HostLinkLost,
+        FindingKind::StorageLost => Kind::HostStorageLost,
+        FindingKind::StorageSlow => Kind::HostStorageSlow,
+        FindingKind::NoConnectionLeft
+        | FindingKind::DataCorrupt
+        | FindingKind::ReplicationBroken
+        | FindingKind::LocksPileUp
+        | FindingKind::ImageCorrupt
+        | FindingKind::KernelPanic
+        | FindingKind::KernelOops
+        | FindingKind::HungTask
+        | FindingKind::DiskFull
+        | FindingKind::RootLost
+        | FindingKind::BootStarted
+        | FindingKind::BootFinished
+        | FindingKind::AppPanic
+        | FindingKind::AppStarting
+        | FindingKind::AppReady
+        | FindingKind::GoingDown
+        | FindingKind::ServiceFailed
+        | FindingKind::MemoryShort
+        | FindingKind::SpaceShort => return None,
+    })
+}
+
 /// What says nothing of a VM, but of the host alone.
 const fn is_of_host_alone(kind: Kind) -> bool {
     matches!(
@@ -395,6 +433,30 @@ mod tests {
     #[test]
     fn a_busy_host_below_the_limit_is_not_pressed() {
         assert_eq!(told((0..60).map(|_| 93)), 0);
+    }
+
+    /// What is found of the host, and what its VMs hear, after this line of a log.
+    fn after(kind: FindingKind) -> (Vec<crate::diagnosis::Fault>, usize) {
+        let (mut view, now) = (HostView::default(), Timestamp::from_secs(7));
+        let finding = Finding { kind, rule: "any".into(), line: "smartd: it fails".into() };
+        view.hear_log(now, "journal", &finding);
+        let (mut of_host, mut to_vms) = (Vec::new(), Vec::new());
+        view.speak_of_host(&lens(now), &mut of_host);
+        view.speak(&lens(now), &mut to_vms);
+        let found = crate::diagnosis::Catalogue::standard().diagnose_host(&of_host);
+        let quoted = to_vms.iter().filter(|evidence| evidence.quote.is_some()).count();
+        (found.iter().map(|diagnosis| diagnosis.fault).collect(), quoted)
+    }
+
+    #[test]
+    fn a_log_of_the_host_is_believed_of_its_hardware_and_tells_its_vms_nothing() {
+        use crate::diagnosis::Fault::{HostFailing, HostNetLost, StorageLost, StorageSlow};
+        assert_eq!(after(FindingKind::HardwareFailing), (vec![HostFailing], 0));
+        assert_eq!(after(FindingKind::LinkLost), (vec![HostNetLost], 0));
+        assert_eq!(after(FindingKind::StorageLost), (vec![StorageLost], 0));
+        assert_eq!(after(FindingKind::StorageSlow), (vec![StorageSlow], 0));
+        assert_eq!(after(FindingKind::DiskIoError), (vec![], 0));
+        assert_eq!(after(FindingKind::KernelPanic), (vec![], 0));
     }
 
     #[test]

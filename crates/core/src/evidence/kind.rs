@@ -159,6 +159,16 @@ kinds! {
     LogCrashLoop: Logs, 1e-6;
     /// The hypervisor's log says that the image of a disk is damaged.
     LogImageCorrupt: Logs, 1e-7;
+    /// The guest says that a disk of its own is gone, slow or failing.
+    LogStorageTrouble: Logs, 0.01;
+    /// The guest says that a network card or link of its own is down.
+    LogLinkDown: Logs, 0.01;
+    /// The guest says that memory is short.
+    LogMemoryShort: Logs, 0.01;
+    /// The guest says that a disk is nearly full.
+    LogSpaceShort: Logs, 0.01;
+    /// The guest says that the application's service failed.
+    LogServiceFailed: Logs, 0.01;
     /// A log is not as usual, in a way that no rule knows.
     LogUnusual: Logs, 0.05;
 

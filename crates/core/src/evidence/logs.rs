@@ -175,7 +175,7 @@ impl LogsView {
         say: &mut Vec<Evidence>,
     ) {
         for found in &self.found {
-            let app = found.app.as_ref().or(only).cloned();
+            let app = found.app.as_ref().or_else(|| only.filter(|only| found.may_speak_of(only))).cloned();
             let (answered, alive) = app.as_ref().map_or((None, false), &heard);
             let passed = answered.is_some_and(|at| at > found.last + PASSES_WITHIN);
             if found.kind == FindingKind::NoConnectionLeft && passed {
@@ -184,9 +184,9 @@ impl LogsView {
             if is_of_those_served(found.kind) && !alive {
                 continue; // nobody is served, which is worse, and may have another cause
             }
-            let Some(meaning) = meaning(found.kind).filter(|_| app.is_some() || !found.kind.is_of_database())
+            let Some(meaning) = meaning(found.kind).filter(|_| app.is_some() || !is_of_app(found.kind))
             else {
-                continue; // of one of several databases, and nobody knows which
+                continue; // of one of several, and nobody knows which
             };
             let full = lens.aged(found.last, meaning.half_life);
             let lines = u16::try_from(found.count).unwrap_or(u16::MAX).min(meaning.lines);
@@ -196,7 +196,7 @@ impl LogsView {
             }
             let often = if found.count > 1 { format!("{} times, last ", found.count) } else { String::new() };
             let text = format!("{}, {often}{} ago: {}", found.source, lasted(lens, found.last), found.line);
-            let app = app.filter(|_| found.kind.is_of_database());
+            let app = app.filter(|_| is_of_app(found.kind));
             let quote = Some(Quote { at: found.last, line: found.line.clone() });
             say.push(Evidence { kind, app, since: found.first, at: lens.now, strength, text, quote });
         }
@@ -216,6 +216,25 @@ impl LogsView {
             say.push(Evidence { kind, app, since: odd.at, at: lens.now, strength, text, quote });
         }
     }
+}
+
+impl Found {
+    /// Any line of a database is of the only one there is; of all the services of a guest, only one that is named so.
+    fn may_speak_of(&self, app: &AppName) -> bool {
+        self.kind != FindingKind::ServiceFailed || names(&self.line, app.as_str())
+    }
+}
+
+/// The line has this name as a word, whatever the case.
+fn names(line: &str, name: &str) -> bool {
+    let lower = line.to_ascii_lowercase();
+    let mut words = lower.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    words.any(|word| word.eq_ignore_ascii_case(name))
+}
+
+/// What is told of one application, and not of its guest.
+const fn is_of_app(kind: FindingKind) -> bool {
+    kind.is_of_database() || matches!(kind, FindingKind::ServiceFailed)
 }
 
 /// Kinds that only say how things are, and say so as well half a minute later.
@@ -261,6 +280,13 @@ const fn meaning(kind: FindingKind) -> Option<Meaning> {
         FindingKind::ReplicationBroken => (Kind::LogReplicationBroken, 120, 3),
         FindingKind::LocksPileUp => (Kind::LogLocksPileUp, 120, 3),
         FindingKind::ImageCorrupt => (Kind::LogImageCorrupt, 900, 1),
+        FindingKind::StorageLost | FindingKind::StorageSlow | FindingKind::HardwareFailing => {
+            (Kind::LogStorageTrouble, 120, 1)
+        }
+        FindingKind::LinkLost => (Kind::LogLinkDown, 60, 1),
+        FindingKind::MemoryShort => (Kind::LogMemoryShort, 120, 1),
+        FindingKind::SpaceShort => (Kind::LogSpaceShort, 300, 1),
+        FindingKind::ServiceFailed => (Kind::LogServiceFailed, 60, 1),
         FindingKind::KernelPanic
         | FindingKind::KernelOops
         | FindingKind::HungTask
@@ -275,11 +301,48 @@ const fn meaning(kind: FindingKind) -> Option<Meaning> {
         | FindingKind::AppPanic
         | FindingKind::AppStarting
         | FindingKind::AppReady
-        | FindingKind::GoingDown
-        | FindingKind::StorageLost
-        | FindingKind::StorageSlow
-        | FindingKind::HardwareFailing
-        | FindingKind::LinkLost => return None,
+        | FindingKind::GoingDown => return None,
     };
     Some(Meaning { kind, half_life: Duration::from_secs(half_life), lines })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lens(now: Timestamp) -> Lens {
+        let (fresh, hang_after) = (Duration::from_secs(4), Duration::from_secs(10));
+        Lens { now, fresh, hang_after, trust_silence: true, patience: 1, booting: false, excused: false }
+    }
+
+    /// What the logs of a guest with the one application `orders` say after this line of its journal.
+    fn said(kind: FindingKind, line: &str) -> Vec<Evidence> {
+        let (mut logs, mut console, now) =
+            (LogsView::default(), ConsoleView::default(), Timestamp::from_secs(7));
+        let finding = Finding { kind, rule: "any".into(), line: line.into() };
+        let sign = LogSign::Finding { source: "journal".into(), finding };
+        logs.observe(now, None, &sign, &mut console);
+        let (only, mut say) = ("orders".parse().ok(), Vec::new());
+        logs.speak(&lens(now), only.as_ref(), |_| (None, false), &mut say);
+        say
+    }
+
+    #[test]
+    fn a_service_that_failed_speaks_of_the_application_of_its_name_and_of_no_other() {
+        let said = |line: &str| said(FindingKind::ServiceFailed, line);
+        let of_it = said("systemd[1]: Orders.service: Failed with result 'exit-code'.");
+        assert_eq!(of_it.iter().map(|evidence| evidence.kind).collect::<Vec<_>>(), [Kind::LogServiceFailed]);
+        assert!(of_it[0].app.is_some() && of_it[0].quote.is_some());
+        assert_eq!(said("systemd[1]: certbot.service: Failed with result 'exit-code'."), []);
+        assert_eq!(said("systemd[1]: reorders.service: Failed with result 'exit-code'."), []);
+    }
+
+    #[test]
+    fn what_a_guest_says_of_its_disks_supports_a_fault_and_is_no_voice_by_itself() {
+        let disks = said(FindingKind::StorageLost, "nvme nvme0: controller is down; will reset");
+        assert_eq!(disks.iter().map(|evidence| evidence.kind).collect::<Vec<_>>(), [Kind::LogStorageTrouble]);
+        let catalogue = crate::diagnosis::Catalogue::standard();
+        let only = "orders".parse().ok();
+        assert!(catalogue.diagnose(only.as_ref(), &disks, crate::diagnosis::Asked::Usually).is_none());
+    }
 }

@@ -128,6 +128,12 @@ pub enum FindingKind {
     HardwareFailing,
     /// A network card or link of the host does not work.
     LinkLost,
+    /// A service failed, or a program crashed: which one, the line says.
+    ServiceFailed,
+    /// Memory is short, and nobody was ended for it yet.
+    MemoryShort,
+    /// A disk is nearly full.
+    SpaceShort,
 }
 
 impl FindingKind {

@@ -20,10 +20,11 @@ pub async fn incidents(client: &Client, json: bool, open: bool) -> Result<Exit, 
         return Ok(Exit::Fine);
     }
     let mut table = paint::table(&["id", "opened", "subject", "fault", "sure", "state", "outage", "remedy"]);
-    for incident in &list {
+    for (incident, follows) in by_cause(&list) {
         let remedy = incident.remedies.last().map_or("-", |remedy| &remedy.name);
+        let lead = if follows { "└ " } else { "" };
         table.add_row([
-            format!("#{}", incident.id),
+            format!("{lead}#{}", incident.id),
             paint::date(incident.opened),
             about(incident),
             incident.fault.clone(),
@@ -35,6 +36,16 @@ pub async fn incidents(client: &Client, json: bool, open: bool) -> Result<Exit, 
     }
     say!("{table}");
     Ok(Exit::Fine)
+}
+
+/// One trouble is one group: what follows from an incident stands right below it.
+fn by_cause(list: &[IncidentDoc]) -> impl Iterator<Item = (&IncidentDoc, bool)> {
+    let is_listed = |id: u64| list.iter().any(|incident| incident.id == id);
+    let alone = move |incident: &&IncidentDoc| !incident.cause.is_some_and(is_listed);
+    let below = |id: u64| list.iter().filter(move |other| other.cause == Some(id)).map(|other| (other, true));
+    list.iter()
+        .filter(alone)
+        .flat_map(move |incident| std::iter::once((incident, false)).chain(below(incident.id)))
 }
 
 /// What it is about; of a host's also the VMs that it strikes, and of a VM's what it follows from.
@@ -105,4 +116,33 @@ pub fn event_line(event: &Event) -> String {
         tint(tone, &format!("{:10}", event.step)),
         event.text,
     )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn incident(id: u64, cause: Option<u64>) -> IncidentDoc {
+        let doc = serde_json::json!({
+            "v": 1, "id": id, "vm": null, "subject": "vm orders", "fault": "VmPausedIo", "certainty": "Confirmed",
+            "probability": 1.0, "phase": "held", "opened": 0.0, "diagnosed": null, "isolated": null,
+            "recovered": null, "verified": null, "closed": null, "outage_s": 0.0, "remedies": [],
+            "resolution": null, "reason": null, "cause": cause, "strikes": [],
+        });
+        serde_json::from_value(doc).unwrap()
+    }
+
+    #[test]
+    fn what_follows_from_an_incident_stands_below_it_and_none_is_lost_or_told_twice() {
+        let list = [
+            incident(5, None),
+            incident(4, Some(2)),
+            incident(3, Some(2)),
+            incident(2, None),
+            incident(1, Some(9)),
+        ];
+        let shown: Vec<_> = by_cause(&list).map(|(incident, follows)| (incident.id, follows)).collect();
+        assert_eq!(shown, [(5, false), (2, false), (4, true), (3, true), (1, false)]);
+    }
 }

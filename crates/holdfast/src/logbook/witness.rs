@@ -9,8 +9,9 @@ use holdfast_core::signal::{self, FindingKind, LogSign, Seen, Signal, Unusual};
 use holdfast_core::subject::Subject;
 use holdfast_logs::{Statement, escape};
 
-/// The source that the engine hears of anyway, line by line (`sense/console.rs`).
+/// The sources that the engine hears of anyway, line by line (`sense/console.rs`, `sense/host/kernel.rs`).
 const CONSOLE: &str = "console";
+const KERNEL: &str = "kernel";
 /// Less surprising than this, in decibans, is nothing to the engine.
 const SURPRISING: f64 = 20.0;
 /// Characters of a source that are told, and of a sentence.
@@ -19,17 +20,18 @@ const SAYS_MOST: usize = 256;
 
 /// What the engine is told of a finding; nothing of most.
 pub fn testify(finding: &Finding) -> Option<Signal> {
-    if finding.is_late || matches!(finding.subject, Subject::Host(_)) {
-        return None; // the host's kernel is heard directly
+    if finding.is_late {
+        return None;
     }
     let source = escape(finding.source.as_str(), SOURCE_MOST);
     let sign = match &finding.told {
-        Told::Known { .. } if finding.source.as_str() == CONSOLE => return None,
+        Told::Known { .. } if [CONSOLE, KERNEL].contains(&finding.source.as_str()) => return None,
         Told::Known { rule, line, .. } => {
             let kind = crate::sense::finding_kind(rule).filter(|kind| can_know(&finding.subject, *kind))?;
             let line = escape(line, SAYS_MOST);
             LogSign::Finding { source, finding: signal::Finding { kind, rule: rule.name.into(), line } }
         }
+        _ if matches!(finding.subject, Subject::Host(_)) => return None, // shown, and no evidence of a fault
         Told::New { statement, .. } => unusual(source, Unusual::New, statement)?,
         Told::Burst(statement) => unusual(source, Unusual::Burst, statement)?,
         Told::Rate(statement) => unusual(source, Unusual::Rate, statement)?,
@@ -40,12 +42,16 @@ pub fn testify(finding: &Finding) -> Option<Signal> {
     Some(Signal { subject, incarnation, at, seen: Seen::Log(sign) })
 }
 
-/// Only the hypervisor knows the state of an image, and it says nothing of what goes on inside.
+/// Only the hypervisor knows the state of an image, and it says nothing of what goes on inside; the log of a host
+/// tells of its hardware.
 fn can_know(subject: &Subject, kind: FindingKind) -> bool {
     match subject {
         Subject::Vm(_) => kind == FindingKind::ImageCorrupt,
         Subject::Guest(_) | Subject::App(..) => kind != FindingKind::ImageCorrupt,
-        Subject::Host(_) => false,
+        Subject::Host(_) => {
+            let of_hardware = matches!(kind, FindingKind::HardwareFailing | FindingKind::LinkLost);
+            of_hardware || matches!(kind, FindingKind::StorageLost | FindingKind::StorageSlow)
+        }
     }
 }
 
@@ -82,6 +88,26 @@ mod tests {
         assert!(testify(&found(&guest, CONSOLE, line)).is_none());
         let late = Finding { is_late: true, ..found(&guest, "journal", line) };
         assert!(testify(&late).is_none());
+    }
+
+    #[test]
+    fn the_log_of_a_host_is_a_witness_of_its_hardware_and_its_kernel_is_not_heard_twice() {
+        let host = Subject::Host("atlas".parse().unwrap());
+        let heard = |source: &str, line: &str| testify(&found(&host, source, line)).map(|signal| signal.seen);
+        let smart = "smartd[812]: Device: /dev/sda [SAT], FAILED SMART self-check. BACK UP DATA NOW!";
+        let Some(Seen::Log(LogSign::Finding { finding, .. })) = heard("journal", smart) else { panic!() };
+        assert_eq!(finding.kind, FindingKind::HardwareFailing);
+        assert!(heard(KERNEL, smart).is_none());
+        assert!(heard("journal", "FATAL:  sorry, too many clients already").is_none());
+    }
+
+    #[test]
+    fn a_failed_service_of_a_guest_is_a_witness() {
+        let app = Subject::App("orders".parse().unwrap(), "db".parse().unwrap());
+        let line = "systemd[1]: postgresql@15-main.service: Failed with result 'oom-kill'.";
+        let signal = testify(&found(&app, "journal", line)).unwrap();
+        let Seen::Log(LogSign::Finding { finding, .. }) = signal.seen else { panic!("{signal:?}") };
+        assert_eq!(finding.kind, FindingKind::ServiceFailed);
     }
 
     #[test]

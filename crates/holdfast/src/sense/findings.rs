@@ -88,8 +88,23 @@ pub fn kind(rule: &Rule) -> Option<FindingKind> {
         | Kind::StorageSlow
         | Kind::HostBusy
         | Kind::ClockJumped
-        | Kind::HypervisorNotice => return rule.speaks_for.first().copied().and_then(cause),
+        | Kind::HypervisorNotice => {
+            return rule.speaks_for.first().copied().and_then(cause).or(support(rule.kind));
+        }
     })
+}
+
+/// What names no cause, and supports one that something else speaks for.
+const fn support(kind: Kind) -> Option<FindingKind> {
+    if matches!(kind, Kind::ServiceFailed | Kind::ProgramCrashed) {
+        Some(FindingKind::ServiceFailed)
+    } else if matches!(kind, Kind::MemoryShort) {
+        Some(FindingKind::MemoryShort)
+    } else if matches!(kind, Kind::SpaceShort) {
+        Some(FindingKind::SpaceShort)
+    } else {
+        None
+    }
 }
 
 /// A cause that no other channel shows, by the fault that a rule speaks for first. What it leads to otherwise shows on
@@ -172,7 +187,10 @@ mod tests {
         for (line, told) in [
             ("BugCheck 1001: The computer has rebooted from a bugcheck.  The bugcheck was: 0x0000007e", None),
             ("app: *** STOP: 0x0000007E (0xFFFFFFFFC0000005,0x0,0x0,0x28)", None),
-            ("srv 2013: The C: disk is at or near capacity.  You may need to delete some files.", None),
+            (
+                "srv 2013: The C: disk is at or near capacity.  You may need to delete some files.",
+                Some(FindingKind::SpaceShort), // which supports what something else shows
+            ),
             (
                 "Ntfs 55: A corruption was discovered in the file system structure on volume C:.",
                 Some(FindingKind::DataCorrupt),
