@@ -262,6 +262,7 @@ impl Run {
     /// The configuration comes into force.
     pub(crate) fn configure(&mut self) {
         let mut policies = Policies { period: Period(crate::sense::PERIOD), ..Policies::default() };
+        policies.use_lessons = self.story.learns;
         for setup in &self.story.vms {
             if self.daemon.without.as_ref() == Some(&setup.name) {
                 continue;

@@ -180,7 +180,8 @@ pub fn story(seed: u64) -> Story {
     }
     let heals = at + random.between(secs(10), secs(60));
     let why = vec![format!("seed {seed}: a random story. I1 I2 I3 I5 I6 I7 I8 I9 I10 I11 I20 I21")];
-    Story { why, host, vms, events, heals: Some(heals), until: None }
+    let learns = noise(seed, u64::MAX, 0, 4) == 0;
+    Story { why, host, vms, events, learns, heals: Some(heals), until: None }
 }
 
 fn vm(random: &mut Random, number: u64) -> VmSetup {

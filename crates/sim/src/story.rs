@@ -22,6 +22,8 @@ pub struct Story {
     pub vms: Vec<VmSetup>,
     /// What happens.
     pub events: Vec<Event>,
+    /// What closed incidents have taught is used (`learn = "use"`).
+    pub learns: bool,
     /// All faults are over then; some time later every VM must be well or held (I21).
     pub heals: Option<Duration>,
     /// When it ends; `None`: two minutes after the last event with a time.
@@ -136,6 +138,8 @@ impl VmSetup {
 
 /// The part of a story file below this line is the expected timeline.
 pub const RULE: &str = "----";
+/// The line that says so.
+const LEARNS: &str = "lessons are used";
 
 impl FromStr for Story {
     type Err = StoryError;
@@ -159,6 +163,7 @@ struct Reader {
     last: usize,      // how many VMs the clauses that follow are about
     named_apps: bool, // they have named their applications, so there is no usual one
     events: Vec<Event>,
+    learns: bool,
     heals: Option<Duration>,
     until: Option<Duration>,
 }
@@ -179,6 +184,10 @@ impl Reader {
         }
         if let Some(long) = line.strip_prefix("until ") {
             self.until = Some(duration(long)?);
+            return Ok(());
+        }
+        if line == LEARNS {
+            self.learns = true;
             return Ok(());
         }
         match line.split_once(": ") {
@@ -275,8 +284,8 @@ impl Reader {
         if !told {
             return Err("the first line says `NAME: why this is told, and which invariants`".into());
         }
-        let Self { why, vms, events, heals, until, .. } = self;
-        Ok(Story { why, host, vms, events, heals, until })
+        let Self { why, vms, events, learns, heals, until, .. } = self;
+        Ok(Story { why, host, vms, events, learns, heals, until })
     }
 }
 
@@ -415,6 +424,9 @@ impl fmt::Display for Story {
             let lasting = event.lasting.map(|long| format!(" for {}", duration_text(long)));
             writeln!(f, "{}: {}{}", event.when, event.what, lasting.unwrap_or_default())?;
         }
+        if self.learns {
+            writeln!(f, "{LEARNS}")?;
+        }
         self.heals.map_or(Ok(()), |at| writeln!(f, "all faults end at {}", duration_text(at)))?;
         self.until.map_or(Ok(()), |until| writeln!(f, "until {}", duration_text(until)))
     }
@@ -434,6 +446,7 @@ at 60s: process web stops for 2.5s
 every 59m, 5 times: process web dies
 when power-off of web is recorded: daemon crashes for 3s
 when web is waiting: person maintains web for 60s
+lessons are used
 all faults end at 4h
 until 5h
 ";

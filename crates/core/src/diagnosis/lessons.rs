@@ -88,9 +88,9 @@ impl Lessons {
             }
         }
         let closed = incident.times.closed.unwrap_or(incident.times.opened);
-        for attempt in incident.attempts.iter().filter(ended) {
+        let ends = incident.attempts.iter().skip(1).map(|next| next.started).chain([closed]);
+        for (attempt, until) in incident.attempts.iter().zip(ends).filter(|(attempt, _)| ended(attempt)) {
             let helped = recovered && attempt.result == AttemptResult::Done;
-            let until = if helped { closed } else { attempt.ended.unwrap_or(closed) };
             lesson.tried(attempt.remedy, helped, until.since(attempt.started));
         }
         true
