@@ -3,7 +3,7 @@
 use super::habits::{Habits, Seen};
 use super::timeline::Timeline;
 use holdfast_logs::decode::glance;
-use holdfast_logs::{Match, Miner, PatternId, Record, Rule, Rules, Severity, View, clean, escape};
+use holdfast_logs::{Heard, Match, Miner, PatternId, Record, Rule, Rules, Severity, View, clean, escape};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -150,12 +150,14 @@ impl Analysis {
 
     fn learn(&mut self, message: &str, time: Option<i64>, severity: Option<Severity>) {
         let id = self.miner.add(message);
-        let is_new = id > self.newest;
-        if is_new {
+        let is_unseen = id > self.newest;
+        if is_unseen {
             self.newest = id;
             self.keep_example(id, message);
         }
-        self.habits.add(Seen { line: self.lines, time, severity, pattern: id, is_new }, &self.miner);
+        let family = self.miner.family(id);
+        let heard = Heard { pattern: id, family, is_new: is_unseen && family.is_none(), severity };
+        self.habits.add(Seen { line: self.lines, time, heard }, &self.miner);
         if let Some(remembered) = &mut self.remembered {
             remembered.push(id);
         }

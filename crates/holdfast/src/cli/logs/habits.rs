@@ -3,7 +3,7 @@
 //! The clock is that of the lines. It goes on where they do, it stands where a line is a little older than the one before,
 //! and it leaps only if two lines in a row say so: one line of another year moves nothing. Over a leap, nobody listened.
 
-use holdfast_logs::{During, Miner, PatternId, Severity, Sort, Statement, Unusual};
+use holdfast_logs::{During, Heard, Miner, PatternId, Sort, Statement, Unusual};
 use std::collections::BTreeMap;
 
 /// Between two looks at who is late, in microseconds.
@@ -52,10 +52,7 @@ pub struct Seen {
     pub line: u64,
     /// When it says it was, in microseconds since 1970.
     pub time: Option<i64>,
-    pub severity: Option<Severity>,
-    pub pattern: PatternId,
-    /// None of its pattern ever came.
-    pub is_new: bool,
+    pub heard: Heard,
 }
 
 /// The habits of a log, and what differed from them.
@@ -97,10 +94,9 @@ impl Habits {
             self.go_to(time, seen.line.saturating_sub(1), miner);
         }
         let Some(now) = self.now else { return };
-        let Seen { line, severity, pattern, is_new, .. } = seen;
-        let told = self.unusual.line(now, pattern, is_new, severity, During::Quiet, |id| miner.name(id));
+        let told = self.unusual.line(now, seen.heard, During::Quiet, |id| miner.name(id));
         if let Some(statement) = told {
-            self.keep(statement, line);
+            self.keep(statement, seen.line);
         }
     }
 
@@ -211,7 +207,8 @@ mod tests {
             let pattern = miner.add("heartbeat 1 of the pump");
             let time = Some(START.saturating_add(second.saturating_mul(SECOND)));
             let (line, is_new) = (number as u64 + 1, number == 0);
-            habits.add(Seen { line, time, severity: None, pattern, is_new }, &miner);
+            let heard = Heard { pattern, family: None, is_new, severity: None };
+            habits.add(Seen { line, time, heard }, &miner);
         }
         habits.end(0, &miner);
         habits
@@ -263,8 +260,8 @@ mod tests {
         for line in 0..40_000 {
             let time = Some(START + line * 1_800 * SECOND);
             let pattern = PatternId(line as u64 % 1_000);
-            let seen = Seen { line: line as u64, time, severity: None, pattern, is_new: line < 1_000 };
-            habits.add(seen, &miner);
+            let heard = Heard { pattern, family: None, is_new: line < 1_000, severity: None };
+            habits.add(Seen { line: line as u64, time, heard }, &miner);
         }
         assert!(habits.unlooked > 30_000 && habits.odd().len() <= MOST_KEPT, "{}", habits.unlooked);
     }

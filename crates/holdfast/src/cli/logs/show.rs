@@ -255,7 +255,7 @@ pub fn as_json(analysis: &Analysis, sources: &Sources) -> Result<(), CliError> {
         .map(|group| {
             json!({ "id": group.id, "lines": group.count, "first": group.first, "last": group.last,
                 "template": template(group), "variables": variables(&group.template),
-                "example": analysis.example(group.id) })
+                "example": analysis.example(group.id), "of": group.of })
         })
         .collect();
     let findings: Vec<Value> = analysis
