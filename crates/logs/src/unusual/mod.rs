@@ -116,11 +116,11 @@ pub struct Unusual {
 }
 
 impl Unusual {
-    /// One that never compares a minute as a whole with other minutes ([`Sort::Window`]): each pattern is judged by
-    /// itself. Its work for a minute is then proportional to the patterns it knows.
-    #[must_use]
-    pub fn of_single_patterns() -> Self {
-        Self { is_single: true, ..Self::default() }
+    /// From now on, minutes are not compared as a whole ([`Sort::Window`]), and what was learned of them is forgotten: each
+    /// pattern is judged by itself. The work for a minute is then proportional to the patterns that are known.
+    pub fn forget_windows(&mut self) {
+        self.is_single = true;
+        self.stretches = Stretches::default();
     }
 
     /// A line came. `name` tells what a pattern is called. A pattern that was just split off another is no news: the
