@@ -18,13 +18,14 @@ pub use clean::{LONGEST_LINE, clean, clean_text, escape};
 pub use header::syslog_message;
 pub use join::{Join, MOST_WAITING, PATIENCE};
 pub use pattern::{
-    Group, Limit, Miner, PatternId, Piece, Snapshot, SnapshotError, Template, VARIABLE, Value, Values, View,
+    Family, Group, Limit, Miner, PatternId, Piece, Snapshot, SnapshotError, Template, VARIABLE, Value,
+    Values, View,
 };
 pub use record::{
     LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_PROGRAM, LONGEST_TEXT, MOST_FIELDS, Record, Severity,
 };
 pub use rules::{Fault, Kind, LINES_LOOKED_AT, LOOKED_AT, Match, Rule, Rules};
-pub use unusual::{Sort, Statement, Unusual};
+pub use unusual::{Heard, Sort, Statement, Unusual};
 pub use windows::{
     During, Habits, Judgement, MOST_IN_WINDOW, Model, Reason, Room, Rows, Space, Watch, Window,
 };

@@ -111,6 +111,9 @@ pub struct PatternDoc {
     pub severities: BTreeMap<String, u64>,
     /// Its words, `<*>` for what changes.
     pub template: String,
+    /// The number of the pattern that it was split off.
+    #[serde(default)]
+    pub of: Option<u64>,
 }
 
 /// What may be asked for.
@@ -250,6 +253,7 @@ fn pattern_doc(known: Known) -> PatternDoc {
         last: seconds(known.tally.last),
         severities: Severity::ALL.iter().filter_map(of).collect(),
         template: known.template,
+        of: known.of.map(|id| id.0),
     }
 }
 

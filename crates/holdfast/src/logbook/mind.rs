@@ -7,7 +7,7 @@ use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::Subject;
 use holdfast_core::time::{Duration, Timestamp};
 use holdfast_logs::{
-    During, LINES_LOOKED_AT, LONGEST_LINE, Limit, Match, Miner, PatternId, Rules, Severity, Snapshot,
+    During, Heard, LINES_LOOKED_AT, LONGEST_LINE, Limit, Match, Miner, PatternId, Rules, Severity, Snapshot,
     Statement, Unusual, escape,
 };
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,8 @@ pub struct Known {
     pub template: String,
     /// How often it came.
     pub tally: Tally,
+    /// The pattern that it was split off.
+    pub of: Option<PatternId>,
 }
 
 /// One source of an owner.
@@ -166,10 +168,10 @@ impl Mind {
         let severity = record.severity.max(known.as_ref().map(|(known, _)| known.rule.severity));
         let first = first_line(&record.text);
         let pattern = self.miner.add(first);
-        let is_new = pattern.0 > self.highest;
+        let is_unseen = pattern.0 > self.highest;
         self.highest = self.highest.max(pattern.0);
-        self.has_new |= is_new;
-        if is_new && self.patterns.len() > 2 * MOST_PATTERNS {
+        self.has_new |= is_unseen;
+        if is_unseen && self.patterns.len() > 2 * MOST_PATTERNS {
             self.tidy();
         }
         self.patterns.entry(pattern).or_default().come(entry.received, severity);
@@ -179,20 +181,14 @@ impl Mind {
         }
         self.used = entry.at;
         let is_hushed = known.as_ref().is_some_and(|(known, _)| !self.may_tell(known.rule.name, entry.at));
-        let news = self.hear(entry, number, pattern, is_new, severity, during);
+        let family = self.miner.family(pattern);
+        let heard = Heard { pattern, family, is_new: is_unseen && family.is_none(), severity };
+        let news = self.hear(entry, number, heard, during);
         Understood { pattern, severity, known, is_hushed, news }
     }
 
     /// The habits of its source hear of it.
-    fn hear(
-        &mut self,
-        entry: &Entry,
-        number: u64,
-        pattern: PatternId,
-        is_new: bool,
-        severity: Option<Severity>,
-        during: During,
-    ) -> Option<Statement> {
+    fn hear(&mut self, entry: &Entry, number: u64, heard: Heard, during: During) -> Option<Statement> {
         if self.sources.len() >= MOST_SOURCES && !self.sources.contains_key(&entry.source) {
             let oldest =
                 self.sources.iter().min_by_key(|(_, source)| source.used).map(|(name, _)| name.clone());
@@ -208,7 +204,7 @@ impl Mind {
         source.subject.clone_from(&entry.subject);
         (source.incarnation, source.number, source.used) = (entry.incarnation, number, entry.at);
         let miner = &self.miner;
-        source.unusual.line(entry.at.as_micros(), pattern, is_new, severity, during, |id| miner.name(id))
+        source.unusual.line(entry.at.as_micros(), heard, during, |id| miner.name(id))
     }
 
     fn may_tell(&mut self, rule: &'static str, now: Timestamp) -> bool {
@@ -272,18 +268,19 @@ impl Mind {
             .iter()
             .filter_map(|group| {
                 let template = escape(&group.template.to_string(), LONGEST_LINE);
-                Some(Known { id: group.id, template, tally: *tallies.get(&group.id)? })
+                Some(Known { id: group.id, template, tally: *tallies.get(&group.id)?, of: group.of })
             })
             .collect();
         known.sort_by(|a, b| b.tally.count.cmp(&a.tally.count).then(a.id.cmp(&b.id)));
         known
     }
 
-    /// All numbers that records of a pattern may have been kept under.
+    /// All numbers that records of a pattern may have been kept under, or of one that was split off it.
     pub fn members(&self, id: PatternId) -> Vec<u64> {
         let view = self.miner.view();
         let id = view.find(id).map_or(id, |group| group.id);
-        view.members(id).map(|id| id.0).collect()
+        let all = std::iter::once(id).chain(view.split_off(id));
+        all.flat_map(|id| view.members(id)).map(|id| id.0).collect()
     }
 
     /// Whether it should be kept now.

@@ -15,5 +15,7 @@ pub use inlet::Outlet;
 pub use inlet::{Entry, Inlet, SourceName};
 pub use intake::{Asks, Ended as IntakeEnded};
 pub use mind::Known;
+#[cfg(test)]
+pub use mind::Mind;
 pub use open::Logbook;
 pub use store::{Around, Ended, Found, Owner, Query, Quoted, SearchError, Shelf, Stored};

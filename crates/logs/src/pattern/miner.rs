@@ -125,20 +125,26 @@ impl Miner {
         self.now += 1;
         let shape = sum(&tokens).shape(tokens.len());
         let known = self.shapes.get(&shape).or_else(|| self.aliases.get(&shape)).copied();
-        let place = known.unwrap_or_else(|| self.settle(shape, &mut tokens, line));
+        let place = known.unwrap_or_else(|| self.settle(shape, &tokens, line));
         let pattern = self.places[place as usize].as_mut().expect("tables name places that are taken");
         pattern.hit(&tokens, self.now);
+        let id = pattern.id;
+        if pattern.is_counted(&tokens) {
+            self.count_words(place, &tokens, line);
+        }
         self.tokens = tokens;
-        self.places[place as usize].as_ref().map_or(PatternId(0), |pattern| pattern.id)
+        id
     }
 
     /// Finds or makes the pattern of a line of an unknown shape.
-    fn settle(&mut self, exact: u64, tokens: &mut [Token], line: &str) -> u32 {
-        while let Some(at) = self.changing(tokens) {
+    fn settle(&mut self, exact: u64, said: &[Token], line: &str) -> u32 {
+        let mut tokens = said.to_vec();
+        while let Some(at) = self.changing(&tokens) {
             let token = &mut tokens[at];
             (token.what, token.hash, token.tail) = (What::Value(token.what.as_value()), 0, 0);
-            let shape = sum(tokens).shape(tokens.len());
+            let shape = sum(&tokens).shape(tokens.len());
             if let Some(place) = self.shapes.get(&shape).copied() {
+                let place = self.descend(place, said);
                 if self.aliases.len() >= MOST_ALIASES {
                     self.aliases.clear();
                 }
@@ -149,7 +155,7 @@ impl Miner {
         self.make_room();
         let id = PatternId(self.next);
         self.next += 1;
-        let pattern = Box::new(Pattern::new(id, tokens, line, self.now));
+        let pattern = Box::new(Pattern::new(id, &tokens, line, self.now));
         self.bytes += pattern.bytes();
         let shape = pattern.shape();
         let place = self.free.pop().unwrap_or_else(|| {
@@ -162,7 +168,8 @@ impl Miner {
         self.aliases.clear();
         self.weave(id, Asked::Online);
         let id = self.resolve(id);
-        self.by_id.get(&id.0).copied().unwrap_or(place)
+        let place = self.by_id.get(&id.0).copied().unwrap_or(place);
+        self.descend(place, said)
     }
 
     /// The first word that is known to change in lines like this.

@@ -1,6 +1,8 @@
 //! A pattern as the miner keeps it: its tokens, and what was seen in each of its variables.
 
+use super::census::{CENSUS_BYTES, Word, Words};
 use super::hash::Sum;
+use super::split::Split;
 use super::token::{Token, Value, Values, What, hole_key, key, value_key};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,9 @@ pub(super) struct Part {
     /// Whether lines had another text here.
     pub varied: bool,
     pub values: Values,
+    /// Which words stood here, where it is a variable.
+    #[serde(default, skip_serializing_if = "Words::is_none")]
+    pub words: Words,
 }
 
 impl Part {
@@ -38,6 +43,7 @@ impl Part {
             text: text.into(),
             varied: false,
             values: Values::default(),
+            words: Words::None,
         };
         if let Some(value) = values {
             part.values.add(value);
@@ -76,6 +82,12 @@ impl Part {
         (self.what, self.hash, self.text, self.varied) = (What::Value(value), 0, "".into(), false);
     }
 
+    /// Makes a word of it again.
+    pub fn set_word(&mut self, word: &Word) {
+        (self.what, self.hash, self.text) = (What::Word, word.hash, word.text.clone());
+        (self.varied, self.values, self.words) = (false, Values::default(), Words::None);
+    }
+
     /// Takes in what was seen at the same place of a pattern of the same shape.
     pub fn absorb(&mut self, other: &Self) {
         self.values.add_all(other.values);
@@ -94,6 +106,15 @@ pub(super) struct Pattern {
     /// The sum of its tokens.
     #[serde(skip)]
     sum: Sum,
+    /// Whether words are counted in the place of a variable.
+    #[serde(skip)]
+    pub is_counting: bool,
+    /// What it was split off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<PatternId>,
+    /// What was split off it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Box<Split>>,
     pub count: u64,
     pub first: u64,
     pub last: u64,
@@ -109,6 +130,9 @@ impl Pattern {
             parts,
             open: Vec::new(),
             sum: Sum::default(),
+            is_counting: false,
+            of: None,
+            split: None,
             count: 0,
             first: now,
             last: now,
@@ -124,6 +148,7 @@ impl Pattern {
         let open = self.parts.iter().enumerate().filter(|(_, part)| learns(part));
         self.open = open.map(|(at, _)| at as u16).collect();
         let parts = self.parts.iter().enumerate();
+        self.is_counting = self.parts.iter().any(|part| part.words.are_few());
         self.sum = parts.fold(Sum::default(), |sum, (at, part)| sum.with(part.key(), at));
     }
 
@@ -169,22 +194,39 @@ impl Pattern {
                 What::Numbered if matches!(part.what, What::Numbered) => {
                     part.varied |= part.hash != token.hash
                 }
-                What::Numbered | What::Word | What::Name | What::Mark => {}
+                What::Numbered | What::Word | What::Name | What::Mark => {
+                    part.values.add(token.what.as_value());
+                    part.varied |= part.hash != 0;
+                }
             }
         }
     }
 
     /// Makes a variable of the word at that place.
     pub fn widen(&mut self, at: usize) {
-        self.parts[at].widen();
+        let part = &mut self.parts[at];
+        let words = match part.what {
+            What::Word => Words::one(part.hash, &part.text, self.count),
+            What::Name | What::Numbered | What::Mark | What::Value(_) => Words::None,
+        };
+        part.widen();
+        part.words = words;
         self.refresh();
     }
 
     /// Takes in a pattern of the same shape.
     pub fn absorb(&mut self, other: &Self) {
+        let counts = (self.count, other.count);
         for (part, other) in self.parts.iter_mut().zip(&other.parts) {
             part.absorb(other);
+            part.words.absorb(&other.words, counts);
         }
+        self.is_counting = self.parts.iter().any(|part| part.words.are_few());
+        self.take_counts(other);
+    }
+
+    /// Takes in the lines of another pattern.
+    pub fn take_counts(&mut self, other: &Self) {
         self.count += other.count;
         self.worth += other.worth;
         self.first = self.first.min(other.first);
@@ -194,6 +236,7 @@ impl Pattern {
     /// About how many bytes it takes, with its place in the tables.
     pub fn bytes(&self) -> usize {
         let texts: usize = self.parts.iter().map(|part| part.text.len()).sum();
-        256 + texts + self.parts.len() * (size_of::<Part>() + 2)
+        let censuses = self.parts.iter().filter(|part| part.words.are_few()).count();
+        256 + texts + censuses * CENSUS_BYTES + self.parts.len() * (size_of::<Part>() + 2)
     }
 }

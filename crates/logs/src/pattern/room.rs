@@ -7,14 +7,16 @@ use super::weave::HOLE_BYTES;
 impl Miner {
     /// Makes room for one more pattern. At the limit a quarter of all leaves: those with the fewest lines,
     /// among equals those seen longest ago. When a pattern that was seen again has to leave, all that was seen
-    /// so far counts half from then on. A flood of lines that never come again thus drives out itself.
+    /// so far counts half from then on. A pattern stays as long as one that was split off it. A flood of lines that never come again thus drives out itself.
     pub(super) fn make_room(&mut self) {
         if self.by_id.len() < self.limit.patterns.max(4) && self.bytes < self.limit.bytes {
             return;
         }
         let mut order: Vec<(u64, u64, u32)> = Vec::with_capacity(self.by_id.len());
         for (place, pattern) in self.places.iter().enumerate() {
-            if let Some(pattern) = pattern {
+            if let Some(pattern) = pattern
+                && pattern.split.is_none()
+            {
                 order.push((pattern.worth, pattern.last, place as u32));
             }
         }
@@ -25,13 +27,16 @@ impl Miner {
         }
         for (_, _, place) in &order {
             if let Some(pattern) = self.places[*place as usize].take() {
-                self.shapes.remove(&pattern.shape());
+                if pattern.of.is_none() {
+                    self.shapes.remove(&pattern.shape());
+                }
                 self.by_id.remove(&pattern.id.0);
                 self.free.push(*place);
                 self.dropped += 1;
             }
         }
         self.aliases.clear();
+        self.forget_children();
         self.forget();
     }
 

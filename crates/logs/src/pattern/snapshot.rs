@@ -72,7 +72,8 @@ impl Miner {
             let id = pattern.id.0;
             pattern.refresh();
             let is_new = miner.by_id.insert(id, place as u32).is_none();
-            let is_alone = miner.shapes.insert(pattern.shape(), place as u32).is_none();
+            let is_alone =
+                pattern.of.is_some() || miner.shapes.insert(pattern.shape(), place as u32).is_none();
             if !is_new || !is_alone || id >= miner.next {
                 return Err(SnapshotError::Pattern { id });
             }

@@ -5,6 +5,7 @@
 //! become one around values of many forms ([`super::forms`]) and around two words that change together
 //! ([`super::pairs`]).
 
+use super::census::Words;
 use super::forms::{join_forms, join_wider};
 use super::hash::fold;
 use super::miner::Miner;
@@ -28,6 +29,8 @@ pub struct Group {
     pub last: u64,
     /// What all these lines have in common.
     pub template: Template,
+    /// The pattern that it was split off.
+    pub of: Option<PatternId>,
 }
 
 /// All patterns, the older first.
@@ -50,6 +53,18 @@ impl View {
         std::iter::once(id).chain(others.filter(move |member| *member != id))
     }
 
+    /// All patterns that were split off this one, or off one that was.
+    pub fn split_off(&self, id: PatternId) -> impl Iterator<Item = PatternId> {
+        let comes_of = move |group: &&Group| {
+            let mut of = group.of;
+            while let Some(parent) = of.filter(|parent| *parent != id) {
+                of = self.find(parent).and_then(|group| group.of);
+            }
+            of.is_some()
+        };
+        self.groups.iter().filter(comes_of).map(|group| group.id)
+    }
+
     /// What became of a pattern; none if it left for want of room.
     #[must_use]
     pub fn find(&self, id: PatternId) -> Option<&Group> {
@@ -63,7 +78,8 @@ impl Miner {
     #[must_use]
     pub fn view(&self) -> View {
         let mut last = self.clone();
-        let mut ids: Vec<PatternId> = last.places.iter().flatten().map(|pattern| pattern.id).collect();
+        let all = last.places.iter().flatten().filter(|pattern| pattern.of.is_none());
+        let mut ids: Vec<PatternId> = all.map(|pattern| pattern.id).collect();
         ids.sort_unstable();
         ids.iter().for_each(|id| last.weave(*id, Asked::Finally));
         let patterns = ids.iter().filter_map(|id| last.get(*id));
@@ -85,11 +101,17 @@ impl Miner {
             view.of.extend(draft.members.iter().map(|member| (*member, draft.id)));
             view.groups.push(draft.group());
         }
+        let split_off = last.places.iter().flatten().filter(|pattern| pattern.of.is_some());
+        view.groups.extend(split_off.map(|pattern| Draft::new(pattern).group()));
         view.groups.sort_by_key(|group| group.id);
         for gone in last.merged.keys() {
             let into = last.resolve(*gone);
             let into = view.of.get(&into).copied().unwrap_or(into);
             view.of.insert(*gone, into);
+        }
+        for group in &mut view.groups {
+            let of = last.came_of(group.id);
+            group.of = of.map(|of| view.of.get(&of).copied().unwrap_or(of));
         }
         view
     }
@@ -134,7 +156,15 @@ fn several<'a>(gap: bool, parts: impl Iterator<Item = &'a Part>) -> Part {
     let mut values = Values::default();
     parts.for_each(|part| values.add_all(part.values));
     values.add(Value::Several);
-    Part { gap, what: What::Value(Value::Several), hash: 0, text: "".into(), varied: true, values }
+    Part {
+        gap,
+        what: What::Value(Value::Several),
+        hash: 0,
+        text: "".into(),
+        varied: true,
+        values,
+        words: Words::None,
+    }
 }
 
 /// One line of the view in the making.
@@ -202,7 +232,7 @@ impl Draft {
 
     fn group(&self) -> Group {
         let template = Template::of(self.units.iter().flat_map(|unit| &unit.parts));
-        Group { id: self.id, count: self.count, first: self.first, last: self.last, template }
+        Group { id: self.id, count: self.count, first: self.first, last: self.last, template, of: None }
     }
 }
 

@@ -151,6 +151,7 @@ impl Miner {
         let hole = pattern.hole(at);
         self.bytes -= pattern.bytes();
         pattern.widen(at);
+        self.widen_children(&pattern, at);
         let shape = pattern.shape();
         let id = match self.shapes.get(&shape).copied() {
             Some(other) => self.merge(pattern, place, other),
@@ -178,6 +179,10 @@ impl Miner {
             std::mem::swap(&mut pattern.id, &mut kept.id);
         }
         kept.absorb(&pattern);
+        match pattern.split.take() {
+            split if kept.split.is_none() => kept.split = split,
+            split => self.fold_children(split, &mut kept),
+        }
         self.bytes += kept.bytes();
         self.by_id.remove(&pattern.id.0);
         self.by_id.insert(kept.id.0, other);

@@ -11,7 +11,7 @@ mod rhythm;
 mod stretch;
 mod tail;
 
-use crate::pattern::PatternId;
+use crate::pattern::{Family, PatternId};
 use crate::record::Severity;
 use crate::windows::During;
 use news::News;
@@ -78,6 +78,19 @@ pub struct Statement {
     pub says: String,
 }
 
+/// A line, as far as habits go.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// Its pattern.
+    pub pattern: PatternId,
+    /// What that was split off, if it was.
+    pub family: Option<Family>,
+    /// None of its pattern ever came, nor of what it was split off.
+    pub is_new: bool,
+    /// How bad it is.
+    pub severity: Option<Severity>,
+}
+
 /// The habits of one source.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Unusual {
@@ -103,32 +116,35 @@ pub struct Unusual {
 }
 
 impl Unusual {
-    /// One that never compares a minute as a whole with other minutes ([`Sort::Window`]): each pattern is judged by
-    /// itself. Its work for a minute is then proportional to the patterns it knows.
-    #[must_use]
-    pub fn of_single_patterns() -> Self {
-        Self { is_single: true, ..Self::default() }
+    /// From now on, minutes are not compared as a whole ([`Sort::Window`]), and what was learned of them is forgotten: each
+    /// pattern is judged by itself. The work for a minute is then proportional to the patterns that are known.
+    pub fn forget_windows(&mut self) {
+        self.is_single = true;
+        self.stretches = Stretches::default();
     }
 
-    /// A line of a pattern came; `is_new` if none of its pattern ever did. `name` tells what a pattern is called.
+    /// A line came. `name` tells what a pattern is called. A pattern that was just split off another is no news: the
+    /// rhythm of that other, which now lacks lines, is forgotten, and of a whole minute all are one.
     pub fn line(
         &mut self,
         now: u64,
-        pattern: PatternId,
-        is_new: bool,
-        severity: Option<Severity>,
+        heard: Heard,
         during: During,
         name: impl Fn(PatternId) -> String,
     ) -> Option<Statement> {
+        let Heard { pattern, family, is_new, severity } = heard;
         self.lines += 1;
         self.note(now, during);
         let troubled = self.troubled;
         if self.rhythms.len() >= MOST_RHYTHMS && !self.rhythms.contains_key(&pattern) {
             self.make_room();
         }
+        if let Some(Family { parent, .. }) = family.filter(|_| !self.rhythms.contains_key(&pattern)) {
+            self.rhythms.remove(&parent);
+        }
         self.rhythms.entry(pattern).or_default().come(now, troubled);
         if !self.is_single {
-            self.stretches.come(pattern);
+            self.stretches.come(family.map_or(pattern, |family| family.root));
         }
         let decibans = if is_new { self.news.come(severity)? } else { return None };
         let says = format!("a line as never before: {}", name(pattern));

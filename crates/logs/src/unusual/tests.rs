@@ -48,6 +48,10 @@ const HOURLY: std::ops::Range<u64> = 50..70;
 const DAILY: std::ops::Range<u64> = 80..95;
 const WARNING: u64 = 100;
 
+fn heard(id: u64, is_new: bool, severity: Option<Severity>) -> Heard {
+    Heard { pattern: PatternId(id), family: None, is_new, severity }
+}
+
 impl System {
     fn new(seed: u64) -> Self {
         let chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -59,7 +63,7 @@ impl System {
     fn say(&mut self, id: u64, severity: Option<Severity>) {
         let is_new = self.is_new(id);
         let name = |id: PatternId| format!("pattern {}", id.0);
-        let told = self.unusual.line(self.now, PatternId(id), is_new, severity, self.during, name);
+        let told = self.unusual.line(self.now, heard(id, is_new, severity), self.during, name);
         self.told.extend(told.map(|statement| (self.now, statement)));
     }
 
@@ -300,4 +304,23 @@ fn what_was_learned_outlives_a_restart_and_takes_a_bounded_room_i18() {
     system.run(120);
     let kept = serde_json::to_string(&system.unusual).expect("it is data");
     assert!(kept.len() < 4 << 20, "{}", kept.len());
+}
+
+#[test]
+fn a_pattern_that_is_split_is_neither_news_nor_silence_nor_an_odd_minute() {
+    let mut unusual = Unusual::default();
+    let family = |pattern: u64| (pattern > 1).then_some(Family { parent: PatternId(1), root: PatternId(1) });
+    let mut told = Vec::new();
+    for second in 0..40_000_u64 {
+        let now = second * 1_000_000;
+        told.extend(unusual.look(now, During::Quiet, |id| id.0.to_string()));
+        if second % 10 == 3 {
+            let pattern = if second < 30_000 { 1 } else { 2 + second / 10 % 2 };
+            let heard =
+                Heard { pattern: PatternId(pattern), family: family(pattern), ..heard(0, second == 3, None) };
+            told.extend(unusual.line(now, heard, During::Quiet, |id| id.0.to_string()));
+        }
+    }
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(unusual.patterns(), 2, "its parent comes no more, and is not waited for");
 }

@@ -82,6 +82,7 @@ fn summary(analysis: &Analysis, sources: &Sources, patterns: usize, findings: &[
         (analysis.cut, "are longer than what is looked at"),
         (analysis.dropped(), "patterns of few lines were forgotten for want of room"),
         (analysis.habits.unlooked, "times without lines were not searched for what is missing"),
+        (analysis.habits.uncompared, "minutes were not compared with the others as a whole"),
     ] {
         if count > 0 {
             let _ = write!(text, " {count} {what}.");

@@ -208,6 +208,11 @@ fn remarks(analysis: &Analysis, sources: &Sources) {
         "time without lines was not searched for what is missing: there are too few lines for so long a time",
         "times without lines were not searched for what is missing: there are too few lines for so long a time",
     );
+    remark(
+        analysis.habits.uncompared,
+        "minute was not compared with the others as a whole: there are too few lines for so long a time",
+        "minutes were not compared with the others as a whole: there are too few lines for so long a time",
+    );
 }
 
 fn show(finding: &Finding, sources: &Sources) {
@@ -255,7 +260,7 @@ pub fn as_json(analysis: &Analysis, sources: &Sources) -> Result<(), CliError> {
         .map(|group| {
             json!({ "id": group.id, "lines": group.count, "first": group.first, "last": group.last,
                 "template": template(group), "variables": variables(&group.template),
-                "example": analysis.example(group.id) })
+                "example": analysis.example(group.id), "of": group.of })
         })
         .collect();
     let findings: Vec<Value> = analysis
@@ -292,7 +297,7 @@ fn odd_things(analysis: &Analysis, view: &View) -> Value {
                 "times": odd.times, "says": said.says })
         })
         .collect();
-    json!({ "judged": judged, "unlooked": analysis.habits.unlooked, "dropped": analysis.habits.dropped,
+    json!({ "judged": judged, "unlooked": analysis.habits.unlooked, "uncompared": analysis.habits.uncompared, "dropped": analysis.habits.dropped,
         "found": odd })
 }
 

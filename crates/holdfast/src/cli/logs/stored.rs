@@ -215,7 +215,12 @@ pub async fn patterns(client: &Client, args: &PatternsArgs) -> Result<Exit, CliE
             paint::date(pattern.first),
             paint::date(pattern.last),
             mix.join(", "),
-            pattern.template.clone(),
+            match pattern.of {
+                Some(of) => {
+                    format!("{} {}", pattern.template, paint::tint(paint::Tone::Dim, &format!("(of {of})")))
+                }
+                None => pattern.template.clone(),
+            },
         ]);
     }
     say!("{table}");

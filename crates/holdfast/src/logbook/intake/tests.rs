@@ -170,6 +170,35 @@ fn patterns_that_became_one_are_found_by_one_number() {
 }
 
 #[test]
+fn a_pattern_that_was_split_is_found_with_what_was_split_off_and_is_no_news() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = lab(folder.path());
+    lab.say("connection 7 established now");
+    for n in 0..600 {
+        lab.say(if n % 2 == 0 {
+            "connection opened established now"
+        } else {
+            "connection closed established now"
+        });
+    }
+    lab.desk.each_second();
+    let patterns = lab.desk.mind(&owner("orders"), Timestamp::ZERO).patterns();
+    let parent = patterns.iter().find(|known| known.of.is_none()).unwrap();
+    assert_eq!(parent.template, "connection <*> established now");
+    let children: Vec<&Known> = patterns.iter().filter(|known| known.of == Some(parent.id)).collect();
+    assert_eq!((children.len(), patterns.len()), (2, 3), "{patterns:?}");
+    assert_eq!(patterns.iter().map(|known| known.tally.count).sum::<u64>(), 601);
+    let shelf = lab.desk.intake.store.shelf();
+    let mut found = |id| {
+        let members = lab.desk.mind(&owner("orders"), Timestamp::ZERO).members(id).into_iter().collect();
+        let query = Query { patterns: Some(members), ..Query::newest(owner("orders"), 1_000) };
+        shelf.search(&query, &AtomicBool::new(false)).unwrap().records.len() as u64
+    };
+    assert_eq!((found(parent.id), found(children[0].id)), (601, children[0].tally.count));
+    assert!(lab.told().is_empty());
+}
+
+#[test]
 fn a_vm_that_does_not_run_is_not_missed_i10() {
     let folder = tempfile::tempdir().unwrap();
     let mut lab = lab(folder.path());
