@@ -5,7 +5,7 @@
 use super::routes::{Api, Refused};
 use super::shape::V;
 use crate::logbook::Owner;
-use crate::sense::numbers::kept::{Listed, Row, Shelf, ShelfError};
+use crate::sense::numbers::kept::{Listed, Row, Shelf, ShelfError, Step};
 use crate::sense::numbers::{Name, Newest, What};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -25,8 +25,10 @@ const MOST_QUESTIONS: usize = 2;
 const MOST_ROWS: f64 = 2_000.0;
 /// Rows of an answer where nobody says how long a row is.
 const ROWS: f64 = 500.0;
-/// The shortest row, in seconds.
-const SHORTEST: f64 = 10.0;
+/// The shortest row, in seconds; rows longer than [`SECONDS`] of these are multiples of [`TENS`].
+const SHORTEST: f64 = 1.0;
+const SECONDS: f64 = 5.0;
+const TENS: f64 = 10.0;
 /// The time that is shown where nobody says, in seconds.
 const SHOWN: f64 = 3_600.0;
 /// The time over which a list tells how a series was, in seconds.
@@ -294,12 +296,14 @@ async fn rows(api: &Api, owner: Owner, series: String, asked: AskedFor) -> Resul
         refused(StatusCode::BAD_REQUEST, "these are no times", hint)
     })?;
     let wanted = series.clone();
-    let found = ask(&api.numbers, move |shelf| shelf.rows(&owner, &wanted, (since, until))).await?;
+    let finest = if step < TENS { Step::Second } else { Step::Fine };
+    let found = ask(&api.numbers, move |shelf| shelf.rows(&owner, &wanted, (since, until), finest)).await?;
     let Some((name, rows)) = found else {
         let cause = format!("there is no series `{}`", escape(&series, 200));
         let hint = "a list without a series tells which there are; a new one is kept after a minute";
         return Err(refused(StatusCode::NOT_FOUND, cause, hint));
     };
+    let step = step.max(pace(&rows));
     let SeriesDoc { series, says, subject, unit, .. } = begun(api, &name);
     Ok(RowsDoc { v: V, series, says, subject, unit, step_s: step, rows: joined(&rows, step) })
 }
@@ -310,8 +314,16 @@ fn step(since: f64, until: f64, asked: Option<f64>) -> Option<f64> {
     if !(all.is_finite() && all >= 0.0 && asked.unwrap_or(SHORTEST).is_finite()) {
         return None;
     }
-    let tens = |seconds: f64| (seconds / SHORTEST).ceil().max(1.0) * SHORTEST;
-    Some(tens(asked.unwrap_or(all / ROWS).max(all / MOST_ROWS)))
+    let least = asked.unwrap_or(all / ROWS).max(all / MOST_ROWS);
+    let unit = if least <= SECONDS { SHORTEST } else { TENS };
+    Some((least / unit).ceil().max(1.0) * unit)
+}
+
+/// How far rows are apart, ten seconds at most: a row that is shorter would be followed by none.
+fn pace(rows: &[Row]) -> f64 {
+    let mut apart: Vec<u64> = rows.windows(2).map(|two| two[1].at.saturating_sub(two[0].at)).collect();
+    apart.sort_unstable();
+    apart.get(apart.len() / 2).map_or(TENS, |middle| (*middle as f64).clamp(SHORTEST, TENS))
 }
 
 /// Rows of so many seconds each.
@@ -357,11 +369,20 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_no_shorter_than_the_series_is_measured() {
+        let every = |apart: u64| (0..9).map(|n| Row::of(n * apart, 1.0, true)).collect::<Vec<_>>();
+        assert_eq!([1, 5, 10, 60].map(|apart| pace(&every(apart))), [1.0, 5.0, 10.0, 10.0]);
+        assert_eq!(pace(&every(1)[..1]), TENS);
+    }
+
+    #[test]
     fn an_answer_is_bounded_whatever_is_asked_for() {
         assert_eq!(step(0.0, 3_600.0, None).unwrap(), 10.0);
         assert_eq!(step(0.0, 86_400.0, None).unwrap(), 180.0);
         assert_eq!(step(0.0, 86_400.0, Some(10.0)).unwrap(), 50.0);
-        assert_eq!(step(0.0, 60.0, Some(-7.0)).unwrap(), 10.0);
+        assert_eq!(step(0.0, 60.0, Some(-7.0)).unwrap(), 1.0);
+        assert_eq!(step(0.0, 300.0, None).unwrap(), 1.0);
+        assert_eq!(step(0.0, 1_200.0, None).unwrap(), 3.0);
         for (since, until, asked) in
             [(1.0, 0.0, None), (f64::NAN, 0.0, None), (0.0, 1.0, Some(f64::INFINITY))]
         {

@@ -9,7 +9,7 @@
 //!    beside the one before (level); the movement from row to row beside what it was (spread).
 //! 2. **Each view is compared with its own history**, as block maxima with a Hill tail (`tail.rs`). So scale, noise and
 //!    units do not matter, and what a series does now and then is no surprise.
-//! 3. **The surprises become one p-value**, a truncated product, and that a probability (`odds.rs`).
+//! 3. **The surprises become one chance**, a truncated product, and that a probability that was learned (`odds.rs`).
 //! 4. **One alarm for one trouble** (`hush.rs`): whatever was told, however weakly, is not told again for three hundredths
 //!    of what was seen, unless it becomes much stronger.
 //!
@@ -330,7 +330,7 @@ impl Usual {
         let Some((chance, sight)) = told(SightKind::Missing, &self.silent.go_on(last, at), at) else {
             return Verdict::default();
         };
-        let wrong = odds::wrong(chance);
+        let wrong = odds::wrong_silence(chance);
         let news = wrong >= TOLD && !std::mem::replace(&mut self.silence_told, wrong >= TOLD);
         Verdict { probability: if news { wrong } else { 0.0 }, wrong, sight: Some(sight) }
     }

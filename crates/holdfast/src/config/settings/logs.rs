@@ -30,7 +30,7 @@ pub const NUMBERS: &[Setting] = &[set(
     "keep",
     Kind::Size { least: 1 << 20, most: 1 << 36 },
     "\"64MiB\"",
-    "compressed series that are kept on disk: two days of ten seconds, thirty of five minutes; the oldest leave first",
+    "compressed series that are kept on disk: an hour of seconds, two days of ten seconds, thirty of five minutes; the oldest leave first",
 )];
 
 const KEY: Setting =

@@ -16,10 +16,11 @@ const FAST_AGAIN: f64 = 0.5;
 const TOLD_AFTER: u32 = 3;
 /// What has lasted for so long is how it is now: it is learned, and told no more.
 const USUAL_AFTER: Duration = Duration::from_secs(3_600);
-/// So sure the detector must be for a number that is no latency.
-const SURE: f64 = 0.95;
-/// So sure it must be once that a latency is not merely what it is at this hour, or now and then.
-const LIKELY: f64 = 0.5;
+/// So sure the detector must be for a number that is no latency: of ten that are told, nine are real.
+const SURE: f64 = 0.9;
+/// So sure it must be once that a latency is not merely what it is at this hour, or now and then. One
+/// in six is enough: that it is slow by so much, for half a minute, is seen without the detector.
+const LIKELY: f64 = 0.17;
 /// Values that tell what is usual for a latency.
 const MEMORY: usize = 360;
 /// Fewer tell nothing.

@@ -216,7 +216,7 @@ impl Judges {
     /// is short, the longest silent first.
     fn judge(&mut self, now: Timestamp, rolls: &mut Rolls, ill: &Ill) -> Round {
         let (mut round, mut struck) = (Round::default(), BTreeSet::new());
-        for Rolled { name, value, since } in rolls.roll() {
+        for Rolled { name, value, since, moments } in rolls.roll() {
             if !self.has_room(&name) && !self.forget_one(now, &name) {
                 continue;
             }
@@ -227,7 +227,7 @@ impl Judges {
             let judged = judge.observe(now, value, &name, is_ill);
             round.told.extend(judged.told.map(|sign| signal(name.subject.clone(), now, sign)));
             round.latest.push((name.clone(), value, judged.unusual));
-            round.values.push(Value { name, value, teaches: judged.taught });
+            round.values.push(Value { name, value, teaches: judged.taught, moments });
         }
         self.judge_together(now, &mut round, &struck);
         round

@@ -1,4 +1,4 @@
-//! Many readings become one value: the middle one, or how fast a count rose.
+//! Many readings become one value: the middle one, or how fast a count rose. What was read at which moment goes with it.
 
 use super::measure::{Name, Reading, What, readings};
 use holdfast_core::signal::Signal;
@@ -15,8 +15,8 @@ const MOST_SERIES: usize = 1_024;
 /// What came since it was last rolled up.
 #[derive(Debug, Default)]
 pub struct Rolls {
-    /// Readings, and when the first of them was read.
-    values: BTreeMap<Name, (Timestamp, Vec<f64>)>,
+    /// Readings, and when each was read.
+    values: BTreeMap<Name, Vec<(Timestamp, f64)>>,
     /// Counts: first and last since then.
     totals: BTreeMap<Name, Rise>,
 }
@@ -30,12 +30,16 @@ pub struct Rolled {
     pub value: f64,
     /// What happened from this moment on is in it.
     pub since: Timestamp,
+    /// What was read when; empty if there was but one reading.
+    pub moments: Vec<(Timestamp, f64)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Rise {
     from: (Timestamp, f64),
     to: (Timestamp, f64),
+    /// How fast it rose up to each reading since then.
+    moments: Vec<(Timestamp, f64)>,
     /// So often nothing came since.
     idle: u32,
 }
@@ -61,10 +65,9 @@ impl Rolls {
         if self.values.len() >= MOST_SERIES && !self.values.contains_key(&name) {
             return;
         }
-        let (since, values) = self.values.entry(name).or_insert_with(|| (at, Vec::new()));
-        *since = at.min(*since);
+        let values = self.values.entry(name).or_default();
         if values.len() < MOST_READINGS && value.is_finite() {
-            values.push(value);
+            values.push((at, value));
         }
     }
 
@@ -73,9 +76,13 @@ impl Rolls {
         if self.totals.len() >= MOST_SERIES && !self.totals.contains_key(&name) {
             return;
         }
-        let rise = self.totals.entry(name).or_insert(Rise { from: now, to: now, idle: 0 });
+        let begun = || Rise { from: now, to: now, moments: Vec::new(), idle: 0 };
+        let rise = self.totals.entry(name).or_insert_with(begun);
+        let took = now.0.since(rise.to.0).as_secs_f64();
         if now.1 < rise.to.1 {
             rise.from = now;
+        } else if took > 0.0 && rise.moments.len() < MOST_READINGS {
+            rise.moments.push((now.0, (now.1 - rise.to.1) / took));
         }
         rise.to = now;
     }
@@ -83,13 +90,18 @@ impl Rolls {
     /// One value of each series of which something came; then it begins anew.
     pub fn roll(&mut self) -> Vec<Rolled> {
         let values = std::mem::take(&mut self.values).into_iter();
-        let value = |(name, (since, values))| middle(values).map(|value| Rolled { name, value, since });
+        let value = |(name, moments): (Name, Vec<(Timestamp, f64)>)| {
+            let since = moments.iter().map(|(at, _)| *at).min()?;
+            let value = middle(moments.iter().map(|(_, value)| *value).collect())?;
+            Some(Rolled { name, value, since, moments: several(moments) })
+        };
         let mut all: Vec<Rolled> = values.filter_map(value).collect();
         self.totals.retain(|name, rise| {
             let took = rise.to.0.since(rise.from.0).as_secs_f64();
             if took > 0.0 {
                 let value = (rise.to.1 - rise.from.1) / took;
-                all.push(Rolled { name: name.clone(), value, since: rise.from.0 });
+                let moments = several(std::mem::take(&mut rise.moments));
+                all.push(Rolled { name: name.clone(), value, since: rise.from.0, moments });
                 (rise.from, rise.idle) = (rise.to, 0);
                 return true;
             }
@@ -98,6 +110,11 @@ impl Rolls {
         });
         all
     }
+}
+
+/// A single reading is the value itself.
+fn several(moments: Vec<(Timestamp, f64)>) -> Vec<(Timestamp, f64)> {
+    if moments.len() > 1 { moments } else { Vec::new() }
 }
 
 fn middle(mut values: Vec<f64>) -> Option<f64> {

@@ -1,7 +1,8 @@
 //! Where series are kept: one SQLite file of compressed blocks, `numbers.sqlite` in the state folder.
 //!
-//! One thread writes, once a minute and in one transaction; what was not written yet is lost with the daemon. Each value
-//! of ten seconds is kept for two days, and what five minutes were (least, mean, greatest) for thirty. It is bounded:
+//! One thread writes, once a minute and in one transaction; what was not written yet is lost with the daemon. What was read
+//! more often than once in ten seconds is kept for an hour, second by second, each value of ten seconds for two days, and
+//! what five minutes were (least, mean, greatest) for thirty. It is bounded:
 //! the oldest blocks leave. Nothing that is wrong with it stops the daemon (I7): a full disk is waited out and counted, a
 //! damaged block skipped, a damaged file set aside, one of a newer version left alone (I22).
 
@@ -34,6 +35,8 @@ const WRITE_EVERY: Duration = Duration::from_secs(60);
 /// What a row stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// One second, kept for an hour: of what is read so often.
+    Second,
     /// Ten seconds, kept for two days.
     Fine,
     /// Five minutes, kept for thirty days.
@@ -44,6 +47,7 @@ impl Step {
     /// How long that is.
     pub const fn seconds(self) -> u64 {
         match self {
+            Self::Second => 1,
             Self::Fine => 10,
             Self::Coarse => 300,
         }
@@ -52,8 +56,17 @@ impl Step {
     /// How long its rows are kept, in seconds.
     const fn kept(self) -> u64 {
         match self {
+            Self::Second => 3_600,
             Self::Fine => 2 * 86_400,
             Self::Coarse => 30 * 86_400,
+        }
+    }
+
+    /// Rows of a full block.
+    const fn full(self) -> usize {
+        match self {
+            Self::Second => 120, // so that little of it is in memory
+            Self::Fine | Self::Coarse => 360,
         }
     }
 }
@@ -67,6 +80,8 @@ pub struct Value {
     pub value: f64,
     /// It tells what is usual.
     pub teaches: bool,
+    /// What was read when, if it was read more than once.
+    pub moments: Vec<(Timestamp, f64)>,
 }
 
 /// What was counted, for all to see.

@@ -87,8 +87,9 @@ impl Shelf {
         Ok(all)
     }
 
-    /// The rows of a series between two times (seconds since 1970), with their times likewise. Where values of ten
-    /// seconds are not kept any more, what five minutes were. `None`: there is no such series.
+    /// The rows of a series between two times (seconds since 1970), with their times likewise: of seconds if they are
+    /// `finest` and there are such, else of ten seconds; where these are not kept any more, what five minutes were.
+    /// `None`: there is no such series.
     ///
     /// # Errors
     /// If there is no file, or it cannot be read.
@@ -97,6 +98,7 @@ impl Shelf {
         owner: &Owner,
         key: &str,
         between: (f64, f64),
+        finest: Step,
     ) -> Result<Option<(Name, Vec<Row>)>, ShelfError> {
         let db = self.open()?;
         let Some((id, name)) = series(&db, Some(owner))?.into_iter().find(|(_, name)| name.is(key)) else {
@@ -105,7 +107,12 @@ impl Shelf {
         let fine = self.between(&db, id, Step::Fine, between)?;
         let until = fine.first().map_or(between.1, |first| first.at as f64 - Step::Coarse.seconds() as f64);
         let mut rows = self.between(&db, id, Step::Coarse, (between.0, until))?;
-        rows.extend(fine);
+        if finest == Step::Second {
+            let seconds = self.between(&db, id, Step::Second, between)?;
+            rows.extend(finer(fine, seconds));
+        } else {
+            rows.extend(fine);
+        }
         Ok(Some((name, rows)))
     }
 
@@ -208,6 +215,17 @@ fn series(db: &Connection, owner: Option<&Owner>) -> rusqlite::Result<Vec<(i64, 
         all.extend(name.map(|(subject, what)| (id, Name { subject, what })));
     }
     Ok(all)
+}
+
+/// Rows of seconds, and of ten seconds where there are none of these: such a row stands for the ten seconds before it.
+fn finer(mut fine: Vec<Row>, seconds: Vec<Row>) -> Vec<Row> {
+    fine.retain(|row| {
+        let after = seconds.partition_point(|second| second.at <= row.at);
+        after.checked_sub(1).is_none_or(|last| seconds[last].at + Step::Fine.seconds() <= row.at)
+    });
+    fine.extend(seconds);
+    fine.sort_by_key(|row| row.at);
+    fine
 }
 
 /// What all rows were together, at the time of the first.

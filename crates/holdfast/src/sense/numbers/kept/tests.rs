@@ -30,7 +30,7 @@ fn noise(at: u64) -> f64 {
 }
 
 fn some(second: u64) -> Vec<Value> {
-    let value = |what, value| Value { name: name(what), value, teaches: true };
+    let value = |what, value| Value { name: name(what), value, teaches: true, moments: Vec::new() };
     vec![
         value(What::Latency, ((4.0 + noise(second)) * 1e6).round() / 1e9),
         value(What::Resident, (1_u64 << 30) as f64 + (noise(second) * 1e6).floor() * 4_096.0),
@@ -50,6 +50,12 @@ fn fill(ledger: &mut Ledger, from: u64, to: u64) {
     ledger.flush(Timestamp::from_secs(to));
 }
 
+/// One value, and what was read in each of its ten seconds.
+fn of_seconds(second: u64) -> Value {
+    let read = |at| (Timestamp::from_secs(at), (noise(at) * 100.0).floor());
+    Value { moments: (second - 9..=second).map(read).collect(), ..some(second).remove(0) }
+}
+
 fn owner() -> Owner {
     Owner::Vm("orders".parse().unwrap())
 }
@@ -67,7 +73,8 @@ fn values_come_back_fine_for_two_days_then_by_five_minutes_and_a_sample_takes_fe
     drop(ledger);
     let ledger = Ledger::open(folder.path(), 64 << 20);
     let shelf = ledger.shelf();
-    let (found, rows) = shelf.rows(&owner(), "latency:postgres", (0.0, f64::INFINITY)).unwrap().unwrap();
+    let (found, rows) =
+        shelf.rows(&owner(), "latency:postgres", (0.0, f64::INFINITY), Step::Fine).unwrap().unwrap();
     assert_eq!(found, name(What::Latency));
     let fine: Vec<&Row> = rows.iter().filter(|row| row.at as f64 >= wall(to - 47 * HOUR)).collect();
     assert_eq!(fine.len() as u64, 47 * HOUR / 10);
@@ -93,7 +100,8 @@ fn what_is_kept_is_bounded_and_the_oldest_leaves_first() {
     fill(&mut ledger, 1_000 * HOUR, 1_030 * HOUR);
     let counts = ledger.counts();
     assert!(counts.on_disk.load(Ordering::Relaxed) <= 40_000 && counts.left.load(Ordering::Relaxed) > 0);
-    let rows = ledger.shelf().rows(&owner(), "processor", (0.0, f64::INFINITY)).unwrap().unwrap().1;
+    let rows =
+        ledger.shelf().rows(&owner(), "processor", (0.0, f64::INFINITY), Step::Fine).unwrap().unwrap().1;
     let last = rows.last().unwrap();
     assert_eq!(last.at, wall(1_030 * HOUR - 10) as u64);
     let fine = rows.windows(2).find(|two| two[1].at - two[0].at == 10).unwrap();
@@ -146,7 +154,12 @@ fn a_full_disk_is_counted_and_what_waited_is_written_when_there_is_room() {
     assert!(ledger.counts().failed.load(Ordering::Relaxed) > 0);
     ledger.limit(false);
     fill(&mut ledger, 1_003 * HOUR, 1_003 * HOUR + 60);
-    let rows = ledger.shelf().rows(&owner(), "latency:postgres", (0.0, f64::INFINITY)).unwrap().unwrap().1;
+    let rows = ledger
+        .shelf()
+        .rows(&owner(), "latency:postgres", (0.0, f64::INFINITY), Step::Fine)
+        .unwrap()
+        .unwrap()
+        .1;
     assert_eq!(rows.len() as u64, (3 * HOUR + 60) / 10, "nothing is missing");
     assert_eq!(ledger.counts().unkept.load(Ordering::Relaxed), 0);
 }
@@ -157,7 +170,8 @@ fn what_an_incident_was_is_kept_and_said_to_teach_nothing() {
     let mut ledger = Ledger::open(folder.path(), 64 << 20);
     for second in (HOUR..2 * HOUR).step_by(10) {
         let teaches = second < HOUR + 1_800;
-        ledger.put(moment(second), &[Value { name: name(What::Writes), value: 1.0, teaches }]);
+        let value = Value { name: name(What::Writes), value: 1.0, teaches, moments: Vec::new() };
+        ledger.put(moment(second), &[value]);
     }
     ledger.flush(Timestamp::from_secs(2 * HOUR));
     let mut past = Vec::new();
@@ -169,4 +183,47 @@ fn what_an_incident_was_is_kept_and_said_to_teach_nothing() {
     let [(found, rows)] = past.as_slice() else { panic!("one series") };
     assert_eq!((found, rows.len()), (&name(What::Writes), 270));
     assert_eq!(rows.iter().filter(|row| row.teaches).count(), 90);
+}
+
+#[test]
+fn what_was_read_each_second_is_there_for_an_hour_also_after_the_daemon_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (1_000 * HOUR, 1_003 * HOUR);
+    let mut ledger = Ledger::open(folder.path(), 64 << 20);
+    for second in (from..to).step_by(10) {
+        ledger.put(moment(second), &[of_seconds(second)]);
+        if second % 60 == 0 {
+            ledger.flush(Timestamp::from_secs(second));
+        }
+    }
+    std::mem::forget(ledger); // as kill -9: nothing is written at the end
+    let shelf = Ledger::open(folder.path(), 64 << 20).shelf();
+    let all = (0.0, f64::INFINITY);
+    let rows = shelf.rows(&owner(), "latency:postgres", all, Step::Second).unwrap().unwrap().1;
+    let second = |row: &Row| row.at - wall(0) as u64;
+    assert!(rows.windows(2).all(|two| two[0].at < two[1].at), "in order, none twice");
+    let newest: Vec<&Row> = rows.iter().filter(|row| second(row) > to - 3_000).collect();
+    let written = (to - 60) - (to - 3_000); // but for the last minute
+    assert_eq!(newest.len() as u64, written);
+    assert!(newest.iter().all(|row| row.mean == (noise(second(row)) * 100.0).floor()));
+    let oldest = rows.iter().filter(|row| second(row) < to - 2 * HOUR);
+    assert_eq!(oldest.count() as u64, HOUR / 10, "what is older is there by ten seconds");
+    let fine = shelf.rows(&owner(), "latency:postgres", all, Step::Fine).unwrap().unwrap().1;
+    assert_eq!(fine.len() as u64, (to - 60 - from) / 10 + 1, "the same as ever");
+}
+
+#[test]
+fn while_nothing_can_be_written_seconds_leave_before_what_is_kept_for_days() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (1_000 * HOUR, 1_060 * HOUR);
+    let mut ledger = Ledger::open(folder.path(), 64 << 20);
+    for second in (from..to).step_by(10) {
+        ledger.put(moment(second), &[of_seconds(second)]);
+    }
+    assert!(ledger.counts().unkept.load(Ordering::Relaxed) > 0, "it is too much");
+    ledger.flush(Timestamp::from_secs(to));
+    let all = (0.0, f64::INFINITY);
+    let rows = ledger.shelf().rows(&owner(), "latency:postgres", all, Step::Fine).unwrap().unwrap().1;
+    let fine = rows.iter().filter(|row| row.at as f64 >= wall(to - 47 * HOUR)).count() as u64;
+    assert_eq!(fine, 47 * HOUR / 10);
 }

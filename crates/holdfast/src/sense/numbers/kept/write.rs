@@ -28,8 +28,6 @@ CREATE TABLE block (
 CREATE INDEX block_age ON block (step, until, size);
 ";
 
-/// Rows of a full block.
-const FULL: usize = 360;
 /// A block spans no more than so many of its steps: it is closed then, however few rows it has.
 const LONGEST: u64 = 720;
 /// Series that are followed at a time; what comes of others is counted.
@@ -53,7 +51,7 @@ impl Open {
     /// Adds a row; gives the rows that were here before if those are enough for a block.
     fn push(&mut self, row: Row, wall_offset: i64, step: Step) -> Option<Self> {
         let spans = self.rows.first().map_or(0, |first| row.at.saturating_sub(first.at));
-        let is_full = self.rows.len() >= FULL || spans > LONGEST * step.seconds();
+        let is_full = self.rows.len() >= step.full() || spans > LONGEST * step.seconds();
         let moved = !self.rows.is_empty() && self.wall_offset.abs_diff(wall_offset) > 1_000_000;
         let done = (is_full || moved).then(|| std::mem::take(self));
         self.rows.push(row);
@@ -65,9 +63,26 @@ impl Open {
 /// The rows of one series that are in memory, and the five minutes that are not over yet.
 #[derive(Debug, Default)]
 struct Rows {
+    seconds: Open,
     fine: Open,
     coarse: Open,
     now: Vec<Row>,
+}
+
+impl Rows {
+    /// Adds what was read of a value second by second, the last of each; gives the blocks that are full by that.
+    fn seconds(&mut self, value: &Value, offset: i64) -> Vec<(Step, Option<Open>)> {
+        let mut done = Vec::new();
+        for (at, number) in value.moments.iter().filter(|(_, number)| number.is_finite()) {
+            let row = Row::of(at.as_micros() / 1_000_000, *number, value.teaches);
+            match self.seconds.rows.last_mut() {
+                Some(last) if last.at == row.at => *last = row,
+                Some(last) if last.at > row.at => {} // what came late
+                Some(_) | None => done.push((Step::Second, self.seconds.push(row, offset, Step::Second))),
+            }
+        }
+        done
+    }
 }
 
 /// The one who writes.
@@ -164,7 +179,8 @@ impl Ledger {
             let rows = self.open.entry(value.name.clone()).or_default();
             let row = Row::of(at, value.value, value.teaches);
             let offset = moment.wall_offset;
-            let mut done = vec![(Step::Fine, rows.fine.push(row, offset, Step::Fine))];
+            let mut done = rows.seconds(value, offset);
+            done.push((Step::Fine, rows.fine.push(row, offset, Step::Fine)));
             if rows.now.first().is_some_and(|first| first.at / 300 != at / 300) {
                 let five = rolled(&std::mem::take(&mut rows.now));
                 done.extend(five.map(|five| (Step::Coarse, rows.coarse.push(five, offset, Step::Coarse))));
@@ -174,7 +190,8 @@ impl Ledger {
             self.waiting.extend(done);
         }
         while self.waiting.len() > MOST_WAITING {
-            let gone = self.waiting.pop_front().map_or(0, |(.., open)| open.rows.len());
+            let seconds = self.waiting.iter().position(|(_, step, _)| *step == Step::Second);
+            let gone = self.waiting.remove(seconds.unwrap_or(0)).map_or(0, |(.., open)| open.rows.len());
             Counts::add(&self.counts.unkept, gone as u64);
         }
     }
@@ -193,7 +210,7 @@ impl Ledger {
             Ok(()) => {
                 self.waiting.clear();
                 self.open.values_mut().for_each(|rows| {
-                    (rows.fine.is_new, rows.coarse.is_new) = (false, false);
+                    (rows.seconds.is_new, rows.fine.is_new, rows.coarse.is_new) = (false, false, false);
                 });
                 (self.told, self.db) = (None, Some(db));
                 self.forget(now.as_micros() / 1_000_000);
@@ -222,10 +239,10 @@ impl Ledger {
     fn write(&self, db: &Connection, now: u64) -> rusqlite::Result<()> {
         let tx = db.unchecked_transaction()?;
         let waiting = self.waiting.iter().map(|(name, step, open)| (name, *step, open));
-        let open = self
-            .open
-            .iter()
-            .flat_map(|(name, rows)| [(name, Step::Fine, &rows.fine), (name, Step::Coarse, &rows.coarse)]);
+        let open = self.open.iter().flat_map(|(name, rows)| {
+            let Rows { seconds, fine, coarse, .. } = rows;
+            [(name, Step::Second, seconds), (name, Step::Fine, fine), (name, Step::Coarse, coarse)]
+        });
         for (name, step, open) in waiting.chain(open.filter(|(.., open)| open.is_new)) {
             write_block(&tx, name, step, open)?;
         }
@@ -296,7 +313,7 @@ fn total(db: &Connection) -> rusqlite::Result<u64> {
 /// Lets blocks go that are too old, then the oldest until all fits. How many left.
 fn make_room(tx: &Transaction<'_>, now: u64, before: u64, keep: u64) -> rusqlite::Result<u64> {
     let mut left = 0;
-    for step in [Step::Fine, Step::Coarse] {
+    for step in [Step::Second, Step::Fine, Step::Coarse] {
         let limit = now.saturating_sub(step.kept()).cast_signed();
         let gone = "DELETE FROM block WHERE step = ?1 AND until < ?2";
         left += tx.prepare(gone)?.execute(params![step.seconds().cast_signed(), limit])?;
