@@ -7,11 +7,11 @@ use holdfast_core::lease::Incarnation;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-fn piece(bytes: impl Into<Vec<u8>>) -> Piece {
+pub fn piece(bytes: impl Into<Vec<u8>>) -> Piece {
     Piece { incarnation: Incarnation(3), bytes: bytes.into(), size: None, code: Some(0) }
 }
 
-fn refused(why: &str) -> DriverError {
+pub fn refused(why: &str) -> DriverError {
     DriverError::Refused { what: "read a log in", vm: "orders".parse().unwrap(), why: why.into() }
 }
 
@@ -37,7 +37,7 @@ fn script(answers: Vec<Result<Piece, DriverError>>) -> (Arc<FakeGuest>, Arc<Mute
     (FakeGuest::new(answer), asked)
 }
 
-fn entry(number: u32) -> String {
+pub fn entry(number: u32) -> String {
     format!(
         r#"{{"__CURSOR":"s=a;i={number}","__REALTIME_TIMESTAMP":"1764150000000000","MESSAGE":"message {number}","PRIORITY":"3"}}"#
     ) + "\n"
@@ -134,7 +134,7 @@ async fn an_agent_that_is_needed_silent_or_refuses_is_told_as_such() {
     }
 }
 
-fn event(number: u32) -> String {
+pub fn event(number: u64) -> String {
     format!(
         "<Event xmlns='http://schemas.microsoft.com/win/2004/08/events/event'><System><Provider Name='disk'/>\
          <EventID>7</EventID><Level>2</Level><TimeCreated SystemTime='2026-11-23T21:19:48.1234567Z'/>\
@@ -143,7 +143,7 @@ fn event(number: u32) -> String {
     )
 }
 
-fn wide(text: &str) -> Vec<u8> {
+pub fn wide(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
@@ -192,6 +192,24 @@ async fn a_cleared_event_log_is_read_from_its_start() {
     assert_eq!(feed.gauge.read().records, 1);
 }
 
+/// Found by `fuzz_logs_of_a_guest`: the number behind the greatest one.
+#[tokio::test]
+async fn i17_an_event_with_the_greatest_number_is_not_the_end_of_the_source() {
+    let (driver, asked) = script(vec![Ok(piece(event(u64::MAX))), Ok(piece(event(3))), Ok(piece(event(4)))]);
+    let lab = Lab::new(driver);
+    let feed = lab.means.feed(Subject::Guest("orders".parse().unwrap()), "event log System");
+    let guest = Guest { vm: "orders".parse().unwrap(), means: lab.means.clone() };
+    let mut to = Joined::new(feed.clone());
+    let mut events = events::Events::new("System".into(), Some("event 2".into()));
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(false));
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(true)); // 3 is not behind it
+    assert_eq!(feed.gauge.read().dropped, 1);
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(false)); // begins anew: 4 is of long ago
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(false));
+    let Some(GuestRead::Command(last)) = asked.lock().unwrap().last().cloned() else { panic!() };
+    assert!(last.contains(&"/q:*[System[EventRecordID>4]]".to_owned()), "{last:?}");
+}
+
 /// Files of a fake guest, and those that `find` names.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
@@ -229,7 +247,7 @@ impl Disk {
     }
 }
 
-const LOG: &str = "/var/log/app.log";
+pub const LOG: &str = "/var/log/app.log";
 
 #[tokio::test]
 async fn a_file_in_a_guest_is_read_through_rotation_and_a_restart() {

@@ -13,11 +13,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// A body must be whole within this time.
 const WHOLE: Duration = Duration::from_secs(10);
 /// KiB of all bodies that are being received.
-const MOST_KIB: usize = 16 * 1024;
+pub const MOST_KIB: usize = 16 * 1024;
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
 /// Bytes before a message of gRPC: whether it is packed, and its length.
-const FRAME: usize = 5;
+pub const FRAME: usize = 5;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,12 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// KiB that nobody has taken.
+    #[cfg(test)]
+    pub fn free(&self) -> usize {
+        self.room.available_permits()
+    }
+
     /// Waits for the turn to be unpacked and read.
     ///
     /// # Errors

@@ -283,4 +283,6 @@ async fn bring(records: Vec<Record>, sender: &Sender) -> u64 {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -15,13 +15,13 @@ use std::net::IpAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-struct Net {
-    lab: Lab,
-    to: SocketAddr,
+pub struct Net {
+    pub lab: Lab,
+    pub to: SocketAddr,
 }
 
 impl Net {
-    async fn new(speech: Speech, known: &str) -> Self {
+    pub async fn new(speech: Speech, known: &str) -> Self {
         Self::with(speech, known, None).await
     }
 
@@ -39,14 +39,14 @@ impl Net {
         Self { lab, to }
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         let stream = TcpStream::connect(self.to).await.unwrap();
         ask(stream, request).await.unwrap()
     }
 }
 
 /// The status, the headers with the trailers, and the body.
-type Answer = (u16, header::HeaderMap, Vec<u8>);
+pub type Answer = (u16, header::HeaderMap, Vec<u8>);
 
 /// Sends a request over a connection.
 async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error>
@@ -70,7 +70,7 @@ where
     Ok((status, headers, body.to_bytes().to_vec()))
 }
 
-fn json(text: &str) -> String {
+pub fn json(text: &str) -> String {
     format!(
         r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"host.name","value":{{"stringValue":"other"}}}}]}},
         "scopeLogs":[{{"logRecords":[{{"timeUnixNano":"1764150000000000000","severityNumber":17,
@@ -79,20 +79,20 @@ fn json(text: &str) -> String {
 }
 
 /// The same in protobuf, as short as it can be: resource_logs, scope_logs, log_records, body, string_value.
-fn proto(text: &str) -> Vec<u8> {
+pub fn proto(text: &str) -> Vec<u8> {
     let within = |field: u8, inner: Vec<u8>| {
         [vec![field << 3 | 2, u8::try_from(inner.len()).unwrap()], inner].concat()
     };
     within(1, within(2, within(2, within(5, within(1, text.as_bytes().to_vec())))))
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     packed.write_all(bytes).unwrap();
     packed.finish().unwrap()
 }
 
-fn post(kind: &str, encoding: Option<&str>, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+pub fn post(kind: &str, encoding: Option<&str>, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     let mut request = Request::post("/v1/logs").header("content-type", kind);
     if let Some(encoding) = encoding {
         request = request.header("content-encoding", encoding);
@@ -100,7 +100,7 @@ fn post(kind: &str, encoding: Option<&str>, body: impl Into<Bytes>) -> Request<F
     request.body(Full::new(body.into())).unwrap()
 }
 
-fn call(path: &str, frame: Vec<u8>, packed: bool) -> Request<Full<Bytes>> {
+pub fn call(path: &str, frame: Vec<u8>, packed: bool) -> Request<Full<Bytes>> {
     let mut request = Request::post(format!("http://holdfast{path}"))
         .version(hyper::Version::HTTP_2)
         .header("content-type", "application/grpc");
@@ -110,7 +110,7 @@ fn call(path: &str, frame: Vec<u8>, packed: bool) -> Request<Full<Bytes>> {
     request.body(Full::new(frame.into())).unwrap()
 }
 
-fn framed(packed: u8, message: &[u8]) -> Vec<u8> {
+pub fn framed(packed: u8, message: &[u8]) -> Vec<u8> {
     [&[packed][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
 }
 
