@@ -4,6 +4,7 @@
 //! something is run again without those before it.
 
 pub mod evtx;
+pub mod memory;
 
 use std::time::{Duration, Instant};
 

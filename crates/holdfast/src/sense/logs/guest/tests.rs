@@ -4,6 +4,7 @@
 use super::super::testing::{Answer, FakeGuest, Lab};
 use super::*;
 use holdfast_core::lease::Incarnation;
+use holdfast_fuzz::memory::{Peak, alone};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -190,6 +191,42 @@ async fn a_cleared_event_log_is_read_from_its_start() {
     assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(false));
     assert!(to.rest(true).await);
     assert_eq!(feed.gauge.read().records, 1);
+}
+
+/// What waits, 8 MiB, and one answer: nobody takes records, and the guest has ever more, as much as an answer may hold.
+#[test]
+fn i18_a_guest_with_an_endless_journal_is_kept_waiting_in_bounded_memory() {
+    alone(
+        "sense::logs::guest::tests::i18_a_guest_with_an_endless_journal_is_kept_waiting_in_bounded_memory",
+        || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(endless_journal());
+        },
+    );
+}
+
+async fn endless_journal() {
+    let peak = Peak::start();
+    let (mut number, long) = (0, "x".repeat(4_000));
+    let guest = FakeGuest::new(Box::new(move |_| {
+        let entries = (0..15).map(|_| {
+            number += 1;
+            entry(number).replace("message", &long)
+        });
+        Ok(piece(entries.collect::<String>()))
+    }));
+    let lab = Lab::new(guest);
+    let feed = lab.means.feed(Subject::Guest("orders".parse().unwrap()), "journal");
+    let guest = Guest { vm: "orders".parse().unwrap(), means: lab.means.clone() };
+    let (mut journal, mut to) = (journal::Journal::new(Some("s=a;i=0".into())), Joined::new(feed.clone()));
+    let looks = async { while journal.pull(&guest, &mut to).await.unwrap() == Some(true) {} };
+    // It waits for room, for ever: the time only says how long that is looked at.
+    assert!(tokio::time::timeout(Duration::from_secs(2), looks).await.is_err(), "it is kept waiting");
+    assert!(feed.gauge.read().records > 1_000, "{:?}", feed.gauge.read());
+    peak.is_below("an endless journal", 24);
 }
 
 /// Found by `fuzz_logs_of_a_guest`: the number behind the greatest one.
