@@ -13,6 +13,8 @@ mod capture;
 pub mod cgroup;
 pub mod event;
 mod fleet;
+#[cfg(test)]
+mod fuzz;
 pub mod image;
 mod inject;
 pub mod launch;

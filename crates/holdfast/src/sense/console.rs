@@ -3,6 +3,8 @@
 //! Another program owns the file: it may be truncated, replaced, or grow without end and without a
 //! newline. A look reads a bounded piece and never waits; what is not a plain file is refused (A30).
 
+#[cfg(test)]
+mod fuzz;
 mod tap;
 
 pub use tap::Tap;

@@ -85,6 +85,12 @@ pub fn open(path: &Path) -> Result<Input, CliError> {
 }
 
 impl Input {
+    /// What a test plays.
+    #[cfg(test)]
+    pub fn of(name: &str, stream: Box<dyn Read>) -> Self {
+        Self { name: name.to_owned(), bytes: 0, written: 0, stream }
+    }
+
     /// What is in it, in large pieces.
     pub fn buffered(self) -> BufReader<Box<dyn Read>> {
         BufReader::with_capacity(BUFFER, self.stream)

@@ -2,6 +2,8 @@
 //! With `--train` and `--score`: which windows, counted before, are unusual. Reads each file once, as a stream; needs no daemon and no configuration.
 
 mod analysis;
+#[cfg(test)]
+mod fuzz;
 mod habits;
 mod input;
 mod lines;

@@ -2,6 +2,8 @@
 //! series through the detector that judges those, and needs no daemon.
 
 mod csv;
+#[cfg(test)]
+mod fuzz;
 mod report;
 mod show;
 

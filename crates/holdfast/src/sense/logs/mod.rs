@@ -21,7 +21,7 @@ mod senders;
 mod sources;
 mod syslog;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 mod tls;
 
 pub use aside::give_way;

@@ -15,6 +15,7 @@ use holdfast_core::time::Timestamp;
 use holdfast_drivers::{
     Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places as Paths, Question,
 };
+use holdfast_logs::{LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_PROGRAM, LONGEST_TEXT, MOST_FIELDS, Record};
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
@@ -93,6 +94,20 @@ impl Lab {
         let found = tokio::time::timeout(LONG, look).await;
         found.unwrap_or_else(|_| panic!("{source} is not so: {:?}", self.means.feeds.registry.read()))
     }
+}
+
+/// Whether a record is within the limits of records, and fit to be shown.
+pub fn is_fit(record: &Record) -> bool {
+    let is_clean = |text: &str| !text.chars().any(|letter| letter.is_control() && letter != '\n');
+    let field = |(name, value): &(String, String)| {
+        name.len() <= LONGEST_FIELD_NAME && value.len() <= LONGEST_FIELD && is_clean(name) && is_clean(value)
+    };
+    record.text.len() <= LONGEST_TEXT
+        && record.program.len() <= LONGEST_PROGRAM
+        && record.fields.len() <= MOST_FIELDS
+        && record.fields.iter().all(field)
+        && is_clean(&record.text)
+        && is_clean(&record.program)
 }
 
 /// What a fake guest answers.

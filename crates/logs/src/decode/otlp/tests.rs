@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::record::MOST_FIELDS;
+use holdfast_fuzz::memory::{Peak, alone};
 use proptest::prelude::*;
 
 /// A field of bytes.
@@ -124,15 +125,28 @@ fn values_within_values_are_shown_only_so_deep() {
 }
 
 #[test]
-fn a_million_attributes_cost_a_moment_a25() {
+fn a_million_attributes_cost_a_moment_and_little_memory_a25() {
+    alone("decode::otlp::tests::a_million_attributes_cost_a_moment_and_little_memory_a25", attributes);
+}
+
+fn attributes() {
     let attribute = field(6, &pair("k", &text("v")));
-    let records = otlp_proto(&request(&[], &attribute.repeat(400_000))).expect("many");
+    let request = request(&[], &attribute.repeat(400_000));
+    let peak = Peak::start();
+    let records = otlp_proto(&request).expect("many");
     assert_eq!(records[0].fields.len(), MOST_FIELDS);
+    peak.is_below("a request of attributes in protobuf", 2);
     let many = vec!["{\"key\":\"k\",\"value\":{\"intValue\":1}}"; 100_000].join(",");
     let json = format!(
         "{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{{\"attributes\":[{many}]}}]}}]}}]}}"
     );
+    let peak = Peak::start();
     assert_eq!(otlp_json(json.as_bytes()).expect("many")[0].fields.len(), MOST_FIELDS);
+    peak.is_below("a request of attributes in JSON", 2);
+    let deep = "[".repeat(LONGEST_REQUEST);
+    let peak = Peak::start();
+    assert!(otlp_json(deep.as_bytes()).is_err());
+    peak.is_below("a request that is only depth", 8);
 }
 
 #[test]

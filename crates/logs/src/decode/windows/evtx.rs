@@ -120,142 +120,11 @@ pub(super) fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::{LONGEST_TEXT, Severity};
+    use holdfast_fuzz::evtx::{Chunk, good as chunk};
     use proptest::prelude::*;
-
-    /// A chunk that is being written.
-    struct Chunk(Vec<u8>);
-
-    fn utf16(text: &str) -> Vec<u8> {
-        text.encode_utf16().flat_map(u16::to_le_bytes).collect()
-    }
-
-    impl Chunk {
-        fn new() -> Self {
-            let mut bytes = vec![0; FIRST];
-            bytes[..8].copy_from_slice(b"ElfChnk\0");
-            Self(bytes)
-        }
-
-        fn push(&mut self, bytes: &[u8]) {
-            self.0.extend_from_slice(bytes);
-        }
-
-        fn size(&mut self, size: usize) {
-            self.push(&(size as u32).to_le_bytes());
-        }
-
-        /// A name that stands where it is used.
-        fn name(&mut self, name: &str) {
-            self.size(self.0.len() + 4);
-            self.push(&[0; 6]);
-            self.push(&(name.encode_utf16().count() as u16).to_le_bytes());
-            self.push(&utf16(name));
-            self.push(&[0; 2]);
-        }
-
-        fn open(&mut self, name: &str, has_attributes: bool) {
-            self.push(&[if has_attributes { 0x41 } else { 0x01 }, 0xff, 0xff]);
-            self.size(0);
-            self.name(name);
-            if has_attributes {
-                self.size(0);
-            }
-        }
-
-        fn element(&mut self, name: &str, id: u8, kind: u8) {
-            self.open(name, false);
-            self.push(&[0x02, 0x0e, id, 0, kind, 0x04]);
-        }
-
-        /// The template of an event: its number, level, provider, time, user and one value.
-        fn template(&mut self) {
-            self.push(&[0x0f, 1, 1, 0]);
-            self.open("Event", false);
-            self.push(&[0x02]);
-            self.open("System", false);
-            self.push(&[0x02]);
-            self.open("Provider", true);
-            self.push(&[0x06]);
-            self.name("Name");
-            self.push(&[0x05, 0x01, 4, 0]);
-            self.push(&utf16("disk"));
-            self.push(&[0x03]);
-            self.element("EventID", 0, 0x06);
-            self.element("Level", 1, 0x04);
-            self.open("TimeCreated", true);
-            self.push(&[0x06]);
-            self.name("SystemTime");
-            self.push(&[0x0e, 2, 0, 0x11, 0x03]);
-            self.push(&[0x04]);
-            self.open("EventData", false);
-            self.push(&[0x02]);
-            self.element("Data", 3, 0x01);
-            self.element("Data", 4, 0x13);
-            self.push(&[0x04, 0x04, 0x00]);
-        }
-
-        /// A record around what is written within; gives back where it begins.
-        fn record(&mut self, content: impl FnOnce(&mut Self)) -> usize {
-            let start = self.0.len();
-            self.push(b"\x2a\x2a\0\0");
-            self.push(&[0; 20]);
-            self.0[start + 16..start + 24].copy_from_slice(&TICKS.to_le_bytes());
-            content(self);
-            let length = (self.0.len() - start + TAIL) as u32;
-            self.push(&length.to_le_bytes());
-            self.0[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
-            self.0[44..48].copy_from_slice(&(start as u32).to_le_bytes());
-            start
-        }
-
-        /// An instance of the template at a place, or of one that is written here; gives back its place.
-        fn instance(&mut self, place: Option<usize>, device: &str) -> usize {
-            self.push(&[0x0f, 1, 1, 0, 0x0c, 1]);
-            self.size(7);
-            let here = self.0.len() + 4;
-            self.size(place.unwrap_or(here));
-            if place.is_none() {
-                self.push(&[0; TEMPLATE_HEAD]);
-                let start = self.0.len();
-                self.template();
-                let length = (self.0.len() - start) as u32;
-                self.0[start - 4..start].copy_from_slice(&length.to_le_bytes());
-            }
-            let device = utf16(device);
-            let sid = [1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
-            self.size(5);
-            for (length, kind) in [(2, 0x06), (1, 0x04), (8, 0x11), (device.len(), 0x01), (sid.len(), 0x13)] {
-                self.push(&[length as u8, (length >> 8) as u8, kind, 0]);
-            }
-            self.push(&[7, 0, 2]);
-            self.push(&TICKS.to_le_bytes());
-            self.push(&device);
-            self.push(&sid);
-            place.unwrap_or(here)
-        }
-
-        fn whole(mut self) -> Vec<u8> {
-            self.0.resize(EVTX_CHUNK, 0);
-            self.0
-        }
-    }
-
-    const TEMPLATE_HEAD: usize = 24;
-    const TICKS: u64 = 134_399_423_880_000_000; // 2026-11-23T21:19:48Z
-
-    /// A chunk of two events of one template.
-    pub(crate) fn chunk() -> Vec<u8> {
-        let mut chunk = Chunk::new();
-        let mut place = 0;
-        chunk.record(|chunk| place = chunk.instance(None, r"\Device\Harddisk0\DR0"));
-        chunk.record(|chunk| {
-            chunk.instance(Some(place), "D1");
-        });
-        chunk.whole()
-    }
 
     #[test]
     fn events_of_a_template_are_read_with_their_values() {
@@ -310,17 +179,17 @@ pub(crate) mod tests {
         let mut place = 0;
         chunk.record(|chunk| {
             chunk.push(&[0x0f, 1, 1, 0, 0x0c, 1, 0, 0, 0, 0]);
-            place = chunk.0.len() + 4;
+            place = chunk.bytes.len() + 4;
             chunk.size(place);
             chunk.push(&[0; 20]);
             chunk.size(3_000);
-            let start = chunk.0.len();
-            while chunk.0.len() < start + 3_000 - 14 {
+            let start = chunk.bytes.len();
+            while chunk.bytes.len() < start + 3_000 - 14 {
                 chunk.push(&[0x0c, 1, 0, 0, 0, 0]);
                 chunk.size(place);
                 chunk.size(0); // no values
             }
-            chunk.0.resize(start + 3_000, 0);
+            chunk.bytes.resize(start + 3_000, 0);
             chunk.size(0);
         });
         for _ in 0..500 {
@@ -339,7 +208,7 @@ pub(crate) mod tests {
         let mut chunk = Chunk::new();
         chunk.record(|chunk| {
             chunk.push(&[0x0f, 1, 1, 0, 0x0c, 1, 0, 0, 0, 0]);
-            let place = chunk.0.len() + 4;
+            let place = chunk.bytes.len() + 4;
             chunk.size(place);
             chunk.push(&[0; 20]);
             chunk.size(40_000);

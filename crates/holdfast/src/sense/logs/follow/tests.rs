@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use holdfast_fuzz::memory::{Peak, alone};
 use proptest::prelude::*;
 use rustix::fs::{CWD, Mode};
 use std::fs::{self, File};
@@ -247,6 +248,11 @@ fn a30_what_is_not_a_plain_file_is_refused_without_waiting_and_its_return_is_wel
 
 #[test]
 fn a30_a_line_without_an_end_and_an_endless_file_cost_little() {
+    alone("sense::logs::follow::tests::a30_a_line_without_an_end_and_an_endless_file_cost_little", endless);
+}
+
+fn endless() {
+    let peak = Peak::start();
     let mut lab = Lab::new();
     fs::write(lab.path(), vec![b'x'; 300_000]).unwrap();
     lab.look();
@@ -254,6 +260,7 @@ fn a30_a_line_without_an_end_and_an_endless_file_cost_little() {
     File::options().write(true).open(lab.path()).unwrap().set_len(1 << 40).unwrap();
     let look = lab.follower.look(lab.now).unwrap();
     assert!(look.skipped > (1 << 40) - (1 << 20), "{}", look.skipped);
+    peak.is_below("an endless file", 8);
 }
 
 #[test]

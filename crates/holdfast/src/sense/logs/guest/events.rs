@@ -60,7 +60,7 @@ impl Pull for Events {
                 return Ok(Some(false));
             }
             to.feed.gauge.dropped(1); // one event that is longer than an answer may be, or damaged
-            self.last = Some(last + 1);
+            self.last = last.checked_add(1); // behind the greatest number it begins anew, with what comes next
             return Ok(Some(true));
         };
         self.empty = 0;

@@ -277,4 +277,6 @@ impl Pace {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

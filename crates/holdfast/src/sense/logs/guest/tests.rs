@@ -4,14 +4,15 @@
 use super::super::testing::{Answer, FakeGuest, Lab};
 use super::*;
 use holdfast_core::lease::Incarnation;
+use holdfast_fuzz::memory::{Peak, alone};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-fn piece(bytes: impl Into<Vec<u8>>) -> Piece {
+pub fn piece(bytes: impl Into<Vec<u8>>) -> Piece {
     Piece { incarnation: Incarnation(3), bytes: bytes.into(), size: None, code: Some(0) }
 }
 
-fn refused(why: &str) -> DriverError {
+pub fn refused(why: &str) -> DriverError {
     DriverError::Refused { what: "read a log in", vm: "orders".parse().unwrap(), why: why.into() }
 }
 
@@ -37,7 +38,7 @@ fn script(answers: Vec<Result<Piece, DriverError>>) -> (Arc<FakeGuest>, Arc<Mute
     (FakeGuest::new(answer), asked)
 }
 
-fn entry(number: u32) -> String {
+pub fn entry(number: u32) -> String {
     format!(
         r#"{{"__CURSOR":"s=a;i={number}","__REALTIME_TIMESTAMP":"1764150000000000","MESSAGE":"message {number}","PRIORITY":"3"}}"#
     ) + "\n"
@@ -134,7 +135,7 @@ async fn an_agent_that_is_needed_silent_or_refuses_is_told_as_such() {
     }
 }
 
-fn event(number: u32) -> String {
+pub fn event(number: u64) -> String {
     format!(
         "<Event xmlns='http://schemas.microsoft.com/win/2004/08/events/event'><System><Provider Name='disk'/>\
          <EventID>7</EventID><Level>2</Level><TimeCreated SystemTime='2026-11-23T21:19:48.1234567Z'/>\
@@ -143,7 +144,7 @@ fn event(number: u32) -> String {
     )
 }
 
-fn wide(text: &str) -> Vec<u8> {
+pub fn wide(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
@@ -192,6 +193,60 @@ async fn a_cleared_event_log_is_read_from_its_start() {
     assert_eq!(feed.gauge.read().records, 1);
 }
 
+/// What waits, 8 MiB, and one answer: nobody takes records, and the guest has ever more, as much as an answer may hold.
+#[test]
+fn i18_a_guest_with_an_endless_journal_is_kept_waiting_in_bounded_memory() {
+    alone(
+        "sense::logs::guest::tests::i18_a_guest_with_an_endless_journal_is_kept_waiting_in_bounded_memory",
+        || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(endless_journal());
+        },
+    );
+}
+
+async fn endless_journal() {
+    let peak = Peak::start();
+    let (mut number, long) = (0, "x".repeat(4_000));
+    let guest = FakeGuest::new(Box::new(move |_| {
+        let entries = (0..15).map(|_| {
+            number += 1;
+            entry(number).replace("message", &long)
+        });
+        Ok(piece(entries.collect::<String>()))
+    }));
+    let lab = Lab::new(guest);
+    let feed = lab.means.feed(Subject::Guest("orders".parse().unwrap()), "journal");
+    let guest = Guest { vm: "orders".parse().unwrap(), means: lab.means.clone() };
+    let (mut journal, mut to) = (journal::Journal::new(Some("s=a;i=0".into())), Joined::new(feed.clone()));
+    let looks = async { while journal.pull(&guest, &mut to).await.unwrap() == Some(true) {} };
+    // It waits for room, for ever: the time only says how long that is looked at.
+    assert!(tokio::time::timeout(Duration::from_secs(2), looks).await.is_err(), "it is kept waiting");
+    assert!(feed.gauge.read().records > 1_000, "{:?}", feed.gauge.read());
+    peak.is_below("an endless journal", 24);
+}
+
+/// Found by `fuzz_logs_of_a_guest`: the number behind the greatest one.
+#[tokio::test]
+async fn i17_an_event_with_the_greatest_number_is_not_the_end_of_the_source() {
+    let (driver, asked) = script(vec![Ok(piece(event(u64::MAX))), Ok(piece(event(3))), Ok(piece(event(4)))]);
+    let lab = Lab::new(driver);
+    let feed = lab.means.feed(Subject::Guest("orders".parse().unwrap()), "event log System");
+    let guest = Guest { vm: "orders".parse().unwrap(), means: lab.means.clone() };
+    let mut to = Joined::new(feed.clone());
+    let mut events = events::Events::new("System".into(), Some("event 2".into()));
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(false));
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(true)); // 3 is not behind it
+    assert_eq!(feed.gauge.read().dropped, 1);
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(false)); // begins anew: 4 is of long ago
+    assert_eq!(events.pull(&guest, &mut to).await.unwrap(), Some(false));
+    let Some(GuestRead::Command(last)) = asked.lock().unwrap().last().cloned() else { panic!() };
+    assert!(last.contains(&"/q:*[System[EventRecordID>4]]".to_owned()), "{last:?}");
+}
+
 /// Files of a fake guest, and those that `find` names.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
@@ -229,7 +284,7 @@ impl Disk {
     }
 }
 
-const LOG: &str = "/var/log/app.log";
+pub const LOG: &str = "/var/log/app.log";
 
 #[tokio::test]
 async fn a_file_in_a_guest_is_read_through_rotation_and_a_restart() {

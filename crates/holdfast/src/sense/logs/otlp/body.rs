@@ -1,7 +1,8 @@
 //! The body of a request: collected, unframed and unpacked, each within its limit (A23).
 
 use flate2::read::GzDecoder;
-use holdfast_logs::decode::LONGEST_REQUEST;
+use holdfast_logs::Record;
+use holdfast_logs::decode::{LONGEST_REQUEST, MOST_BYTES};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes};
 use hyper::header::{HeaderMap, HeaderValue};
@@ -13,11 +14,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// A body must be whole within this time.
 const WHOLE: Duration = Duration::from_secs(10);
 /// KiB of all bodies that are being received.
-const MOST_KIB: usize = 16 * 1024;
+pub const MOST_KIB: usize = 16 * 1024;
+/// KiB of the records of all requests that wait for room: as many as one request may have.
+const MOST_KIB_OF_RECORDS: usize = MOST_BYTES / 1024;
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
 /// Bytes before a message of gRPC: whether it is packed, and its length.
-const FRAME: usize = 5;
+pub const FRAME: usize = 5;
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -58,16 +61,24 @@ pub enum Refusal {
 #[derive(Clone)]
 pub struct Budget {
     room: Arc<Semaphore>,
+    records: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(MOST_KIB)), turns: Arc::new(Semaphore::new(1)) }
+        let of = |room| Arc::new(Semaphore::new(room));
+        Self { room: of(MOST_KIB), records: of(MOST_KIB_OF_RECORDS), turns: of(1) }
     }
 }
 
 impl Budget {
+    /// KiB that nobody has taken.
+    #[cfg(test)]
+    pub fn free(&self) -> usize {
+        self.room.available_permits()
+    }
+
     /// Waits for the turn to be unpacked and read.
     ///
     /// # Errors
@@ -76,6 +87,26 @@ impl Budget {
         let turn = tokio::time::timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
         turn.ok().and_then(Result::ok).ok_or(Refusal::TooMuch)
     }
+
+    /// Waits until there is room for the records of a request beside those of others: a small request can have large ones,
+    /// and all wait where nobody takes them.
+    ///
+    /// # Errors
+    /// [`Refusal::TooMuch`] when others take too long.
+    pub async fn hold(&self, records: Vec<Record>) -> Result<Held, Refusal> {
+        let bytes: usize = records.iter().map(Record::bytes).sum();
+        let kib = u32::try_from(bytes.div_ceil(1024).min(MOST_KIB_OF_RECORDS)).map_err(|_| Refusal::Long)?;
+        let held = tokio::time::timeout(TURN, Arc::clone(&self.records).acquire_many_owned(kib)).await;
+        let room = held.ok().and_then(Result::ok).ok_or(Refusal::TooMuch)?;
+        Ok(Held { records, _room: room })
+    }
+}
+
+/// The records of a request, and the room that they take.
+pub struct Held {
+    /// All of them.
+    pub records: Vec<Record>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// A whole body, and the room it takes.

@@ -15,9 +15,9 @@ use super::senders::{Connected, Sender, Senders};
 use super::syslog::AGAIN;
 use super::tls::Acceptor;
 use crate::config::TlsConfig;
-use body::{Budget, Refusal};
+use body::{Budget, Held, Refusal};
 use holdfast_core::subject::{HostName, Subject};
-use holdfast_logs::{Record, decode};
+use holdfast_logs::decode;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -203,8 +203,8 @@ async fn respond(
         Err((form, refusal)) => (form, Err(refusal)),
     };
     match read {
-        Ok(records) => {
-            let rejected = bring(records, sender).await;
+        Ok(held) => {
+            let rejected = bring(held, sender).await;
             Reply::Taken { rejected }.write(form)
         }
         Err(refusal) => {
@@ -244,7 +244,7 @@ async fn read(
     request: Request<Incoming>,
     sender: &Sender,
     budget: &Budget,
-) -> Result<Vec<Record>, Refusal> {
+) -> Result<Held, Refusal> {
     let (head, body) = request.into_parts();
     let whole = body::collect(body, budget).await?;
     if !sender.may_send(whole.bytes.len()) {
@@ -262,14 +262,14 @@ async fn read(
         Form::Proto | Form::Grpc => decode::otlp_proto(&message),
     };
     let records = tokio::task::spawn_blocking(read).await.map_err(|_| Refusal::TooMuch)?;
-    records.map_err(|error| Refusal::Message(chain(&error)))
+    budget.hold(records.map_err(|error| Refusal::Message(chain(&error)))?).await // before another has its turn
 }
 
 /// Brings what there is room for; how many found none.
-async fn bring(records: Vec<Record>, sender: &Sender) -> u64 {
+async fn bring(held: Held, sender: &Sender) -> u64 {
     let deadline = tokio::time::Instant::now() + ROOM;
     let mut rejected = 0;
-    for record in records {
+    for record in held.records {
         sender.feed.is(State::Receiving);
         if rejected > 0
             || tokio::time::timeout_at(deadline, sender.feed.bring(sender.said(record), None)).await
@@ -282,5 +282,7 @@ async fn bring(records: Vec<Record>, sender: &Sender) -> u64 {
     rejected
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ use super::super::testing::{FakeGuest, Lab};
 use super::*;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use holdfast_fuzz::memory::{Peak, alone};
+use holdfast_logs::Record;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use std::collections::BTreeMap;
@@ -15,13 +17,13 @@ use std::net::IpAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-struct Net {
-    lab: Lab,
-    to: SocketAddr,
+pub struct Net {
+    pub lab: Lab,
+    pub to: SocketAddr,
 }
 
 impl Net {
-    async fn new(speech: Speech, known: &str) -> Self {
+    pub async fn new(speech: Speech, known: &str) -> Self {
         Self::with(speech, known, None).await
     }
 
@@ -39,14 +41,14 @@ impl Net {
         Self { lab, to }
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         let stream = TcpStream::connect(self.to).await.unwrap();
         ask(stream, request).await.unwrap()
     }
 }
 
 /// The status, the headers with the trailers, and the body.
-type Answer = (u16, header::HeaderMap, Vec<u8>);
+pub type Answer = (u16, header::HeaderMap, Vec<u8>);
 
 /// Sends a request over a connection.
 async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, hyper::Error>
@@ -70,7 +72,7 @@ where
     Ok((status, headers, body.to_bytes().to_vec()))
 }
 
-fn json(text: &str) -> String {
+pub fn json(text: &str) -> String {
     format!(
         r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"host.name","value":{{"stringValue":"other"}}}}]}},
         "scopeLogs":[{{"logRecords":[{{"timeUnixNano":"1764150000000000000","severityNumber":17,
@@ -79,20 +81,20 @@ fn json(text: &str) -> String {
 }
 
 /// The same in protobuf, as short as it can be: resource_logs, scope_logs, log_records, body, string_value.
-fn proto(text: &str) -> Vec<u8> {
+pub fn proto(text: &str) -> Vec<u8> {
     let within = |field: u8, inner: Vec<u8>| {
         [vec![field << 3 | 2, u8::try_from(inner.len()).unwrap()], inner].concat()
     };
     within(1, within(2, within(2, within(5, within(1, text.as_bytes().to_vec())))))
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());
     packed.write_all(bytes).unwrap();
     packed.finish().unwrap()
 }
 
-fn post(kind: &str, encoding: Option<&str>, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+pub fn post(kind: &str, encoding: Option<&str>, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     let mut request = Request::post("/v1/logs").header("content-type", kind);
     if let Some(encoding) = encoding {
         request = request.header("content-encoding", encoding);
@@ -100,7 +102,7 @@ fn post(kind: &str, encoding: Option<&str>, body: impl Into<Bytes>) -> Request<F
     request.body(Full::new(body.into())).unwrap()
 }
 
-fn call(path: &str, frame: Vec<u8>, packed: bool) -> Request<Full<Bytes>> {
+pub fn call(path: &str, frame: Vec<u8>, packed: bool) -> Request<Full<Bytes>> {
     let mut request = Request::post(format!("http://holdfast{path}"))
         .version(hyper::Version::HTTP_2)
         .header("content-type", "application/grpc");
@@ -110,7 +112,7 @@ fn call(path: &str, frame: Vec<u8>, packed: bool) -> Request<Full<Bytes>> {
     request.body(Full::new(frame.into())).unwrap()
 }
 
-fn framed(packed: u8, message: &[u8]) -> Vec<u8> {
+pub fn framed(packed: u8, message: &[u8]) -> Vec<u8> {
     [&[packed][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
 }
 
@@ -182,13 +184,71 @@ async fn what_is_no_request_is_refused_in_the_form_of_the_sender() {
     }
 }
 
-#[tokio::test]
-async fn a23_a_gzip_bomb_costs_four_mebibytes() {
+#[test]
+fn a23_a_gzip_bomb_costs_four_mebibytes_twice_while_its_room_grows() {
+    alone(
+        "sense::logs::otlp::tests::a23_a_gzip_bomb_costs_four_mebibytes_twice_while_its_room_grows",
+        || {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(bombs());
+        },
+    );
+}
+
+/// Packed a thousand times smaller, sent by thirty at a time: one at a time is unpacked.
+async fn bombs() {
     let net = Net::new(Speech::Http, "127.0.0.1").await;
     let bomb = gzip(&vec![b' '; 64 << 20]);
     assert!(bomb.len() < 100_000);
-    let (status, _, body) = net.send(post("application/json", Some("gzip"), bomb)).await;
+    let peak = Peak::start();
+    let (status, _, body) = net.send(post("application/json", Some("gzip"), bomb.clone())).await;
     assert_eq!(status, 413, "{}", String::from_utf8_lossy(&body));
+    peak.is_below("a gzip bomb", 12);
+    let all = (0..30).map(|_| net.send(post("application/json", Some("gzip"), bomb.clone())));
+    for (status, ..) in futures_util::future::join_all(all).await {
+        assert!([413, 429].contains(&status), "{status}");
+    }
+    peak.is_below("30 gzip bombs", 20);
+}
+
+#[test]
+fn i18_requests_of_as_many_records_as_may_be_and_of_only_depth_are_bounded() {
+    alone(
+        "sense::logs::otlp::tests::i18_requests_of_as_many_records_as_may_be_and_of_only_depth_are_bounded",
+        || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(large_requests());
+        },
+    );
+}
+
+/// Small requests whose records are large, for each says again what their resource says; nobody takes them. In memory are
+/// what waits (8 MiB), the records of those that are taken, and of one that is read (32 MiB each), and that request.
+async fn large_requests() {
+    let net = Net::new(Speech::Http, "127.0.0.1").await;
+    let value = "x".repeat(250);
+    let said: Vec<String> = (0..5)
+        .map(|number| format!(r#"{{"key":"k{number}","value":{{"stringValue":"{value}"}}}}"#))
+        .collect();
+    let many = format!(
+        r#"{{"resourceLogs":[{{"resource":{{"attributes":[{}]}},"scopeLogs":[{{"logRecords":[{}{{}}]}}]}}]}}"#,
+        said.join(","),
+        "{},".repeat(16_000)
+    );
+    assert!(many.len() < 64 << 10);
+    let deep = format!(r#"{{"resourceLogs":{}"#, "[".repeat(3 << 20));
+    let (many, deep) = (Bytes::from(many), Bytes::from(deep));
+    let peak = Peak::start();
+    let (status, ..) = net.send(post("application/json", None, deep)).await;
+    assert_eq!(status, 400);
+    peak.is_below("a request that is only depth", 24);
+    let all = (0..12).map(|_| net.send(post("application/json", None, many.clone())));
+    let all = futures_util::future::join_all(all).await;
+    let count = |code: u16| all.iter().filter(|(status, ..)| *status == code).count();
+    assert!(count(200) > 0 && count(429) > 0 && count(200) + count(429) == 12, "{}", count(200));
+    peak.is_below("large requests", 96);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use super::super::testing::{Authority, FakeGuest, Lab, connect_tls, write_key};
 use super::*;
 use holdfast_core::lease::Incarnation;
 use holdfast_drivers::Places;
+use holdfast_fuzz::memory::{Peak, alone};
 use holdfast_logs::{LONGEST_TEXT, Severity};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -107,21 +108,42 @@ async fn both_framings_are_understood_and_the_last_message_needs_no_end() {
     assert_eq!(net.lab.texts(5).await, ["one", "two", "three", "fou", "five"]);
 }
 
-#[tokio::test]
-async fn a21_a_lying_octet_count_costs_no_memory_and_a_long_line_is_cut() {
+/// Runs a test alone, for its memory is measured.
+fn measured(test: &str, run: impl AsyncFnOnce()) {
+    alone(&format!("sense::logs::syslog::tests::{test}"), || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run());
+    });
+}
+
+#[test]
+fn a21_a_lying_octet_count_costs_no_memory_and_a_long_line_is_cut() {
+    measured("a21_a_lying_octet_count_costs_no_memory_and_a_long_line_is_cut", lying_octet_count);
+}
+
+async fn lying_octet_count() {
     let mut net = Net::new(&["127.0.0.1"]);
     let to = net.tcp(None).await;
     let mut stream = TcpStream::connect(to).await.unwrap();
+    let piece = vec![b'z'; 1 << 20];
+    let peak = Peak::start();
     stream.write_all(b"4294967295 <11>x\n-1 <11>y\n").await.unwrap();
-    stream.write_all(&vec![b'z'; 1 << 20]).await.unwrap();
+    for _ in 0..128 {
+        stream.write_all(&piece).await.unwrap();
+    }
+    peak.is_below("a line of 128 MiB", 8);
     stream.write_all(b"\n<11>last\n").await.unwrap();
     let texts = net.lab.texts(4).await;
     assert!(texts[2].len() <= LONGEST_TEXT + 4, "{}", texts[2].len());
     assert_eq!(texts[3], "last");
 }
 
-#[tokio::test]
-async fn a22_ten_thousand_silent_connections_leave_room_for_others() {
+#[test]
+fn a22_ten_thousand_silent_connections_leave_room_for_others() {
+    measured("a22_ten_thousand_silent_connections_leave_room_for_others", silent_connections);
+}
+
+async fn silent_connections() {
+    let peak = Peak::start();
     let mut net = Net::new(&["127.0.0.1", "127.0.0.2"]);
     let to = net.tcp(None).await;
     let mut held = Vec::new();
@@ -141,6 +163,35 @@ async fn a22_ten_thousand_silent_connections_leave_room_for_others() {
     let mut stream = socket.connect(to).await.unwrap();
     stream.write_all(b"<11>another one\n").await.unwrap();
     assert_eq!(net.lab.texts(1).await, ["another one"]);
+    peak.is_below("10,000 connections", 16);
+}
+
+/// As many connections as there may be, each in the middle of the longest message.
+#[test]
+fn a22_connections_that_all_hold_half_a_message_cost_little() {
+    measured("a22_connections_that_all_hold_half_a_message_cost_little", half_messages);
+}
+
+async fn half_messages() {
+    let senders: Vec<String> = (1..=20).map(|number| format!("127.0.0.{number}")).collect();
+    let senders: Vec<&str> = senders.iter().map(String::as_str).collect();
+    let net = Net::new(&senders);
+    let to = net.tcp(None).await;
+    let half = vec![b'x'; 60_000];
+    let (peak, mut held) = (Peak::start(), Vec::new());
+    for from in senders.iter().flat_map(|from| std::iter::repeat_n(from, 40)) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let Ok(mut stream) = socket.connect(to).await else { continue };
+        let framed = held.len() % 2 == 0;
+        let head = if framed { &b"65536 <11>"[..] } else { b"<11>" };
+        if stream.write_all(head).await.is_ok() && stream.write_all(&half).await.is_ok() {
+            held.push(stream);
+        }
+    }
+    net.lab.until("listener", |reading| reading.dropped >= (20 * 40 - MOST_CONNECTIONS) as u64).await;
+    assert!(held.len() >= MOST_CONNECTIONS, "{}", held.len());
+    peak.is_below("half a message of each connection", 24);
 }
 
 #[tokio::test]
@@ -161,8 +212,13 @@ async fn a_connection_that_says_nothing_ends_and_one_that_spoke_may_be_quiet() {
     serving.await.unwrap();
 }
 
-#[tokio::test]
-async fn r33_a_flood_of_packets_is_dropped_and_counted_and_a_connection_waits() {
+#[test]
+fn r33_a_flood_of_packets_is_dropped_and_counted_and_a_connection_waits() {
+    measured("r33_a_flood_of_packets_is_dropped_and_counted_and_a_connection_waits", flood_of_packets);
+}
+
+async fn flood_of_packets() {
+    let peak = Peak::start();
     let mut net = Net::new(&["127.0.0.1"]);
     let (udp, tcp) = (net.udp().await, net.tcp(None).await);
     let socket = UdpSocket::bind(LOCAL).await.unwrap();
@@ -172,6 +228,7 @@ async fn r33_a_flood_of_packets_is_dropped_and_counted_and_a_connection_waits() 
     }
     let counted = |reading: &super::super::health::Reading| reading.dropped > 0 && reading.records > 100;
     net.lab.until("syslog", counted).await;
+    peak.is_below("a flood of 48 MB of packets", 24);
     let mut stream = TcpStream::connect(tcp).await.unwrap();
     let sending = tokio::spawn(async move {
         for number in 0..5_000 {
