@@ -108,6 +108,31 @@ fn standard_input_is_read_like_a_file() {
 }
 
 #[test]
+fn a_file_may_mix_objects_entries_of_the_journal_and_text() {
+    let lines = [
+        r#"{"time":"2026-11-23T21:19:48Z","level":"ERROR","msg":"no disk left, 7 blocks wanted"}"#,
+        r#"{"__REALTIME_TIMESTAMP":"1795468788000000","MESSAGE":"no disk left, 8 blocks wanted","PRIORITY":"3"}"#,
+        r#"{"log":"no disk left, 9 blocks wanted\n","stream":"stderr","time":"2026-11-23T21:19:48.5Z"}"#,
+        r#"<11>Nov 23 21:19:48 h app[7]: {"level":50,"msg":"no disk left, 10 blocks wanted"}"#,
+        "Nov 23 21:19:48 h app[7]: no disk left, 11 blocks wanted",
+        "no disk left, 12 blocks wanted",
+    ];
+    for first in 0..lines.len() {
+        let mut turned = lines;
+        turned.rotate_left(first);
+        let input = turned.join("\n");
+        let csv = out(&analyze(&["-", "--csv", "patterns"], input.as_bytes()));
+        let rows: Vec<&str> = csv.lines().skip(1).collect();
+        assert_eq!(rows.len(), 6, "{csv}");
+        assert!(rows.iter().all(|row| row.ends_with(",1,\"no disk left, <*> blocks wanted\"")), "{csv}");
+    }
+    let json = r#"{"msg":"no disk left, 7 blocks wanted"}"#;
+    let template = |format| out(&analyze(&["-", "--csv", "patterns", "--format", format], json.as_bytes()));
+    assert!(template("json").contains("\"no disk left, <*> blocks wanted\""));
+    assert!(template("plain").contains(",\"{"));
+}
+
+#[test]
 fn the_worst_is_named_first_with_its_line_and_an_example() {
     let output = analyze(&["mixed.log", "--json"], b"");
     let said: Value = serde_json::from_str(&out(&output)).unwrap();

@@ -2,7 +2,7 @@
 
 use super::habits::{Habits, Seen};
 use super::timeline::Timeline;
-use holdfast_logs::decode::glance;
+use holdfast_logs::decode::{auto, glance, may_be_json, object};
 use holdfast_logs::{Heard, Match, Miner, PatternId, Record, Rule, Rules, Severity, View, clean, escape};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -101,10 +101,20 @@ impl Analysis {
 
     /// Takes in one line, as it is in the file. What syslog puts before a message is no part of its pattern, if
     /// heads are looked for.
+    /// Nor is what a JSON object has around its message; such a line may stand among others.
     pub fn add(&mut self, raw: &[u8], has_heads: bool) {
-        self.lines += 1;
+        if has_heads
+            && may_be_json(raw)
+            && let Some(record) = object(raw, self.received)
+        {
+            return self.add_record(&record);
+        }
         let line = clean(raw);
         let seen = glance(&line, self.received);
+        if has_heads && seen.message.is_some_and(|at| line[at..].starts_with('{')) {
+            return self.add_record(&auto(raw, self.received));
+        }
+        self.lines += 1;
         let known = self.rules.find(&line);
         if let Some(found) = known {
             self.find(found, seen.time, &line);

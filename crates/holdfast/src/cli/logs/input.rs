@@ -8,8 +8,9 @@ use super::signs;
 use super::wide::Wide;
 use holdfast_logs::LONGEST_LINE;
 use holdfast_logs::decode::{
-    EVTX_CHUNK, EVTX_HEADER, Events, EvtxError, LONGEST_ENTRY, LONGEST_EVENT, LONGEST_REQUEST, event_xml,
-    evtx_chunk, evtx_header, journal, otlp_json, otlp_proto,
+    EVTX_CHUNK, EVTX_HEADER, Events, EvtxError, LONGEST_ENTRY, LONGEST_EVENT, LONGEST_OBJECT,
+    LONGEST_REQUEST, event_xml, evtx_chunk, evtx_header, journal, json_of, may_be_json, otlp_json,
+    otlp_proto,
 };
 use indicatif::ProgressBar;
 use std::fs::File;
@@ -36,6 +37,8 @@ pub enum Form {
     Lines,
     /// An entry of the journal on each line.
     Journal,
+    /// A JSON object on each line.
+    Json,
     /// Chunks of Windows events.
     Evtx,
     /// Windows events in XML.
@@ -116,6 +119,7 @@ fn form(format: Format, first: &[u8]) -> Form {
     match format {
         Format::Plain | Format::Syslog => Form::Lines,
         Format::JournalJson => Form::Journal,
+        Format::Json => Form::Json,
         Format::Evtx => Form::Evtx,
         Format::EventXml => Form::EventXml,
         Format::Otlp => Form::Otlp,
@@ -123,6 +127,7 @@ fn form(format: Format, first: &[u8]) -> Form {
         Format::Auto if starts(&["<Event ", "<Event>", "<Events>", "<?xml"]) => Form::EventXml,
         Format::Auto if text.starts_with(b"{") && has("\"resourceLogs\"") => Form::Otlp,
         Format::Auto if text.starts_with(b"{") && has("\"__REALTIME_TIMESTAMP\"") => Form::Journal,
+        Format::Auto if text.starts_with(b"{") => Form::Json,
         Format::Auto => Form::Lines,
     }
 }
@@ -164,7 +169,8 @@ pub fn read(
     let mut progress = Progress { bar, since: 0 };
     let read = match form {
         Form::Lines => lines(input, format, analysis, &mut progress),
-        Form::Journal => entries(input, analysis, &mut progress),
+        Form::Journal => entries(input, format, analysis, &mut progress),
+        Form::Json => objects(input, format, analysis, &mut progress),
         Form::EventXml => events(input, analysis, &mut progress),
         Form::Evtx => return chunks(input, analysis, &mut progress).map(|()| form),
         Form::Otlp => return requests(input, is_json, analysis, &mut progress).map(|()| form),
@@ -205,15 +211,46 @@ fn lines(
     Ok(())
 }
 
-fn entries(input: Input, analysis: &mut Analysis, progress: &mut Progress) -> std::io::Result<()> {
+fn entries(
+    input: Input,
+    format: Format,
+    analysis: &mut Analysis,
+    progress: &mut Progress,
+) -> std::io::Result<()> {
     let mut lines = Lines::new(input.buffered(), LONGEST_ENTRY);
     while !analysis.is_full() {
         let take = |line: &[u8]| match journal(line) {
             _ if line.trim_ascii().is_empty() => {}
-            Ok(entry) => analysis.add_record(&entry.record),
+            Ok(entry) if format != Format::Auto || entry.cursor.is_some() || entry.record.time.is_some() => {
+                analysis.add_record(&entry.record);
+            }
+            Ok(_) => analysis.add(line, true), // other lines stand among them
+            Err(_) if format == Format::Auto && !may_be_json(line) => analysis.add(line, true),
             Err(_) => analysis.skipped += 1,
         };
         let Some(line) = lines.next(take)? else { break };
+        progress.add(analysis, line.bytes);
+    }
+    Ok(())
+}
+
+/// JSON objects, which may be longer than other lines. What is none is a line as it is.
+fn objects(
+    input: Input,
+    format: Format,
+    analysis: &mut Analysis,
+    progress: &mut Progress,
+) -> std::io::Result<()> {
+    let received = input.written;
+    let mut lines = Lines::new(input.buffered(), LONGEST_OBJECT);
+    while !analysis.is_full() {
+        let is_told = format == Format::Json;
+        let take = |line: &[u8]| match is_told.then(|| json_of(line, received)).flatten() {
+            Some(record) => analysis.add_record(&record),
+            None => analysis.add(line, true),
+        };
+        let Some(line) = lines.next(take)? else { break };
+        analysis.cut += u64::from(line.cut);
         progress.add(analysis, line.bytes);
     }
     Ok(())

@@ -75,7 +75,7 @@ pub struct AnalyzeArgs {
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Found by its first bytes; of lines, the head of a syslog message is no part of the pattern.
+    /// Found by its first bytes; of lines, the head of a syslog message is no part of the pattern, and JSON is read.
     Auto,
     /// Lines, each a message as it is.
     Plain,
@@ -83,6 +83,8 @@ pub enum Format {
     Syslog,
     /// What `journalctl -o json` prints.
     JournalJson,
+    /// A JSON object on each line, as programs write their own logs, or Docker a container's.
+    Json,
     /// A Windows event log.
     Evtx,
     /// What `wevtutil qe LOG /f:xml` prints.
@@ -162,7 +164,7 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
         if read.is_err() || analysis.is_full() {
             bar.finish_and_clear();
         }
-        sources.are_lines &= read? == Form::Lines;
+        sources.are_lines &= matches!(read?, Form::Lines | Form::Json);
         if analysis.is_full() {
             return Err(too_many());
         }

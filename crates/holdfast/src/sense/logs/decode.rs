@@ -5,7 +5,8 @@ use holdfast_logs::{Record, clean_text, decode};
 /// How the lines of a log are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Whatever a line itself shows: the time and the severity that stand before most messages are understood.
+    /// Whatever a line itself shows: the time and the severity that stand before most messages are understood, and JSON
+    /// is read, each line by itself.
     #[default]
     Auto,
     /// The whole line is the message.
@@ -14,11 +15,13 @@ pub enum Format {
     Syslog,
     /// One JSON object a line, as `journalctl -o json` prints.
     Journal,
+    /// One JSON object a line, as programs write their own logs, or Docker a container's.
+    Json,
 }
 
 impl Format {
     /// All, by the words of the configuration.
-    pub const WORDS: &[&str] = &["auto", "plain", "syslog", "journal"];
+    pub const WORDS: &[&str] = &["auto", "plain", "syslog", "journal", "json"];
 
     /// By its word; what is none is `auto`.
     #[must_use]
@@ -27,6 +30,7 @@ impl Format {
             "plain" => Self::Plain,
             "syslog" => Self::Syslog,
             "journal" => Self::Journal,
+            "json" => Self::Json,
             _ => Self::Auto,
         }
     }
@@ -39,7 +43,8 @@ impl Format {
             return None;
         }
         let record = match self {
-            Self::Auto => decode::plain(line, received),
+            Self::Auto => decode::auto(line, received),
+            Self::Json => decode::json_of(line, received).unwrap_or_else(|| decode::plain(line, received)),
             Self::Plain => Record { text: clean_text(line).into_owned(), ..Record::default() },
             Self::Syslog => decode::syslog(line, received),
             Self::Journal => match decode::journal(line) {
@@ -67,6 +72,18 @@ mod tests {
         assert_eq!((syslog.text.as_str(), syslog.severity), ("no disk left", Some(Severity::Error)));
         assert_eq!(text(Format::Journal, br#"{"MESSAGE":"hello","PRIORITY":"3"}"#), "hello");
         assert_eq!(text(Format::Journal, b"no json"), "no json");
+        let object = br#"{"msg":"no disk left","n":7}"#;
+        assert_eq!(
+            (text(Format::Json, object), text(Format::Auto, object).len()),
+            ("no disk left".to_owned(), object.len())
+        );
+        assert_eq!(text(Format::Json, b"no json"), "no json");
+        let object = br#"{"level":"warn","msg":"no disk left","n":7}"#;
+        let record = Format::Auto.record(object, 0).unwrap();
+        assert_eq!(
+            (record.text.as_str(), record.field("n"), record.severity),
+            ("no disk left", Some("7"), Some(Severity::Warning))
+        );
         assert_eq!(Format::Auto.record(b" \t\r\n", 0), None);
         for word in Format::WORDS {
             assert_eq!(Format::of(word) == Format::Auto, *word == "auto");
