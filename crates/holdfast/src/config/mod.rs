@@ -5,6 +5,8 @@
 
 mod app;
 mod change;
+#[cfg(test)]
+mod examples;
 mod file;
 mod files;
 mod logs;
