@@ -391,6 +391,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_skipped_of_a_flood_is_counted_and_told_among_the_lines() {
+        use super::super::logs::testing::{FakeGuest, Lab as Logs};
+        use holdfast_core::{lease::Incarnation, subject::Subject};
+        let (mut lab, mut logs) = (Lab::new(), Logs::new(FakeGuest::away()));
+        let feed = logs.means.feed(Subject::Guest("orders".parse().unwrap()), "console");
+        let gauge = feed.gauge.clone();
+        let mut console = lab.console(Begin::At(0)).heard_by(Tap::of(feed, Incarnation(1)));
+        lab.append(b"before\n");
+        lab.look(&mut console);
+        let line = "flood ".repeat(9) + "flood\n";
+        lab.append(&line.repeat(40_000).into_bytes());
+        lab.look(&mut console);
+        drop(console);
+        let texts: Vec<String> =
+            std::iter::from_fn(|| logs.outlet.waiting()).map(|entry| entry.record.text).collect();
+        assert_eq!(texts[0], "before");
+        let skipped = 60 * 40_000 - MOST_A_LOOK;
+        assert!(texts[1].starts_with(&format!("holdfast: {skipped} bytes of this console")), "{}", texts[1]);
+        assert!(
+            texts[3..].iter().all(|text| *text == line.trim_end()) && texts.len() > 1_000,
+            "{}",
+            texts.len()
+        );
+        assert_eq!(gauge.read().dropped, 1);
+    }
+
+    #[test]
     fn a_half_line_waits_for_its_other_half() {
         let mut lab = Lab::new();
         let mut console = lab.console(Begin::At(0));
