@@ -110,7 +110,8 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let feeds = Feeds { inlet, registry: Registry::default(), clock: decider.desk.clock };
     let (kept, newest) = (Kept::open(folder.path(), config.numbers.keep)?, Newest::new());
     let numbers = (&kept, newest.clone());
-    let watching = Watching::start(&config, &driver, (&inbox, &feeds), numbers, &decider.desk.clock, &stop);
+    let heard = (&inbox, &feeds, &book.places);
+    let watching = Watching::start(&config, &driver, heard, numbers, &decider.desk.clock, &stop);
     let sources = Sources::start(&config, &driver, &feeds, book.places.clone(), &stop);
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
     let reloader =

@@ -11,6 +11,7 @@ pub use tap::Tap;
 
 use super::findings::Findings;
 use super::logs::health::State;
+use super::logs::place::{Marker, Place};
 use super::tail::{Lines, Links, Open, TailError, id};
 use super::wake::Wake;
 use holdfast_core::signal::ConsoleSign;
@@ -36,6 +37,9 @@ pub enum Begin {
     End,
     /// At this byte; a file that is shorter is read from its start.
     At(u64),
+    /// Behind what was kept of it before we came; another file is read from its start, for all in it came since. What is
+    /// there already is kept, and no sign of anything: it may be of long ago.
+    Behind(Place),
 }
 
 /// What was read so far.
@@ -54,6 +58,8 @@ pub struct Tally {
 pub struct Console {
     path: PathBuf,
     begin: Begin,
+    /// What lies before this byte was written while nobody watched.
+    old: u64,
     open: Option<Open>,
     lines: Lines,
     findings: Findings,
@@ -116,6 +122,7 @@ impl Console {
         Self {
             path: path.into(),
             begin,
+            old: 0,
             open: None,
             lines: Lines::new(LONGEST_LINE),
             findings: Findings::new(),
@@ -180,13 +187,18 @@ impl Console {
         }
         if size < open.offset || !open.is_known().map_err(failed)? {
             open.go_to(0);
+            self.old = 0;
             self.lines = Lines::new(LONGEST_LINE);
         }
         if size - open.offset > MOST_BEHIND {
             let to = size - MOST_A_LOOK;
-            self.tally.skipped += to - open.offset;
+            let skipped = to - open.offset;
+            self.tally.skipped += skipped;
             open.go_to(to);
             self.lines = Lines::new(LONGEST_LINE);
+            if let Some(tap) = &mut self.tap {
+                tap.skips(skipped);
+            }
         }
         self.take(now, signs).map_err(failed)
     }
@@ -212,7 +224,10 @@ impl Console {
             Begin::End => size,
             Begin::At(offset) if offset <= size => offset,
             Begin::At(_) => 0,
+            Begin::Behind(place) if place.is_in(&open).map_err(failed)? => place.offset,
+            Begin::Behind(_) => 0,
         };
+        self.old = if matches!(self.begin, Begin::Behind(_)) { size } else { 0 };
         open.remember(offset).map_err(failed)?;
         self.begin = Begin::At(0);
         self.open = Some(open);
@@ -221,13 +236,19 @@ impl Console {
 
     fn take(&mut self, now: Instant, signs: &mut Vec<ConsoleSign>) -> io::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        open.read_on(MOST_A_LOOK, |piece, _| {
-            self.lines.feed(piece, now, |line, _| {
+        let mut marker = Marker::new(open)?;
+        open.read_on(MOST_A_LOOK, |piece, begin| {
+            marker.read(piece);
+            self.lines.feed(piece, now, |line, used| {
+                let behind = begin + used as u64;
                 self.tally.lines += 1;
-                self.uncounted = self.uncounted.saturating_add(1);
                 if let Some(tap) = &mut self.tap {
-                    tap.hear(line);
+                    tap.hear(line, marker.place(behind));
                 }
+                if behind <= self.old {
+                    return;
+                }
+                self.uncounted = self.uncounted.saturating_add(1);
                 signs.extend(self.findings.find(line, now).map(ConsoleSign::Finding));
             });
         })?;
@@ -342,6 +363,58 @@ mod tests {
         lab.append(b"three\n");
         assert_eq!(console.look(at(999)).unwrap(), []);
         assert_eq!(console.look(at(1_000)).unwrap(), [ConsoleSign::Lines(3)]);
+    }
+
+    #[test]
+    fn what_came_while_nobody_watched_is_kept_and_no_sign_of_anything() {
+        let mut lab = Lab::new();
+        lab.append(b"seen\n");
+        let open = Open::new(&lab.path(), Links::Refused).unwrap();
+        let mut marker = Marker::new(&open).unwrap();
+        marker.read(b"seen\n");
+        let place = marker.place(5);
+        lab.append(PANIC);
+        let mut same = lab.console(Begin::Behind(place));
+        assert_eq!((lab.look(&mut same), same.tally().lines), ((0, vec![]), 1));
+        lab.append(PANIC);
+        assert_eq!(lab.look(&mut same), (1, vec![FindingKind::KernelPanic]), "news is a sign");
+        // Another file has come in its place: all in it is kept, and again no sign.
+        std::fs::write(lab.path(), PANIC.repeat(3)).unwrap();
+        let mut other = lab.console(Begin::Behind(place));
+        assert_eq!((lab.look(&mut other), other.tally().lines), ((0, vec![]), 3));
+        std::fs::write(lab.path(), PANIC).unwrap();
+        assert_eq!(
+            lab.look(&mut other),
+            (1, vec![FindingKind::KernelPanic]),
+            "it was cut: what is in it came now"
+        );
+    }
+
+    #[test]
+    fn what_is_skipped_of_a_flood_is_counted_and_told_among_the_lines() {
+        use super::super::logs::testing::{FakeGuest, Lab as Logs};
+        use holdfast_core::{lease::Incarnation, subject::Subject};
+        let (mut lab, mut logs) = (Lab::new(), Logs::new(FakeGuest::away()));
+        let feed = logs.means.feed(Subject::Guest("orders".parse().unwrap()), "console");
+        let gauge = feed.gauge.clone();
+        let mut console = lab.console(Begin::At(0)).heard_by(Tap::of(feed, Incarnation(1)));
+        lab.append(b"before\n");
+        lab.look(&mut console);
+        let line = "flood ".repeat(9) + "flood\n";
+        lab.append(&line.repeat(40_000).into_bytes());
+        lab.look(&mut console);
+        drop(console);
+        let texts: Vec<String> =
+            std::iter::from_fn(|| logs.outlet.waiting()).map(|entry| entry.record.text).collect();
+        assert_eq!(texts[0], "before");
+        let skipped = 60 * 40_000 - MOST_A_LOOK;
+        assert!(texts[1].starts_with(&format!("holdfast: {skipped} bytes of this console")), "{}", texts[1]);
+        assert!(
+            texts[3..].iter().all(|text| *text == line.trim_end()) && texts.len() > 1_000,
+            "{}",
+            texts.len()
+        );
+        assert_eq!(gauge.read().dropped, 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::closer::Closer;
 use super::console::{self, Begin, Console, Tap};
-use super::logs::Feeds;
+use super::logs::{Feeds, Means, Places};
 use super::network;
 use super::numbers::kept::Kept;
 use super::numbers::{Newest, Numbers};
@@ -46,8 +46,8 @@ const QUEUE: usize = 64;
 struct Reports {
     inbox: Inbox,
     numbers: Numbers,
-    /// Where consoles are kept.
-    feeds: Feeds,
+    /// Where consoles are kept, and how far they were.
+    consoles: Means,
 }
 
 impl Reports {
@@ -116,7 +116,7 @@ impl Watching {
     pub fn start(
         config: &Config,
         driver: &Arc<dyn Driver>,
-        (inbox, feeds): (&Inbox, &Feeds),
+        (inbox, feeds, places): (&Inbox, &Feeds, &Places),
         numbers: (&Kept, Newest),
         clock: &crate::clock::Clock,
         stop: &CancellationToken,
@@ -127,7 +127,7 @@ impl Watching {
         let reports = Reports {
             inbox: inbox.clone(),
             numbers: Numbers::start(inbox, *clock, numbers, stop),
-            feeds: feeds.clone(),
+            consoles: Means::new(feeds, places, driver, stop.clone()),
         };
         watch_ourselves(&mut always, config, &reports, clock);
         let driver = Arc::clone(driver);
@@ -388,10 +388,12 @@ impl Eye {
                 }
                 continue;
             };
-            // What was written before we came has been seen, or is of long ago.
-            let begin = if std::mem::replace(&mut known, true) { Begin::At(0) } else { Begin::End };
             let (signs, mut seen) = mpsc::channel(QUEUE);
-            let feed = self.reports.feeds.feed(Subject::Guest(self.vm.clone()), "console");
+            let feed = self.reports.consoles.feed(Subject::Guest(self.vm.clone()), "console");
+            let kept = || self.reports.consoles.place(&feed)?.parse().ok();
+            // What was written before we came has been kept, or is of long ago.
+            let begin = if known { Begin::At(0) } else { kept().map_or(Begin::End, Begin::Behind) };
+            known = true;
             let console = Console::new(path, begin).heard_by(Tap::of(feed, incarnation));
             let following = tokio::spawn(console::follow(console, signs));
             loop {

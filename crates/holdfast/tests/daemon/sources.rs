@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto};
@@ -179,4 +180,32 @@ fn sources_have_the_documented_keys_and_qemu_is_one_of_them() {
     let shown = daemon.say(&["logs", "sources"]);
     assert_eq!(shown.status.code(), Some(3));
     assert!(out(&shown).contains("vm a") && out(&shown).contains("is not a plain file"), "{}", out(&shown));
+}
+
+/// QEMU appends to it; here the test does, for nothing runs in the VM.
+#[test]
+fn what_a_console_says_while_the_daemon_is_away_is_kept_once_and_is_no_sign_of_a_fault() {
+    let mut daemon = Quiet::running(&vm("a", ""));
+    daemon.until("its console is read", |daemon| source(daemon, "console")["state"] == "following");
+    let run = daemon.path().join("state");
+    let found = Command::new("find").arg(&run).args(["-name", "console.log"]).output().unwrap();
+    let console = Path::new(std::str::from_utf8(&found.stdout).unwrap().trim()).to_owned();
+    let lines = |daemon: &Quiet| -> Vec<String> {
+        let all = kept(daemon).into_iter();
+        all.filter(|text| text.starts_with("line ") || text.contains("panic")).collect()
+    };
+    append(&console, "line 1\r\nline 2\r\n");
+    daemon.until("they are kept", |daemon| lines(daemon).len() == 2);
+    let panic = "[   61.0] Kernel panic - not syncing: of long ago";
+    for number in 3..5 {
+        daemon.kill();
+        append(&console, &format!("line {number}\r\n{panic}\r\n"));
+        daemon.start(&[]);
+        let expected = 2 * (number - 2) + 2;
+        daemon.until("what came meanwhile is kept", |daemon| lines(daemon).len() >= expected);
+    }
+    append(&console, "line 5\r\n");
+    daemon.until("it goes on", |daemon| lines(daemon).last().is_some_and(|text| text == "line 5"));
+    assert_eq!(lines(&daemon), ["line 1", "line 2", "line 3", panic, "line 4", panic, "line 5"]);
+    assert_eq!(daemon.json(&["incidents"]), serde_json::json!([]));
 }

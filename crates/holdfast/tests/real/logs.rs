@@ -8,6 +8,7 @@ use crate::hands::{self, turn};
 use crate::lab::{Lab, SOON};
 use serde_json::Value;
 use std::net::TcpListener;
+use std::time::Duration;
 
 /// Prints entries 1 to 5, each behind the cursor that it is given; `--lines=1` prints the first.
 const JOURNALCTL: &str = r#"#!/bin/sh
@@ -72,4 +73,30 @@ fn a_guests_file_journal_and_syslog_are_read_and_its_agent_still_answers() {
     let of_vm: Vec<Value> =
         lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").collect();
     assert_eq!(of_vm, Vec::<Value>::new(), "{}", lab.story());
+}
+
+/// The guest counts on its console, ten times a second, while the daemon is killed and away.
+#[test]
+fn a_guests_console_goes_on_where_it_was_when_the_daemon_was_away() {
+    let _turn = turn();
+    let mut lab = Lab::running("");
+    let count = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo \"tick $i\" >/dev/ttyS0; sleep 0.1; done";
+    lab.in_guest("orders", &format!("({count}) </dev/null >/dev/null 2>&1 &"));
+    let ticks = |lab: &Lab| -> Vec<u32> {
+        let number = |text: &String| text.strip_prefix("tick ")?.trim().parse().ok();
+        kept(lab, "console").iter().filter_map(number).collect()
+    };
+    lab.until(SOON, "it counts", |lab| ticks(lab).len() > 10);
+    for _ in 0..2 {
+        let before = ticks(&lab).len();
+        lab.kill_daemon();
+        std::thread::sleep(Duration::from_secs(3)); // the guest goes on meanwhile
+        lab.start();
+        lab.until(SOON, "it counts on", |lab| ticks(lab).len() > before + 40);
+    }
+    let ticks = ticks(&lab);
+    let expected: Vec<u32> = (ticks[0]..).take(ticks.len()).collect();
+    assert_eq!(ticks, expected, "each once, in order");
+    let of_vm = |incident: &Value| incident["vm"] == "orders";
+    assert!(!lab.incidents().iter().any(of_vm), "{}", lab.story());
 }

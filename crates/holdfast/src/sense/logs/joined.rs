@@ -16,15 +16,62 @@ const MOST_BEGINNINGS: usize = 64;
 /// A record that waits has waited long enough after this time.
 pub const WAITS: Duration = Duration::from_micros(holdfast_logs::PATIENCE.unsigned_abs() + 1_000);
 
-/// The way of a source that brings lines.
-pub struct Joined {
-    /// The way of its records.
-    pub feed: Feed,
+/// Lines that become records, each with a place before which nothing waits.
+#[derive(Debug)]
+pub struct Joint {
     join: Join,
     /// The place behind the last line.
     behind: Option<String>,
     /// Of records that were begun: which, and the place before it.
     begun: VecDeque<(u64, Option<String>)>,
+}
+
+impl Joint {
+    /// Nothing waits yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { join: Join::new(), behind: None, begun: VecDeque::new() }
+    }
+
+    /// Takes a line with the place behind it, at a time that never goes back (microseconds); a record that is complete.
+    pub fn push(
+        &mut self,
+        line: Record,
+        place: Option<String>,
+        now: i64,
+    ) -> Option<(Record, Option<String>)> {
+        let before = self.join.begun();
+        let done = self.join.push(line, now);
+        if self.join.begun() > before && self.begun.len() < MOST_BEGINNINGS {
+            self.begun.push_back((self.join.begun(), self.behind.take()));
+        }
+        self.behind = place;
+        done.map(|record| (record, self.place()))
+    }
+
+    /// A record that has waited long enough at that time.
+    pub fn rest(&mut self, now: i64) -> Option<(Record, Option<String>)> {
+        let record = self.join.rest(now)?;
+        Some((record, self.place()))
+    }
+
+    fn place(&mut self) -> Option<String> {
+        let Some(oldest) = self.join.oldest() else {
+            self.begun.clear();
+            return self.behind.clone();
+        };
+        while self.begun.front().is_some_and(|(number, _)| *number < oldest) {
+            self.begun.pop_front();
+        }
+        self.begun.front().filter(|(number, _)| *number == oldest).and_then(|(_, place)| place.clone())
+    }
+}
+
+/// The way of a source that brings lines.
+pub struct Joined {
+    /// The way of its records.
+    pub feed: Feed,
+    joint: Joint,
     incarnation: Option<Incarnation>,
 }
 
@@ -32,13 +79,13 @@ impl Joined {
     /// For this source.
     #[must_use]
     pub fn new(feed: Feed) -> Self {
-        Self { feed, join: Join::new(), behind: None, begun: VecDeque::new(), incarnation: None }
+        Self { feed, joint: Joint::new(), incarnation: None }
     }
 
     /// Whether a record waits for its next line; then [`Joined::rest`] is to be called after [`WAITS`].
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.join.oldest().is_some()
+        self.joint.join.oldest().is_some()
     }
 
     /// Takes a line with the place behind it, and brings what is complete. `false` when nobody takes records any more.
@@ -50,14 +97,8 @@ impl Joined {
         if !self.rest(false).await {
             return false;
         }
-        let before = self.join.begun();
-        let done = self.join.push(said.record, self.feed.micros());
-        if self.join.begun() > before && self.begun.len() < MOST_BEGINNINGS {
-            self.begun.push_back((self.join.begun(), self.behind.take()));
-        }
-        self.behind = place;
-        match done {
-            Some(record) => self.deliver(record).await,
+        match self.joint.push(said.record, place, self.feed.micros()) {
+            Some(done) => self.deliver(done).await,
             None => true,
         }
     }
@@ -70,37 +111,22 @@ impl Joined {
         if !self.rest(true).await {
             return false;
         }
-        self.behind.clone_from(&place);
+        self.joint.behind.clone_from(&place);
         self.feed.bring(said, place).await
     }
 
     /// Brings what has waited long enough, or all. `false` when nobody takes records any more.
     pub async fn rest(&mut self, all: bool) -> bool {
         let now = if all { i64::MAX } else { self.feed.micros() };
-        while let Some(record) = self.join.rest(now) {
-            if !self.deliver(record).await {
+        while let Some(done) = self.joint.rest(now) {
+            if !self.deliver(done).await {
                 return false;
             }
         }
         true
     }
 
-    async fn deliver(&mut self, record: Record) -> bool {
-        let place = match self.join.oldest() {
-            None => {
-                self.begun.clear();
-                self.behind.clone()
-            }
-            Some(oldest) => {
-                while self.begun.front().is_some_and(|(number, _)| *number < oldest) {
-                    self.begun.pop_front();
-                }
-                self.begun
-                    .front()
-                    .filter(|(number, _)| *number == oldest)
-                    .and_then(|(_, place)| place.clone())
-            }
-        };
+    async fn deliver(&mut self, (record, place): (Record, Option<String>)) -> bool {
         self.feed.bring(Said { record, incarnation: self.incarnation }, place).await
     }
 }

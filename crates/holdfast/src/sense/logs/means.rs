@@ -28,12 +28,6 @@ pub struct Feeds {
 }
 
 impl Feeds {
-    /// The way of one source that does not go on after a restart.
-    #[must_use]
-    pub fn feed(&self, subject: Subject, source: &str) -> Feed {
-        self.with_trail(subject, SourceName::new(source), watch::channel(None).0)
-    }
-
     fn with_trail(&self, subject: Subject, source: SourceName, trail: Trail) -> Feed {
         let gauge = self.registry.gauge(&subject, &source);
         Feed { subject, source, gauge, trail, inlet: self.inlet.clone(), clock: self.clock }
@@ -56,6 +50,13 @@ pub struct Means {
 }
 
 impl Means {
+    /// For sources that begin where they were when the daemon started, and end together.
+    #[must_use]
+    pub fn new(feeds: &Feeds, places: &Places, driver: &Arc<dyn Driver>, stop: CancellationToken) -> Self {
+        let (feeds, places, driver) = (feeds.clone(), Arc::clone(places), Arc::clone(driver));
+        Self { feeds, places, trails: Trails::default(), driver, stop }
+    }
+
     /// The way of one source to the inlet.
     #[must_use]
     pub fn feed(&self, subject: Subject, source: &str) -> Feed {
@@ -155,12 +156,20 @@ impl Feed {
 
     /// Brings a record if there is room; otherwise it is counted as dropped.
     pub fn offer(&self, said: Said) {
+        self.offer_at(said, None);
+    }
+
+    /// The same with the place where the source goes on.
+    pub fn offer_at(&self, said: Said, place: Option<String>) {
         if is_echo(&said.record) {
             return;
         }
-        let (entry, bytes) = self.entry(said, None);
-        let received = entry.received;
+        let (entry, bytes) = self.entry(said, place);
+        let (received, place) = (entry.received, entry.place.clone());
         if self.inlet.offer(entry) {
+            if place.is_some() {
+                self.trail.send_replace(place);
+            }
             self.gauge.took(bytes, received);
         } else {
             self.gauge.dropped(1);

@@ -12,11 +12,11 @@ mod follow;
 mod glob;
 mod guest;
 pub mod health;
-mod joined;
+pub mod joined;
 mod kernel;
 mod means;
 mod otlp;
-mod place;
+pub mod place;
 mod senders;
 mod sources;
 mod syslog;
@@ -26,7 +26,7 @@ mod tls;
 
 pub use aside::give_way;
 pub use decode::Format;
-pub use means::{Feed, Feeds, Places, Said};
+pub use means::{Feed, Feeds, Means, Places, Said};
 pub use sources::Sources;
 
 use super::chain;

@@ -4,7 +4,7 @@
 use super::child::{self, ProgramLog};
 use super::file::{self, FileLog};
 use super::guest::{self, GuestLog};
-use super::means::{Feeds, Means, Places, Trails};
+use super::means::{Feeds, Means, Places};
 use super::otlp::{self, Speech};
 use super::senders::Senders;
 use super::syslog::{self, Listen};
@@ -65,13 +65,7 @@ impl Sources {
         places: Places,
         stop: &CancellationToken,
     ) -> Self {
-        let means = Means {
-            feeds: feeds.clone(),
-            places,
-            trails: Trails::default(),
-            driver: Arc::clone(driver),
-            stop: stop.child_token(),
-        };
+        let means = Means::new(feeds, &places, driver, stop.child_token());
         let (syslog, otlp) = (Senders::default(), Senders::default());
         let (aside, ends) = (aside::start(means.stop.clone()), means.stop.clone().drop_guard());
         let (host, running) = (config.host.clone(), Vec::new());
