@@ -133,6 +133,22 @@ fn a_file_may_mix_objects_entries_of_the_journal_and_text() {
 }
 
 #[test]
+fn lines_that_belong_together_have_one_pattern_unless_single_lines_are_asked_for() {
+    let trace = "2026-11-23 21:19:48,123 [main] ERROR a.B - it failed\njava.lang.IllegalStateException: no\n\tat a.B.c(B.java:12)\n\tat a.D.e(D.java:3)\n2026-11-23 21:19:49,000 [main] INFO a.B - on\n";
+    let read = |words: &[&str]| {
+        let said = out(&analyze(words, trace.as_bytes()));
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let patterns = said["patterns"].as_array().unwrap().clone();
+        let firsts: Vec<u64> = patterns.iter().map(|pattern| pattern["first"].as_u64().unwrap()).collect();
+        (said["lines"].as_u64().unwrap(), said["followers"].as_u64().unwrap(), firsts)
+    };
+    assert_eq!(read(&["-", "--json"]), (5, 3, vec![1, 5]), "and the numbers are those of the lines");
+    assert_eq!(read(&["-", "--json", "--single-lines"]), (5, 0, vec![1, 2, 3, 4, 5]));
+    assert!(out(&analyze(&["-"], trace.as_bytes())).contains("3 lines go on those before them"));
+    assert_eq!(out(&analyze(&["-", "--csv", "patterns"], trace.as_bytes())).lines().count(), 6);
+}
+
+#[test]
 fn the_worst_is_named_first_with_its_line_and_an_example() {
     let output = analyze(&["mixed.log", "--json"], b"");
     let said: Value = serde_json::from_str(&out(&output)).unwrap();

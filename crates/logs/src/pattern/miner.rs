@@ -136,6 +136,11 @@ impl Miner {
         id
     }
 
+    /// A line that belongs to the one before: it counts only where lines are numbered.
+    pub fn pass_over(&mut self) {
+        self.now += 1;
+    }
+
     /// Finds or makes the pattern of a line of an unknown shape.
     fn settle(&mut self, exact: u64, said: &[Token], line: &str) -> u32 {
         let mut tokens = said.to_vec();

@@ -1,8 +1,9 @@
 //! What is learned of a log, line by line, in bounded memory.
 
 use super::habits::{Habits, Seen};
+use super::joined::Joined;
 use super::timeline::Timeline;
-use holdfast_logs::decode::{auto, glance, may_be_json, object};
+use holdfast_logs::decode::{Glance, auto, glance, may_be_json, object};
 use holdfast_logs::{Heard, Match, Miner, PatternId, Record, Rule, Rules, Severity, View, clean, escape};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -54,6 +55,10 @@ pub struct Analysis {
     newest: PatternId,
     /// The pattern of each line, if that is asked for.
     remembered: Option<Vec<PatternId>>,
+    /// Lines are joined with what they go on.
+    joined: Option<Joined>,
+    /// Lines that went on others.
+    pub followers: u64,
     pub lines: u64,
     pub bytes: u64,
     /// Lines longer than what is looked at.
@@ -67,7 +72,8 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    pub fn new(remember: bool) -> Self {
+    /// `remember`s the pattern of each line, and `join`s lines that belong together.
+    pub fn new(remember: bool, join: bool) -> Self {
         Self {
             rules: Rules::standard(),
             miner: Miner::default(),
@@ -78,6 +84,8 @@ impl Analysis {
             examples: BTreeMap::new(),
             newest: PatternId(0),
             remembered: remember.then(Vec::new),
+            joined: join.then(Joined::default),
+            followers: 0,
             lines: 0,
             bytes: 0,
             cut: 0,
@@ -90,6 +98,7 @@ impl Analysis {
     /// From here on, lines came about then (microseconds since 1970).
     pub fn set_received(&mut self, micros: i64) {
         self.received = micros;
+        self.joined.iter_mut().for_each(Joined::clear);
     }
 
     /// Something is to be said of a file.
@@ -107,10 +116,18 @@ impl Analysis {
             && may_be_json(raw)
             && let Some(record) = object(raw, self.received)
         {
-            return self.add_record(&record);
+            let seen = Glance { time: record.time, severity: record.severity, message: None };
+            return if self.goes_on(raw, &record.text, &seen) {
+                self.follow(&record.line(), &seen)
+            } else {
+                self.add_record(&record)
+            };
         }
         let line = clean(raw);
         let seen = glance(&line, self.received);
+        if self.goes_on(raw, &line[seen.message.unwrap_or(0)..], &seen) {
+            return self.follow(&line, &seen);
+        }
         if has_heads && seen.message.is_some_and(|at| line[at..].starts_with('{')) {
             return self.add_record(&auto(raw, self.received));
         }
@@ -123,6 +140,21 @@ impl Analysis {
         self.headless += u64::from(seen.message.is_none());
         let message = seen.message.filter(|_| has_heads).map_or(&*line, |at| &line[at..]);
         self.learn(message, seen.time, seen.severity.max(known.map(|known| known.rule.severity)));
+    }
+
+    fn goes_on(&mut self, raw: &[u8], text: &str, seen: &Glance) -> bool {
+        self.joined.as_mut().is_some_and(|joined| joined.goes_on(raw, text, seen, self.received))
+    }
+
+    /// A line that goes on what stands before it has no pattern of its own. It may be a known one.
+    fn follow(&mut self, line: &str, seen: &Glance) {
+        self.lines += 1;
+        self.followers += 1;
+        self.miner.pass_over();
+        if let Some(found) = self.rules.find(line) {
+            self.find(found, seen.time, line);
+        }
+        self.timeline.add(seen.time, seen.severity);
     }
 
     /// Takes in one record of another form than lines.

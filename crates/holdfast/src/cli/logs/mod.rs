@@ -6,6 +6,7 @@ mod analysis;
 mod fuzz;
 mod habits;
 mod input;
+mod joined;
 mod lines;
 mod report;
 mod scores;
@@ -66,6 +67,9 @@ pub struct AnalyzeArgs {
     /// Also write it all into this HTML file: a page that needs nothing else.
     #[arg(long, value_name = "REPORT", conflicts_with_all = ["csv", "score"])]
     html: Option<PathBuf>,
+    /// Look at each line by itself, also where it goes on the one before it, as in a stack trace. `--csv` always does.
+    #[arg(long, conflicts_with = "score")]
+    single_lines: bool,
     /// Instead of lines, learn from windows: rows of `id,events` or of `id` and counts.
     #[arg(long, value_name = "CSV", requires = "score", conflicts_with_all = ["files", "format"])]
     train: Option<PathBuf>,
@@ -157,7 +161,7 @@ fn analyze(args: &AnalyzeArgs) -> Result<Exit, CliError> {
     }
     let inputs = args.files.iter().map(|path| input::open(path)).collect::<Result<Vec<_>, _>>()?;
     let bar = progress(args, inputs.iter().map(|input| input.bytes).sum());
-    let mut analysis = Analysis::new(args.csv.is_some());
+    let mut analysis = Analysis::new(args.csv.is_some(), !args.single_lines && args.csv.is_none());
     let mut sources =
         Sources { files: Vec::new(), are_syslog: args.format == Format::Syslog, are_lines: true };
     for input in inputs {

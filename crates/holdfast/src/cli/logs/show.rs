@@ -187,6 +187,11 @@ fn remarks(analysis: &Analysis, sources: &Sources) {
     };
     analysis.notes.iter().for_each(|note| say!("{}", tint(Tone::Bad, note)));
     let headless = if sources.are_syslog { analysis.headless } else { 0 };
+    remark(
+        analysis.followers,
+        "line goes on the one before it, and has no pattern of its own",
+        "lines go on those before them, and have no patterns of their own",
+    );
     remark(analysis.cut, "line is longer than what is looked at", "lines are longer than what is looked at");
     remark(
         analysis.skipped,
@@ -274,9 +279,11 @@ pub fn as_json(analysis: &Analysis, sources: &Sources) -> Result<(), CliError> {
                 "example": finding.example() })
         })
         .collect();
-    print_json(&json!({ "v": 1, "files": sources.files(), "lines": analysis.lines, "bytes": analysis.bytes,
+    print_json(
+        &json!({ "v": 1, "files": sources.files(), "lines": analysis.lines, "followers": analysis.followers, "bytes": analysis.bytes,
         "cut": analysis.cut, "skipped": analysis.skipped, "forgotten": analysis.dropped(), "notes": analysis.notes,
-        "findings": findings, "unusual": odd_things(analysis, &view), "timeline": stretches(analysis), "patterns": patterns }))
+        "findings": findings, "unusual": odd_things(analysis, &view), "timeline": stretches(analysis), "patterns": patterns }),
+    )
 }
 
 fn odd_things(analysis: &Analysis, view: &View) -> Value {
