@@ -45,7 +45,7 @@ const OF_LOGS: Damage<'_> = Damage { good: &LOGS, words: &WORDS, most: 1 << 14 }
 fn analyzed(bytes: Vec<u8>, format: Format) -> Option<(u64, u64)> {
     let length = bytes.len() as u64;
     let input = Input::of("x", Box::new(Cursor::new(bytes)));
-    let mut analysis = Analysis::new(false);
+    let mut analysis = Analysis::new(false, true);
     let is_read = read(input, format, &mut analysis, &ProgressBar::hidden());
     analysis.end();
     let findings = analysis.findings();
