@@ -1,0 +1,75 @@
+//! One sealed thing in one object: an index, a point. It has a random name of its own in its head, so its seal is
+//! never used twice, and says what it is, so that none is taken for another.
+
+use crate::id::{LENGTH, PackId};
+use crate::key::{Forged, Keys, Place, TAG};
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Where blocks lie.
+    Index,
+    /// A restore point.
+    Point,
+}
+
+impl Kind {
+    const fn magic(self) -> &'static [u8; 8] {
+        match self {
+            Self::Index => b"HFINDEX\x01",
+            Self::Point => b"HFPOINT\x01",
+        }
+    }
+}
+
+/// Bytes before what is sealed: magic, repository, random name.
+const HEAD: usize = 8 + 2 * LENGTH;
+
+/// The object of this content.
+///
+/// # Errors
+/// If the system has no random numbers.
+pub fn write(keys: &Keys, kind: Kind, content: &[u8]) -> Result<Vec<u8>, getrandom::Error> {
+    let object = PackId::random()?;
+    let mut bytes = Vec::with_capacity(HEAD + content.len() + TAG);
+    bytes.extend_from_slice(kind.magic());
+    bytes.extend_from_slice(&keys.repository().0);
+    bytes.extend_from_slice(&object.0);
+    bytes.extend_from_slice(content);
+    keys.seal(Place { object, offset: HEAD as u64 }, &mut bytes, HEAD);
+    Ok(bytes)
+}
+
+/// The content of an object of this kind.
+///
+/// # Errors
+/// If it is another one, or was changed.
+pub fn read<'a>(keys: &Keys, kind: Kind, bytes: &'a mut [u8]) -> Result<&'a [u8], Forged> {
+    let (head, sealed) = bytes.split_at_mut_checked(HEAD).ok_or(Forged)?;
+    let rest = head.strip_prefix(kind.magic()).and_then(|rest| rest.strip_prefix(&keys.repository().0));
+    let object = PackId(rest.and_then(|name| name.try_into().ok()).ok_or(Forged)?);
+    keys.open(Place { object, offset: HEAD as u64 }, sealed)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::id::RepositoryId;
+    use crate::key::Master;
+
+    #[test]
+    fn an_object_is_read_as_what_it_was_written_and_as_nothing_else() {
+        let keys = Master::random().unwrap().keys(RepositoryId([1; LENGTH]));
+        let bytes = write(&keys, Kind::Point, b"of orders").unwrap();
+        let read = |kind, bytes: &[u8]| read(&keys, kind, &mut bytes.to_vec()).map(<[u8]>::to_vec);
+        assert_eq!(read(Kind::Point, &bytes).unwrap(), b"of orders");
+        assert_eq!(read(Kind::Index, &bytes), Err(Forged));
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert_eq!(read(Kind::Point, &changed), Err(Forged), "byte {at}");
+            assert_eq!(read(Kind::Point, &bytes[..at]), Err(Forged));
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! A repository that is open: what it has, and the content of any block of it.
+
+use crate::block::{DEEPEST, Damage, Form, Record};
+use crate::id::{BlockId, LENGTH, PackId, RepositoryId};
+use crate::index::{self, Index, Listed};
+use crate::key::{Cost, Forged, KeyError, Keys, Master};
+use crate::object::{self, Kind};
+use crate::pack::{self, PackError, Records};
+use crate::point::{Disk, NoPoint, PAGE, Point};
+use crate::store::Store;
+use std::collections::BTreeSet;
+use std::io;
+
+/// The object that says what it is.
+const HEAD: &str = "repository";
+const MAGIC: &[u8; 8] = b"HFREPO\0\x01";
+/// Slots that are tried.
+const KEYS_MOST: usize = 32;
+/// The largest object of an index or a point that is read.
+const OBJECT_MOST: usize = 128 << 20;
+
+/// What is wrong with a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// It cannot be read or written.
+    #[error("`{name}` of the repository cannot be {done}")]
+    Store {
+        /// The object.
+        name: String,
+        /// What was tried: read, written, listed.
+        done: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is none.
+    #[error("there is no repository here, or one of a later version")]
+    None,
+    /// There is one already.
+    #[error("there is a repository here already")]
+    Another,
+    /// No key of it fits.
+    #[error("it cannot be opened")]
+    Key(#[from] KeyError),
+    /// An index or a point was changed.
+    #[error("`{name}` of the repository is damaged")]
+    Damaged {
+        /// The object.
+        name: String,
+    },
+    /// A block is nowhere.
+    #[error("block {0} is missing")]
+    Missing(BlockId),
+    /// A block cannot be read.
+    #[error("block {id} in pack {pack} is damaged: {why}")]
+    Block {
+        /// The block.
+        id: BlockId,
+        /// Where it lies.
+        pack: PackId,
+        /// What is wrong with it.
+        why: PackError,
+    },
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandom(#[from] getrandom::Error),
+}
+
+/// An open repository.
+pub struct Repository {
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) keys: Keys,
+    pub(crate) index: Index,
+    damaged: Vec<String>,
+}
+
+/// A point that is there, by its name: what `points` lists without reading any.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PointName {
+    /// The VM.
+    pub vm: String,
+    /// Its number.
+    pub sequence: u64,
+}
+
+impl PointName {
+    /// The object that it is.
+    #[must_use]
+    pub fn object(&self) -> String {
+        format!("points/{}/{:020}", self.vm, self.sequence)
+    }
+
+    fn of(object: &str) -> Option<Self> {
+        let (vm, sequence) = object.strip_prefix("points/")?.split_once('/')?;
+        let name = Self { vm: vm.to_owned(), sequence: sequence.parse().ok()? };
+        (name.object() == object).then_some(name)
+    }
+}
+
+pub(crate) fn pack_object(pack: PackId) -> String {
+    let name = pack.to_string();
+    format!("packs/{}/{name}", &name[..2])
+}
+
+pub(crate) fn trouble(name: &str, done: &'static str) -> impl FnOnce(io::Error) -> Trouble {
+    let name = name.to_owned();
+    move |source| Trouble::Store { name, done, source }
+}
+
+impl Repository {
+    /// Makes a new one, which this secret opens.
+    ///
+    /// # Errors
+    /// If there is one already, or it cannot be written.
+    pub fn create(store: Box<dyn Store>, secret: &[u8], cost: Cost) -> Result<Self, Trouble> {
+        let (id, master) = (RepositoryId::random()?, Master::random()?);
+        // The key first: until the head is there, nobody looks for it, and a head without a key would open to nobody.
+        let key = format!("keys/{id}");
+        store.put(&key, &master.lock(secret, cost, id)?).map_err(trouble(&key, "written"))?;
+        if let Err(source) = store.put(HEAD, &[&MAGIC[..], &id.0].concat()) {
+            let _ = store.remove(&key); // of no use to anybody, and in nobody's way
+            let is_there = source.kind() == io::ErrorKind::AlreadyExists;
+            return Err(if is_there { Trouble::Another } else { trouble(HEAD, "written")(source) });
+        }
+        Ok(Self { store, keys: master.keys(id), index: Index::default(), damaged: Vec::new() })
+    }
+
+    /// Which repository this is, without a key.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn identify(store: &dyn Store) -> Result<RepositoryId, Trouble> {
+        let head = store.read(HEAD, 0, 64).map_err(|source| {
+            let is_none = source.kind() == io::ErrorKind::NotFound;
+            if is_none { Trouble::None } else { trouble(HEAD, "read")(source) }
+        })?;
+        let id = head.strip_prefix(MAGIC).and_then(|id| id.try_into().ok());
+        id.map(RepositoryId).ok_or(Trouble::None)
+    }
+
+    /// Which repository it is.
+    #[must_use]
+    pub const fn id(&self) -> RepositoryId {
+        self.keys.repository()
+    }
+
+    /// Opens one.
+    ///
+    /// # Errors
+    /// If there is none, this secret opens none of its keys, or its index is damaged.
+    pub fn open(store: Box<dyn Store>, secret: &[u8]) -> Result<Self, Trouble> {
+        let id = Self::identify(&*store)?;
+        let keys = unlock(&*store, secret, id)?.keys(id);
+        let mut repository = Self { store, keys, index: Index::default(), damaged: Vec::new() };
+        repository.reload()?;
+        Ok(repository)
+    }
+
+    /// Reads the index anew: others may have written. Packs that no readable index tells of are read themselves, so a
+    /// damaged index costs time and no block.
+    ///
+    /// # Errors
+    /// If the repository cannot be listed, or has more packs than can be counted.
+    pub fn reload(&mut self) -> Result<(), Trouble> {
+        let (mut packs, mut damaged) = (Vec::new(), Vec::new());
+        for (name, _) in self.store.list("index").map_err(trouble("index", "listed"))? {
+            let told = self.object(&name, Kind::Index).and_then(|content| {
+                index::read(&content).map_err(|_| Trouble::Damaged { name: name.clone() })
+            });
+            match told {
+                Ok(told) => packs.extend(told),
+                Err(why) => damaged.push(why.to_string()),
+            }
+        }
+        let there = self.packs()?;
+        if !damaged.is_empty() {
+            packs.extend(self.untold(&packs, &there)?);
+        }
+        // What lay in a pack that is gone is not known any more, and is written again where it is met.
+        packs.retain(|pack| there.contains(&pack.id));
+        self.index = Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })?;
+        self.damaged = damaged;
+        Ok(())
+    }
+
+    /// The packs that are there.
+    fn packs(&self) -> Result<BTreeSet<PackId>, Trouble> {
+        let all = self.store.list("packs").map_err(trouble("packs", "listed"))?;
+        Ok(all.iter().filter_map(|(name, _)| PackId::parse(name.rsplit('/').next()?)).collect())
+    }
+
+    /// What the packs themselves tell, where nobody else does.
+    fn untold(&self, told: &[index::Pack], there: &BTreeSet<PackId>) -> Result<Vec<index::Pack>, Trouble> {
+        let told: BTreeSet<PackId> = told.iter().map(|pack| pack.id).collect();
+        let mut found = Vec::new();
+        for id in there.difference(&told).copied() {
+            let name = pack_object(id);
+            let mut bytes = self.store.read(&name, 0, usize::MAX).map_err(trouble(&name, "read"))?;
+            let Ok(mut records) = Records::of(&self.keys, id, &mut bytes) else { continue };
+            let mut blocks = Vec::new();
+            while let Some(record) = records.next() {
+                blocks.extend(record.ok().map(|(spot, record)| Listed {
+                    id: record.id,
+                    spot,
+                    form: record.form,
+                }));
+            }
+            found.push(index::Pack { id, blocks });
+        }
+        Ok(found)
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Objects of the index that cannot be read, a sentence each.
+    #[must_use]
+    pub fn damaged(&self) -> &[String] {
+        &self.damaged
+    }
+
+    fn object(&self, name: &str, kind: Kind) -> Result<Vec<u8>, Trouble> {
+        let mut bytes = self.store.read(name, 0, OBJECT_MOST).map_err(trouble(name, "read"))?;
+        let damaged = |Forged| Trouble::Damaged { name: name.to_owned() };
+        object::read(&self.keys, kind, &mut bytes).map(<[u8]>::to_vec).map_err(damaged)
+    }
+
+    /// Its points, by VM and number.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn points(&self) -> Result<Vec<PointName>, Trouble> {
+        let all = self.store.list("points").map_err(trouble("points", "listed"))?;
+        Ok(all.iter().filter_map(|(name, _)| PointName::of(name)).collect())
+    }
+
+    /// A point.
+    ///
+    /// # Errors
+    /// If it cannot be read, was changed, or is another than its name says (A35).
+    pub fn point(&self, name: &PointName) -> Result<Point, Trouble> {
+        let object = name.object();
+        let content = self.object(&object, Kind::Point)?;
+        let point = Point::read(&content).map_err(|NoPoint| Trouble::Damaged { name: object.clone() })?;
+        let is_it = point.vm == name.vm && point.sequence == name.sequence;
+        is_it.then_some(point).ok_or(Trouble::Damaged { name: object })
+    }
+
+    /// Makes the content of a block in `block`, and compares it with its name.
+    ///
+    /// # Errors
+    /// If it, or a block that it differs from, is missing or damaged.
+    pub fn block(&self, id: BlockId, block: &mut Vec<u8>) -> Result<(), Trouble> {
+        let mut chain = Vec::new();
+        let mut next = Some(id);
+        while let Some(id) = next.filter(|_| chain.len() <= usize::from(DEEPEST)) {
+            let (pack, opened) = self.record(id)?;
+            let record = Record::read(&opened).map_err(|why| damaged(id, pack, why))?;
+            next = match record.form {
+                Form::Whole => None,
+                Form::Delta { base, .. } => Some(base),
+            };
+            chain.push((id, pack, opened));
+        }
+        for (id, pack, opened) in chain.iter().rev() {
+            let unfolded = Record::read(opened).and_then(|record| record.unfold(block));
+            unfolded.map_err(|why| damaged(*id, *pack, why))?;
+        }
+        let pack = chain.first().map_or(PackId(id.0), |(_, pack, _)| *pack);
+        if self.keys.name(block) == id { Ok(()) } else { Err(damaged(id, pack, Damage::Other)) }
+    }
+
+    /// The names of the blocks of a page of a disk; holes beyond its end.
+    ///
+    /// # Errors
+    /// If the page is missing or damaged.
+    pub fn page(&self, disk: &Disk, number: usize) -> Result<Vec<BlockId>, Trouble> {
+        let mut names = vec![BlockId::HOLE; PAGE];
+        let Some(page) = disk.pages.get(number).filter(|page| **page != BlockId::HOLE) else {
+            return Ok(names);
+        };
+        let mut content = Vec::new();
+        self.block(*page, &mut content)?;
+        for (name, bytes) in names.iter_mut().zip(content.as_chunks::<LENGTH>().0) {
+            *name = BlockId(*bytes);
+        }
+        Ok(names)
+    }
+
+    /// The opened record of a block.
+    fn record(&self, id: BlockId) -> Result<(PackId, Vec<u8>), Trouble> {
+        let found = self.index.find(id).ok_or(Trouble::Missing(id))?;
+        let name = pack_object(found.pack);
+        let length = found.spot.length as usize;
+        let mut sealed =
+            self.store.read(&name, u64::from(found.spot.offset), length).map_err(trouble(&name, "read"))?;
+        let opened = pack::open(&self.keys, found.pack, found.spot, id, &mut sealed);
+        opened.map_err(|why| Trouble::Block { id, pack: found.pack, why })?;
+        sealed.truncate(length.saturating_sub(crate::key::TAG)); // opened in place
+        Ok((found.pack, sealed))
+    }
+}
+
+fn damaged(id: BlockId, pack: PackId, why: Damage) -> Trouble {
+    Trouble::Block { id, pack, why: why.into() }
+}
+
+fn unlock(store: &dyn Store, secret: &[u8], id: RepositoryId) -> Result<Master, Trouble> {
+    let slots = store.list("keys").map_err(trouble("keys", "listed"))?;
+    let mut refused = KeyError::Unknown;
+    for (name, _) in slots.iter().take(KEYS_MOST) {
+        let slot = store.read(name, 0, 1 << 10).map_err(trouble(name, "read"))?;
+        match Master::unlock(&slot, secret, id) {
+            Ok(master) => return Ok(master),
+            Err(why) => refused = why,
+        }
+    }
+    Err(refused.into())
+}

@@ -1,0 +1,208 @@
+//! Where a repository lies: objects of bytes under names, each written once and whole.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// The longest name of an object.
+pub const NAME_MOST: usize = 160;
+/// The folder of what is not whole yet.
+const UNFINISHED: &str = "tmp";
+/// What is there for so long was left.
+const LEFT_AFTER: Duration = Duration::from_secs(86_400);
+
+/// A place for objects. Everything a repository asks of a disk or a server.
+pub trait Store: Send + Sync {
+    /// Writes an object that is not there yet. It is durable and whole when this returns, or not there at all.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if it is there; anything that a disk or a network can say.
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Reads so many bytes of an object from `offset` on; fewer at its end.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if it is not there; anything that a disk or a network can say.
+    fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+
+    /// Names and lengths of all objects of a folder and those below it, in the order of their names.
+    ///
+    /// # Errors
+    /// Anything that a disk or a network can say. A folder that is not there is empty.
+    fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>>;
+
+    /// Removes an object.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if it is not there; anything that a disk or a network can say.
+    fn remove(&self, name: &str) -> io::Result<()>;
+}
+
+/// A folder of this computer.
+pub struct Folder {
+    root: PathBuf,
+    next: AtomicU64,
+}
+
+impl Folder {
+    /// This folder, which must be there.
+    ///
+    /// # Errors
+    /// If it is none, or cannot be entered.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        if !fs::metadata(root)?.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder"));
+        }
+        let folder = Self { root: root.to_owned(), next: AtomicU64::new(0) };
+        folder.clear(SystemTime::now());
+        Ok(folder)
+    }
+
+    /// Removes what somebody left who was killed long ago. What cannot be removed is in nobody's way.
+    fn clear(&self, now: SystemTime) {
+        let Ok(entries) = fs::read_dir(self.root.join(UNFINISHED)) else { return };
+        for entry in entries.filter_map(Result::ok) {
+            let written = entry.metadata().and_then(|known| known.modified()).ok();
+            if written.and_then(|at| now.duration_since(at).ok()).is_some_and(|age| age > LEFT_AFTER) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
+        let wrong =
+            || io::Error::new(io::ErrorKind::InvalidInput, format!("`{name}` is no name of an object"));
+        is_name(name).then(|| self.root.join(name)).ok_or_else(wrong)
+    }
+
+    /// Writes a file that nobody looks for yet, to the disk.
+    fn prepare(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+        let folder = self.root.join(UNFINISHED);
+        fs::create_dir_all(&folder)?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{}-{number}", std::process::id()));
+        let written = File::create(&path).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        written.inspect_err(|_| drop(fs::remove_file(&path))).map(|()| path)
+    }
+}
+
+/// Lower-case words, numbers, `-` and `.` between slashes: nothing that leads elsewhere (A33, A36).
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'_');
+    let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
+    name.len() <= NAME_MOST && name.split('/').all(is_part)
+}
+
+impl Store for Folder {
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.path(name)?;
+        let folder = path.parent().unwrap_or(&self.root);
+        let is_new = !folder.exists();
+        fs::create_dir_all(folder)?;
+        let prepared = self.prepare(bytes)?;
+        // A link, and not a new name: it never replaces what is there.
+        let linked = fs::hard_link(&prepared, &path);
+        fs::remove_file(&prepared)?;
+        linked?;
+        sync(folder)?;
+        if is_new { sync(&self.root) } else { Ok(()) }
+    }
+
+    fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.path(name)?)?;
+        file.seek(SeekFrom::Start(offset))?;
+        let rest = file.metadata()?.len().saturating_sub(offset);
+        let mut bytes = Vec::with_capacity(length.min(usize::try_from(rest).unwrap_or(usize::MAX)));
+        file.take(length as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>> {
+        let mut found = Vec::new();
+        list_into(&self.path(folder)?, folder, &mut found)?;
+        found.sort();
+        Ok(found)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let path = self.path(name)?;
+        fs::remove_file(&path)?;
+        sync(path.parent().unwrap_or(&self.root))
+    }
+}
+
+fn list_into(path: &Path, name: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let Some(part) = entry.file_name().to_str().map(|part| format!("{name}/{part}")) else { continue };
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            list_into(&entry.path(), &part, found)?;
+        } else if kind.is_file() && is_name(&part) {
+            found.push((part, entry.metadata()?.len()));
+        }
+    }
+    Ok(())
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_is_read_listed_and_removed_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Folder::open(folder.path()).unwrap();
+        assert_eq!(store.list("packs").unwrap(), []);
+        store.put("packs/ab/1", b"hello").unwrap();
+        assert_eq!(store.put("packs/ab/1", b"other").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        store.put("packs/2", b"").unwrap();
+        assert_eq!(store.list("packs").unwrap(), [("packs/2".to_owned(), 0), ("packs/ab/1".to_owned(), 5)]);
+        assert_eq!(store.read("packs/ab/1", 1, 3).unwrap(), b"ell");
+        assert_eq!(store.read("packs/ab/1", 3, usize::MAX).unwrap(), b"lo");
+        assert_eq!(store.read("packs/ab/1", 9, 3).unwrap(), b"");
+        store.remove("packs/ab/1").unwrap();
+        assert_eq!(store.read("packs/ab/1", 0, 1).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::read_dir(folder.path().join(UNFINISHED)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_left_by_somebody_killed_is_removed_a_day_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Folder::open(folder.path()).unwrap();
+        let left = store.prepare(b"half").unwrap();
+        store.clear(SystemTime::now());
+        assert!(left.exists());
+        store.clear(SystemTime::now() + 2 * LEFT_AFTER);
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_repository() {
+        let store = Folder::open(&std::env::temp_dir()).unwrap();
+        for name in
+            ["../x", "/etc/passwd", "a/../b", "", "a//b", ".", "a/.b", "A", "a b", "a\0", &"a".repeat(161)]
+        {
+            let refused = store.put(name, b"x").unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{name}");
+        }
+        assert!(is_name("points/orders/00000001-3f") && is_name("key.1"));
+    }
+}

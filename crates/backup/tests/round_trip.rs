@@ -1,0 +1,293 @@
+//! What was saved is restored: every point alone, byte for byte, whatever was changed, and by whatever it was found.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use holdfast_backup::block::BLOCK;
+use holdfast_backup::key::{Cost, KeyError};
+use holdfast_backup::point::{Disk, Point};
+use holdfast_backup::repository::{PointName, Repository, Trouble};
+use holdfast_backup::restore::{self, RestoreError, Target};
+use holdfast_backup::save::{self, Before, Progress, Source};
+use holdfast_backup::store::{Folder, Store};
+use holdfast_backup::verify;
+use proptest::prelude::*;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const CHEAP: Cost = Cost { memory: 64, rounds: 1, lanes: 1 };
+
+struct Image(Vec<u8>);
+
+impl Source for Image {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        bytes.copy_from_slice(&self.0[offset as usize..][..bytes.len()]);
+        Ok(())
+    }
+}
+
+struct Restored(Mutex<Vec<u8>>);
+
+impl Target for Restored {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock().unwrap()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+fn create(folder: &Path) -> Repository {
+    Repository::create(Box::new(Folder::open(folder).unwrap()), b"secret", CHEAP).unwrap()
+}
+
+fn open(folder: &Path) -> Repository {
+    Repository::open(Box::new(Folder::open(folder).unwrap()), b"secret").unwrap()
+}
+
+/// Saves an image as the next point of `orders`. The point, and the bytes that were written.
+fn saved(repository: &Repository, image: &Image, before: Before<'_>) -> (PointName, u64) {
+    let progress = Progress::default();
+    let disk = save::disk(repository, "disk0", image, before, 2, &progress).unwrap();
+    let (read, skipped) = (progress.read.into_inner(), progress.skipped.into_inner());
+    assert_eq!(read + skipped, image.size());
+    let point = Point { vm: "orders".into(), sequence: 0, taken: 7, disks: vec![disk], note: String::new() };
+    (save::commit(repository, point).unwrap(), progress.written.load(Ordering::Relaxed))
+}
+
+fn disk_of(repository: &Repository, point: &PointName) -> Disk {
+    repository.point(point).unwrap().disks.remove(0)
+}
+
+fn restored(repository: &Repository, point: &PointName) -> Result<Vec<u8>, RestoreError> {
+    let disk = disk_of(repository, point);
+    let target = Restored(Mutex::new(vec![0; disk.size as usize]));
+    let done = AtomicU64::new(0);
+    restore::disk(repository, &disk, &target, 2, &done)?;
+    assert_eq!(done.into_inner(), disk.size);
+    Ok(target.0.into_inner().unwrap())
+}
+
+/// Something like a disk: text, noise, zeros, in stretches.
+fn image(size: usize, seed: u64) -> Image {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut bytes = Vec::with_capacity(size);
+    while bytes.len() < size {
+        let (kind, length) = (next() % 3, (next() % 90_000) as usize);
+        let length = length.min(size - bytes.len());
+        match kind {
+            0 => bytes.extend((0..length).map(|_| next() as u8)),
+            1 => bytes.extend((0..length).map(|at| b"orders are rows "[at % 16])),
+            _ => bytes.resize(bytes.len() + length, 0),
+        }
+    }
+    Image(bytes)
+}
+
+type Change = (prop::sample::Index, usize, u8);
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    prop::collection::vec((any::<prop::sample::Index>(), 1_usize..20_000, any::<u8>()), 0..12)
+}
+
+/// Changes the image. Which bytes were.
+fn change(image: &mut Image, changes: &[Change]) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = changes
+        .iter()
+        .map(|(at, length, with)| {
+            let from = at.index(image.0.len());
+            let to = (from + length).min(image.0.len());
+            image.0[from..to].fill(*with);
+            from as u64..to as u64
+        })
+        .collect();
+    ranges.sort_by_key(|range| (range.start, range.end));
+    let mut apart: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match apart.last_mut().filter(|last| range.start <= last.end) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => apart.push(range),
+        }
+    }
+    apart
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn every_point_is_restored_as_it_was(
+        size in 1_usize..1_500_000,
+        seed in any::<u64>(),
+        rounds in prop::collection::vec((changes(), any::<bool>(), any::<bool>()), 1..12),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut repository = create(folder.path());
+        let mut image = image(size, seed);
+        let (first, _) = saved(&repository, &image, Before::default());
+        let mut all = vec![(first, image.0.clone())];
+        for (changes, is_told, has_parent) in rounds {
+            let ranges = change(&mut image, &changes);
+            repository.reload().unwrap();
+            let parent = disk_of(&repository, &all.last().unwrap().0);
+            let before = Before { parent: has_parent.then_some(&parent), changed: is_told.then_some(&ranges) };
+            let (point, _) = saved(&repository, &image, before);
+            all.push((point, image.0.clone()));
+        }
+        let repository = open(folder.path());
+        prop_assert_eq!(repository.points().unwrap().len(), all.len());
+        for (point, bytes) in &all {
+            prop_assert!(&restored(&repository, point).unwrap() == bytes, "{point:?}");
+        }
+    }
+}
+
+#[test]
+fn small_writes_cost_what_changed_and_what_is_known_costs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut repository = create(folder.path());
+    let mut image = image(24 << 20, 3);
+    let (first, whole) = saved(&repository, &image, Before::default());
+    assert!(whole > 4 << 20, "{whole}");
+    repository.reload().unwrap();
+    let parent = disk_of(&repository, &first);
+    let mut noise = 1_u64;
+    for block in (0..image.0.len()).step_by(3 * BLOCK) {
+        for byte in &mut image.0[block + 9_000..block + 9_600] {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = (noise >> 56) as u8;
+        }
+    }
+    let before = Before { parent: Some(&parent), changed: None };
+    let (second, added) = saved(&repository, &image, before);
+    let changed = 24 * 16 / 3; // blocks, a piece of each
+    assert!(added < changed * 4_400 + 40_000, "{added}");
+    repository.reload().unwrap();
+    let parent = disk_of(&repository, &second);
+    assert_eq!(saved(&repository, &image, Before { parent: Some(&parent), changed: None }).1, 0);
+    assert_eq!(saved(&repository, &image, Before::default()).1, 0, "without a parent, too");
+}
+
+#[test]
+fn a_chain_of_deltas_is_never_longer_than_it_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut repository = create(folder.path());
+    let mut image = image(3 * BLOCK, 5);
+    let mut last = saved(&repository, &image, Before::default()).0;
+    for round in 0..40_u8 {
+        image.0[BLOCK + 5_000..BLOCK + 5_040].fill(round + 1);
+        repository.reload().unwrap();
+        let parent = disk_of(&repository, &last);
+        last = saved(&repository, &image, Before { parent: Some(&parent), changed: None }).0;
+    }
+    let repository = open(folder.path());
+    for name in repository.points().unwrap() {
+        restored(&repository, &name).unwrap();
+    }
+    assert_eq!(restored(&repository, &last).unwrap(), image.0);
+}
+
+#[test]
+fn what_lay_in_a_pack_that_is_gone_is_written_again_where_it_is_met() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(3 << 20, 4);
+    let (first, whole) = saved(&create(folder.path()), &image, Before::default());
+    for (name, _) in open(folder.path()).store().list("packs").unwrap() {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let repository = open(folder.path());
+    assert!(restored(&repository, &first).is_err());
+    let parent = disk_of(&repository, &first);
+    let before = Before { parent: Some(&parent), changed: None };
+    let (second, again) = saved(&repository, &image, before);
+    assert!(again > whole / 2, "{again} of {whole}");
+    let repository = open(folder.path());
+    assert!(restored(&repository, &second).unwrap() == image.0);
+    assert!(restored(&repository, &first).unwrap() == image.0, "its blocks are there again, too");
+}
+
+#[test]
+fn a_wrong_secret_a_second_repository_and_none_at_all_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = || -> Box<dyn Store> { Box::new(Folder::open(folder.path()).unwrap()) };
+    assert!(matches!(Repository::open(store(), b"secret"), Err(Trouble::None)));
+    create(folder.path());
+    assert!(matches!(Repository::create(store(), b"other", CHEAP), Err(Trouble::Another)));
+    assert!(matches!(Repository::open(store(), b"other"), Err(Trouble::Key(KeyError::Wrong))));
+    assert!(Repository::open(store(), b"secret").is_ok());
+}
+
+#[test]
+fn a_point_under_the_name_of_another_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = create(folder.path());
+    let (name, _) = saved(&repository, &image(BLOCK, 1), Before::default());
+    let points = folder.path().join("points");
+    std::fs::create_dir(points.join("billing")).unwrap();
+    let other = PointName { vm: "billing".into(), sequence: 1 };
+    std::fs::copy(folder.path().join(name.object()), folder.path().join(other.object())).unwrap();
+    assert!(matches!(repository.point(&other), Err(Trouble::Damaged { .. })));
+    assert!(repository.point(&name).is_ok());
+}
+
+#[test]
+fn a_flipped_byte_is_found_wherever_it_is_and_what_it_does_not_hurt_is_still_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut repository = create(folder.path());
+    let mut image = image(2 << 20, 9);
+    let mut all = Vec::new();
+    for round in 0..3_u8 {
+        image.0[usize::from(round) * 300_000 + 100..][..5_000].fill(round + 200);
+        let parent = all.last().map(|(name, _)| disk_of(&repository, name));
+        let (name, _) = saved(&repository, &image, Before { parent: parent.as_ref(), changed: None });
+        repository.reload().unwrap();
+        all.push((name, image.0.clone()));
+    }
+    let verified = |repository: &Repository| verify::all(repository, 2, &AtomicU64::new(0)).unwrap();
+    let well = verified(&repository);
+    assert!(well.wrong.is_empty() && well.hurt.is_empty() && well.whole.len() == 3, "{well:?}");
+    let files: Vec<_> = ["packs", "index", "points", "keys"]
+        .iter()
+        .flat_map(|part| repository.store().list(part).unwrap())
+        .chain([("repository".to_owned(), 24)])
+        .collect();
+    for (name, length) in &files {
+        for step in 0..40 {
+            let at = (length * step / 40) as usize;
+            let path = folder.path().join(name);
+            let bytes = std::fs::read(&path).unwrap();
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (step % 8);
+            std::fs::write(&path, &changed).unwrap();
+            let store = Box::new(Folder::open(folder.path()).unwrap());
+            // A key whose costs were changed may ask for anything: it is refused or does not fit.
+            if let Ok(hurt) = Repository::open(store, b"secret") {
+                let found = verified(&hurt);
+                assert!(!found.wrong.is_empty() || !found.hurt.is_empty(), "{name} byte {at}");
+                for point in &found.whole {
+                    let bytes = &all.iter().find(|(known, _)| known == point).unwrap().1;
+                    assert!(&restored(&hurt, point).unwrap() == bytes, "{name} byte {at}: {point:?}");
+                }
+                for (point, _) in &found.hurt {
+                    assert!(
+                        hurt.point(point).is_err() || restored(&hurt, point).is_err(),
+                        "{name} byte {at}"
+                    );
+                }
+            } else {
+                assert!(name.starts_with("keys/") || name == "repository", "{name} byte {at}");
+            }
+            std::fs::write(&path, &bytes).unwrap();
+        }
+    }
+}
