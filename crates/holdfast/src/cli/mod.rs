@@ -4,6 +4,7 @@
 
 #[macro_use]
 mod paint;
+mod backup;
 mod check;
 mod demo;
 mod doctor;
@@ -134,6 +135,11 @@ enum Command {
     },
     /// Show what VMs and this host have logged, or analyze any log: its patterns, and the lines known to be bad.
     Logs(Box<logs::LogsArgs>),
+    /// Save disk images as restore points, and restore them.
+    Backup {
+        #[command(subcommand)]
+        command: backup::BackupCommand,
+    },
     /// Inject a real fault into a VM on purpose, and measure what happens.
     Drill {
         #[command(subcommand)]
@@ -279,6 +285,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
             Ok(init::init(&asked).say())
         }
         Command::Doctor { json } => wait_for(doctor::doctor(&place, json)),
+        Command::Backup { command } => backup::backup(&command),
         Command::Metrics { command } => metrics::metrics(&command, &place),
         Command::Logs(args) => logs::logs(&args, &place),
         Command::Replay(replay) => replay::replay(&replay, &place),

@@ -1,0 +1,250 @@
+//! `holdfast backup`: restore points of disk images in a repository. Needs no daemon and no configuration.
+
+mod image;
+mod list;
+mod restore;
+mod secret;
+mod verify;
+
+use super::{CliError, Exit};
+use crate::act::chain;
+use clap::{Args, Subcommand};
+use holdfast_backup::point::Point;
+use holdfast_backup::repository::{PointName, Repository, Trouble};
+use holdfast_backup::store::{Folder, Store};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+
+/// What can be done with a repository.
+#[derive(Subcommand)]
+pub enum BackupCommand {
+    /// Make a repository, and the key that opens it.
+    Init(InitArgs),
+    /// Save a disk image as a restore point: only what changed since the last one is written.
+    Image(image::ImageArgs),
+    /// List the restore points.
+    List(list::ListArgs),
+    /// Write a disk of a restore point into a new file.
+    Restore(restore::RestoreArgs),
+    /// Read and hash everything, or one restore point, and name what is hurt.
+    Verify(verify::VerifyArgs),
+}
+
+/// Which repository, and what opens it.
+#[derive(Args)]
+pub struct RepositoryArgs {
+    /// The folder of the repository.
+    #[arg(long, env = "HOLDFAST_REPO", value_name = "DIR")]
+    repo: PathBuf,
+    /// The file that holds its key or passphrase; otherwise the key that `backup init` wrote into the
+    /// configuration folder of this user.
+    #[arg(long, env = "HOLDFAST_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+/// What to make.
+#[derive(Args)]
+pub struct InitArgs {
+    #[command(flatten)]
+    repository: RepositoryArgs,
+}
+
+/// Which restore point.
+#[derive(Args)]
+pub struct PointArgs {
+    /// The point: `latest`, its number, or `NAME/NUMBER`.
+    #[arg(long, value_name = "POINT", default_value = "latest")]
+    point: String,
+    /// Of this VM or image; needed where the repository has points of several.
+    #[arg(long, value_name = "NAME")]
+    of: Option<String>,
+}
+
+/// Runs one command.
+pub fn backup(command: &BackupCommand) -> Result<Exit, CliError> {
+    match command {
+        BackupCommand::Init(args) => init(args),
+        BackupCommand::Image(args) => image::image(args),
+        BackupCommand::List(args) => list::list(args),
+        BackupCommand::Restore(args) => restore::restore(args),
+        BackupCommand::Verify(args) => verify::verify(args),
+    }
+}
+
+fn init(args: &InitArgs) -> Result<Exit, CliError> {
+    let folder = &args.repository.repo;
+    let shown = folder.display();
+    std::fs::create_dir_all(folder).map_err(failed(format!("make the folder `{shown}`")))?;
+    let mut inside = std::fs::read_dir(folder).map_err(failed(format!("read the folder `{shown}`")))?;
+    if !folder.join("repository").exists() && inside.next().is_some() {
+        return Err(CliError::Said {
+            error: format!("`{shown}` is not empty"),
+            cause: "a repository has a folder of its own".into(),
+            hint: "name a folder that is empty, or is not there yet".into(),
+        });
+    }
+    let made = secret::for_new(args.repository.key_file.as_deref())?;
+    let repository =
+        Repository::create(store(folder)?, made.bytes(), made.cost()).map_err(troubled(folder))?;
+    say!("repository {} in {shown}", repository.id());
+    match made.keep(repository.id())? {
+        Some(path) => {
+            say!("its key is in {}", path.display());
+            say!("keep a copy of that file elsewhere: without it nothing can be restored");
+        }
+        None => say!("it opens with what is in the key file"),
+    }
+    Ok(Exit::Fine)
+}
+
+fn store(folder: &Path) -> Result<Box<dyn Store>, CliError> {
+    let opened = Folder::open(folder).map_err(|error| CliError::Said {
+        error: format!("cannot open the repository `{}`", folder.display()),
+        cause: error.to_string(),
+        hint: format!(
+            "is that the folder? `holdfast backup init --repo {}` makes a new one",
+            folder.display()
+        ),
+    })?;
+    Ok(Box::new(opened))
+}
+
+impl RepositoryArgs {
+    fn open(&self) -> Result<Repository, CliError> {
+        let id = Repository::identify(&*store(&self.repo)?).map_err(troubled(&self.repo))?;
+        let secret = secret::of(self.key_file.as_deref(), id)?;
+        let repository = Repository::open(store(&self.repo)?, &secret).map_err(troubled(&self.repo))?;
+        for damaged in repository.damaged() {
+            say_aside(&format!("{damaged}: the packs were read instead; `holdfast backup verify` says more"));
+        }
+        Ok(repository)
+    }
+}
+
+fn say_aside(text: &str) {
+    super::paint::aside(&format!("{text}\n"));
+}
+
+/// What a repository could not do, for people.
+fn troubled(folder: &Path) -> impl Fn(Trouble) -> CliError {
+    let shown = folder.display().to_string();
+    move |trouble| {
+        let hint = match &trouble {
+            Trouble::None => {
+                format!("is that the folder? `holdfast backup init --repo {shown}` makes a new one")
+            }
+            Trouble::Another => "nothing was changed; name another folder".into(),
+            Trouble::Key(_) => "name the right key with `--key-file`; nothing was changed".into(),
+            Trouble::Store { .. } => "nothing was lost; try again once it can be read and written".into(),
+            Trouble::Damaged { .. } | Trouble::Missing(_) | Trouble::Block { .. } => {
+                "`holdfast backup verify` names everything that is hurt; other points can be restored".into()
+            }
+            Trouble::NoRandom(_) => "nothing was changed".into(),
+        };
+        CliError::Said {
+            error: format!("the repository `{shown}` cannot be used"),
+            cause: chain(&trouble),
+            hint,
+        }
+    }
+}
+
+fn failed(what: String) -> impl FnOnce(std::io::Error) -> CliError {
+    move |source| CliError::Io { what, source }
+}
+
+impl PointArgs {
+    /// The point that is meant.
+    fn find(&self, repository: &Repository, folder: &Path) -> Result<PointName, CliError> {
+        let mut all = repository.points().map_err(troubled(folder))?;
+        let (of, number) = match self.point.split_once('/') {
+            Some((of, number)) => (Some(of), number),
+            None => (self.of.as_deref(), &self.point[..]),
+        };
+        let names: std::collections::BTreeSet<String> = all.iter().map(|point| point.vm.clone()).collect();
+        all.retain(|point| of.is_none_or(|of| of == point.vm));
+        let none = |cause: String| CliError::Said {
+            error: format!("there is no restore point `{}`", self.point),
+            cause,
+            hint: format!("`holdfast backup list --repo {}` lists them", folder.display()),
+        };
+        if of.is_none() && names.len() > 1 {
+            let names: Vec<String> = names.into_iter().collect();
+            return Err(none(format!(
+                "the repository has points of {}: name one with `--of`",
+                names.join(", ")
+            )));
+        }
+        let found = match number {
+            "latest" => all.last().cloned(),
+            number => {
+                let number = number.parse::<u64>();
+                all.iter().find(|point| number.as_ref().is_ok_and(|n| *n == point.sequence)).cloned()
+            }
+        };
+        found.ok_or_else(|| none(format!("the repository has {} of that name", all.len())))
+    }
+}
+
+/// What else is kept with a point.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+struct Note {
+    /// Bytes that it brought to the repository.
+    #[serde(default)]
+    added: u64,
+    /// The point that it was compared with.
+    #[serde(default)]
+    parent: Option<String>,
+}
+
+impl Note {
+    fn write(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// What somebody else wrote there is nothing to us.
+    fn of(point: &Point) -> Self {
+        serde_json::from_str(&point.note).unwrap_or_default()
+    }
+}
+
+/// As people and `--point` write it.
+fn shown(point: &PointName) -> String {
+    format!("{}/{}", point.vm, point.sequence)
+}
+
+fn bar(bytes: u64, is_quiet: bool) -> ProgressBar {
+    let bar = if is_quiet { ProgressBar::hidden() } else { ProgressBar::new(bytes) };
+    if let Ok(style) = ProgressStyle::with_template(
+        "{bar:40} {bytes}/{total_bytes}, {bytes_per_sec}  {elapsed} of about {duration}",
+    ) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Runs `work` while the bar shows what `done` counts.
+fn watched<T>(bar: &ProgressBar, done: impl Fn() -> u64 + Sync, work: impl FnOnce() -> T) -> T {
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                bar.set_position(done());
+                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            }
+        });
+        let ended = work();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        watcher.thread().unpark();
+        ended
+    })
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Bytes as people read them.
+fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}

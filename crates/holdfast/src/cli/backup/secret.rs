@@ -1,0 +1,121 @@
+//! The key of a repository: a file of this user, or one that is named.
+
+use super::failed;
+use crate::cli::CliError;
+use holdfast_backup::id::RepositoryId;
+use holdfast_backup::key::Cost;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A key file is no longer than this.
+const LONGEST: u64 = 4_096;
+/// A passphrase is no shorter than this.
+const SHORTEST: usize = 8;
+/// What a random key costs to try: it cannot be guessed, so nothing is gained by making that slow.
+const CHEAP: Cost = Cost { memory: 64, rounds: 1, lanes: 1 };
+
+/// The secret of a repository that is being made.
+pub enum Secret {
+    /// A random key, to be kept in the configuration folder.
+    Made(String),
+    /// What a person put into a file.
+    Given(Vec<u8>),
+}
+
+/// The secret for a new repository.
+pub fn for_new(file: Option<&Path>) -> Result<Secret, CliError> {
+    if let Some(file) = file {
+        return read(file).map(Secret::Given);
+    }
+    folder()?; // before anything is made
+    let mut random = [0; 32];
+    holdfast_backup::key::random(&mut random).map_err(|error| CliError::Said {
+        error: "cannot make a key".into(),
+        cause: error.to_string(),
+        hint: "nothing was changed; name a passphrase with `--key-file`".into(),
+    })?;
+    let mut text = String::new();
+    text.extend(random.iter().map(|byte| format!("{byte:02x}")));
+    Ok(Secret::Made(text))
+}
+
+impl Secret {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Made(text) => text.as_bytes(),
+            Self::Given(bytes) => bytes,
+        }
+    }
+
+    pub const fn cost(&self) -> Cost {
+        match self {
+            Self::Made(_) => CHEAP,
+            Self::Given(_) => Cost::USUAL,
+        }
+    }
+
+    /// Keeps what was made, for this user alone. Where.
+    pub fn keep(&self, of: RepositoryId) -> Result<Option<PathBuf>, CliError> {
+        let Self::Made(text) = self else { return Ok(None) };
+        let path = place(of)?;
+        let what =
+            || format!("write the key `{}`: without it the new repository cannot be opened", path.display());
+        let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            writeln!(file, "{text}")?;
+            file.sync_all()
+        });
+        written.map_err(|source| CliError::Io { what: what(), source })?;
+        Ok(Some(path))
+    }
+}
+
+/// The secret of a repository that is there.
+pub fn of(file: Option<&Path>, repository: RepositoryId) -> Result<Vec<u8>, CliError> {
+    let place = match file {
+        Some(file) => return read(file),
+        None => place(repository)?,
+    };
+    if place.exists() {
+        return read(&place);
+    }
+    Err(CliError::Said {
+        error: format!("there is no key for repository {repository}"),
+        cause: format!("`{}` is not there", place.display()),
+        hint: "name its key with `--key-file`".into(),
+    })
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+    read.map_err(failed(format!("read the key `{}`", file.display())))?;
+    while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        bytes.pop();
+    }
+    if bytes.len() < SHORTEST || bytes.len() as u64 > LONGEST {
+        return Err(CliError::Said {
+            error: format!("`{}` holds no key", file.display()),
+            cause: format!("it has {} bytes", bytes.len()),
+            hint: format!("a key or passphrase has {SHORTEST} to {LONGEST} bytes"),
+        });
+    }
+    Ok(bytes)
+}
+
+fn place(of: RepositoryId) -> Result<PathBuf, CliError> {
+    Ok(folder()?.join(format!("{of}.key")))
+}
+
+/// Where keys of this user are.
+fn folder() -> Result<PathBuf, CliError> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+    config.map(|folder| folder.join("holdfast/keys")).ok_or_else(|| CliError::Said {
+        error: "there is no place for keys".into(),
+        cause: "neither XDG_CONFIG_HOME nor HOME is set".into(),
+        hint: "name a file with `--key-file`".into(),
+    })
+}
