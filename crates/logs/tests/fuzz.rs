@@ -4,7 +4,8 @@
 
 use holdfast_fuzz::{Chance, Damage, evtx, is_usual, run, show};
 use holdfast_logs::decode::{
-    Events, Frames, event_xml, evtx_chunk, evtx_header, glance, journal, otlp_json, otlp_proto, plain, syslog,
+    Events, Frames, auto, event_xml, evtx_chunk, evtx_header, glance, journal, json, otlp_json, otlp_proto,
+    plain, syslog,
 };
 use holdfast_logs::{
     Join, LONGEST_FIELD, LONGEST_FIELD_NAME, LONGEST_PROGRAM, LONGEST_TEXT, MOST_FIELDS, Record, Rules, clean,
@@ -12,7 +13,7 @@ use holdfast_logs::{
 
 const DAMAGE: Damage<'_> = Damage { good: &SEEDS, words: &WORDS, most: 1 << 14 };
 
-const SEEDS: [&[u8]; 14] = [
+const SEEDS: [&[u8]; 16] = [
     b"<165>1 2003-10-11T22:14:15.003-07:00 db app 8710 ID47 [ex@32473 a=\"1\" b=\"x \\\"y\\\" \\]\"][o] An event",
     b"<34>Oct 11 22:14:15 atlas su[9]: 'su root' failed\n12 <13>with\nit\n\n4294967295 <34>x",
     b"2026-11-23 21:19:48.123 UTC [61-3] u@d FATAL:  no\n\tcontinued\n2026-11-23 21:19:48 UTC [61] DETAIL:  x",
@@ -26,6 +27,8 @@ const SEEDS: [&[u8]; 14] = [
     b"thread 'main' panicked at src/main.rs:2:5:\nno\nstack backtrace:\n   0: x\npanic: y\n\ngoroutine 1 [running]:\nmain.main()\n\t/x.go:8",
     b"\x1b[31mred\x1b]0;title\x07\x9b0m\xc2\x9b\xff\xfe\x00\xf0\x9f\x92\xa9\xe2\x80\xae",
     b"time=2026 level=error msg=\"x\"\n{\"level\":\"warn\",\"severity\":\"ERROR\"}",
+    b"{\"level\":50,\"time\":1795468788000,\"pid\":7,\"err\":{\"type\":\"E\",\"stack\":\"E: no\\n    at x\"},\"msg\":\"no\\u0000\\ud83d\"}",
+    b"<13>Nov 23 21:19:48 db app[7]: {\"log\":\"{\\\"severity\\\":\\\"ERROR\\\",\\\"message\\\":\\\"x\\\"}\\n\",\"stream\":\"stderr\",\"time\":\"2026-11-23T21:19:48Z\"}",
     b"<14>",
 ];
 
@@ -86,7 +89,11 @@ fn fuzz_records_of_every_form() {
     run("records", 6_000, |chance| {
         let input = DAMAGE.input(chance);
         let received = chance.draw().cast_signed() >> chance.below(64);
-        count.take(&[syslog(&input, received), plain(&input, received)], &input);
+        count.take(&[syslog(&input, received), plain(&input, received), auto(&input, received)], &input);
+        match json(&input, received) {
+            Some(record) => count.take(&[record], &input),
+            None => count.refused += 1,
+        }
         let _ = glance(&clean(&input), received);
         for result in [otlp_proto(&input), otlp_json(&input)] {
             match result {
