@@ -3,6 +3,8 @@
 use crate::block::Form;
 use crate::id::{BlockId, LENGTH, PackId};
 use crate::pack::{FULL, HEAD, LONGEST, Spot};
+use crate::parts::take;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Packs that one object of the index tells of: what was written before a kill is known after it.
 pub const PACKS_MOST: usize = 64;
@@ -62,18 +64,18 @@ pub fn write(packs: &[Pack]) -> Vec<u8> {
 pub fn read(content: &[u8]) -> Result<Vec<Pack>, NoIndex> {
     let (mut rest, mut packs) = (content, Vec::new());
     while !rest.is_empty() {
-        let id = PackId(*take::<LENGTH>(&mut rest)?);
-        let count = u32::from_le_bytes(*take::<4>(&mut rest)?) as usize;
+        let id = PackId(*take::<LENGTH>(&mut rest).ok_or(NoIndex)?);
+        let count = u32::from_le_bytes(*take::<4>(&mut rest).ok_or(NoIndex)?) as usize;
         if count > rest.len() / (LENGTH + 9) {
             return Err(NoIndex);
         }
-        let blocks = (0..count).map(|_| listed(&mut rest)).collect::<Result<_, _>>()?;
+        let blocks = (0..count).map(|_| listed(&mut rest)).collect::<Option<_>>().ok_or(NoIndex)?;
         packs.push(Pack { id, blocks });
     }
     Ok(packs)
 }
 
-fn listed(rest: &mut &[u8]) -> Result<Listed, NoIndex> {
+fn listed(rest: &mut &[u8]) -> Option<Listed> {
     let id = BlockId(*take::<LENGTH>(rest)?);
     let offset = u32::from_le_bytes(*take::<4>(rest)?);
     let length = u32::from_le_bytes(*take::<4>(rest)?);
@@ -83,15 +85,9 @@ fn listed(rest: &mut &[u8]) -> Result<Listed, NoIndex> {
     };
     let (offset_most, length_most) = ((FULL + 4) as u32, LONGEST as u32);
     if !(HEAD as u32..=offset_most).contains(&offset) || length > length_most {
-        return Err(NoIndex);
+        return None;
     }
-    Ok(Listed { id, spot: Spot { offset, length }, form })
-}
-
-fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], NoIndex> {
-    let (head, tail) = rest.split_first_chunk::<N>().ok_or(NoIndex)?;
-    *rest = tail;
-    Ok(head)
+    Some(Listed { id, spot: Spot { offset, length }, form })
 }
 
 /// Where a block lies, and how deep it is.
@@ -155,17 +151,15 @@ impl Index {
         Some(Found { pack, spot: Spot { offset, length }, depth: self.depths[at] })
     }
 
-    /// The blocks that are found in this pack.
-    pub fn of_pack(&self, pack: PackId) -> impl Iterator<Item = BlockId> {
-        let number = self.packs.iter().position(|known| *known == pack).map(|number| number as u64);
-        let is_there = move |spot: &u64| number == Some(spot >> (OFFSET_BITS + LENGTH_BITS));
-        self.ids.iter().zip(&self.spots).filter(move |(_, spot)| is_there(spot)).map(|(id, _)| *id)
-    }
-
-    /// Whether it tells of this pack.
+    /// The blocks that are found in each pack.
     #[must_use]
-    pub fn has_pack(&self, pack: PackId) -> bool {
-        self.packs.contains(&pack)
+    pub fn by_pack(&self) -> BTreeMap<PackId, BTreeSet<BlockId>> {
+        let mut all = BTreeMap::<PackId, BTreeSet<BlockId>>::new();
+        for (id, squeezed) in self.ids.iter().zip(&self.spots) {
+            let pack = self.packs[(squeezed >> (LENGTH_BITS + OFFSET_BITS)) as usize];
+            all.entry(pack).or_default().insert(*id);
+        }
+        all
     }
 
     /// How many blocks it knows.

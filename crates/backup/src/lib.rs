@@ -12,6 +12,7 @@ pub mod index;
 pub mod key;
 pub mod object;
 pub mod pack;
+mod parts;
 pub mod point;
 pub mod repository;
 pub mod restore;

@@ -3,6 +3,7 @@
 
 use crate::block::BLOCK;
 use crate::id::{BlockId, LENGTH};
+use crate::parts::take;
 
 /// Blocks that a page names: 64 MiB of a disk.
 pub const PAGE: usize = 1024;
@@ -93,13 +94,13 @@ impl Point {
     /// If it is not one of this format.
     pub fn read(content: &[u8]) -> Result<Self, NoPoint> {
         let mut rest = content;
-        if take::<1>(&mut rest)? != &[VERSION] {
+        if take::<1>(&mut rest) != Some(&[VERSION]) {
             return Err(NoPoint);
         }
         let vm = name(&mut rest)?;
-        let sequence = u64::from_le_bytes(*take(&mut rest)?);
-        let taken = i64::from_le_bytes(*take(&mut rest)?);
-        let [count] = *take::<1>(&mut rest)?;
+        let sequence = u64::from_le_bytes(*take(&mut rest).ok_or(NoPoint)?);
+        let taken = i64::from_le_bytes(*take(&mut rest).ok_or(NoPoint)?);
+        let [count] = *take::<1>(&mut rest).ok_or(NoPoint)?;
         if usize::from(count) > DISKS_MOST {
             return Err(NoPoint);
         }
@@ -111,12 +112,13 @@ impl Point {
 
 fn disk(rest: &mut &[u8]) -> Result<Disk, NoPoint> {
     let name = name(rest)?;
-    let size = u64::from_le_bytes(*take(rest)?);
+    let size = u64::from_le_bytes(*take(rest).ok_or(NoPoint)?);
     let count = usize::try_from(Disk::pages(size)).map_err(|_| NoPoint)?;
     if size > DISK_MOST || count > rest.len() / LENGTH {
         return Err(NoPoint);
     }
-    let pages = (0..count).map(|_| take(rest).map(|id| BlockId(*id))).collect::<Result<_, _>>()?;
+    let pages =
+        (0..count).map(|_| take(rest).map(|id| BlockId(*id))).collect::<Option<_>>().ok_or(NoPoint)?;
     Ok(Disk { name, size, pages })
 }
 
@@ -136,17 +138,11 @@ fn put_name(out: &mut Vec<u8>, name: &str) -> Result<(), NoPoint> {
 }
 
 fn name(rest: &mut &[u8]) -> Result<String, NoPoint> {
-    let [length] = *take::<1>(rest)?;
+    let [length] = *take::<1>(rest).ok_or(NoPoint)?;
     let (name, tail) = rest.split_at_checked(usize::from(length)).ok_or(NoPoint)?;
     *rest = tail;
     let name = std::str::from_utf8(name).ok().filter(|name| is_name(name)).ok_or(NoPoint)?;
     Ok(name.to_owned())
-}
-
-fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], NoPoint> {
-    let (head, tail) = rest.split_first_chunk::<N>().ok_or(NoPoint)?;
-    *rest = tail;
-    Ok(head)
 }
 
 #[cfg(test)]

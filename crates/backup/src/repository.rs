@@ -102,6 +102,11 @@ pub(crate) fn pack_object(pack: PackId) -> String {
     format!("packs/{}/{name}", &name[..2])
 }
 
+/// The pack that an object is.
+pub(crate) fn pack_of(object: &str) -> Option<PackId> {
+    PackId::parse(object.rsplit('/').next()?)
+}
+
 pub(crate) fn trouble(name: &str, done: &'static str) -> impl FnOnce(io::Error) -> Trouble {
     let name = name.to_owned();
     move |source| Trouble::Store { name, done, source }
@@ -186,7 +191,7 @@ impl Repository {
     /// The packs that are there.
     fn packs(&self) -> Result<BTreeSet<PackId>, Trouble> {
         let all = self.store.list("packs").map_err(trouble("packs", "listed"))?;
-        Ok(all.iter().filter_map(|(name, _)| PackId::parse(name.rsplit('/').next()?)).collect())
+        Ok(all.iter().filter_map(|(name, _)| pack_of(name)).collect())
     }
 
     /// What the packs themselves tell, where nobody else does.

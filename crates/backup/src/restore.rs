@@ -2,6 +2,7 @@
 
 use crate::block::BLOCK;
 use crate::id::BlockId;
+use crate::parts::on_threads;
 use crate::point::{Disk, PAGE};
 use crate::repository::{Repository, Trouble};
 use std::io;
@@ -62,13 +63,7 @@ pub fn disk(
                 .inspect_err(|_| next.store(u64::MAX >> 1, Ordering::Relaxed))?;
         }
     };
-    std::thread::scope(|scope| {
-        let begun: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        let ended = begun
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ended.collect::<Vec<_>>().into_iter().collect()
-    })
+    on_threads(threads, work).into_iter().collect()
 }
 
 fn page(

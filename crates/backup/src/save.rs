@@ -8,6 +8,7 @@ use crate::id::{BlockId, LENGTH};
 use crate::index::{Listed, PACKS_MOST, Pack};
 use crate::object::{self, Kind};
 use crate::pack::Packer;
+use crate::parts::on_threads;
 use crate::point::{Disk, PAGE, Point};
 use crate::repository::{PointName, Repository, Trouble, pack_object, trouble};
 use std::collections::HashSet;
@@ -112,13 +113,7 @@ pub fn disk(
             lock(&pages)[number as usize] = page;
         }
     };
-    let ended: Vec<Result<(), SaveError>> = std::thread::scope(|scope| {
-        let begun: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        begun
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
+    let ended = on_threads(threads, work);
     // What is whole is told of, whoever failed: it need not be written again.
     shared.tell(1)?;
     ended.into_iter().collect::<Result<(), _>>()?;

@@ -3,11 +3,11 @@
 use crate::block::{Form, Record};
 use crate::id::{BlockId, PackId};
 use crate::pack::Records;
+use crate::parts::on_threads;
 use crate::point::Point;
-use crate::repository::{PointName, Repository, Trouble, trouble};
-use std::collections::BTreeSet;
+use crate::repository::{PointName, Repository, Trouble, pack_of, trouble};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,22 +28,22 @@ pub struct Findings {
 /// If the repository cannot be listed: what cannot be read of it is a finding.
 pub fn all(repository: &Repository, threads: usize, done: &AtomicU64) -> Result<Findings, Trouble> {
     let packs = repository.store.list("packs").map_err(trouble("packs", "listed"))?;
-    let state = Mutex::new((Findings::default(), BTreeSet::new()));
-    state.lock().unwrap_or_else(PoisonError::into_inner).0.wrong.extend(repository.damaged().iter().cloned());
-    let next = AtomicU64::new(0);
+    let (by_pack, next) = (repository.index.by_pack(), AtomicU64::new(0));
     let work = || {
-        let mut block = Vec::new();
+        let (mut part, mut block) = (Part::default(), Vec::new());
         while let Some((name, length)) = packs.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-            let (well, wrong, lost) = pack(repository, name, &mut block);
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.0.well += well;
-            state.0.wrong.extend(wrong);
-            state.1.extend(lost);
+            part.read(repository, name, &by_pack, &mut block);
             done.fetch_add(*length, Ordering::Relaxed);
         }
+        part
     };
-    std::thread::scope(|scope| (0..threads.max(1)).for_each(|_| drop(scope.spawn(work))));
-    let (mut findings, lost) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (mut findings, mut lost) = (Findings::default(), BTreeSet::new());
+    findings.wrong.extend(repository.damaged().iter().cloned());
+    for part in on_threads(threads, work) {
+        findings.well += part.well;
+        findings.wrong.extend(part.wrong);
+        lost.extend(part.lost);
+    }
     for name in repository.points()? {
         match hurt(repository, &name, &lost) {
             None => findings.whole.push(name),
@@ -54,38 +54,63 @@ pub fn all(repository: &Repository, threads: usize, done: &AtomicU64) -> Result<
     Ok(findings)
 }
 
-/// Reads a pack: blocks that are well, what is wrong, blocks that are lost.
-fn pack(repository: &Repository, name: &str, block: &mut Vec<u8>) -> (u64, Vec<String>, Vec<BlockId>) {
-    let (mut well, mut wrong, mut lost) = (0, Vec::new(), Vec::new());
-    let mut listed: BTreeSet<BlockId> = BTreeSet::new();
-    let id = name.rsplit('/').next().and_then(PackId::parse);
-    if let Some(id) = id {
-        listed.extend(repository.index.of_pack(id));
+/// What one thread found.
+#[derive(Default)]
+struct Part {
+    well: u64,
+    wrong: Vec<String>,
+    lost: Vec<BlockId>,
+}
+
+impl Part {
+    /// Reads a pack.
+    fn read(
+        &mut self,
+        repository: &Repository,
+        name: &str,
+        by_pack: &BTreeMap<PackId, BTreeSet<BlockId>>,
+        block: &mut Vec<u8>,
+    ) {
+        let Some(id) = pack_of(name) else {
+            self.wrong.push(format!("`{name}` is no name of a pack"));
+            return;
+        };
+        let mut met = BTreeSet::new();
+        if let Err(why) = self.go_through(repository, name, id, &mut met, block) {
+            self.wrong.push(format!("`{name}`{why}"));
+        }
+        // The index tells of them, and they were not met, or were not well. What is hurt may be only what leads from
+        // one to the next.
+        let rest = by_pack.get(&id).into_iter().flatten().filter(|id| !met.contains(*id));
+        self.lost.extend(rest.filter(|id| repository.block(**id, block).is_err()));
     }
-    match (id, repository.store.read(name, 0, usize::MAX)) {
-        (None, _) => wrong.push(format!("`{name}` is no name of a pack")),
-        (_, Err(error)) => wrong.push(format!("`{name}` cannot be read: {error}")),
-        (Some(id), Ok(mut bytes)) => match Records::of(&repository.keys, id, &mut bytes) {
-            Err(why) => wrong.push(format!("`{name}`: {why}")),
-            Ok(mut records) => {
-                while let Some(found) = records.next() {
-                    let sound = found
-                        .map_err(|why| why.to_string())
-                        .and_then(|(_, record)| sound(repository, &record, block).map(|()| record.id));
-                    match sound {
-                        Ok(id) => {
-                            well += 1;
-                            listed.remove(&id);
-                        }
-                        Err(why) => wrong.push(format!("`{name}`: {why}")),
-                    }
+
+    /// Reads its records one after the other; those that are well are met.
+    fn go_through(
+        &mut self,
+        repository: &Repository,
+        name: &str,
+        id: PackId,
+        met: &mut BTreeSet<BlockId>,
+        block: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let read = repository.store.read(name, 0, usize::MAX);
+        let mut bytes = read.map_err(|error| format!(" cannot be read: {error}"))?;
+        let mut records = Records::of(&repository.keys, id, &mut bytes).map_err(|why| format!(": {why}"))?;
+        while let Some(found) = records.next() {
+            let sound = found
+                .map_err(|why| why.to_string())
+                .and_then(|(_, record)| sound(repository, &record, block).map(|()| record.id));
+            match sound {
+                Ok(id) => {
+                    self.well += 1;
+                    met.insert(id);
                 }
+                Err(why) => self.wrong.push(format!("`{name}`: {why}")),
             }
-        },
+        }
+        Ok(())
     }
-    // The index tells of them, and they were not met, or were not well. What is hurt may be only what leads from one to the next.
-    lost.extend(listed.into_iter().filter(|id| repository.block(*id, block).is_err()));
-    (well, wrong, lost)
 }
 
 /// Reads a block where it was met: a save that was killed may have left it in a pack of which no index tells.

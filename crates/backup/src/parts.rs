@@ -1,0 +1,19 @@
+//! What several parts of this crate do in one way: cut a value off some bytes, and work on several threads.
+
+/// Takes the first `N` bytes off; nothing if there are fewer.
+pub fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (head, tail) = rest.split_first_chunk::<N>()?;
+    *rest = tail;
+    Some(head)
+}
+
+/// Does the same on so many threads, one at least, and gives what each ended with. A panic of one goes on here.
+pub fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let begun: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(&work)).collect();
+        let end = |thread: std::thread::ScopedJoinHandle<'_, T>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        begun.into_iter().map(end).collect()
+    })
+}
