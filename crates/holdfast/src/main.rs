@@ -14,6 +14,7 @@ mod events;
 mod journal;
 mod lease;
 mod logbook;
+mod protect;
 mod recorder;
 mod reload;
 mod sense;

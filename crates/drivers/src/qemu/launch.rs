@@ -242,9 +242,11 @@ fn block(at: usize, layer: &Layer, has_backing: bool) -> Value {
             "node-name": format!("file{at}"),
             "filename": layer.path.to_string_lossy(),
             "locking": "on",
-            "read-only": at > 0,
         },
     });
+    if at > 0 {
+        node["file"]["auto-read-only"] = true.into(); // opened for writing only while something is merged into it
+    }
     if at == 0 {
         node["discard"] = "unmap".into();
     }

@@ -17,6 +17,7 @@ mod fleet;
 mod fuzz;
 pub mod image;
 mod inject;
+mod kept;
 pub mod launch;
 mod live;
 mod look;
@@ -28,6 +29,7 @@ pub mod qmp;
 mod read;
 pub mod record;
 mod sign;
+pub mod snapshot;
 mod spawn;
 mod spec;
 mod start;
@@ -37,6 +39,7 @@ pub mod wire;
 pub use account::{Barrier, why_root};
 pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
 
+use crate::snapshots::Snapshots;
 use crate::{Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places, Question};
 use async_trait::async_trait;
 use fleet::Fleet;
@@ -160,6 +163,7 @@ impl Driver for Qemu {
     async fn perform(&self, vm: &VmName, order: &Order, limit: Duration) -> Result<Fact, DriverError> {
         let machine = self.machine(vm)?;
         match order {
+            Order::Rewind { proof, to } => machine.rewind(proof, *to, limit).await.map(|()| Fact::Nothing),
             Order::Start { lease } if lease.vm() == vm => machine.start(lease, limit).await,
             Order::Start { lease } => {
                 Err(machine.refused("start", format!("the lease is for `{}`", lease.vm())))
@@ -206,6 +210,10 @@ impl Driver for Qemu {
             // The fleet holds a sender, so this is never.
             None => std::future::pending().await,
         }
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     async fn inject(&self, vm: &VmName, fault: &Injection) -> Result<(), DriverError> {

@@ -5,3 +5,4 @@
 mod bench;
 mod linux;
 mod sector;
+mod snapshots;

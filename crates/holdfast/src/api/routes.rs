@@ -6,6 +6,7 @@ use crate::config::{AppConfig, Config, Kind, VmConfig};
 use crate::decide::{Desk, Inbox};
 use crate::drill;
 use crate::events::Event;
+use crate::protect::Protector;
 use crate::reload::{ReloadError, Reloads};
 use crate::sense::logs::health::Registry;
 use crate::standing::Standing;
@@ -56,6 +57,8 @@ pub struct Api {
     pub sources: Registry,
     /// Since when channels stand as they do.
     pub standing: Standing,
+    /// Restore points.
+    pub protector: Protector,
 }
 
 impl Api {
@@ -136,6 +139,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/vms/{vm}/{wish}", post(command))
         .merge(super::logs::routes())
         .merge(super::numbers::routes())
+        .merge(super::snapshots::routes())
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .layer(axum::middleware::map_response(refuse_in_our_words))
         .with_state(api)

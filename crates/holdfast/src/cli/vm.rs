@@ -104,6 +104,8 @@ pub enum Announced {
     Backup,
     /// File systems are frozen: writes hang.
     Freeze,
+    /// A snapshot is taken: it may stand still for a moment.
+    Snapshot,
     /// It is being moved: it may be paused.
     Migration,
     /// Its guest is rebooted on purpose.
@@ -168,7 +170,7 @@ async fn tell(client: &Client, name: &str, wish: &str, words: Words) -> Result<E
 }
 
 /// A name that is one, so that it can stand in a path.
-fn checked(name: &str) -> Result<&str, CliError> {
+pub fn checked(name: &str) -> Result<&str, CliError> {
     match name.parse::<holdfast_core::subject::VmName>() {
         Ok(_) => Ok(name),
         Err(cause) => Err(CliError::Said {

@@ -22,6 +22,7 @@ mod numbers;
 mod orders;
 mod remedies;
 mod rows;
+mod snapshots;
 mod starved;
 mod state;
 mod systemd;
