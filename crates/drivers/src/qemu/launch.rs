@@ -76,6 +76,12 @@ impl RunFolder {
         self.path.join("qemu.log")
     }
 
+    /// Is there while the guest's file systems may be frozen by us (I16).
+    #[must_use]
+    pub fn frozen(&self) -> PathBuf {
+        self.path.join("frozen")
+    }
+
     /// The run record.
     #[must_use]
     pub fn record(&self) -> PathBuf {

@@ -84,9 +84,10 @@ impl Qemu {
     ) -> Result<Self, DriverError> {
         let (out, seen) = mpsc::channel(SEEN);
         let fleet = Fleet::new(run_folder, out);
-        fleet.take_on(vms, restarts)?;
-        make_folder(&evidence_folder, 0o700)?;
-        Ok(Self { fleet, evidence: evidence_folder, seen: Mutex::new(seen) })
+        let qemu = Self { fleet, evidence: evidence_folder, seen: Mutex::new(seen) };
+        qemu.take_on(vms, restarts)?;
+        make_folder(&qemu.evidence, 0o700)?;
+        Ok(qemu)
     }
 
     /// Takes these VMs under its wing too, or as they are described now: all of them or, with an error, none.
@@ -100,7 +101,12 @@ impl Qemu {
         vms: Vec<QemuVm>,
         restarts: BTreeMap<(VmName, AppName), Vec<String>>,
     ) -> Result<BTreeSet<VmName>, DriverError> {
-        self.fleet.take_on(vms, restarts)
+        let names: Vec<VmName> = vms.iter().map(|vm| vm.name.clone()).collect();
+        let later = self.fleet.take_on(vms, restarts)?;
+        for machine in names.iter().filter_map(|vm| self.fleet.machine(vm)) {
+            tokio::spawn(machine.recover_snapshots());
+        }
+        Ok(later)
     }
 
     /// Leaves these VMs alone from now on: they run or rest as they do (I7).

@@ -6,6 +6,8 @@ use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{Rows, address, ask};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::time::Duration;
 
 /// A laboratory whose database is told to write everything down before a snapshot.
 fn lab() -> Lab {
@@ -107,4 +109,32 @@ fn a_database_goes_on_with_its_memory_and_only_once() {
 /// When the database was started: another time after every boot.
 fn started(lab: &Lab) -> String {
     ask(&address(lab), "select pg_postmaster_start_time()").unwrap()[0].clone()
+}
+
+#[test]
+fn a_daemon_killed_while_it_takes_snapshots_leaves_a_guest_that_runs_and_is_thawed() {
+    let mut lab = lab(); // S71, I16
+    let kills = std::env::var("HOLDFAST_S71").map_or(4, |text| text.parse().unwrap());
+    let rows = Rows::start(&lab);
+    let start = lab.incarnation("orders");
+    for kill in 0..kills {
+        let mut command = crate::lab::holdfast();
+        command.arg("--state").arg(lab.state()).args(["snapshot", "create", "orders"]);
+        command.args(if kill % 2 == 0 { ["--freeze"] } else { ["--memory"] });
+        let mut taking = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100 + (kill * 97) % 900));
+        lab.kill_daemon();
+        taking.wait().unwrap();
+        lab.start();
+        rows.wait_for_more(&lab); // it runs, and what is written gets through
+        for one in lab.json(&["snapshot", "list", "orders"])["snapshots"].as_array().unwrap() {
+            lab.cli(&["snapshot", "delete", "orders", &one["id"].to_string()]);
+        }
+    }
+    assert_eq!(lab.incarnation("orders"), start);
+    lab.until(SOON, "it is thawed, and says so", |lab| {
+        lab.ask_agent("orders", r#"{"execute":"guest-fsfreeze-status"}"#) == Some("thawed".into())
+    });
+    create(&lab, &["--freeze"]);
+    rows.all_there(&lab);
 }

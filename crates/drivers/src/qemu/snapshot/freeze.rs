@@ -3,6 +3,7 @@
 use super::super::agent::{Agent, AgentError, Session};
 use super::super::machine::{Machine, error_chain};
 use crate::DriverError;
+use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +48,14 @@ async fn freeze_and_thaw<T>(
     let listens = Instant::now() + LISTEN;
     let (_turn, session) = machine.agent_session(FREEZE, LISTEN, listens).await?;
     let lives = || machine.running().is_ok();
-    match while_frozen(&machine.agent, session, FREEZE_MOST, work, lives).await {
+    let mark = machine.folder.frozen();
+    let marked = File::create(&mark).and_then(|file| file.sync_all());
+    marked.map_err(|e| machine.refused(FREEZE, format!("cannot note it in {}: {e}", mark.display())))?;
+    let done = while_frozen(&machine.agent, session, FREEZE_MOST, work, lives).await;
+    if !matches!(done, Err(FreezeError::NotThawed(_))) {
+        unmark(machine);
+    }
+    match done {
         Ok(done) => done,
         Err(error @ FreezeError::NotFrozen(_)) => Err(machine.refused(FREEZE, error_chain(&error))),
         Err(FreezeError::Late(most)) => Err(machine.late("what was to be done while frozen", most)),
@@ -55,6 +63,38 @@ async fn freeze_and_thaw<T>(
             let why = error_chain(&error);
             tracing::error!(vm = %machine.name, why, "the guest's file systems may still be frozen");
             Err(machine.unknown("the thaw", why))
+        }
+    }
+}
+
+fn unmark(machine: &Machine) {
+    match std::fs::remove_file(machine.folder.frozen()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(vm = %machine.name, %error, "the note that it is frozen stays: it is thawed once more");
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Thaws a guest that a daemon before us had frozen when it ended (I16).
+pub async fn thaw_left(machine: &Machine) {
+    if !machine.folder.frozen().exists() {
+        return;
+    }
+    let lives = || machine.running().is_ok();
+    let thawed = match machine.session(Instant::now() + THAW_FOR).await {
+        Some(_turn) if lives() => thaw(&machine.agent, lives).await,
+        Some(_) => Ok(()), // what does not run is not frozen
+        None => Err(AgentError::Silent(THAW_FOR)),
+    };
+    match thawed {
+        Ok(()) => {
+            tracing::info!(vm = %machine.name, "it was frozen when the daemon before ended, and is thawed");
+            unmark(machine);
+        }
+        Err(error) => {
+            let error = error_chain(&error);
+            tracing::error!(vm = %machine.name, error, "the guest's file systems may still be frozen");
         }
     }
 }

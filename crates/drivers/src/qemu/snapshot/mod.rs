@@ -92,6 +92,7 @@ impl Machine {
 
     /// What was under way when a daemon before us ended is brought to its end: a VM that only waits for us runs on.
     pub async fn recover_snapshots(self: Arc<Self>) {
+        freeze::thaw_left(&self).await;
         if !self.files().folder().exists() {
             return;
         }
