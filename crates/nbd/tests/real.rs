@@ -106,7 +106,8 @@ fn what_qemu_nbd_offers_is_read_with_its_holes_and_its_bitmap() {
     let mut client = Client::connect(offered.stream(), "disk", &contexts).unwrap();
     assert_eq!((client.export().size, client.export().is_read_only), (96 * MIB, true));
     assert_eq!([0, 1, 2, 3].map(|which| client.has_context(which)), [true, false, true, false]);
-    assert_eq!(ranges(&mut client, 2, IS_DIRTY), [40 * MIB..40 * MIB + (64 << 10)]);
+    let dirty = ranges(&mut client, 2, IS_DIRTY);
+    assert!(matches!(&dirty[..], [one] if *one == (40 * MIB..40 * MIB + (64 << 10))), "{dirty:?}");
     let holes = ranges(&mut client, 0, IS_HOLE | READS_ZERO);
     assert_eq!(holes, [MIB..33 * MIB, 34 * MIB..40 * MIB, 40 * MIB + (64 << 10)..96 * MIB]);
 
@@ -229,7 +230,8 @@ fn our_client_and_our_server_understand_each_other() {
         let server = scope.spawn(|| serve(theirs, "disk", &disk));
         let mut client = Client::connect(ours, "disk", &[ALLOCATION]).unwrap();
         let half = 3 * MIB / 2;
-        assert_eq!(ranges(&mut client, 0, READS_ZERO), [half..2 * half]);
+        let zeros = ranges(&mut client, 0, READS_ZERO);
+        assert!(matches!(&zeros[..], [one] if *one == (half..2 * half)), "{zeros:?}");
         client.ask(5, 7).unwrap();
         assert_eq!(client.receive().unwrap().1, Ok(vec![9; 7]));
         client.disconnect().unwrap();
