@@ -87,6 +87,9 @@ impl Machine {
         if nodes.iter().any(|node| node.name == ERROR_NODE) == fails {
             return Ok(());
         }
+        if nodes.iter().any(|node| node.name == super::backup::FILTER) {
+            return Err(self.refused(INJECT, "a backup of it runs"));
+        }
         let size = nodes.iter().find(|node| node.name == DISK_NODE).map(|node| node.image.size);
         let size = size.ok_or_else(|| self.refused(INJECT, "its disk node was not found"))?;
         let before = live.state(deadline).await.map_err(|e| self.unconfirmed(INJECT, LIMIT, &e))?;

@@ -27,7 +27,7 @@ const GUEST: [u8; 46] = [
 ];
 
 /// A bench with that guest.
-fn bench() -> Bench {
+pub fn bench() -> Bench {
     let bench = Bench::new();
     let mut disk = vec![0; 1 << 20];
     disk[..GUEST.len()].copy_from_slice(&GUEST);
