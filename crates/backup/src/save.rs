@@ -27,6 +27,11 @@ pub trait Source: Sync {
     /// # Errors
     /// If it cannot be read.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// Whether all of these bytes are known to be zeros, so that they need not be read.
+    fn is_hole(&self, _span: &Range<u64>) -> bool {
+        false
+    }
 }
 
 /// What is known beforehand of a disk.
@@ -43,7 +48,7 @@ pub struct Before<'a> {
 pub struct Progress {
     /// Bytes of the disk that were read.
     pub read: AtomicU64,
-    /// Bytes that were not read, because they did not change.
+    /// Bytes that were not read, because they did not change or are known to be zeros.
     pub skipped: AtomicU64,
     /// Bytes that were written to the repository.
     pub written: AtomicU64,
@@ -225,6 +230,11 @@ impl<'a> Worker<'a> {
             let length = span.end - span.start;
             if is_known && !touched(&span) {
                 self.shared.progress.skipped.fetch_add(length, Ordering::Relaxed);
+                continue;
+            }
+            if source.is_hole(&span) {
+                self.shared.progress.skipped.fetch_add(length, Ordering::Relaxed);
+                *name = BlockId::HOLE;
                 continue;
             }
             self.block.resize(length as usize, 0);

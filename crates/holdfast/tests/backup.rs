@@ -219,6 +219,185 @@ fn killed_at_any_moment_a_save_harms_no_point_and_is_taken_up_again() {
     }
 }
 
+/// Runs a program of QEMU, which has to be there.
+fn qemu(program: &str, words: &[&str]) {
+    let output = Command::new(program).args(words).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; install Debian's qemu-utils"));
+    assert!(output.status.success(), "{program} {words:?}: {output:?}");
+}
+
+/// A `qemu-nbd` that offers `disk.qcow2` of a place as `disk`.
+struct Offered(std::process::Child);
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Place {
+    fn qcow2(&self) -> String {
+        self.path("disk.qcow2").to_str().unwrap().to_owned()
+    }
+
+    fn offer(&self, bitmaps: &[&str]) -> Offered {
+        let mut server = Command::new("qemu-nbd");
+        server.args(["--read-only", "--persistent", "--format=qcow2", "--export-name=disk"]);
+        server.args(bitmaps.iter().map(|bitmap| format!("--bitmap={bitmap}")));
+        let socket = self.path("socket");
+        let _ = fs::remove_file(&socket);
+        let server = server.arg(format!("--socket={}", socket.display())).arg(self.qcow2()).spawn();
+        let server = Offered(server.expect("Debian's qemu-utils has qemu-nbd"));
+        while !socket.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    fn io(&self, words: &[&str]) {
+        let words: Vec<&str> = words.iter().flat_map(|word| ["-c", word]).collect();
+        qemu("qemu-io", &[&["-f", "qcow2"], &words[..], &[&self.qcow2()]].concat());
+    }
+
+    /// The bytes of the disk, as QEMU reads them.
+    fn disk(&self) -> Vec<u8> {
+        let raw = self.path("as-it-is.raw");
+        let raw = raw.to_str().unwrap();
+        qemu("qemu-img", &["convert", "-f", "qcow2", "-O", "raw", &self.qcow2(), raw]);
+        fs::read(raw).unwrap()
+    }
+
+    /// A disk of 200 MiB, of which 3 are not a hole.
+    fn with_qcow2() -> Self {
+        let place = Self::with_repository();
+        qemu("qemu-img", &["create", "-q", "-f", "qcow2", &place.qcow2(), "200M"]);
+        place.io(&["write -P 1 0 2M", "write -P 2 150M 1M"]);
+        place
+    }
+}
+
+const URI: &str = "nbd+unix:///disk?socket=socket";
+
+#[test]
+fn a_disk_is_saved_over_nbd_without_its_holes_and_then_only_what_its_bitmap_says() {
+    let place = Place::with_qcow2();
+    let offered = place.offer(&[]);
+    let saved = place.json(&["image", URI]);
+    assert_eq!((&saved["id"], &saved["read"]), (&"disk/1".into(), &(3 * MIB).into()), "{saved}");
+    assert_eq!(saved["size"], 200 * MIB, "{saved}");
+    drop(offered);
+    let first = place.disk();
+
+    qemu("qemu-img", &["bitmap", "--add", "-f", "qcow2", &place.qcow2(), "since"]);
+    place.io(&["write -P 3 1M 4k", "write -P 4 70M 128k", "write -z 150M 64k"]);
+    let offered = place.offer(&["since"]);
+    let saved = place.json(&["image", URI, "--bitmap", "since"]);
+    // 64 KiB around the first write, 128 KiB of the second; what became zeros is a hole.
+    assert_eq!((&saved["read"], &saved["all"]), (&(192 << 10).into(), &false.into()), "{saved}");
+    drop(offered);
+    let second = place.disk();
+    assert!(first != second);
+    assert!(place.restored("disk/1") == first && place.restored("disk/2") == second);
+
+    let _offered = place.offer(&[]);
+    let saved = place.json(&["image", URI, "--bitmap", "since"]);
+    assert_eq!((&saved["all"], &saved["added"]), (&true.into(), &0.into()), "{saved}");
+    assert!(saved["why_all"].as_str().unwrap().contains("`since` is not offered"), "{saved}");
+    assert!(place.restored("disk/3") == second);
+    let output = place.run(&["image", URI, "--bitmap", "since"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("all is read, and only the change is stored"));
+}
+
+#[test]
+fn a_bitmap_of_ours_is_compared_with_the_point_that_began_with_it() {
+    let place = Place::with_qcow2();
+    qemu("qemu-img", &["bitmap", "--add", "-f", "qcow2", &place.qcow2(), "holdfast-a"]);
+    let save = |words: &[&str], bitmaps: &[&str]| {
+        let _offered = place.offer(bitmaps);
+        place.json(&[&["image", URI], words].concat())
+    };
+    save(&["--begins", "holdfast-a"], &[]);
+    place.io(&["write -P 5 30M 64k"]);
+    save(&[], &[]);
+    place.io(&["write -P 1 30M 64k", "write -P 6 90M 64k"]);
+    let saved = save(&["--bitmap", "holdfast-a", "--begins", "holdfast-b"], &["holdfast-a"]);
+    assert_eq!((&saved["read"], &saved["all"]), (&(128 << 10).into(), &false.into()), "{saved}");
+    assert!(place.restored("disk/3") == place.disk());
+    let list = place.json(&["list"]);
+    assert_eq!(list[2]["parent"], "disk/1", "{list}");
+    // A bitmap that no point began with says nothing.
+    let saved = save(&["--bitmap", "holdfast-a", "--of", "other"], &["holdfast-a"]);
+    assert!(saved["why_all"].as_str().unwrap().contains("no point began with the bitmap"), "{saved}");
+    assert!(place.restored("other/1") == place.disk());
+}
+
+#[test]
+fn a_place_where_no_disk_is_offered_is_said_and_makes_no_point() {
+    let place = Place::with_qcow2();
+    assert!(place.refused(&["image", "nbd+unix:///disk"]).contains("it names no `?socket=PATH`"));
+    assert!(place.refused(&["image", URI]).contains("nobody offers it there"));
+    assert!(
+        place
+            .refused(&["image", "disk.img", "--bitmap", "x"])
+            .contains("`--bitmap` says nothing of the file")
+    );
+    let offered = place.offer(&[]);
+    let refused = place.refused(&["image", "nbd+unix:///other?socket=socket"]);
+    assert!(refused.contains("there is no such export"), "{refused}");
+    drop(offered);
+    fs::remove_file(place.path("socket")).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(place.path("socket")).unwrap();
+    let liar = std::thread::spawn(move || listener.accept().unwrap().0.write_all(&[b'x'; 64]).unwrap());
+    assert!(place.refused(&["image", URI]).contains("does not speak NBD"));
+    liar.join().unwrap();
+    assert_eq!(place.json(&["list"]), Value::Array(Vec::new()));
+}
+
+/// A disk of which each piece takes its time.
+struct Slow;
+
+impl holdfast_nbd::server::Disk for Slow {
+    fn size(&self) -> u64 {
+        200 << 20
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+        std::thread::sleep(Duration::from_millis(15));
+        bytes.fill((offset >> 20) as u8 | 1);
+        Ok(())
+    }
+}
+
+#[test]
+fn progress_is_told_line_by_line_and_a_listener_who_goes_away_ends_it() {
+    let place = Place::with_repository();
+    let listener = std::os::unix::net::UnixListener::bind(place.path("socket")).unwrap();
+    let server = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let _ended_by_the_client =
+                holdfast_nbd::server::serve(listener.accept().unwrap().0, "disk", &Slow);
+        }
+    });
+    let words = ["image", URI, "--json", "--progress"];
+    let mut child = place.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut heard = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut heard, &mut line).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["size"], 200 * MIB, "{line}");
+    drop(heard);
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(1) && said.contains("it was stopped"), "{said}");
+    assert_eq!(place.json(&["list"]), Value::Array(Vec::new()));
+
+    let said = place.well(&words);
+    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() > 1 && lines[..lines.len() - 1].iter().all(|line| line["id"].is_null()), "{said}");
+    assert_eq!(lines.last().unwrap()["id"], "disk/1");
+    server.join().unwrap();
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()

@@ -88,6 +88,9 @@ impl Machine {
         if nodes.iter().any(|node| node.name == ERROR_NODE) == fails {
             return Ok(());
         }
+        if nodes.iter().any(|node| node.name == super::backup::FILTER) {
+            return Err(self.refused(INJECT, "a backup of it runs"));
+        }
         let disk = self.disk_node(live, deadline).await?;
         let size = nodes.iter().find(|node| node.name == disk).map(|node| node.image.size);
         let size = size.ok_or_else(|| self.refused(INJECT, "its disk node was not found"))?;
@@ -112,7 +115,7 @@ impl Machine {
     }
 
     /// The node that the disk is without us: an overlay, where snapshots were taken since the start.
-    async fn disk_node(&self, live: &Live, deadline: Instant) -> Result<String, DriverError> {
+    pub(super) async fn disk_node(&self, live: &Live, deadline: Instant) -> Result<String, DriverError> {
         let Some(tree) = self.tree(INJECT).await? else { return Ok(DISK_NODE.to_owned()) };
         let nodes = live.nodes(deadline).await.map_err(|e| self.unconfirmed(INJECT, LIMIT, &e))?;
         let node = node_of(&nodes, &self.files().path(tree.top()));

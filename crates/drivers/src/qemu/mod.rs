@@ -9,6 +9,7 @@ pub mod accel;
 mod account;
 pub mod agent;
 mod ask;
+mod backup;
 mod capture;
 pub mod cgroup;
 pub mod event;
@@ -37,6 +38,7 @@ pub mod untrusted;
 pub mod wire;
 
 pub use account::{Barrier, why_root};
+pub use backup::Moment;
 pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
 
 use crate::snapshots::Snapshots;
@@ -126,6 +128,36 @@ impl Qemu {
         let live = machine.running()?;
         let saved = memory::save(&machine, &live, to, deadline).await;
         saved.map_err(|why| machine.unknown("save the memory of", why))
+    }
+
+    /// Holds a moment of a running VM's disk still and offers it over NBD. `to` names whose points are made of it.
+    ///
+    /// # Errors
+    /// As for [`Driver::perform`]. Nothing of it is left then, unless QEMU was silent; the next call clears that.
+    pub async fn begin_backup(&self, vm: &VmName, to: &str, limit: Duration) -> Result<Moment, DriverError> {
+        self.machine(vm)?.begin_backup(to, limit).await
+    }
+
+    /// Offers a moment no more; `made` says whether a point was made of it.
+    ///
+    /// # Errors
+    /// As for [`Driver::perform`]. What is left is cleared by the next call, and no write of the guest is forgotten.
+    pub async fn end_backup(
+        &self,
+        vm: &VmName,
+        moment: &Moment,
+        made: bool,
+        limit: Duration,
+    ) -> Result<(), DriverError> {
+        self.machine(vm)?.end_backup(moment, made, limit).await
+    }
+
+    /// Takes down what an earlier daemon left of a backup in a running VM's QEMU; harmless if there is nothing.
+    ///
+    /// # Errors
+    /// As for [`Driver::perform`].
+    pub async fn clear_backup(&self, vm: &VmName, limit: Duration) -> Result<(), DriverError> {
+        self.machine(vm)?.clear_backup(limit).await
     }
 
     fn machine(&self, vm: &VmName) -> Result<Arc<Machine>, DriverError> {

@@ -1,6 +1,7 @@
 //! `holdfast backup image FILE`: a disk image becomes a restore point.
 
-use super::{Note, RepositoryArgs, bar, bytes, failed, shown, threads, troubled, watched};
+use super::remote::{self, Place, Remote};
+use super::{Note, RepositoryArgs, bar, bytes, failed, ranges, shown, threads, troubled, watched};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
@@ -8,21 +9,26 @@ use holdfast_backup::point::{Disk, Point, is_name};
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The longest line of a file of changes.
-const LINE_MOST: u64 = 256;
+/// What bitmaps of Holdfast's own are called at first: each belongs to one point, which names it.
+pub const OURS: &str = "holdfast-";
+/// Over a network more readers only wait for each other, and each has some pieces in memory.
+const READERS_MOST: usize = 8;
+/// How often progress is printed.
+const TELL: Duration = Duration::from_millis(250);
 
 /// What to save.
 #[derive(Args)]
 pub struct ImageArgs {
     /// The image, or a block device. Its bytes are saved as they are, whatever its format; nothing may write to it
-    /// meanwhile.
+    /// meanwhile. Or a disk that a QEMU or `qemu-nbd` holds still, as `nbd+unix:///EXPORT?socket=PATH` or
+    /// `nbd://HOST:PORT/EXPORT`.
     file: PathBuf,
     #[command(flatten)]
     repository: RepositoryArgs,
@@ -32,9 +38,19 @@ pub struct ImageArgs {
     /// What may have changed since the last point: a file of lines `OFFSET LENGTH`, in bytes. Nothing else is read.
     #[arg(long, value_name = "RANGES")]
     changed: Option<PathBuf>,
+    /// What may have changed since the last point, as this bitmap of the NBD export says. If it is not there, or no
+    /// point is, all is read, and still only the change is stored.
+    #[arg(long, value_name = "NAME", conflicts_with = "changed")]
+    bitmap: Option<String>,
+    /// The bitmap that records what is written from this point on. Later `--bitmap NAME` is compared with this point.
+    #[arg(long, value_name = "NAME")]
+    begins: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Print JSON of how far it is, too, a line each.
+    #[arg(long, requires = "json")]
+    progress: bool,
 }
 
 struct Image {
@@ -52,23 +68,54 @@ impl Source for Image {
     }
 }
 
+/// What is read.
+enum Opened {
+    File(Image),
+    Remote(Box<Remote>),
+}
+
+impl Opened {
+    fn source(&self) -> &dyn Source {
+        match self {
+            Self::File(image) => image,
+            Self::Remote(remote) => &**remote,
+        }
+    }
+
+    /// When it was last written to; a device does not say, and who offers a disk over NBD holds it still.
+    fn stamp(&self) -> Result<Option<(u64, SystemTime)>, CliError> {
+        let Self::File(image) = self else { return Ok(None) };
+        let known = image.file.metadata().map_err(failed("look at the image".into()))?;
+        Ok(known.modified().ok().filter(|_| known.is_file()).map(|at| (known.len(), at)))
+    }
+}
+
+/// What a point is compared with.
+struct Basis {
+    parent: Option<(PointName, Disk)>,
+    changed: Option<Vec<Range<u64>>>,
+    /// Why all is read, where only the change was to be.
+    why_all: Option<String>,
+}
+
 /// Saves it.
 pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
-    let name = name(args)?;
-    let image = open(&args.file)?;
-    let changed = args.changed.as_deref().map(|file| ranges(file, image.size)).transpose()?;
+    let place = place(args)?;
+    let name = name(args, place.as_ref())?;
     let repository = args.repository.open()?;
-    let parent = parent(&repository, &name, &args.repository.repo)?;
-    let (begun, stamp) = (Instant::now(), stamp(&image)?);
+    let mut opened = match &place {
+        Some(place) => Opened::Remote(Box::new(connect(args, place)?)),
+        None => Opened::File(open(&args.file)?),
+    };
+    let basis = basis(args, &mut opened, &repository, &name)?;
+    if let Some(why) = basis.why_all.as_ref().filter(|_| !args.json) {
+        super::say_aside(&format!("{why}: all is read, and only the change is stored"));
+    }
+    let (begun, stamp) = (Instant::now(), opened.stamp()?);
     let taken = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
-    let (progress, bar) = (Progress::default(), bar(image.size, args.json));
-    let done = || progress.read.load(Ordering::Relaxed) + progress.skipped.load(Ordering::Relaxed);
-    let before = Before { parent: parent.as_ref().map(|(_, disk)| disk), changed: changed.as_deref() };
-    let saved =
-        watched(&bar, done, || save::disk(&repository, "disk0", &image, before, threads(), &progress));
-    bar.finish_and_clear();
-    let disk = saved.map_err(|error| not_saved(error, args))?;
-    if self::stamp(&image)? != stamp {
+    let progress = Progress::default();
+    let disk = save_disk(args, &repository, &opened, &basis, &progress)?;
+    if opened.stamp()? != stamp {
         return Err(CliError::Said {
             error: format!("`{}` was written to while it was read", args.file.display()),
             cause: "a restore point of it would be of no one moment".into(),
@@ -76,29 +123,97 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
                 .into(),
         });
     }
+    let size = disk.size;
     let note = Note {
         added: progress.written.load(Ordering::Relaxed),
-        parent: parent.map(|(name, _)| shown(&name)),
+        parent: basis.parent.map(|(name, _)| shown(&name)),
+        bitmap: args.begins.clone(),
     };
     let point = Point { vm: name, sequence: 0, taken, disks: vec![disk], note: note.write() };
     let point = save::commit(&repository, point).map_err(troubled(&args.repository.repo))?;
+    if let Opened::Remote(remote) = opened {
+        remote.close();
+    }
     let (read, skipped) = (progress.read.into_inner(), progress.skipped.into_inner());
     let (added, took) = (progress.written.into_inner(), begun.elapsed().as_secs_f64());
     if args.json {
-        print_json(&serde_json::json!({
+        let doc = serde_json::json!({
             "v": 1, "id": shown(&point), "vm": point.vm, "sequence": point.sequence, "taken": taken as f64 / 1e6,
-            "size": image.size, "read": read, "skipped": skipped, "added": added, "seconds": took,
-        }))?;
+            "size": size, "read": read, "skipped": skipped, "added": added, "seconds": took,
+            "all": basis.changed.is_none(), "why_all": basis.why_all,
+        });
+        if args.progress {
+            say!("{doc}");
+        } else {
+            print_json(&doc)?;
+        }
     } else {
-        let what =
-            if skipped > 0 { format!("{} of {}", bytes(read), bytes(image.size)) } else { bytes(read) };
+        let what = if skipped > 0 { format!("{} of {}", bytes(read), bytes(size)) } else { bytes(read) };
         say!("restore point {}: {what} read, {} added, {took:.1} s", shown(&point), bytes(added));
     }
     Ok(Exit::Fine)
 }
 
-fn name(args: &ImageArgs) -> Result<String, CliError> {
-    let stem = || args.file.file_stem().map(|stem| stem.to_string_lossy().to_ascii_lowercase());
+/// Reads what is to be read, and tells how far it is.
+fn save_disk(
+    args: &ImageArgs,
+    repository: &Repository,
+    opened: &Opened,
+    basis: &Basis,
+    progress: &Progress,
+) -> Result<Disk, CliError> {
+    let source = opened.source();
+    let before =
+        Before { parent: basis.parent.as_ref().map(|(_, disk)| disk), changed: basis.changed.as_deref() };
+    let most = if matches!(opened, Opened::Remote(_)) { READERS_MOST } else { usize::MAX };
+    let bar = bar(source.size(), args.json);
+    let told = std::sync::Mutex::new(Instant::now());
+    let done = || {
+        let count = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed);
+        let (read, skipped) = (count(&progress.read), count(&progress.skipped));
+        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if args.progress && told.elapsed() >= TELL {
+            *told = Instant::now();
+            let doc = serde_json::json!({
+                "v": 1, "size": source.size(), "read": read, "skipped": skipped, "added": count(&progress.written),
+            });
+            // Whoever wanted to know it went away: then nobody wants the point, either.
+            let is_heard = writeln!(io::stdout(), "{doc}").and_then(|()| io::stdout().flush()).is_ok();
+            progress.stop.fetch_or(!is_heard, Ordering::Relaxed);
+        }
+        read + skipped
+    };
+    let work = || save::disk(repository, "disk0", source, before, threads().min(most), progress);
+    let saved = watched(&bar, done, work);
+    bar.finish_and_clear();
+    saved.map_err(|error| not_saved(error, args))
+}
+
+/// Where it is offered over NBD, if it is no file.
+fn place(args: &ImageArgs) -> Result<Option<Place>, CliError> {
+    let place = args.file.to_str().and_then(remote::place).transpose();
+    let place = place.map_err(|cause| CliError::Said {
+        error: format!("`{}` is no place of a disk", args.file.display()),
+        cause: cause.into(),
+        hint: "write `nbd+unix:///EXPORT?socket=PATH` or `nbd://HOST:PORT/EXPORT`".into(),
+    })?;
+    if place.is_none() && args.bitmap.is_some() {
+        return Err(CliError::Said {
+            error: format!("`--bitmap` says nothing of the file `{}`", args.file.display()),
+            cause: "bitmaps are read over NBD: a file is saved as it is, and nothing in it is understood"
+                .into(),
+            hint: "offer it with `qemu-nbd --read-only --bitmap NAME`, or say what changed with `--changed`"
+                .into(),
+        });
+    }
+    Ok(place)
+}
+
+fn name(args: &ImageArgs, place: Option<&Place>) -> Result<String, CliError> {
+    let stem = || match place {
+        Some(place) => Some(place.export().to_ascii_lowercase()),
+        None => args.file.file_stem().map(|stem| stem.to_string_lossy().to_ascii_lowercase()),
+    };
     let name = args.of.clone().or_else(stem).unwrap_or_default();
     if is_name(&name) {
         return Ok(name);
@@ -123,18 +238,61 @@ fn open(path: &Path) -> Result<Image, CliError> {
     Ok(Image { file, size })
 }
 
-/// When it was last written to; a device does not say.
-fn stamp(image: &Image) -> Result<(u64, Option<SystemTime>), CliError> {
-    let known = image.file.metadata().map_err(failed("look at the image".into()))?;
-    Ok((known.len(), known.modified().ok().filter(|_| known.is_file())))
+fn connect(args: &ImageArgs, place: &Place) -> Result<Remote, CliError> {
+    Remote::open(place, args.bitmap.as_deref()).map_err(|error| CliError::Said {
+        error: format!("cannot read the disk `{}`", args.file.display()),
+        cause: chain(&error),
+        hint: "no point was made; does a QEMU or `qemu-nbd --read-only --persistent` offer it there?".into(),
+    })
 }
 
-/// The newest point that can be read, and the disk as it was then.
-fn parent(repository: &Repository, name: &str, folder: &Path) -> Result<Option<(PointName, Disk)>, CliError> {
+/// What the new point is compared with, and what of it is to be read.
+fn basis(
+    args: &ImageArgs,
+    opened: &mut Opened,
+    repository: &Repository,
+    name: &str,
+) -> Result<Basis, CliError> {
+    let size = opened.source().size();
+    let parent = parent(repository, name, &args.repository.repo, |_| true)?;
+    let Some(bitmap) = &args.bitmap else {
+        let changed = args.changed.as_deref().map(|file| ranges::read(file, size)).transpose()?;
+        return Ok(Basis { parent, changed, why_all: None });
+    };
+    let Opened::Remote(remote) = opened else { return Ok(Basis { parent, changed: None, why_all: None }) };
+    let since = match bitmap.starts_with(OURS) {
+        true => self::parent(repository, name, &args.repository.repo, |note| {
+            note.bitmap.as_ref() == Some(bitmap)
+        })?,
+        false => parent.clone(),
+    };
+    let why_all = match (&since, remote.changed()) {
+        (_, None) => Some(format!("the bitmap `{bitmap}` is not offered")),
+        (None, _) if bitmap.starts_with(OURS) => Some(format!("no point began with the bitmap `{bitmap}`")),
+        (None, _) => Some("there is no earlier point".to_owned()),
+        (Some((_, disk)), _) if disk.size != size => Some("the disk has another size now".to_owned()),
+        (Some(_), Some(changed)) => {
+            let changed = Some(changed.to_vec());
+            return Ok(Basis { parent: since, changed, why_all: None });
+        }
+    };
+    remote.want_all();
+    Ok(Basis { parent, changed: None, why_all })
+}
+
+/// The newest point whose note is as wanted and that can be read, and the disk as it was then.
+fn parent(
+    repository: &Repository,
+    name: &str,
+    folder: &Path,
+    is_meant: impl Fn(&Note) -> bool,
+) -> Result<Option<(PointName, Disk)>, CliError> {
     let mut own = repository.points().map_err(troubled(folder))?;
     own.retain(|point| point.vm == name);
-    let disk =
-        |name: PointName| Some((name.clone(), repository.point(&name).ok()?.disks.into_iter().next()?));
+    let disk = |name: PointName| {
+        let point = repository.point(&name).ok().filter(|point| is_meant(&Note::of(point)))?;
+        Some((name, point.disks.into_iter().next()?))
+    };
     Ok(own.into_iter().rev().find_map(disk))
 }
 
@@ -146,71 +304,5 @@ fn not_saved(error: SaveError, args: &ImageArgs) -> CliError {
             cause: chain(&error),
             hint: "no point was made, and none was harmed; what was saved is not saved twice".into(),
         },
-    }
-}
-
-/// The ranges of a file of lines `OFFSET LENGTH`, in order and apart.
-fn ranges(file: &Path, size: u64) -> Result<Vec<Range<u64>>, CliError> {
-    let what = || format!("read the ranges `{}`", file.display());
-    let mut reader = BufReader::new(File::open(file).map_err(failed(what()))?);
-    let (mut found, mut line, mut number) = (Vec::<Range<u64>>::new(), String::new(), 0_u64);
-    loop {
-        line.clear();
-        let mut bounded = io::Read::take(&mut reader, LINE_MOST);
-        if bounded.read_line(&mut line).map_err(failed(what()))? == 0 {
-            break;
-        }
-        number += 1;
-        match range(&line, size) {
-            Ok(range) => found.extend(range.filter(|range| !range.is_empty())),
-            Err(cause) => {
-                return Err(CliError::Said {
-                    error: format!("line {number} of `{}` is no range", file.display()),
-                    cause,
-                    hint: "write `OFFSET LENGTH`, in bytes, one a line".into(),
-                });
-            }
-        }
-    }
-    found.sort_by_key(|range| (range.start, range.end));
-    let mut apart: Vec<Range<u64>> = Vec::with_capacity(found.len());
-    for range in found {
-        match apart.last_mut().filter(|last| range.start <= last.end) {
-            Some(last) => last.end = last.end.max(range.end),
-            None => apart.push(range),
-        }
-    }
-    Ok(apart)
-}
-
-fn range(line: &str, size: u64) -> Result<Option<Range<u64>>, String> {
-    let line = line.split('#').next().unwrap_or_default().trim();
-    if line.is_empty() {
-        return Ok(None);
-    }
-    let number = |word: Option<&str>| word.and_then(|word| word.parse::<u64>().ok());
-    let mut words = line.split_ascii_whitespace();
-    let (Some(offset), Some(length), None) = (number(words.next()), number(words.next()), words.next())
-    else {
-        return Err("these are not two numbers".into());
-    };
-    match offset.checked_add(length).filter(|end| *end <= size) {
-        Some(end) => Ok(Some(offset..end)),
-        None => Err(format!("it ends behind the image, which has {size} bytes")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_a_range_within_the_image_or_is_refused() {
-        assert_eq!(range("4096 8192\n", 1 << 20), Ok(Some(4_096..12_288)));
-        assert_eq!(range("  # nothing\n", 10), Ok(None));
-        assert_eq!(range("0 10 # all of it", 10), Ok(Some(0..10)));
-        for line in ["1", "1 2 3", "a b", "-1 2", "5 6", "18446744073709551615 1"] {
-            assert!(range(line, 10).is_err(), "{line}");
-        }
     }
 }

@@ -2,6 +2,8 @@
 
 mod image;
 mod list;
+mod ranges;
+mod remote;
 mod restore;
 mod secret;
 mod verify;
@@ -195,6 +197,9 @@ struct Note {
     /// The point that it was compared with.
     #[serde(default)]
     parent: Option<String>,
+    /// The bitmap that records what is written from this point on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bitmap: Option<String>,
 }
 
 impl Note {

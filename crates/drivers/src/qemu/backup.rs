@@ -1,0 +1,418 @@
+//! One moment of a running VM's disk, offered over NBD so that another process can save it.
+//!
+//! A filter between the disk and its device copies what the guest overwrites into a scratch file before it is
+//! overwritten (`copy-before-write`), and the moment is read through that (`snapshot-access`; both work since QEMU 7.1).
+//! The guest comes first: if the scratch file is full, broken or slow, the moment is lost and the guest writes on. (The
+//! job `blockdev-backup` of QEMU 7.2 fails the guest's write instead.)
+//!
+//! What was written since a moment is recorded in a dirty bitmap, in the image itself where that is a qcow2. The new one
+//! records before the moment and the old one until after it, so that no write is in neither: a bitmap may say too much,
+//! never too little. If no point came of the moment, the bitmaps become one again, and nothing is forgotten.
+//!
+//! All that is ours in QEMU is called `holdfast-...`; what others put there is not touched. What a daemon left that was
+//! killed is found by these names.
+
+mod bitmap;
+
+use super::launch::{DISK_DEVICE, DISK_NODE, Format};
+use super::live::Live;
+use super::machine::{Machine, error_chain};
+use super::qmp::QmpError;
+use crate::DriverError;
+use bitmap::Bitmap;
+use holdfast_core::lease::Incarnation;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const BACKUP: &str = "back up";
+/// The filter that keeps what is overwritten.
+pub(super) const FILTER: &str = "holdfast-keep";
+/// The disk as it was.
+const MOMENT: &str = "holdfast-moment";
+/// Where what is overwritten goes.
+const SCRATCH: &str = "holdfast-scratch";
+const EXPORT: &str = "holdfast-backup";
+/// What the export is called over NBD.
+const EXPORT_NAME: &str = "disk0";
+/// How often it is asked whether an export is gone.
+const POLL: Duration = Duration::from_millis(20);
+/// A scratch file that is slower loses the moment, and the guest's write goes on (seconds).
+const SLOWEST: u32 = 5;
+/// So much of the free space is left to others.
+const SHARE: u64 = 2;
+/// The least room for a scratch file (bytes), where the disk is not smaller.
+const ROOM_LEAST: u64 = 256 << 20;
+/// What a qcow2 takes beside the bytes of its disk: a share of it, and this.
+const OVERHEAD: u64 = 8 << 20;
+
+/// A moment of a disk, while it is offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Where it is read.
+    pub uri: String,
+    /// Bytes.
+    pub size: u64,
+    /// The bitmap of what was written since the moment that this one follows; none if all has to be read.
+    pub bitmap: Option<String>,
+    /// The bitmap that records what is written from now on.
+    pub begins: String,
+    /// Why all has to be read, though a moment was taken before.
+    pub why_all: Option<String>,
+    /// What the scratch file may take (bytes).
+    pub room: u64,
+    /// Of this start of the VM.
+    incarnation: Incarnation,
+    /// For this repository.
+    to: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Node {
+    #[serde(rename = "node-name", default)]
+    name: String,
+    drv: String,
+    image: Image,
+    #[serde(rename = "dirty-bitmaps", default)]
+    bitmaps: Vec<Bitmap>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Image {
+    #[serde(rename = "virtual-size")]
+    size: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Export {
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// One talk with a VM's QEMU about its backup.
+struct Talk<'a> {
+    machine: &'a Machine,
+    live: &'a Live,
+    limit: Duration,
+    deadline: Instant,
+}
+
+impl Machine {
+    /// Holds a moment of the disk still and offers it. `to` names whose points are made of it; each has bitmaps of its own.
+    /// A moment that is there already is given up.
+    ///
+    /// # Errors
+    /// Nothing of it is left then, and the guest was not disturbed.
+    pub async fn begin_backup(&self, to: &str, limit: Duration) -> Result<Moment, DriverError> {
+        let live = self.running()?;
+        let talk = Talk::new(self, &live, limit);
+        talk.clear().await?;
+        let begins = bitmap::fresh(to);
+        let begun = talk.begin(to, &begins).await;
+        if begun.is_err() {
+            let again = Talk::new(self, &live, limit); // it has time of its own
+            if let Err(error) = again.forget(&begins).await {
+                tracing::warn!(vm = %self.name, %error, "what was made for a backup is still there");
+            }
+        }
+        begun
+    }
+
+    /// Offers it no more. If a point was made, its bitmap goes on alone; else what changed since the point before is known as
+    /// if there had been no moment.
+    ///
+    /// # Errors
+    /// What is left is cleared by the next who begins, and no write is forgotten.
+    pub async fn end_backup(&self, moment: &Moment, made: bool, limit: Duration) -> Result<(), DriverError> {
+        let live = self.running()?;
+        let talk = Talk::new(self, &live, limit);
+        if !made || live.incarnation != moment.incarnation {
+            return talk.forget(&moment.begins).await;
+        }
+        talk.take_down().await?;
+        let nodes = talk.nodes().await?;
+        for old in bitmap::others(&talk.disk(&nodes)?.bitmaps, &moment.to, &moment.begins) {
+            talk.tell("block-dirty-bitmap-remove", bitmap::of(&old)).await?;
+        }
+        talk.clear().await
+    }
+
+    /// Takes down what an earlier daemon left of a backup in its QEMU.
+    ///
+    /// # Errors
+    /// If QEMU does not answer, or will not.
+    pub async fn clear_backup(&self, limit: Duration) -> Result<(), DriverError> {
+        let live = self.running()?;
+        Talk::new(self, &live, limit).clear().await
+    }
+
+    fn scratch(&self) -> PathBuf {
+        let disk = self.spec().disk.clone();
+        let name = disk.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        disk.with_file_name(format!(".{name}.holdfast-scratch"))
+    }
+
+    fn nbd_socket(&self) -> PathBuf {
+        self.folder.inner().join("nbd")
+    }
+}
+
+impl<'a> Talk<'a> {
+    fn new(machine: &'a Machine, live: &'a Live, limit: Duration) -> Self {
+        Self { machine, live, limit, deadline: Instant::now() + limit }
+    }
+
+    async fn tell(&self, command: &'static str, arguments: Value) -> Result<(), DriverError> {
+        let told = self.live.run(command, arguments, self.deadline).await;
+        told.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &QmpError) -> DriverError {
+        self.machine.unconfirmed(BACKUP, self.limit, error)
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, DriverError> {
+        let nodes = self.live.call("query-named-block-nodes", json!({ "flat": true }), self.deadline).await;
+        nodes.map_err(|error| self.failed(&error))
+    }
+
+    fn disk<'n>(&self, nodes: &'n [Node]) -> Result<&'n Node, DriverError> {
+        let disk = nodes.iter().find(|node| node.name == DISK_NODE);
+        disk.ok_or_else(|| self.machine.refused(BACKUP, "its disk was not found in its QEMU"))
+    }
+
+    /// The node that the guest's disk is connected to.
+    async fn connected(&self) -> Result<String, DriverError> {
+        let drive = json!({ "path": DISK_DEVICE, "property": "drive" });
+        let node = self.live.call("qom-get", drive, self.deadline).await;
+        node.map_err(|error| self.failed(&error))
+    }
+
+    async fn connect(&self, node: &str) -> Result<(), DriverError> {
+        self.tell("qom-set", json!({ "path": DISK_DEVICE, "property": "drive", "value": node })).await
+    }
+
+    async fn begin(&self, to: &str, begins: &str) -> Result<Moment, DriverError> {
+        if self.connected().await? != DISK_NODE {
+            let why = "something stands between the guest and its disk: a drill, or another program's work";
+            return Err(self.machine.refused(BACKUP, why));
+        }
+        let nodes = self.nodes().await?;
+        let disk = self.disk(&nodes)?;
+        let (old, why_all) = bitmap::usable(&disk.bitmaps, to);
+        let broken: Vec<&str> = bitmap::broken(&disk.bitmaps, to).collect();
+        for name in broken {
+            self.tell("block-dirty-bitmap-remove", bitmap::of(name)).await?;
+        }
+        let (size, is_qcow2) = (disk.image.size, disk.drv == Format::Qcow2.name());
+        let room = self.add_scratch(size).await?;
+        self.add_bitmap(begins, is_qcow2).await?;
+        // The moment: the guest's writes go through the filter from here on.
+        let filter = json!({
+            "driver": "copy-before-write", "node-name": FILTER, "file": DISK_NODE, "target": SCRATCH,
+            "on-cbw-error": "break-snapshot", "cbw-timeout": SLOWEST,
+        });
+        self.tell("blockdev-add", filter).await?;
+        self.connect(FILTER).await?;
+        if let Some(old) = &old {
+            self.tell("block-dirty-bitmap-disable", bitmap::of(old)).await?;
+        }
+        self.offer(old.as_deref()).await?;
+        let socket = self.machine.nbd_socket();
+        let uri = format!("nbd+unix:///{EXPORT_NAME}?socket={}", escaped(&socket));
+        let (incarnation, to, begins) = (self.live.incarnation, to.to_owned(), begins.to_owned());
+        Ok(Moment { uri, size, bitmap: old, begins, why_all, room, incarnation, to })
+    }
+
+    async fn add_bitmap(&self, name: &str, persistent: bool) -> Result<(), DriverError> {
+        let mut wanted = bitmap::of(name);
+        wanted["persistent"] = persistent.into();
+        let added = self.live.run("block-dirty-bitmap-add", wanted, self.deadline).await;
+        match added {
+            // An old qcow2 keeps none; then it is known for as long as this QEMU runs.
+            Err(QmpError::Refused { desc, .. }) if persistent => {
+                tracing::warn!(vm = %self.machine.name, why = desc, "what changes is not recorded in the image");
+                self.tell("block-dirty-bitmap-add", bitmap::of(name)).await
+            }
+            added => added.map_err(|error| self.failed(&error)),
+        }
+    }
+
+    async fn offer(&self, bitmap: Option<&str>) -> Result<(), DriverError> {
+        self.tell(
+            "blockdev-add",
+            json!({ "driver": "snapshot-access", "node-name": MOMENT, "file": FILTER }),
+        )
+        .await?;
+        let socket = self.machine.nbd_socket();
+        let at = json!({ "type": "unix", "data": { "path": socket.to_string_lossy() } });
+        self.tell("nbd-server-start", json!({ "addr": at })).await?;
+        let bitmaps: Vec<Value> =
+            bitmap.iter().map(|name| json!({ "node": DISK_NODE, "name": name })).collect();
+        let export = json!({
+            "type": "nbd", "id": EXPORT, "node-name": MOMENT, "name": EXPORT_NAME, "bitmaps": bitmaps,
+        });
+        self.tell("block-export-add", export).await
+    }
+
+    /// Makes the scratch file, gives it to QEMU, and takes its name away: it is gone with QEMU, whatever happens to us. What
+    /// it may take (bytes).
+    async fn add_scratch(&self, size: u64) -> Result<u64, DriverError> {
+        let (path, disk) = (self.machine.scratch(), self.machine.spec().disk.clone());
+        let named = path.clone();
+        let made = tokio::task::spawn_blocking(move || make_scratch(&path, &disk, size)).await;
+        let made = made.unwrap_or_else(|error| Err(error.to_string()));
+        let added = match &made {
+            Ok(room) => {
+                let file = json!({ "driver": "file", "filename": named.to_string_lossy() });
+                let bounded = json!({ "driver": "raw", "size": room, "file": file });
+                let node =
+                    json!({ "driver": "qcow2", "node-name": SCRATCH, "file": bounded, "backing": null });
+                self.tell("blockdev-add", node).await
+            }
+            Err(why) => Err(self.machine.refused(BACKUP, why.clone())),
+        };
+        let _gone = fs::remove_file(&named);
+        added.and(made.map_err(|why| self.machine.refused(BACKUP, why)))
+    }
+
+    /// Takes down the export, the filter and what belongs to it; the bitmaps stay.
+    async fn take_down(&self) -> Result<(), DriverError> {
+        let exports: Vec<Export> = self.exports().await?;
+        let is_offered = exports.iter().any(|export| export.id == EXPORT);
+        if is_offered {
+            self.tell("block-export-del", json!({ "id": EXPORT, "mode": "hard" })).await?;
+        }
+        while self.exports().await?.iter().any(|export| export.id == EXPORT) {
+            if Instant::now() >= self.deadline {
+                return Err(self.machine.late(BACKUP, self.limit));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        // Somebody may have put an export of his own beside ours, or have a server of his own.
+        let socket = self.machine.nbd_socket();
+        let is_shared = exports.iter().any(|export| export.id != EXPORT && export.kind == "nbd");
+        if !is_shared && (is_offered || tokio::net::UnixStream::connect(&socket).await.is_ok()) {
+            self.tell("nbd-server-stop", Value::Null).await?;
+            let _gone = fs::remove_file(&socket);
+        }
+        let nodes = self.nodes().await?;
+        let has = |name: &str| nodes.iter().any(|node| node.name == name);
+        for name in [MOMENT, FILTER, SCRATCH].into_iter().filter(|name| has(name)) {
+            if name == FILTER && self.connected().await? == FILTER {
+                self.connect(DISK_NODE).await?;
+            }
+            self.tell("blockdev-del", json!({ "node-name": name })).await?;
+        }
+        Ok(())
+    }
+
+    async fn exports(&self) -> Result<Vec<Export>, DriverError> {
+        let exports = self.live.call("query-block-exports", Value::Null, self.deadline).await;
+        exports.map_err(|error| self.failed(&error))
+    }
+
+    /// As [`Talk::clear`], of a moment that no point came of: its bitmap is of no use where none was before it.
+    async fn forget(&self, begins: &str) -> Result<(), DriverError> {
+        self.clear().await?;
+        let nodes = self.nodes().await?;
+        if bitmap::has(&self.disk(&nodes)?.bitmaps, begins) {
+            self.tell("block-dirty-bitmap-remove", bitmap::of(begins)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything down, and makes one bitmap of several: what was written since the oldest of them began.
+    async fn clear(&self) -> Result<(), DriverError> {
+        self.take_down().await?;
+        let nodes = self.nodes().await?;
+        for actions in bitmap::joining(&self.disk(&nodes)?.bitmaps) {
+            self.tell("transaction", json!({ "actions": actions })).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A path as part of a URI.
+fn escaped(path: &Path) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
+    let bytes = path.as_os_str().as_encoded_bytes().iter();
+    bytes
+        .map(|byte| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// Makes an empty qcow2 of this size that is QEMU's user's, in a file that has a limit. The limit (bytes).
+fn make_scratch(path: &Path, disk: &Path, size: u64) -> Result<u64, String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let told = |what: &'static str| {
+        let path = path.display().to_string();
+        move |error: io::Error| format!("cannot {what} the scratch file {path}: {error}")
+    };
+    let free = rustix::fs::statvfs(folder).map_err(|error| told("find room for")(error.into()))?;
+    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    let whole = size.saturating_add(size / 256).saturating_add(OVERHEAD);
+    let room = (free / SHARE).min(whole) >> 16 << 16;
+    if room < ROOM_LEAST.min(whole >> 16 << 16) {
+        let (free, least) = (free >> 20, (SHARE * ROOM_LEAST.min(whole)) >> 20);
+        return Err(format!(
+            "there is no room for what the guest overwrites meanwhile: {} has {free} MiB free, and {least} are needed",
+            folder.display()
+        ));
+    }
+    let _left = fs::remove_file(path);
+    let file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(told("make"))?;
+    format_scratch(path, size)?;
+    file.set_len(room).map_err(told("bound"))?;
+    // Whom the disk belongs to is who QEMU runs as.
+    let owner = fs::metadata(disk).map_err(told("hand over"))?;
+    if rustix::process::geteuid().is_root() {
+        chown(path, Some(owner.uid()), Some(owner.gid())).map_err(told("hand over"))?;
+    }
+    Ok(room)
+}
+
+fn format_scratch(path: &Path, size: u64) -> Result<(), String> {
+    let program = super::spawn::find_program("qemu-img")
+        .ok_or("`qemu-img` is missing, which makes the scratch file (package qemu-utils)")?;
+    let mut command = std::process::Command::new(program);
+    command.env_clear().args(["create", "-q", "-f", "qcow2"]).arg(path).arg(size.to_string());
+    let ended = command.stdin(std::process::Stdio::null()).output();
+    let ended = ended.map_err(|error| format!("cannot run `qemu-img`: {}", error_chain(&error)))?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let said = super::untrusted::tame(String::from_utf8_lossy(&ended.stderr).trim(), 200);
+    Err(format!("`qemu-img` made no scratch file: {said}"))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_part_of_a_uri_whatever_is_in_it() {
+        assert_eq!(escaped(Path::new("/run/a b&c=d?e%/vm/nbd")), "/run/a%20b%26c%3Dd%3Fe%25/vm/nbd");
+    }
+
+    #[test]
+    fn a_scratch_file_is_bounded_and_one_without_room_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, path) = (folder.path().join("disk"), folder.path().join(".scratch"));
+        fs::write(&disk, "").unwrap();
+        let room = make_scratch(&path, &disk, 64 << 20).unwrap();
+        assert_eq!((fs::metadata(&path).unwrap().len(), room % (64 << 10)), (room, 0));
+        assert!(room > 64 << 20 && room < 80 << 20, "{room}");
+        let again = make_scratch(&path, &disk, 64 << 20).unwrap();
+        assert_eq!(again, room, "what was left is made anew");
+        assert!(make_scratch(&folder.path().join("no/scratch"), &disk, 1).is_err());
+    }
+}
