@@ -56,6 +56,8 @@ pub struct Api {
     pub sources: Registry,
     /// Since when channels stand as they do.
     pub standing: Standing,
+    /// Backups of running VMs.
+    pub backups: crate::backups::Backups,
 }
 
 impl Api {
@@ -135,6 +137,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/vms/{vm}/drills/{fault}/{step}", post(inject))
         .route("/api/v1/vms/{vm}/{wish}", post(command))
         .merge(super::logs::routes())
+        .merge(super::backups::routes())
         .merge(super::numbers::routes())
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .layer(axum::middleware::map_response(refuse_in_our_words))
@@ -295,7 +298,7 @@ pub struct Words {
 
 impl Words {
     /// Who asks, fit for log and record.
-    fn by(&self) -> String {
+    pub(super) fn by(&self) -> String {
         self.by.as_deref().unwrap_or("api").chars().filter(|c| !c.is_control()).take(64).collect()
     }
 }

@@ -168,7 +168,7 @@ async fn tell(client: &Client, name: &str, wish: &str, words: Words) -> Result<E
 }
 
 /// A name that is one, so that it can stand in a path.
-fn checked(name: &str) -> Result<&str, CliError> {
+pub fn checked(name: &str) -> Result<&str, CliError> {
     match name.parse::<holdfast_core::subject::VmName>() {
         Ok(_) => Ok(name),
         Err(cause) => Err(CliError::Said {
