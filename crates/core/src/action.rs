@@ -5,6 +5,7 @@
 
 use crate::incident::IncidentId;
 use crate::lease::{DeathProof, Incarnation, Lease, Sighting, Token};
+use crate::point::SnapshotId;
 use crate::signal::RunState;
 use crate::subject::{AppName, VmName};
 use crate::time::Timestamp;
@@ -83,6 +84,15 @@ pub enum Order {
         #[serde(rename = "incarnation")]
         seen: Sighting,
     },
+    /// Make a snapshot what the next start finds. What was there is kept as another snapshot (I15). Needs the death of
+    /// the incarnation that could write.
+    Rewind {
+        /// Of the incarnation before.
+        proof: DeathProof,
+        /// To what, and how.
+        #[serde(flatten)]
+        to: Rewind,
+    },
     /// Start the VM.
     Start {
         /// The right to.
@@ -101,7 +111,7 @@ impl Order {
     #[must_use]
     pub const fn is_destructive(&self) -> bool {
         match self {
-            Self::Perform { .. } | Self::PowerOff { .. } | Self::Start { .. } => true,
+            Self::Perform { .. } | Self::PowerOff { .. } | Self::Rewind { .. } | Self::Start { .. } => true,
             Self::Inspect
             | Self::Capture { .. }
             | Self::TakeLease { .. }
@@ -120,6 +130,7 @@ impl Order {
             Self::PowerOff { .. } => "power-off",
             Self::TakeLease { .. } => "take-lease",
             Self::Adopt { .. } => "adopt",
+            Self::Rewind { .. } => "rewind",
             Self::Start { .. } => "start",
             Self::ReleaseLease { .. } => "release-lease",
         }
@@ -281,6 +292,8 @@ pub enum Wish {
         /// How long the guest may take; zero cuts the power at once.
         grace: std::time::Duration,
     },
+    /// Go back to a snapshot, from its death on.
+    Rewind(Rewind),
     /// Pause it.
     Pause,
     /// Let a paused VM run on.
@@ -305,6 +318,17 @@ pub enum Wish {
     WorkDone(Work),
 }
 
+/// Which snapshot is gone back to, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewind {
+    /// The snapshot.
+    pub to: SnapshotId,
+    /// Go on with its memory, instead of booting its disk.
+    pub resume: bool,
+    /// A person knows that this memory was resumed before (I23).
+    pub again: bool,
+}
+
 /// Work that disturbs a VM on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -315,6 +339,8 @@ pub enum Work {
     Backup,
     /// File systems are frozen: writes hang.
     Freeze,
+    /// A snapshot is taken, or deleted ones are merged: it may stand still for a moment, and be slow.
+    Snapshot,
     /// The VM is being moved: it may be paused.
     Migration,
     /// The guest is rebooted on purpose.
@@ -329,6 +355,7 @@ impl Work {
             Self::Drill => "drill",
             Self::Backup => "backup",
             Self::Freeze => "freeze",
+            Self::Snapshot => "snapshot",
             Self::Migration => "migration",
             Self::Reboot => "reboot",
         }

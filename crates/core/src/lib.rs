@@ -28,6 +28,7 @@ pub mod incident;
 
 pub mod action;
 pub mod lease;
+pub mod point;
 pub mod policy;
 pub mod subject;
 pub mod time;

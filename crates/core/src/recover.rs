@@ -5,7 +5,7 @@
 //! the next incarnation, the lease allows the start (I1, I2). An unknown outcome ends the job: the VM is
 //! looked at before anything else is done (I9).
 
-use crate::action::{ActionId, Ended, Fact, Found, Operation, Order, Reason};
+use crate::action::{ActionId, Ended, Fact, Found, Operation, Order, Reason, Rewind};
 use crate::incident::IncidentId;
 use crate::lease::{DeathProof, Incarnation, Lease, Token};
 use crate::time::{Duration, Timestamp};
@@ -52,6 +52,8 @@ pub enum Goal {
     },
     /// Keep evidence, end it without asking, start it again.
     Cycle,
+    /// End it without asking, go back to a snapshot, start it again.
+    Rewind(Rewind),
     /// One operation on the running machine.
     Do(Operation),
 }
@@ -75,6 +77,8 @@ pub enum Step {
     },
     /// The process is being ended.
     CuttingPower,
+    /// It is dead, and its disk is being changed for that of a snapshot.
+    Rewinding,
     /// The lease is being taken.
     Claiming,
     /// The new incarnation is being started.
@@ -125,6 +129,7 @@ const CAPTURE: Duration = Duration::from_secs(3);
 /// The end of a large process takes seconds: its memory is given back first.
 const POWER_OFF: Duration = Duration::from_secs(30);
 const LEASE: Duration = Duration::from_secs(5);
+const REWIND: Duration = Duration::from_secs(30);
 const START: Duration = Duration::from_secs(30);
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -136,6 +141,7 @@ impl Job {
         match (&self.step, &self.goal) {
             (Step::Asking, _) => Some(Operation::Shutdown.name()),
             (Step::CuttingPower, _) => Some("power-off"),
+            (Step::Rewinding, _) => Some("rewind"),
             (Step::Starting(_), _) => Some("start"),
             (Step::Doing, Goal::Do(operation)) => Some(operation.name()),
             _ => None,
@@ -170,13 +176,14 @@ impl Job {
             (Goal::Look, _) => Next::Ask(Step::Looking, Order::Inspect, LOOK),
             (_, Power::Unknown) => Next::Unknown("its state is not known".into()),
             (Goal::Up | Goal::Cycle | Goal::Down { then_up: true, .. }, Power::Off(proof)) => claim(proof),
+            (Goal::Rewind(to), Power::Off(proof)) => rewind(proof, *to),
             (Goal::Up, Power::On(_)) => Next::Finished,
             (Goal::Down { then_up: false, .. }, Power::Off(_)) => Next::Finished,
             (Goal::Down { grace, .. }, Power::On(lease)) if grace.is_zero() => cut(lease),
             (Goal::Down { .. }, Power::On(lease)) => {
                 Next::Ask(Step::Asking, perform(lease, Operation::Shutdown), SHUTDOWN)
             }
-            (Goal::Cycle, Power::On(lease)) => match incident {
+            (Goal::Cycle | Goal::Rewind(_), Power::On(lease)) => match incident {
                 Some(incident) => {
                     let order = Order::Capture { incarnation: lease.incarnation(), incident };
                     Next::Ask(Step::Capturing, order, CAPTURE)
@@ -214,6 +221,10 @@ impl Job {
                 cut_if_on(power)
             }
             (Step::CuttingPower, Ended::Done(Fact::Died(proof))) => self.died(power, proof),
+            (Step::Rewinding, Ended::Done(Fact::Nothing)) => match power {
+                Power::Off(proof) => claim(proof),
+                Power::On(_) | Power::Unknown => Next::Unknown("its state is not known any more".into()),
+            },
             (Step::Claiming, Ended::Done(Fact::Leased(lease))) => {
                 Next::Ask(Step::Starting(lease.clone()), Order::Start { lease: lease.clone() }, START)
             }
@@ -252,6 +263,7 @@ impl Job {
                 Next::Ask(Step::Doing, perform(lease, operation.clone()), self.limit)
             }
             (_, Power::On(lease)) => cut(lease),
+            (Goal::Rewind(to), Power::Off(proof)) => rewind(proof, *to),
             (_, Power::Off(proof)) => claim(proof),
             (_, Power::Unknown) => Next::Unknown("its state is not known any more".into()),
         }
@@ -268,6 +280,7 @@ impl Job {
         *power = Power::Off(proof.clone());
         match &self.goal {
             Goal::Up | Goal::Cycle | Goal::Down { then_up: true, .. } => claim(proof),
+            Goal::Rewind(to) => rewind(proof, *to),
             Goal::Down { then_up: false, .. } => {
                 Next::Ask(Step::Releasing, Order::ReleaseLease { proof: proof.clone() }, LEASE)
             }
@@ -302,6 +315,11 @@ fn perform(lease: &Lease, operation: Operation) -> Order {
 /// Takes the lease for the next incarnation: only a proof of death gets here.
 fn claim(proof: &DeathProof) -> Next {
     Next::Ask(Step::Claiming, Order::TakeLease { proof: proof.clone() }, LEASE)
+}
+
+/// Changes the disk of a VM whose death is proven (I15).
+fn rewind(proof: &DeathProof, to: Rewind) -> Next {
+    Next::Ask(Step::Rewinding, Order::Rewind { proof: proof.clone(), to }, REWIND)
 }
 
 fn cut(lease: &Lease) -> Next {

@@ -3,6 +3,7 @@
 //! A driver sees and does; it never decides. It tells what it saw as core signals without a time (the
 //! program stamps them), and it refuses whatever names an old incarnation or token (I3).
 
+use crate::snapshots::Snapshots;
 use async_trait::async_trait;
 use holdfast_core::action::{Fact, Found, Order};
 use holdfast_core::lease::{Incarnation, Token};
@@ -51,6 +52,11 @@ pub trait Driver: Send + Sync {
 
     /// The next thing a hypervisor told unasked, or a process that was seen to exit. Waits.
     async fn next_event(&self) -> Glimpse;
+
+    /// Its snapshots, if it can take any.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
 
     /// Injects a real fault, for drills; `undo` takes it back where it can be taken back.
     ///

@@ -3,5 +3,6 @@
 pub mod contract;
 mod driver;
 pub mod qemu;
+pub mod snapshots;
 
 pub use driver::{Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places, Question};

@@ -6,6 +6,7 @@ mod fake;
 
 use fake::{Fake, Side};
 use holdfast_drivers::qemu::agent::{Agent, AgentError, Freeze, Session};
+use holdfast_drivers::qemu::snapshot::freeze::{FreezeError, while_frozen};
 use holdfast_drivers::qemu::wire::{ReadError, WireError};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -340,4 +341,85 @@ async fn between_two_sessions_the_socket_is_free_for_others() {
     session.call::<Value>("guest-ping", Value::Null).await.unwrap();
     let second = Agent::new(fake.path(), 9);
     assert!(matches!(second.session(SHORT).await.unwrap_err(), AgentError::Silent(_)));
+}
+
+/// An agent that answers each command by its name; what it has no answer for it does not hear. Counts the thaws.
+fn agent_that(
+    answer: impl Fn(&str, usize) -> Option<&'static str> + Clone + Send + Sync + 'static,
+) -> (Fake, Agent, Count) {
+    let thaws = Count::default();
+    let counted = thaws.clone();
+    let fake = Fake::play(move |mut side| {
+        let (answer, counted) = (answer.clone(), counted.clone());
+        async move {
+            if sync(&mut side).await.is_none() {
+                return;
+            }
+            while let Some(asked) = side.hear().await {
+                let command = asked["execute"].as_str().unwrap_or_default().to_owned();
+                if command == "guest-fsfreeze-thaw" {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                let Some(answer) = answer(&command, counted.load(Ordering::Relaxed)) else { continue };
+                side.say(format!("{{{answer}, \"id\": {}}}\n", asked["id"])).await;
+            }
+        }
+    });
+    let agent = Agent::new(fake.path(), 1_000);
+    (fake, agent, thaws)
+}
+
+type Count = std::sync::Arc<std::sync::atomic::AtomicUsize>;
+
+async fn freeze<T>(agent: &Agent, most: Duration, work: impl Future<Output = T>) -> Result<T, FreezeError> {
+    let session = agent.session(LONG).await.unwrap();
+    while_frozen(agent, session, most, work, || true).await
+}
+
+const REFUSED: &str = r#""error": {"class": "GenericError", "desc": "busy"}"#;
+
+#[tokio::test]
+async fn a_guest_that_stays_frozen_is_thawed_until_it_says_that_it_is() {
+    let (_fake, agent, thaws) = agent_that(|command, thaws| match command {
+        "guest-fsfreeze-freeze" => Some(r#""return": 1"#), // I16
+        "guest-fsfreeze-thaw" if thaws == 1 => Some(REFUSED),
+        "guest-fsfreeze-thaw" if thaws == 2 => None,
+        "guest-fsfreeze-thaw" => Some(r#""return": 0"#),
+        "guest-fsfreeze-status" if thaws < 5 => Some(r#""return": "frozen""#),
+        "guest-fsfreeze-status" => Some(r#""return": "thawed""#),
+        _ => None,
+    });
+    let done = freeze(&agent, LONG, async { thaws.load(Ordering::Relaxed) }).await;
+    assert_eq!(done.unwrap(), 0, "it was done while the guest was frozen");
+    assert_eq!(thaws.load(Ordering::Relaxed), 5);
+}
+
+#[tokio::test]
+async fn work_that_never_ends_leaves_no_guest_frozen() {
+    let (_fake, agent, thaws) = agent_that(|command, thaws| match command {
+        "guest-fsfreeze-freeze" => Some(r#""return": 1"#), // I16
+        "guest-fsfreeze-thaw" => Some(r#""return": 1"#),
+        "guest-fsfreeze-status" if thaws > 0 => Some(r#""return": "thawed""#),
+        _ => None,
+    });
+    let done = freeze(&agent, SHORT, std::future::pending::<()>()).await;
+    assert!(matches!(done, Err(FreezeError::Late(_))), "{done:?}");
+    assert_eq!(thaws.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_done_to_a_guest_that_is_not_frozen() {
+    for (answer, thawed) in [(Some(REFUSED), 0), (None, 1), (Some(r#""return": 0"#), 1)] {
+        let (_fake, agent, thaws) = agent_that(move |command, thaws| match command {
+            "guest-fsfreeze-freeze" => answer, // A17: it says that it froze nothing
+            "guest-fsfreeze-thaw" => Some(r#""return": 0"#),
+            "guest-fsfreeze-status" if thaws > 0 => Some(r#""return": "thawed""#),
+            _ => None,
+        });
+        let mut is_done = false;
+        let done = freeze(&agent, SHORT, async { is_done = true }).await;
+        assert!(matches!(done, Err(FreezeError::NotFrozen(_))), "{done:?}");
+        assert!(!is_done);
+        assert_eq!(thaws.load(Ordering::Relaxed), thawed, "{answer:?}");
+    }
 }

@@ -2,9 +2,11 @@
 
 use crate::api::Refusal;
 use http_body_util::{BodyExt, Full, Limited};
+pub use hyper::Method;
 use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,8 +40,8 @@ pub enum ClientError {
     #[error("the daemon broke off")]
     Http(#[from] hyper::Error),
     /// No answer in time.
-    #[error("the daemon gave no answer within {} s", PATIENCE.as_secs())]
-    Late,
+    #[error("the daemon gave no answer within {} s", .0.as_secs())]
+    Late(Duration),
     /// It refused, and says why.
     #[error("{}", .0.error)]
     Refused(Refusal),
@@ -54,7 +56,7 @@ impl ClientError {
         match self {
             Self::NotThere { source, .. } => not_there(source.kind()),
             Self::Refused(refusal) => (Some(refusal.cause.clone()), &refusal.hint),
-            Self::Late => (None, "it may be overloaded; its log tells more"),
+            Self::Late(_) => (None, "it may be overloaded; its log tells more"),
             Self::Http(_) | Self::Strange(_) => (None, "is it the same version? its log tells more"),
         }
     }
@@ -87,7 +89,7 @@ impl Client {
 
     /// Asks.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let response = self.send(Method::GET, path, Bytes::new()).await?;
+        let response = self.send(Method::GET, path, Bytes::new(), PATIENCE).await?;
         let body = read(response).await?;
         serde_json::from_slice(&body).map_err(|cause| ClientError::Strange(cause.into()))
     }
@@ -109,7 +111,20 @@ impl Client {
         words: &crate::api::Words,
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(words).map_err(|cause| ClientError::Strange(cause.into()))?;
-        let answer = read(self.send(Method::POST, path, body.into()).await?).await?;
+        let answer = read(self.send(Method::POST, path, body.into(), PATIENCE).await?).await?;
+        serde_json::from_slice(&answer).map_err(|cause| ClientError::Strange(cause.into()))
+    }
+
+    /// Has something done that may take longer than others, and hears what came of it.
+    pub async fn order<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        words: &impl Serialize,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(words).map_err(|cause| ClientError::Strange(cause.into()))?;
+        let answer = read(self.send(method, path, body.into(), patience).await?).await?;
         serde_json::from_slice(&answer).map_err(|cause| ClientError::Strange(cause.into()))
     }
 
@@ -127,12 +142,12 @@ impl Client {
 
     /// A stream of live events: one JSON document a `data:` line.
     pub async fn stream(&self) -> Result<Incoming, ClientError> {
-        Ok(self.send(Method::GET, "/api/v1/events/stream", Bytes::new()).await?.into_body())
+        Ok(self.send(Method::GET, "/api/v1/events/stream", Bytes::new(), PATIENCE).await?.into_body())
     }
 
     /// The same of another place. What is refused is told as for [`Client::get`].
     pub async fn live(&self, path: &str) -> Result<Incoming, ClientError> {
-        let response = self.send(Method::GET, path, Bytes::new()).await?;
+        let response = self.send(Method::GET, path, Bytes::new(), PATIENCE).await?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }
@@ -142,7 +157,13 @@ impl Client {
         }
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| ClientError::NotThere { socket: self.socket.clone(), source })?;
@@ -155,15 +176,15 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|cause| ClientError::Strange(cause.into()))?;
-        let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await;
-        response.map_err(|_| ClientError::Late)?.map_err(ClientError::Http)
+        let response = tokio::time::timeout(patience, sender.send_request(request)).await;
+        response.map_err(|_| ClientError::Late(patience))?.map_err(ClientError::Http)
     }
 }
 
 async fn read(response: Response<Incoming>) -> Result<Bytes, ClientError> {
     let good = response.status().is_success();
     let collecting = Limited::new(response.into_body(), ANSWER_MOST).collect();
-    let body = tokio::time::timeout(PATIENCE, collecting).await.map_err(|_| ClientError::Late)?;
+    let body = tokio::time::timeout(PATIENCE, collecting).await.map_err(|_| ClientError::Late(PATIENCE))?;
     let body = body.map_err(ClientError::Strange)?.to_bytes();
     if good {
         return Ok(body);

@@ -14,6 +14,7 @@ use crate::events::Ring;
 use crate::journal::OpenError;
 use crate::lease::file::FileLeases;
 use crate::logbook::Logbook;
+use crate::protect::Protector;
 use crate::recorder::Recorder;
 use crate::reload::{Reloader, Reloads};
 use crate::sense::Watching;
@@ -127,14 +128,16 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
         newer,
     };
     let (reloads, reloading) = reloader.start(stop.clone());
-    let (backups, backing_up) = crate::backups::start(Arc::clone(&qemu), in_force.clone(), stop.clone());
+    let protector = Protector::new(Arc::clone(&driver), inbox.clone(), in_force.clone());
+    let (backups, backing_up) =
+        crate::backups::start(qemu, protector.clone(), in_force.clone(), stop.clone());
     let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
     tokio::spawn(drills.run(stop.clone()));
-    tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
-    tokio::spawn(kept.keeper.clone().follow(in_force.clone(), stop.clone()));
+    follow(&book, &kept, &in_force, &stop);
     let standing = Standing::default();
     tokio::spawn(standing.clone().keep(inbox.clone(), stop.clone()));
     let api = Api {
+        protector,
         inbox: inbox.clone(),
         driver,
         config: in_force,
@@ -159,6 +162,17 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())
+}
+
+/// Stores change with the configuration.
+fn follow(
+    book: &Logbook,
+    kept: &Kept,
+    in_force: &tokio::sync::watch::Receiver<Arc<Config>>,
+    stop: &CancellationToken,
+) {
+    tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
+    tokio::spawn(kept.keeper.clone().follow(in_force.clone(), stop.clone()));
 }
 
 /// Writes what logs and numbers still wait to be written, within ten seconds.

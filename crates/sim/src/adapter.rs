@@ -115,6 +115,7 @@ fn named(order: &Order) -> (Incarnation, Token) {
         }
         Order::Start { lease } => (lease.incarnation(), lease.token()),
         Order::Capture { incarnation, .. } => (*incarnation, Token(0)),
+        Order::Rewind { proof, .. } => (proof.incarnation(), Token(0)),
         Order::Adopt { seen } => (seen.incarnation(), Token(0)),
         Order::Inspect | Order::TakeLease { .. } | Order::ReleaseLease { .. } => {
             (Incarnation::NONE, Token(0))

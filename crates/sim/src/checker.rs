@@ -177,7 +177,7 @@ impl Checker {
                 self.recoveries.remove(vm);
                 self.released = now;
             }
-            Wish::Start | Wish::Stop { .. } | Wish::Restart { .. } => {
+            Wish::Start | Wish::Stop { .. } | Wish::Restart { .. } | Wish::Rewind(_) => {
                 self.recoveries.remove(vm);
             }
             Wish::Pause | Wish::Resume | Wish::Announce { .. } | Wish::WorkDone(_) => {}
@@ -214,6 +214,7 @@ impl Checker {
             | Order::Capture { .. }
             | Order::TakeLease { .. }
             | Order::Adopt { .. }
+            | Order::Rewind { .. }
             | Order::Start { .. }
             | Order::ReleaseLease { .. } => None,
         };
@@ -348,10 +349,18 @@ impl Checker {
     pub(crate) fn obeyed(&mut self, now: Timestamp, action: &Action, before: Option<Incarnation>) {
         let named = match &action.order {
             Order::Perform { incarnation, .. } | Order::PowerOff { incarnation, .. } => *incarnation,
+            Order::Rewind { .. } if before.is_some() => {
+                return self.broken(
+                    "I15",
+                    now,
+                    format!("the disk of {} is changed while it runs", action.vm),
+                );
+            }
             Order::Inspect
             | Order::Capture { .. }
             | Order::TakeLease { .. }
             | Order::Adopt { .. }
+            | Order::Rewind { .. }
             | Order::Start { .. }
             | Order::ReleaseLease { .. } => return,
         };

@@ -67,6 +67,7 @@ impl World {
                 }
             }
             Order::PowerOff { incarnation, token } => self.power_off(vm, *incarnation, *token, mutant),
+            Order::Rewind { proof, .. } => self.rewind(vm, proof),
             Order::Start { lease } => match self.may_start(vm, lease, mutant) {
                 Ok(Some(pid)) => Effect::Done(Fact::Started { pid }),
                 Ok(None) => self.started(vm, lease),
@@ -76,6 +77,18 @@ impl World {
                 refused("that is not for drivers")
             }
         }
+    }
+
+    /// Changes the disk of a VM that is dead for that of a snapshot.
+    fn rewind(&self, vm: usize, dead: &DeathProof) -> Effect {
+        let machine = &self.machines[vm];
+        if machine.process.is_some() {
+            return refused("it runs");
+        }
+        if dead.incarnation() < machine.record.started {
+            return Effect::Failed(Refusal::Stale("another has run since".into()));
+        }
+        Effect::Done(Fact::Nothing)
     }
 
     /// Starts what may be started.

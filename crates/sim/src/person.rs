@@ -45,7 +45,8 @@ pub(crate) fn parse(text: &str) -> Option<(VmName, PersonWish)> {
     Some((vm.parse().ok()?, wish))
 }
 
-const WORKS: [Work; 5] = [Work::Drill, Work::Backup, Work::Freeze, Work::Migration, Work::Reboot];
+const WORKS: [Work; 6] =
+    [Work::Drill, Work::Backup, Work::Freeze, Work::Snapshot, Work::Migration, Work::Reboot];
 
 fn parse_work(text: &str) -> Option<Work> {
     WORKS.into_iter().find(|work| work.name() == text)

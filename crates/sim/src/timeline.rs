@@ -106,6 +106,7 @@ impl Timeline {
     pub(crate) fn act(&mut self, now: Timestamp, action: &Action) {
         let incarnation = match &action.order {
             Order::Perform { incarnation, .. } | Order::PowerOff { incarnation, .. } => *incarnation,
+            Order::Rewind { proof, .. } => proof.incarnation(),
             Order::Start { lease } => lease.incarnation(),
             Order::Inspect
             | Order::Capture { .. }

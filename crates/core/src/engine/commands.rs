@@ -2,7 +2,7 @@
 
 use super::service::is_served;
 use super::{Desired, Engine};
-use crate::action::{Command, Operation, Reason, Wish, Work};
+use crate::action::{Command, Operation, Reason, Rewind, Wish, Work};
 use crate::diagnosis::{Fault, is_warning};
 use crate::incident::{HeldReason, IncidentId, Phase, Resolution};
 use crate::recover::{Goal, Job, Power};
@@ -25,6 +25,7 @@ impl Engine {
             Wish::Start => self.wish_start(command),
             Wish::Stop { grace } => self.wish_stop(command, *grace),
             Wish::Restart { grace } => self.wish_restart(command, *grace),
+            Wish::Rewind(to) => self.wish_rewind(command, *to),
             Wish::Pause => self.wish_operation(command, Operation::Pause),
             Wish::Resume => self.wish_operation(command, Operation::Continue),
             Wish::MaintenanceOn { until } => self.maintenance_on(name, until.unwrap_or(Timestamp::NEVER)),
@@ -95,6 +96,21 @@ impl Engine {
         }
         let goal = Goal::Down { grace, then_up: true };
         self.begin_job(name, Job::new(goal, Reason::Command(command.id), OPERATION));
+        Ok(())
+    }
+
+    /// A person goes back to a snapshot: whatever was wrong is over with what it was wrong with.
+    fn wish_rewind(&mut self, command: &Command, to: Rewind) -> Result<(), String> {
+        let name = &command.vm;
+        self.is_busy(name)?;
+        self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.desired = Desired::Running;
+            vm.paused_by = None;
+            vm.isolated = None;
+            vm.view.settled();
+        }
+        self.begin_job(name, Job::new(Goal::Rewind(to), Reason::Command(command.id), OPERATION));
         Ok(())
     }
 

@@ -308,7 +308,8 @@ impl Engine {
             )
             | Goal::Look
             | Goal::Up
-            | Goal::Cycle => {}
+            | Goal::Cycle
+            | Goal::Rewind(_) => {}
             Goal::Down { .. } => vm.ran = None,
         }
     }
@@ -421,6 +422,7 @@ impl Goal {
             Self::Up => "a start",
             Self::Down { then_up: false, .. } => "a stop",
             Self::Down { then_up: true, .. } | Self::Cycle => "a restart",
+            Self::Rewind(_) => "going back to a snapshot",
             Self::Do(operation) => operation.name(),
         }
     }

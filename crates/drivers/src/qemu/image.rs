@@ -83,12 +83,12 @@ pub enum ImageError {
 pub fn check(vm: &QemuVm, others: &[PathBuf]) -> Result<Vec<Layer>, ImageError> {
     let mut layers: Vec<Layer> = Vec::new();
     let mut next = Some((vm.disk.clone(), None));
-    while let Some((path, format)) = next.take() {
+    while let Some((path, known)) = next.take() {
         if layers.len() == CHAIN_MOST {
             return Err(ImageError::Strange { path, why: "it stands on too many others" });
         }
         let head = read_head(&path)?;
-        let format = format.unwrap_or(if head.starts_with(MAGIC) { Format::Qcow2 } else { Format::Raw });
+        let format = known.unwrap_or_else(|| format_of(&head));
         if format == Format::Qcow2 {
             let strange = |why| ImageError::Strange { path: path.clone(), why };
             let names = Names::parse(&head).map_err(strange)?;
@@ -101,6 +101,18 @@ pub fn check(vm: &QemuVm, others: &[PathBuf]) -> Result<Vec<Layer>, ImageError> 
         layers.push(Layer { path, format });
     }
     Ok(layers)
+}
+
+/// How an image is laid out, by its head.
+///
+/// # Errors
+/// If it cannot be read, or is no regular file.
+pub fn format(path: &Path) -> Result<Format, ImageError> {
+    read_head(path).map(|head| format_of(&head))
+}
+
+fn format_of(head: &[u8]) -> Format {
+    if head.starts_with(MAGIC) { Format::Qcow2 } else { Format::Raw }
 }
 
 fn read_head(path: &Path) -> Result<Vec<u8>, ImageError> {

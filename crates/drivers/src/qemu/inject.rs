@@ -3,6 +3,7 @@
 use super::launch::{DISK_DEVICE, DISK_NODE, NIC};
 use super::live::Live;
 use super::machine::Machine;
+use super::snapshot::node_of;
 use super::untrusted::tame;
 use crate::{DriverError, Injection};
 use holdfast_core::signal::RunState;
@@ -87,10 +88,11 @@ impl Machine {
         if nodes.iter().any(|node| node.name == ERROR_NODE) == fails {
             return Ok(());
         }
-        if nodes.iter().any(|node| node.name == super::backup::FILTER) {
+        if nodes.iter().any(|node| node.name.starts_with(super::backup::FILTER)) {
             return Err(self.refused(INJECT, "a backup of it runs"));
         }
-        let size = nodes.iter().find(|node| node.name == DISK_NODE).map(|node| node.image.size);
+        let disk = self.disk_node(live, deadline).await?;
+        let size = nodes.iter().find(|node| node.name == disk).map(|node| node.image.size);
         let size = size.ok_or_else(|| self.refused(INJECT, "its disk node was not found"))?;
         let before = live.state(deadline).await.map_err(|e| self.unconfirmed(INJECT, LIMIT, &e))?;
         tell("stop", Value::Null).await?;
@@ -98,11 +100,11 @@ impl Machine {
         tell("blockdev-add", failing(PLACEHOLDER, NOTHING, &["read", "write", "flush"])).await?;
         tell("qom-set", connect(PLACEHOLDER)).await?;
         if fails {
-            tell("blockdev-add", failing(ERROR_NODE, DISK_NODE, &["write", "flush"])).await?;
+            tell("blockdev-add", failing(ERROR_NODE, &disk, &["write", "flush"])).await?;
             tell("qom-set", connect(ERROR_NODE)).await?;
         } else {
             tell("blockdev-del", json!({ "node-name": ERROR_NODE })).await?;
-            tell("qom-set", connect(DISK_NODE)).await?;
+            tell("qom-set", connect(&disk)).await?;
         }
         tell("blockdev-del", json!({ "node-name": PLACEHOLDER })).await?;
         tell("blockdev-del", json!({ "node-name": NOTHING })).await?;
@@ -110,6 +112,14 @@ impl Machine {
             tell("cont", Value::Null).await?;
         }
         Ok(())
+    }
+
+    /// The node that the disk is without us: an overlay, where snapshots were taken since the start.
+    async fn disk_node(&self, live: &Live, deadline: Instant) -> Result<String, DriverError> {
+        let Some(tree) = self.tree(INJECT).await? else { return Ok(DISK_NODE.to_owned()) };
+        let nodes = live.nodes(deadline).await.map_err(|e| self.unconfirmed(INJECT, LIMIT, &e))?;
+        let node = node_of(&nodes, &self.files().path(tree.top()));
+        Ok(node.unwrap_or(DISK_NODE).to_owned())
     }
 
     async fn disk_nodes(&self, live: &Live, deadline: Instant) -> Result<Vec<Node>, DriverError> {

@@ -76,6 +76,12 @@ impl RunFolder {
         self.path.join("qemu.log")
     }
 
+    /// Is there while the guest's file systems may be frozen by us (I16).
+    #[must_use]
+    pub fn frozen(&self) -> PathBuf {
+        self.path.join("frozen")
+    }
+
     /// The run record.
     #[must_use]
     pub fn record(&self) -> PathBuf {
@@ -242,9 +248,11 @@ fn block(at: usize, layer: &Layer, has_backing: bool) -> Value {
             "node-name": format!("file{at}"),
             "filename": layer.path.to_string_lossy(),
             "locking": "on",
-            "read-only": at > 0,
         },
     });
+    if at > 0 {
+        node["file"]["auto-read-only"] = true.into(); // opened for writing only while something is merged into it
+    }
     if at == 0 {
         node["discard"] = "unmap".into();
     }

@@ -3,11 +3,12 @@
 use super::agent::Agent;
 use super::cgroup::Cgroup;
 use super::image;
+use super::kept::KeptError;
 use super::launch::{self, RunFolder};
 use super::live::{Life, Live, Watch};
 use super::process::{Presence, Process, read_small};
 use super::qmp::QmpError;
-use super::record::{Record, RecordError};
+use super::record::Record;
 use super::spec::{Network, QemuVm};
 use crate::{DriverError, Glimpse};
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
@@ -39,6 +40,8 @@ pub struct Machine {
     orders: Semaphore,
     /// One session with the agent at a time: its socket takes one client.
     sessions: Semaphore,
+    /// One change of its snapshots at a time.
+    pub(super) snapshots: Semaphore,
     /// It answered when it was asked last.
     agent_heard: AtomicBool,
 }
@@ -94,9 +97,11 @@ impl Machine {
         let specs = Mutex::new(Specs { wanted, started, disks: Arc::from([]) });
         let agent = Agent::new(folder.agent(), std::process::id() << 8);
         let (life, _) = watch::channel(Life::Unclear("not looked at yet".into()));
-        let (record, orders, sessions) = (Mutex::default(), Semaphore::new(1), Semaphore::new(1));
+        let record = Mutex::default();
+        let [orders, sessions, snapshots] = [(); 3].map(|()| Semaphore::new(1));
         let agent_heard = AtomicBool::new(false);
-        let machine = Self { name, folder, agent, life, out, specs, record, orders, sessions, agent_heard };
+        let machine =
+            Self { name, folder, agent, life, out, specs, record, orders, sessions, snapshots, agent_heard };
         machine.look(starts);
         machine
     }
@@ -104,6 +109,11 @@ impl Machine {
     /// What it is to be from its next start on.
     pub fn spec(&self) -> Arc<QemuVm> {
         Arc::clone(&self.specs().wanted)
+    }
+
+    /// What it was started as last, as far as we know.
+    pub fn spec_started(&self) -> Arc<QemuVm> {
+        Arc::clone(&self.specs().started)
     }
 
     /// As [`Machine::spec`], for a start: from now on it is what was started. With the disks of the others.
@@ -196,9 +206,9 @@ impl Machine {
     }
 
     /// The record is of no use: only a process that says itself which start it is can be adopted.
-    fn find_without(&self, error: &RecordError, starts: &Starts) -> Result<Option<Process>, String> {
+    fn find_without(&self, error: &KeptError, starts: &Starts) -> Result<Option<Process>, String> {
         let why = error_chain(error);
-        if matches!(error, RecordError::Newer { .. }) {
+        if matches!(error, KeptError::Newer { .. }) {
             return Err(why); // I22: left untouched
         }
         self.find_by_command_line(starts)?.map(Some).ok_or(why)

@@ -11,8 +11,10 @@ use holdfast_core::signal::RunState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -29,9 +31,7 @@ struct Progress {
 }
 
 /// Loads the saved memory of a VM that was started to wait for it, and lets it run.
-pub async fn load(machine: &Machine, live: &Live, deadline: Instant) -> Result<(), String> {
-    let spec = machine.spec();
-    let Some(file) = &spec.memory_state else { return Err("no memory state is configured".into()) };
+pub async fn load(machine: &Machine, live: &Live, file: &Path, deadline: Instant) -> Result<(), String> {
     let file = File::open(file).map_err(|e| format!("cannot open {}: {e}", file.display()))?;
     let socket = machine.folder.inner().join("memory");
     let _nothing_there = std::fs::remove_file(&socket);
@@ -91,7 +91,10 @@ pub async fn save(machine: &Machine, live: &Live, to: &Path, deadline: Instant) 
     live.run("migrate-set-parameters", fast, deadline).await.map_err(told)?;
     let place = json!({ "uri": format!("unix:{}", socket.display()) });
     live.run("migrate", place, deadline).await.map_err(told)?;
-    let file = File::create(to).map_err(|e| format!("cannot make {}: {e}", to.display()))?;
+    // What a guest has in its memory is nobody's business.
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(to);
+    let file = file.map_err(|e| format!("cannot make {}: {e}", to.display()))?;
     let copied = tokio::time::timeout_at(deadline, async {
         let (stream, _) = listener.accept().await?;
         let file = copy(blocking(stream)?, file).await?;

@@ -18,6 +18,7 @@ mod fleet;
 mod fuzz;
 pub mod image;
 mod inject;
+mod kept;
 pub mod launch;
 mod live;
 mod look;
@@ -29,6 +30,7 @@ pub mod qmp;
 mod read;
 pub mod record;
 mod sign;
+pub mod snapshot;
 mod spawn;
 mod spec;
 mod start;
@@ -36,9 +38,10 @@ pub mod untrusted;
 pub mod wire;
 
 pub use account::{Barrier, why_root};
-pub use backup::Moment;
+pub use backup::{Moment, Still};
 pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
 
+use crate::snapshots::Snapshots;
 use crate::{Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places, Question};
 use async_trait::async_trait;
 use fleet::Fleet;
@@ -83,9 +86,10 @@ impl Qemu {
     ) -> Result<Self, DriverError> {
         let (out, seen) = mpsc::channel(SEEN);
         let fleet = Fleet::new(run_folder, out);
-        fleet.take_on(vms, restarts)?;
-        make_folder(&evidence_folder, 0o700)?;
-        Ok(Self { fleet, evidence: evidence_folder, seen: Mutex::new(seen) })
+        let qemu = Self { fleet, evidence: evidence_folder, seen: Mutex::new(seen) };
+        qemu.take_on(vms, restarts)?;
+        make_folder(&qemu.evidence, 0o700)?;
+        Ok(qemu)
     }
 
     /// Takes these VMs under its wing too, or as they are described now: all of them or, with an error, none.
@@ -99,7 +103,12 @@ impl Qemu {
         vms: Vec<QemuVm>,
         restarts: BTreeMap<(VmName, AppName), Vec<String>>,
     ) -> Result<BTreeSet<VmName>, DriverError> {
-        self.fleet.take_on(vms, restarts)
+        let names: Vec<VmName> = vms.iter().map(|vm| vm.name.clone()).collect();
+        let later = self.fleet.take_on(vms, restarts)?;
+        for machine in names.iter().filter_map(|vm| self.fleet.machine(vm)) {
+            tokio::spawn(machine.recover_snapshots());
+        }
+        Ok(later)
     }
 
     /// Leaves these VMs alone from now on: they run or rest as they do (I7).
@@ -121,12 +130,17 @@ impl Qemu {
         saved.map_err(|why| machine.unknown("save the memory of", why))
     }
 
-    /// Holds a moment of a running VM's disk still and offers it over NBD. `to` names whose points are made of it.
+    /// Holds a moment of a running VM's disk still and offers it over NBD.
     ///
     /// # Errors
     /// As for [`Driver::perform`]. Nothing of it is left then, unless QEMU was silent; the next call clears that.
-    pub async fn begin_backup(&self, vm: &VmName, to: &str, limit: Duration) -> Result<Moment, DriverError> {
-        self.machine(vm)?.begin_backup(to, limit).await
+    pub async fn begin_backup(
+        &self,
+        vm: &VmName,
+        still: &Still,
+        limit: Duration,
+    ) -> Result<Moment, DriverError> {
+        self.machine(vm)?.begin_backup(still, limit).await
     }
 
     /// Offers a moment no more; `made` says whether a point was made of it.
@@ -192,6 +206,7 @@ impl Driver for Qemu {
     async fn perform(&self, vm: &VmName, order: &Order, limit: Duration) -> Result<Fact, DriverError> {
         let machine = self.machine(vm)?;
         match order {
+            Order::Rewind { proof, to } => machine.rewind(proof, *to, limit).await.map(|()| Fact::Nothing),
             Order::Start { lease } if lease.vm() == vm => machine.start(lease, limit).await,
             Order::Start { lease } => {
                 Err(machine.refused("start", format!("the lease is for `{}`", lease.vm())))
@@ -238,6 +253,10 @@ impl Driver for Qemu {
             // The fleet holds a sender, so this is never.
             None => std::future::pending().await,
         }
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
     }
 
     async fn inject(&self, vm: &VmName, fault: &Injection) -> Result<(), DriverError> {

@@ -143,7 +143,7 @@ impl Machine {
     }
 
     /// Runs a configured command in the guest and waits for its success.
-    async fn run_in_guest(
+    pub(super) async fn run_in_guest(
         &self,
         what: &'static str,
         argv: &[String],

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,19 +34,20 @@ struct Ready {
     engine: Engine,
     account: Option<Account>,
     ports: Vec<Port>,
-    resumes: bool,
+    /// The saved memory that it goes on with.
+    memory: Option<PathBuf>,
 }
 
 impl Machine {
     /// Starts the VM under this lease; harmless if that start runs already.
-    pub async fn start(&self, lease: &Lease, limit: Duration) -> Result<Fact, DriverError> {
+    pub async fn start(self: &Arc<Self>, lease: &Lease, limit: Duration) -> Result<Fact, DriverError> {
         let deadline = Instant::now() + limit;
         let _turn = self.turn(deadline).await?;
         let record = self.record();
         let life = self.life.borrow().clone();
         match life {
             Life::Running(live) if live.incarnation == lease.incarnation() => {
-                return self.confirm(&live, false, limit, deadline).await;
+                return self.confirm(&live, None, limit, deadline).await;
             }
             Life::Running(live) if lease.incarnation() > live.incarnation => {
                 return Err(self.refused(START, format!("{} still runs", live.incarnation)));
@@ -82,7 +83,12 @@ impl Machine {
             // It runs and is found by its command line after a restart of ours.
             tracing::warn!(vm = %self.name, error = error_chain(&error), "the start is not on record");
         }
-        self.confirm(&live, ready.resumes, limit, deadline).await
+        let started = self.confirm(&live, ready.memory.as_deref(), limit, deadline).await?;
+        if ready.memory.is_some() {
+            let machine = Arc::clone(self);
+            tokio::spawn(async move { machine.tell_guest_it_was_away().await });
+        }
+        Ok(started)
     }
 
     fn note_refused_start(&self, incarnation: Incarnation) -> DeathProof {
@@ -102,8 +108,10 @@ impl Machine {
     /// Checks all that can be checked without changing anything for the guest.
     async fn prepare(&self, record: &Record) -> Result<Ready, DriverError> {
         let (spec, others) = self.spec_to_start();
+        let opened = self.open_disk().await?;
+        let spec = on_top(&spec, &opened.disk);
         let (folder, record) = (self.folder.clone(), record.clone());
-        if let Some(holder) = self.holder().await {
+        if let Some(holder) = self.holder(&opened.disk).await {
             return Err(self.blocked(&holder));
         }
         let ready = tokio::task::spawn_blocking(move || {
@@ -125,11 +133,16 @@ impl Machine {
             hand_over(&spec.disk, account.as_ref())?;
             let ports = choose_ports(&spec.network, &record.ports).map_err(told("find a free port"))?;
             spawn::rotate(&folder.console()).map_err(told("put its old console aside"))?;
-            let resumes = record.incarnation == Incarnation::NONE && spec.memory_state.is_some();
-            Ok(Ready { spec, disk, engine, account, ports, resumes })
+            let first = record.incarnation == Incarnation::NONE;
+            let memory = opened.memory.or_else(|| spec.memory_state.clone().filter(|_| first));
+            Ok(Ready { spec, disk, engine, account, ports, memory })
         });
         let ready = ready.await.map_err(|e| self.refused(START, e.to_string()))?;
-        ready.map_err(|why| self.refused(START, why))
+        let ready = ready.map_err(|why| self.refused(START, why))?;
+        if ready.memory.is_some() {
+            self.use_memory().await?;
+        }
+        Ok(ready)
     }
 
     async fn launch(&self, ready: &Ready, record: &Record, cgroup: Option<Cgroup>) -> io::Result<Arc<Live>> {
@@ -142,7 +155,7 @@ impl Machine {
             forwards: &forwards,
             incarnation: record.incarnation,
             token: record.token,
-            incoming: ready.resumes,
+            incoming: ready.memory.is_some(),
         });
         let (folder, log, account) = (self.folder.inner(), self.folder.log(), ready.account.clone());
         let process = tokio::task::spawn_blocking(move || {
@@ -161,7 +174,7 @@ impl Machine {
     async fn confirm(
         &self,
         live: &Live,
-        resumes: bool,
+        memory: Option<&Path>,
         limit: Duration,
         deadline: Instant,
     ) -> Result<Fact, DriverError> {
@@ -177,8 +190,8 @@ impl Machine {
             Some(Err(_)) => return Err(self.late(START, limit)),
             Some(Ok(_)) => {}
         }
-        if resumes {
-            memory::load(self, live, deadline).await.map_err(|why| self.unknown(START, why))?;
+        if let Some(memory) = memory {
+            memory::load(self, live, memory, deadline).await.map_err(|why| self.unknown(START, why))?;
         }
         Ok(Fact::Started { pid: live.process.pid() })
     }
@@ -188,16 +201,23 @@ impl Machine {
         let said = process::read_small(&self.folder.log().to_string_lossy()).unwrap_or_default();
         let said = said.lines().rev().find(|line| !line.contains("warning:")).unwrap_or("it said nothing");
         let said = super::untrusted::tame(said, 300);
-        match self.holder().await.filter(|_| said.contains("lock")) {
+        let disk = self.open_disk().await.map_or_else(|_| self.spec().disk.clone(), |opened| opened.disk);
+        match self.holder(&disk).await.filter(|_| said.contains("lock")) {
             Some(holder) => self.blocked(&holder),
             None => self.refused(START, format!("QEMU ended at once and said: {said}")),
         }
     }
 
-    /// Who else has its disk open for writing.
-    async fn holder(&self) -> Option<ImageError> {
-        let disk = self.spec().disk.clone();
-        tokio::task::spawn_blocking(move || image::holder(&disk)).await.ok().flatten()
+    /// Who else has its disk open for writing, or what is on top of it.
+    async fn holder(&self, on_top: &Path) -> Option<ImageError> {
+        let (disk, on_top) = (self.spec().disk.clone(), on_top.to_owned());
+        let disk = (disk != on_top).then_some(disk);
+        tokio::task::spawn_blocking(move || {
+            image::holder(&on_top).or_else(|| image::holder(disk.as_deref()?))
+        })
+        .await
+        .ok()
+        .flatten()
     }
 
     fn blocked(&self, holder: &ImageError) -> DriverError {
@@ -246,6 +266,17 @@ fn still_there(process: &process::Process, limit: Duration) -> String {
     let waits = process.sample().is_ok_and(|sample| sample.state == ProcessState::DiskWait);
     let (pid, why) = (process.pid(), if waits { ", as it waits for its storage" } else { "" });
     format!("process {pid} is still there {} s after it was killed{why}", limit.as_secs())
+}
+
+/// The VM with the image on top of its disk, and the right to what that stands on.
+fn on_top(spec: &Arc<QemuVm>, disk: &Path) -> Arc<QemuVm> {
+    if spec.disk == disk {
+        return Arc::clone(spec);
+    }
+    let mut with = QemuVm::clone(spec);
+    with.images.extend(spec.disk.parent().map(Path::to_owned));
+    with.disk = disk.to_owned();
+    Arc::new(with)
 }
 
 fn settle(wanted: Accel, root: &Path) -> Result<Engine, String> {

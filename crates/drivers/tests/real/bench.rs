@@ -71,7 +71,13 @@ impl Bench {
 
     pub async fn start(&mut self, qemu: &Qemu) -> Lease {
         let lease = self.lease();
-        let started = qemu.perform(&self.name, &Order::Start { lease: lease.clone() }, LONG).await;
+        let order = Order::Start { lease: lease.clone() };
+        let mut started = qemu.perform(&self.name, &order, LONG).await;
+        // A process that another test is just starting has all our files open, for a moment.
+        while let Err(DriverError::Blocked { .. }) = started {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            started = qemu.perform(&self.name, &order, LONG).await;
+        }
         assert!(matches!(started, Ok(Fact::Started { .. })), "{started:?}");
         lease
     }

@@ -6,3 +6,4 @@ mod backup;
 mod bench;
 mod linux;
 mod sector;
+mod snapshots;

@@ -70,9 +70,11 @@ impl Hands {
                 Ok(()) => Ended::Done(Fact::Nothing),
                 Err(cause) => lease_error(&cause),
             },
-            Order::Capture { .. } | Order::Perform { .. } | Order::PowerOff { .. } | Order::Start { .. } => {
-                ended(self.driver.perform(&action.vm, &action.order, limit).await)
-            }
+            Order::Capture { .. }
+            | Order::Perform { .. }
+            | Order::PowerOff { .. }
+            | Order::Rewind { .. }
+            | Order::Start { .. } => ended(self.driver.perform(&action.vm, &action.order, limit).await),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod logs;
 pub mod numbers;
 mod routes;
 pub mod shape;
+pub mod snapshots;
 pub mod sources;
 
 pub use routes::{Api, Problems, Refusal, Words};

@@ -6,6 +6,7 @@ use crate::config::{AppConfig, Config, Kind, VmConfig};
 use crate::decide::{Desk, Inbox};
 use crate::drill;
 use crate::events::Event;
+use crate::protect::Protector;
 use crate::reload::{ReloadError, Reloads};
 use crate::sense::logs::health::Registry;
 use crate::standing::Standing;
@@ -58,6 +59,8 @@ pub struct Api {
     pub standing: Standing,
     /// Backups of running VMs.
     pub backups: crate::backups::Backups,
+    /// Restore points.
+    pub protector: Protector,
 }
 
 impl Api {
@@ -139,6 +142,7 @@ pub fn router(api: Api) -> Router {
         .merge(super::logs::routes())
         .merge(super::backups::routes())
         .merge(super::numbers::routes())
+        .merge(super::snapshots::routes())
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .layer(axum::middleware::map_response(refuse_in_our_words))
         .with_state(api)

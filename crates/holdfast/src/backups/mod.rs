@@ -7,6 +7,7 @@ mod due;
 mod run;
 
 use crate::config::Config;
+use crate::protect::Protector;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::Driver;
 use holdfast_drivers::qemu::Qemu;
@@ -79,6 +80,10 @@ pub struct BackupDoc {
     pub id: Option<String>,
     /// Why everything was read, where only the change was to be.
     pub why_all: Option<String>,
+    /// Whether the guest's file systems were frozen for the instant of it.
+    pub frozen: bool,
+    /// What did not go as it should, and did no harm.
+    pub warnings: Vec<String>,
     /// What failed.
     pub error: Option<String>,
     /// Why.
@@ -161,6 +166,7 @@ impl Backups {
 /// The one that knows of all backups.
 struct Keeper {
     driver: Arc<Qemu>,
+    protector: Protector,
     config: watch::Receiver<Arc<Config>>,
     runs: BTreeMap<VmName, Run>,
     due: due::Due,
@@ -177,6 +183,7 @@ struct Run {
 /// Begins to look after backups, until it is told to stop; then those that run are ended in good order.
 pub fn start(
     driver: Arc<Qemu>,
+    protector: Protector,
     config: watch::Receiver<Arc<Config>>,
     stop: CancellationToken,
 ) -> (Backups, tokio::task::JoinHandle<()>) {
@@ -184,6 +191,7 @@ pub fn start(
     let handle = Backups(inbox.clone());
     let keeper = Keeper {
         driver,
+        protector,
         config,
         runs: BTreeMap::new(),
         due: due::Due::default(),
@@ -250,8 +258,9 @@ impl Keeper {
 
     fn begin(&mut self, vm: &VmName, by: &str) -> Result<BackupDoc, NoBackup> {
         let config = Arc::clone(&self.config.borrow());
-        let wanted = config.vms.get(vm).ok_or(NoBackup::NoVm)?.backup.as_ref();
-        let to = wanted.map(|backup| backup.to.clone()).ok_or(NoBackup::NotConfigured)?;
+        let known = config.vms.get(vm).ok_or(NoBackup::NoVm)?;
+        let to = known.backup.as_ref().map(|backup| backup.to.clone()).ok_or(NoBackup::NotConfigured)?;
+        let hooks = known.apps.values().filter_map(|app| app.quiesce.clone()).collect();
         let repository = config.repositories.get(&to).cloned().ok_or(NoBackup::NotConfigured)?;
         if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
             return Err(NoBackup::Busy);
@@ -260,8 +269,16 @@ impl Keeper {
             return Err(NoBackup::NotRunning);
         }
         let (doc, cancel) = (BackupDoc::new(vm, &to), CancellationToken::new());
-        let job =
-            Job { vm: vm.clone(), to, repository, driver: Arc::clone(&self.driver), cancel: cancel.clone() };
+        let job = Job {
+            vm: vm.clone(),
+            to,
+            repository,
+            driver: Arc::clone(&self.driver),
+            protector: self.protector.clone(),
+            by: by.to_owned(),
+            hooks,
+            cancel: cancel.clone(),
+        };
         let (inbox, of) = (self.inbox.clone(), vm.clone());
         let tell = move |news| {
             let told = Asked::Told { vm: of.clone(), news };
@@ -300,8 +317,9 @@ impl Keeper {
         }
         let Some(Run { doc, .. }) = self.runs.get_mut(vm) else { return };
         match news {
-            News::Begun { size, why_all } => {
-                (doc.state, doc.size, doc.why_all) = (BackupState::Runs, size, why_all);
+            News::Begun(moment) => {
+                (doc.state, doc.size, doc.why_all) = (BackupState::Runs, moment.size, moment.why_all);
+                (doc.frozen, doc.warnings) = (moment.frozen, moment.warnings);
             }
             News::Progress(progress) => progress.note(doc),
             News::Ended(end) => {
@@ -370,6 +388,8 @@ impl BackupDoc {
             seconds: None,
             id: None,
             why_all: None,
+            frozen: false,
+            warnings: Vec::new(),
             error: None,
             cause: None,
             hint: None,

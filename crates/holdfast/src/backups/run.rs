@@ -3,9 +3,11 @@
 use super::BackupDoc;
 use crate::act::chain;
 use crate::config::RepositoryConfig;
+use crate::protect::Protector;
 use crate::sense::program::program;
+use holdfast_core::action::Work;
 use holdfast_core::subject::VmName;
-use holdfast_drivers::qemu::{Moment, Qemu};
+use holdfast_drivers::qemu::{Moment, Qemu, Still};
 use serde::Deserialize;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use tracing::warn;
 
 /// How long QEMU may take to begin or to end.
 const LIMIT: Duration = Duration::from_secs(30);
+/// What the guest may feel of a beginning is over by then: hooks, freeze and thaw.
+const FROZEN: Duration = Duration::from_secs(240);
 /// The longest line, and the most that is kept of errors (bytes).
 const LINE_MOST: usize = 64 << 10;
 /// The most that is read of a list of points (bytes).
@@ -30,15 +34,17 @@ pub struct Job {
     pub to: String,
     pub repository: RepositoryConfig,
     pub driver: Arc<Qemu>,
+    pub protector: Protector,
+    /// Who asked.
+    pub by: String,
+    /// What its agent runs before.
+    pub hooks: Vec<Vec<String>>,
     pub cancel: CancellationToken,
 }
 
 /// What is told of it.
 pub enum News {
-    Begun {
-        size: u64,
-        why_all: Option<String>,
-    },
+    Begun(Moment),
     Progress(Progress),
     Ended(End),
     /// When the newest point in the repository was taken.
@@ -73,17 +79,17 @@ impl Progress {
 impl Job {
     /// Makes a restore point, telling how it goes.
     pub async fn run<F: Future<Output = bool>>(&self, tell: &impl Fn(News) -> F) -> End {
-        let moment = match self.driver.begin_backup(&self.vm, &self.to, LIMIT).await {
+        let moment = match self.hold_still().await {
             Ok(moment) => moment,
-            Err(error) => {
+            Err(cause) => {
                 return End::Failed {
                     error: format!("cannot hold the disk of vm `{}` still", self.vm),
-                    cause: chain(&error),
-                    hint: "the VM was not disturbed; `holdfast vm show` tells how it stands".into(),
+                    cause,
+                    hint: "no point was made; `holdfast vm show` tells how it stands".into(),
                 };
             }
         };
-        tell(News::Begun { size: moment.size, why_all: moment.why_all.clone() }).await;
+        tell(News::Begun(moment.clone())).await;
         let end = self.save(&moment, tell).await;
         let made = matches!(end, End::Done { .. });
         if let Err(error) = self.driver.end_backup(&self.vm, &moment, made, LIMIT).await {
@@ -91,6 +97,16 @@ impl Job {
             warn!(vm = %self.vm, why, "what held the disk still is taken down by the next backup");
         }
         end
+    }
+
+    /// The engine is told before the guest may be frozen, so that this is taken for no fault.
+    async fn hold_still(&self) -> Result<Moment, String> {
+        let announced = self.protector.announce(&self.by, &self.vm, Work::Freeze, FROZEN).await;
+        announced.map_err(|error| chain(&error))?;
+        let still = Still { to: self.to.clone(), hooks: self.hooks.clone() };
+        let moment = self.driver.begin_backup(&self.vm, &still, LIMIT).await;
+        self.protector.work_done(&self.by, &self.vm, Work::Freeze).await;
+        moment.map_err(|error| chain(&error))
     }
 
     async fn save<F: Future<Output = bool>>(&self, moment: &Moment, tell: &impl Fn(News) -> F) -> End {

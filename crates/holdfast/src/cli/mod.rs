@@ -21,6 +21,7 @@ mod reload;
 mod replay;
 mod rows;
 mod simulate;
+mod snapshot;
 mod status;
 mod vm;
 mod watch;
@@ -139,6 +140,11 @@ enum Command {
     Backup {
         #[command(subcommand)]
         command: backup::BackupCommand,
+    },
+    /// Take snapshots of VMs, and go back to them.
+    Snapshot {
+        #[command(subcommand)]
+        command: snapshot::SnapshotCommand,
     },
     /// Inject a real fault into a VM on purpose, and measure what happens.
     Drill {
@@ -305,6 +311,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
             wait_for(incidents::events(&place.client()?, follow, json, lines))
         }
         Command::Vm { command } => wait_for(vm::vm(&place.client()?, command)),
+        Command::Snapshot { command } => wait_for(snapshot::snapshot(&place.client()?, command)),
         Command::Drill { command } => wait_for(drill::drill(&place, command)),
         Command::Demo(demo) => wait_for(demo::demo(&demo)),
     }

@@ -104,6 +104,8 @@ pub enum Announced {
     Backup,
     /// File systems are frozen: writes hang.
     Freeze,
+    /// A snapshot is taken: it may stand still for a moment.
+    Snapshot,
     /// It is being moved: it may be paused.
     Migration,
     /// Its guest is rebooted on purpose.

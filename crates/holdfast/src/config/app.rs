@@ -22,6 +22,9 @@ pub struct AppConfig {
     pub password: Option<Secret>,
     /// How the guest agent restarts it: a program and its arguments, without a shell.
     pub restart: Option<Vec<String>>,
+    /// What the guest agent runs just before a snapshot or a backup, as a checkpoint: less is then to be repaired where
+    /// it is restored.
+    pub quiesce: Option<Vec<String>>,
     /// A second opinion that the guest agent runs; status 0 is a pass.
     pub check: Option<Vec<String>>,
 }

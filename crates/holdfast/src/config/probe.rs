@@ -47,6 +47,7 @@ pub fn read(
         write: section.flag("write"),
         password: password(vm, section, frame, claims),
         restart: section.command("restart"),
+        quiesce: section.command("quiesce"),
         check: section.command("check"),
         probe: probe?,
     };

@@ -66,7 +66,7 @@ pub fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option
         return None;
     }
     let backup = protect.section("backup", title(".backup"), settings::BACKUP);
-    let every = backup.has("every").then(|| backup.time("every"));
+    let every = backup.time_if_any("every");
     let Some(to) = backup.text("to") else {
         if !backup.has("to") {
             let error = format!("the backup of vm `{vm}` names no repository");

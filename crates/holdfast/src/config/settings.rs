@@ -310,6 +310,12 @@ pub const APP: &[Setting] = &[
         "how the guest agent restarts it; without this the guest is reset instead",
     ),
     set(
+        "quiesce",
+        Kind::Command("\"su postgres -c 'psql -c checkpoint'\""),
+        "",
+        "what the guest agent runs just before a snapshot or a backup",
+    ),
+    set(
         "check",
         Kind::Command("[\"sh\", \"-c\", \"test -e /run/ready\"]"),
         "",

@@ -256,7 +256,8 @@ fn everything_that_is_written_is_meant() {
         user = "other"
         [vm."db1.example".app]
         pg = { probe = "postgresql://me@10.0.2.15:6432/shop", query = "select 2", expect = "2", write = true,
-               password_env = "PW", restart = ["systemctl", "restart", "pg"], check = "test -e '/a b'", timeout = "3s" }
+               password_env = "PW", restart = ["systemctl", "restart", "pg"], check = "test -e '/a b'", timeout = "3s",
+               quiesce = "sync" }
         cmd = { probe = ["bin/ask", "x"] }
         [vm."db1.example".recover]
         tries = 5
@@ -291,6 +292,7 @@ fn everything_that_is_written_is_meant() {
         write: true,
         password: Some(Secret::Variable("PW".into())),
         restart: Some(["systemctl", "restart", "pg"].map(str::to_owned).into()),
+        quiesce: Some(vec!["sync".into()]),
         check: Some(["test", "-e", "/a b"].map(str::to_owned).into()),
     };
     assert_eq!(app("pg"), (&pg, true));

@@ -161,6 +161,7 @@ fn named(order: &Order) -> Option<(Incarnation, Token)> {
         Order::Start { lease } => Some((lease.incarnation(), lease.token())),
         Order::Inspect
         | Order::Capture { .. }
+        | Order::Rewind { .. }
         | Order::TakeLease { .. }
         | Order::Adopt { .. }
         | Order::ReleaseLease { .. } => None,

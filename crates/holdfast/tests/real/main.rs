@@ -6,6 +6,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod backups;
 mod busy;
 mod causes;
 mod daemon;
@@ -22,6 +23,7 @@ mod numbers;
 mod orders;
 mod remedies;
 mod rows;
+mod snapshots;
 mod starved;
 mod state;
 mod systemd;

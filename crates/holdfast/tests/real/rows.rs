@@ -40,6 +40,26 @@ impl Rows {
         lab.until(SOON, "a client gets a row in", |_| self.acked().len() > before);
     }
 
+    /// The same, while no daemon runs.
+    pub fn wait_for_more_without_daemon(&self) {
+        let (before, began) = (self.acked().len(), std::time::Instant::now());
+        while self.acked().len() <= before {
+            assert!(began.elapsed() < SOON, "no client gets a row in");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// What is acknowledged so far.
+    pub fn so_far(&self) -> Vec<i64> {
+        self.acked().clone()
+    }
+
+    /// Stops; what was acknowledged.
+    pub fn stop(mut self) -> Vec<i64> {
+        self.end();
+        self.so_far()
+    }
+
     /// Stops, and asserts that every acknowledged row is there.
     pub fn all_there(mut self, lab: &Lab) {
         self.end();

@@ -167,6 +167,15 @@ impl Session<'_> {
         }
     }
 
+    /// Tells a guest that goes on with a saved memory what time it is, in microseconds since 1970, and thaws it if it was
+    /// saved frozen.
+    pub async fn wake(&mut self, now: i64) -> Result<(), AgentError> {
+        if self.freeze_state().await? == Freeze::Frozen {
+            self.thaw().await?;
+        }
+        self.run("guest-set-time", json!({ "time": now.saturating_mul(1_000) })).await
+    }
+
     /// Thaws until the guest says that nothing is frozen.
     pub async fn thaw(&mut self) -> Result<(), AgentError> {
         for _ in 0..3 {

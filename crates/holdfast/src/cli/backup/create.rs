@@ -107,6 +107,7 @@ fn tell(doc: &BackupDoc) {
     let vm = &doc.vm;
     match doc.state {
         BackupState::Done => {
+            doc.warnings.iter().for_each(|warning| say_aside(&format!("{vm}: {warning}")));
             if let Some(why) = &doc.why_all {
                 say_aside(&format!("{vm}: {why}: all was read, and only the change is stored"));
             }

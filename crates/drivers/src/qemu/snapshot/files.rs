@@ -1,0 +1,181 @@
+//! Where the files of a disk lie: beside it, in a folder that has its name and ends in `.snapshots`.
+
+use super::super::image;
+use super::super::kept::{KeptError, Kind};
+use super::super::launch::Format;
+use super::super::machine::error_chain;
+use super::qcow2;
+use super::tree::{FileNumber, Tree};
+use holdfast_core::point::SnapshotId;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+const KIND: Kind = Kind { word: "snapshots", version: 1, most: 4 << 20 };
+
+/// The files of one disk.
+#[derive(Clone, Debug)]
+pub struct Files {
+    disk: PathBuf,
+    folder: PathBuf,
+}
+
+impl Files {
+    /// Of this disk, as it is configured.
+    #[must_use]
+    pub fn of(disk: &Path) -> Self {
+        let mut folder = disk.as_os_str().to_owned();
+        folder.push(".snapshots");
+        Self { disk: disk.to_owned(), folder: folder.into() }
+    }
+
+    /// The folder of its overlays and memories.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A file of the disk.
+    #[must_use]
+    pub fn path(&self, file: FileNumber) -> PathBuf {
+        match file {
+            FileNumber::BASE => self.disk.clone(),
+            FileNumber(number) => self.folder.join(format!("{number}.qcow2")),
+        }
+    }
+
+    /// The saved memory of a snapshot.
+    #[must_use]
+    pub fn memory(&self, id: SnapshotId) -> PathBuf {
+        self.folder.join(format!("{id}.memory"))
+    }
+
+    /// What an overlay calls a file that it stands on.
+    pub fn backing_name(&self, file: FileNumber) -> io::Result<String> {
+        match file {
+            FileNumber::BASE => {
+                let name = self.disk.file_name().and_then(|name| name.to_str());
+                name.map(|name| format!("../{name}")).ok_or_else(|| io::Error::other("its name is no text"))
+            }
+            FileNumber(number) => Ok(format!("{number}.qcow2")),
+        }
+    }
+
+    /// What the disk is made of; `None`: of the configured disk alone.
+    ///
+    /// # Errors
+    /// A sentence. Where there are overlays of which nothing is on record, nobody may write to what they stand on.
+    pub fn read(&self) -> Result<Option<Tree>, String> {
+        if !self.folder.exists() {
+            return Ok(None);
+        }
+        let read: Result<Option<Tree>, KeptError> = KIND.read(&self.record());
+        match read.map_err(|error| error_chain(&error))? {
+            Some(tree) => Ok(Some(tree)),
+            None if self.has_overlays() => Err(format!(
+                "{} has overlays of the disk, and the record of them is missing: put `record` back, or move the folder \
+                 away to start from the disk as it was before its first snapshot",
+                self.folder.display()
+            )),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Files::read`], for one who goes on to change it.
+    pub fn read_or_new(&self) -> Result<Tree, String> {
+        if let Some(tree) = self.read()? {
+            return Ok(tree);
+        }
+        image::format(&self.disk).map(Tree::of).map_err(|error| error_chain(&error))
+    }
+
+    /// Writes it down, durably.
+    ///
+    /// # Errors
+    /// A sentence; what was on record before is then still there.
+    pub fn write(&self, tree: &Tree) -> Result<(), String> {
+        KIND.write(&self.record(), tree).map_err(|error| error_chain(&error))
+    }
+
+    fn record(&self) -> PathBuf {
+        self.folder.join("record")
+    }
+
+    fn has_overlays(&self) -> bool {
+        let names = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        names.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "qcow2"))
+    }
+
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make_folder(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        // QEMU's user passes through it to the files that are its own.
+        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o711))
+    }
+
+    /// Makes an empty overlay of a file, with the owner and the rights of what was on top before.
+    ///
+    /// # Errors
+    /// If it cannot be written; then there is none.
+    pub fn make_overlay(&self, tree: &Tree, number: FileNumber, parent: FileNumber) -> io::Result<()> {
+        let format = if parent == FileNumber::BASE { tree.base } else { Format::Qcow2 };
+        let size = qcow2::virtual_size(&self.path(parent), format)?;
+        let path = self.path(number);
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+        let like = fs::metadata(self.path(tree.top()))?;
+        let backing = self.backing_name(parent)?;
+        let written = qcow2::write_overlay(&mut file, size, &backing, format)
+            .and_then(|()| file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o777)))
+            .and_then(|()| fchown(&file, Some(like.uid()), Some(like.gid())))
+            .and_then(|()| File::open(&self.folder)?.sync_all());
+        written.inspect_err(|_| drop(fs::remove_file(&path)))
+    }
+
+    /// Removes a file of the disk that nothing needs any more. The configured disk is never removed.
+    ///
+    /// # Errors
+    /// If it is there and stays.
+    pub fn remove(&self, file: FileNumber) -> io::Result<()> {
+        if file == FileNumber::BASE { Ok(()) } else { remove(&self.path(file)) }
+    }
+
+    /// Removes the memory of a snapshot.
+    ///
+    /// # Errors
+    /// If it is there and stays.
+    pub fn remove_memory(&self, id: SnapshotId) -> io::Result<()> {
+        remove(&self.memory(id))
+    }
+
+    /// Bytes that a file takes on its disk.
+    #[must_use]
+    pub fn bytes(&self, file: FileNumber) -> u64 {
+        fs::metadata(self.path(file)).map_or(0, |meta| meta.blocks() * 512)
+    }
+
+    /// Bytes that can be written where the overlays are.
+    ///
+    /// # Errors
+    /// If nobody can tell.
+    pub fn room(&self) -> io::Result<u64> {
+        let folder = if self.folder.exists() {
+            self.folder.as_path()
+        } else {
+            self.disk.parent().unwrap_or(&self.disk)
+        };
+        let disk = rustix::fs::statvfs(folder)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,129 @@
+//! Snapshots: the disk of a VM as it was, with or without its memory, kept beside the disk.
+//!
+//! A snapshot is taken in the moment in which an empty overlay is put on top of the disk; from then on the file below
+//! is frozen. What was begun is on record before QEMU hears of it, so whoever dies when, one of two things is true: the
+//! overlay is not on top and empty, or it is and holds all that was written since. An empty overlay shows what it stands
+//! on, so a start may always take it.
+
+mod files;
+pub mod freeze;
+mod live;
+mod merge;
+pub mod qcow2;
+mod rewind;
+mod take;
+pub mod tree;
+
+pub use files::Files;
+pub use live::{is_disk_node, node_of};
+pub use merge::merges;
+
+use super::Qemu;
+use super::machine::Machine;
+use crate::DriverError;
+use crate::snapshots::{Listed, Merged, Snapshots, Taken, Wanted, Watcher};
+use async_trait::async_trait;
+use holdfast_core::action::Rewind;
+use holdfast_core::point::SnapshotId;
+use holdfast_core::subject::VmName;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
+use tree::Tree;
+
+/// So many files may stand on each other. Each costs a look at every read of what was never written since.
+pub const CHAIN_MOST: usize = 16;
+const LIST: &str = "list the snapshots of";
+
+impl Machine {
+    /// The files of its disk.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files::of(&self.spec().disk)
+    }
+
+    /// Its snapshots, oldest first.
+    ///
+    /// # Errors
+    /// The record of them cannot be read.
+    pub async fn list_snapshots(&self) -> Result<Vec<Listed>, DriverError> {
+        let files = self.files();
+        let listed = tokio::task::spawn_blocking(move || {
+            let Some(tree) = files.read()? else { return Ok(Vec::new()) };
+            let chain = tree.chain();
+            let listed = tree.snapshots().map(|snapshot| {
+                let file = tree.file_of(snapshot.id).unwrap_or_default();
+                let (disk_bytes, is_below) = (files.bytes(file), chain.contains(&file));
+                Listed { snapshot: snapshot.clone(), disk_bytes, is_below }
+            });
+            Ok(listed.collect())
+        });
+        let listed = listed.await.map_err(|e| self.refused(LIST, e.to_string()))?;
+        listed.map_err(|why: String| self.refused(LIST, why))
+    }
+
+    /// Waits for the turn to change snapshots.
+    pub(super) async fn snapshot_turn(
+        &self,
+        what: &'static str,
+        deadline: Instant,
+    ) -> Result<SemaphorePermit<'_>, DriverError> {
+        let turn = tokio::time::timeout_at(deadline, self.snapshots.acquire()).await;
+        let busy = || self.refused(what, "another snapshot is being taken or merged");
+        turn.ok().and_then(Result::ok).ok_or_else(busy)
+    }
+
+    /// Does something with files, where it may wait for the disk.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Files) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, DriverError> {
+        let files = self.files();
+        let done = tokio::task::spawn_blocking(move || work(&files)).await;
+        done.map_err(|e| self.refused(what, e.to_string()))?.map_err(|why| self.refused(what, why))
+    }
+
+    /// Writes down what the disk is made of now.
+    async fn note_tree(&self, what: &'static str, tree: &Tree) -> Result<(), DriverError> {
+        let tree = tree.clone();
+        self.on_disk(what, move |files| files.write(&tree)).await
+    }
+
+    /// What was under way when a daemon before us ended is brought to its end: a VM that only waits for us runs on.
+    pub async fn recover_snapshots(self: Arc<Self>) {
+        freeze::thaw_left(&self).await;
+        if !self.files().folder().exists() {
+            return;
+        }
+        if let Err(error) = self.settle_running().await {
+            let error = super::machine::error_chain(&error);
+            tracing::warn!(vm = %self.name, error, "a snapshot that was under way is not settled");
+        }
+    }
+}
+
+#[async_trait]
+impl Snapshots for Qemu {
+    async fn list(&self, vm: &VmName) -> Result<Vec<Listed>, DriverError> {
+        self.machine(vm)?.list_snapshots().await
+    }
+
+    async fn take(&self, vm: &VmName, wanted: Wanted, limit: Duration) -> Result<Taken, DriverError> {
+        self.machine(vm)?.take_snapshot(wanted, limit).await
+    }
+
+    async fn forget(&self, vm: &VmName, id: SnapshotId, limit: Duration) -> Result<(), DriverError> {
+        self.machine(vm)?.forget_snapshot(id, limit).await
+    }
+
+    async fn tidy(&self, vm: &VmName, rate: u64, told: &Watcher<'_>) -> Result<bool, DriverError> {
+        let tell = |merge: &merge::Merge| told(Merged { done: merge.done, total: merge.total });
+        self.machine(vm)?.tidy(rate, tell).await
+    }
+
+    async fn may_rewind(&self, vm: &VmName, to: Rewind) -> Result<(), DriverError> {
+        self.machine(vm)?.may_rewind(to).await
+    }
+}

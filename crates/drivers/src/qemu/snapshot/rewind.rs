@@ -1,0 +1,183 @@
+//! Going back to a snapshot, while the VM is dead; and the start that follows.
+
+use super::super::machine::{Machine, error_chain};
+use super::take::now;
+use super::tree::Tree;
+use crate::DriverError;
+use holdfast_core::action::Rewind;
+use holdfast_core::lease::DeathProof;
+use holdfast_core::point::Snapshot;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const REWIND: &str = "go back to a snapshot of";
+/// How long a guest is given to hear that it was away.
+const TELL_GUEST: Duration = Duration::from_secs(20);
+
+/// What a start is to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The image on top.
+    pub disk: PathBuf,
+    /// The memory that it goes on with.
+    pub memory: Option<PathBuf>,
+}
+
+impl Machine {
+    /// Makes a snapshot what the next start finds. What was there is kept as a snapshot of its own, so nothing is lost
+    /// (I15). Needs the death of the incarnation that could write.
+    ///
+    /// # Errors
+    /// As for [`crate::Driver::perform`]; then nothing has changed.
+    pub async fn rewind(&self, dead: &DeathProof, way: Rewind, limit: Duration) -> Result<(), DriverError> {
+        let deadline = Instant::now() + limit;
+        let _one = self.snapshot_turn(REWIND, deadline).await?;
+        let _turn = self.turn(deadline).await?;
+        self.must_be_dead(dead)?;
+        let mut tree = self.settled_tree(REWIND).await?;
+        self.check_way(&tree, way)?;
+        let to = way.to;
+        let text = format!("what it was before it went back to snapshot {to}");
+        let id = tree.next();
+        let aside = Snapshot { id, taken: now(), memory: None, frozen: false, set_aside: true, note: text };
+        let parent = tree.file_of(to).unwrap_or_default();
+        let number = tree.begin();
+        let begun = tree.clone();
+        tree.rewind(to, aside, way.resume);
+        self.on_disk(REWIND, move |files| {
+            // Only the last of these steps changes what a start finds; an overlay that nobody asks for is overwritten.
+            files.remove(number).map_err(|e| e.to_string())?;
+            files
+                .make_overlay(&begun, number, parent)
+                .map_err(|e| format!("cannot make its overlay: {e}"))?;
+            files.write(&tree)
+        })
+        .await
+    }
+
+    /// Whether it can be gone back to, asked before anything is ended.
+    ///
+    /// # Errors
+    /// [`DriverError::Refused`] with the reason.
+    pub async fn may_rewind(&self, way: Rewind) -> Result<(), DriverError> {
+        let tree = self.on_disk(REWIND, |files| files.read_or_new()).await?;
+        self.check_way(&tree, way)
+    }
+
+    fn check_way(&self, tree: &Tree, way: Rewind) -> Result<(), DriverError> {
+        let to = way.to;
+        let snapshot = tree.snapshot(to).ok_or_else(|| {
+            let known: Vec<String> = tree.snapshots().map(|snapshot| snapshot.id.to_string()).collect();
+            let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            self.refused(REWIND, format!("it has no snapshot {to}; there are: {there}"))
+        })?;
+        if way.resume { self.may_resume(snapshot, way.again) } else { Ok(()) }
+    }
+
+    fn must_be_dead(&self, dead: &DeathProof) -> Result<(), DriverError> {
+        let newest = self.record().incarnation;
+        match self.running() {
+            Err(DriverError::NotRunning(_)) if dead.incarnation() == newest && *dead.vm() == self.name => {
+                Ok(())
+            }
+            Err(DriverError::NotRunning(_)) => {
+                let proven = dead.incarnation();
+                Err(self.refused(REWIND, format!("the death of {proven} is proven, the newest is {newest}")))
+            }
+            Err(error) => Err(error),
+            Ok(_) => Err(self.refused(REWIND, "it runs")),
+        }
+    }
+
+    fn may_resume(&self, snapshot: &Snapshot, again: bool) -> Result<(), DriverError> {
+        let refused = |why: String| Err(self.refused(REWIND, why));
+        let Some(memory) = &snapshot.memory else {
+            return refused(format!("snapshot {} has no memory: it can only be booted", snapshot.id));
+        };
+        if memory.resumed > 0 && !again {
+            return refused(format!(
+                "the memory of snapshot {} was resumed before, and what its guest thought secret or new would be \
+                 used twice (I23): boot it, or say that you want that",
+                snapshot.id
+            ));
+        }
+        let wanted = describe(&self.spec());
+        if memory.machine == wanted {
+            return Ok(());
+        }
+        refused(format!(
+            "the memory of snapshot {} was saved of another machine ({}; it is {wanted} now): it can only be booted",
+            snapshot.id, memory.machine
+        ))
+    }
+
+    /// What it was started as, in the words that are kept with a memory.
+    pub(super) fn started_as(&self) -> String {
+        describe(&self.spec_started())
+    }
+
+    /// What a start is to open. A snapshot that was being taken when everything ended has its overlay on top.
+    ///
+    /// # Errors
+    /// The record of the disk's files cannot be read or written.
+    pub async fn open_disk(&self) -> Result<Opened, DriverError> {
+        const START: &str = "start";
+        let tree = self.on_disk(START, |files| files.read()).await?;
+        let Some(mut tree) = tree else {
+            return Ok(Opened { disk: self.spec().disk.clone(), memory: None });
+        };
+        if tree.pending().is_some() {
+            tree = self.settled_tree(START).await?;
+        }
+        let memory = tree.resume.map(|id| self.files().memory(id));
+        Ok(Opened { disk: self.files().path(tree.top()), memory })
+    }
+
+    /// The memory that the start goes on with is used from now on, whatever becomes of it (I23).
+    ///
+    /// # Errors
+    /// It cannot be written down; then it must not be used.
+    pub async fn use_memory(&self) -> Result<(), DriverError> {
+        const START: &str = "start";
+        self.on_disk(START, |files| {
+            let Some(mut tree) = files.read()? else { return Ok(()) };
+            let Some(id) = tree.resume.take() else { return Ok(()) };
+            if let Some(memory) = tree.snapshot_mut(id).and_then(|snapshot| snapshot.memory.as_mut()) {
+                memory.resumed += 1;
+            }
+            files.write(&tree)
+        })
+        .await
+    }
+
+    /// A guest that goes on with a saved memory is told the time, and thawed if it was saved frozen (I16).
+    pub(in super::super) async fn tell_guest_it_was_away(&self) {
+        let until = Instant::now() + TELL_GUEST;
+        let told = async {
+            let (_turn, mut session) = self.agent_session("wake", TELL_GUEST, until).await?;
+            let awake = session.wake(now()).await;
+            awake.map_err(|error| self.agent_failed("wake", TELL_GUEST, &error))
+        };
+        if let Err(error) = told.await {
+            let error = error_chain(&error);
+            tracing::warn!(vm = %self.name, error, "the guest was not told that it was away: its clock may be late");
+        }
+    }
+
+    /// The snapshots of a tree that is settled.
+    pub(in super::super) async fn tree(&self, what: &'static str) -> Result<Option<Tree>, DriverError> {
+        self.on_disk(what, |files| files.read()).await
+    }
+}
+
+/// What must be the same for a memory to be resumed.
+fn describe(spec: &super::super::QemuVm) -> String {
+    let network = match spec.network.mac() {
+        Some(mac) => format!("network card {mac}"),
+        None => "no network card".to_owned(),
+    };
+    let boot = if spec.kernel.is_some() { ", direct kernel boot" } else { "" };
+    let mib = spec.memory >> 20;
+    format!("{mib} MiB, {} processors, {network}{boot}", spec.cpus)
+}

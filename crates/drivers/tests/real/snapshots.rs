@@ -1,0 +1,234 @@
+//! Snapshots of a guest of 46 bytes that writes one sector of its disk, for ever.
+
+use crate::bench::{Bench, LONG};
+use crate::sector;
+use holdfast_core::action::{Fact, Order, Rewind};
+use holdfast_core::lease::DeathProof;
+use holdfast_core::point::SnapshotId;
+use holdfast_core::signal::RunState;
+use holdfast_drivers::qemu::Qemu;
+use holdfast_drivers::snapshots::{Listed, Snapshots, Wanted};
+use holdfast_drivers::{Driver, DriverError, Injection};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The sector that the guest writes to, as it is before the guest runs.
+const UNTOUCHED: [u8; 512] = [0xee; 512];
+
+fn bench() -> Bench {
+    let bench = sector::bench();
+    let mut disk = std::fs::read(bench.path("disk")).unwrap();
+    disk[512..1024].copy_from_slice(&UNTOUCHED);
+    std::fs::write(bench.path("disk"), disk).unwrap();
+    bench
+}
+
+fn of(qemu: &Qemu) -> &dyn Snapshots {
+    qemu.snapshots().unwrap()
+}
+
+async fn take(bench: &Bench, qemu: &Qemu, wanted: Wanted) -> SnapshotId {
+    of(qemu).take(&bench.name, wanted, LONG).await.unwrap().snapshot.id
+}
+
+async fn list(bench: &Bench, qemu: &Qemu) -> Vec<Listed> {
+    of(qemu).list(&bench.name).await.unwrap()
+}
+
+fn back(to: SnapshotId) -> Rewind {
+    Rewind { to, resume: false, again: false }
+}
+
+async fn rewind(bench: &Bench, qemu: &Qemu, proof: &DeathProof, to: Rewind) -> Result<Fact, DriverError> {
+    qemu.perform(&bench.name, &Order::Rewind { proof: proof.clone(), to }, LONG).await
+}
+
+/// The image that is written to, by its number.
+fn overlay(bench: &Bench, number: u64) -> PathBuf {
+    bench.path(&format!("disk.snapshots/{number}.qcow2"))
+}
+
+/// What the guest would read from the sector that it writes to, while it does not run.
+fn sector_of(bench: &Bench, image: &std::path::Path) -> Vec<u8> {
+    let raw = bench.path("raw");
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-O", "raw"]).arg(image).arg(&raw);
+    assert!(convert.status().expect("qemu-img, package qemu-utils").success());
+    std::fs::read(raw).unwrap()[512..1024].to_vec()
+}
+
+#[tokio::test]
+async fn a_snapshot_shows_the_disk_as_it_was_and_going_back_loses_nothing() {
+    let mut bench = bench(); // I15
+    let qemu = bench.open().await;
+    let off =
+        take(&bench, &qemu, Wanted { note: "before its first start".into(), ..Wanted::default() }).await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let running = take(&bench, &qemu, Wanted::default()).await;
+    let frozen = std::fs::read(overlay(&bench, 1)).unwrap();
+    bench.until_it_writes(&qemu).await;
+    assert_eq!(std::fs::read(overlay(&bench, 1)).unwrap(), frozen, "what was frozen never changes");
+    let refused = rewind(&bench, &qemu, &DeathProof::clone(&dead_of_nothing(&bench)), back(off)).await;
+    assert!(matches!(refused, Err(DriverError::Refused { .. })), "{refused:?}");
+    let proof = bench.power_off(&qemu, &lease).await;
+    assert_ne!(sector_of(&bench, &overlay(&bench, 2)), UNTOUCHED);
+
+    rewind(&bench, &qemu, &proof, back(off)).await.unwrap();
+    assert_eq!(sector_of(&bench, &overlay(&bench, 3)), UNTOUCHED);
+    let known = list(&bench, &qemu).await;
+    let shown: Vec<(u64, bool, bool)> = known
+        .iter()
+        .map(|listed| (listed.snapshot.id.0, listed.snapshot.set_aside, listed.is_below))
+        .collect();
+    assert_eq!(shown, [(1, false, true), (2, false, false), (3, true, false)]);
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let proof = bench.power_off(&qemu, &lease).await;
+    rewind(&bench, &qemu, &proof, back(running)).await.unwrap();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    let unknown = of(&qemu).may_rewind(&bench.name, back(SnapshotId(77))).await.unwrap_err();
+    assert!(unknown.to_string().contains("there are: 1, 2, 3, 4"), "{unknown}");
+}
+
+fn dead_of_nothing(bench: &Bench) -> DeathProof {
+    let seen = holdfast_witness::Eyewitness::here();
+    let death = holdfast_core::lease::Death::NeverStarted;
+    DeathProof::witnessed(seen, bench.name.clone(), holdfast_core::lease::Incarnation::NONE, death)
+}
+
+#[tokio::test]
+async fn a_memory_is_resumed_once_and_never_of_another_machine() {
+    let mut bench = bench(); // I23
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let wanted = Wanted { memory: true, ..Wanted::default() };
+    let id = take(&bench, &qemu, wanted).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.until_it_writes(&qemu).await;
+    let plain = take(&bench, &qemu, Wanted::default()).await;
+    let proof = bench.power_off(&qemu, &lease).await;
+    let resume = Rewind { to: id, resume: true, again: false };
+    let none = rewind(&bench, &qemu, &proof, Rewind { to: plain, ..resume }).await.unwrap_err();
+    assert!(none.to_string().contains("has no memory"), "{none}");
+
+    rewind(&bench, &qemu, &proof, resume).await.unwrap();
+    let lease = bench.start(&qemu).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.until_it_writes(&qemu).await;
+    let proof = bench.power_off(&qemu, &lease).await;
+    let twice = rewind(&bench, &qemu, &proof, resume).await.unwrap_err();
+    assert!(twice.to_string().contains("I23"), "{twice}");
+    rewind(&bench, &qemu, &proof, Rewind { again: true, ..resume }).await.unwrap();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let proof = bench.power_off(&qemu, &lease).await;
+    drop(qemu);
+    let larger = holdfast_drivers::qemu::QemuVm { memory: 128 << 20, ..bench.vm() };
+    let qemu = bench.open_as(larger).await;
+    let other = rewind(&bench, &qemu, &proof, Rewind { again: true, ..resume }).await.unwrap_err();
+    assert!(other.to_string().contains("another machine"), "{other}");
+    rewind(&bench, &qemu, &proof, back(id)).await.unwrap();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn deleted_snapshots_give_their_room_back_while_the_guest_writes() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        bench.until_it_writes(&qemu).await;
+        ids.push(take(&bench, &qemu, Wanted::default()).await);
+    }
+    bench.power_off(&qemu, &lease).await;
+    of(&qemu).forget(&bench.name, ids[1], LONG).await.unwrap();
+    assert!(of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap(), "it waits until it runs");
+    let lease = bench.start(&qemu).await; // now all of them are opened anew, only for reading
+    bench.until_it_writes(&qemu).await;
+    assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    assert!(!overlay(&bench, 2).exists() && overlay(&bench, 3).exists());
+    bench.until_it_writes(&qemu).await;
+    for id in [ids[0], ids[2]] {
+        of(&qemu).forget(&bench.name, id, LONG).await.unwrap();
+    }
+    assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    assert_eq!(list(&bench, &qemu).await, []);
+    let left: Vec<PathBuf> =
+        std::fs::read_dir(bench.path("disk.snapshots")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [bench.path("disk.snapshots/record")]);
+    bench.until_it_writes(&qemu).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.power_off(&qemu, &lease).await;
+    assert_ne!(std::fs::read(bench.path("disk")).unwrap()[512..1024], UNTOUCHED);
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_broken_off_anywhere_is_none_and_loses_nothing() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    qemu.inject(&bench.name, &Injection::Stop).await.unwrap();
+    let limit = std::time::Duration::from_millis(700);
+    let silent = of(&qemu).take(&bench.name, Wanted::default(), limit).await.unwrap_err();
+    assert!(matches!(silent, DriverError::Refused { .. } | DriverError::Late { .. }), "{silent:?}");
+    qemu.inject(&bench.name, &Injection::Unstop).await.unwrap();
+    bench.until_it_writes(&qemu).await;
+    // Whatever became of it, the next one is as good as any.
+    let id = take(&bench, &qemu, Wanted::default()).await;
+    assert_eq!(list(&bench, &qemu).await.last().unwrap().snapshot.id, id);
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_drill_finds_the_disk_that_is_on_top_and_no_snapshot_is_taken_of_its_errors() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    take(&bench, &qemu, Wanted::default()).await;
+    qemu.inject(&bench.name, &Injection::DiskError(true)).await.unwrap();
+    let refused = of(&qemu).take(&bench.name, Wanted::default(), LONG).await.unwrap_err();
+    assert!(matches!(refused, DriverError::Refused { .. }), "{refused}");
+    qemu.inject(&bench.name, &Injection::DiskError(false)).await.unwrap();
+    bench.try_do(&qemu, &lease, holdfast_core::action::Operation::Continue).await.unwrap();
+    bench.until_it_writes(&qemu).await;
+    take(&bench, &qemu, Wanted::default()).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_disk_whose_record_of_overlays_is_lost_is_not_started() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    take(&bench, &qemu, Wanted::default()).await;
+    let record = bench.path("disk.snapshots/record");
+    let whole = std::fs::read(&record).unwrap();
+    for broken in [None, Some(&whole[..whole.len() / 2])] {
+        match broken {
+            None => std::fs::remove_file(&record).unwrap(),
+            Some(part) => std::fs::write(&record, part).unwrap(),
+        }
+        let start = Order::Start { lease: bench.lease() };
+        let refused = qemu.perform(&bench.name, &start, LONG).await.unwrap_err();
+        assert!(matches!(refused, DriverError::Refused { .. }), "{refused}");
+        assert!(refused.to_string().contains("record"), "{refused}");
+    }
+    std::fs::write(&record, whole).unwrap();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}

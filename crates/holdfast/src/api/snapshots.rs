@@ -1,0 +1,233 @@
+//! Snapshots over the API.
+
+use super::routes::{Api, Refused};
+use super::shape::V;
+use crate::protect::{ProtectError, Request};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use holdfast_core::action::Rewind;
+use holdfast_core::point::{Snapshot, SnapshotId};
+use holdfast_core::subject::VmName;
+use holdfast_drivers::DriverError;
+use holdfast_drivers::snapshots::Listed;
+use serde::{Deserialize, Serialize};
+
+/// `snapshot list --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotsDoc {
+    /// The version of this shape.
+    pub v: u32,
+    /// Whose.
+    pub vm: String,
+    /// Oldest first.
+    pub snapshots: Vec<SnapshotDoc>,
+    /// How far the merge of deleted ones is.
+    pub merging: Option<MergingDoc>,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotDoc {
+    /// Its number.
+    pub id: u64,
+    /// When it was taken, in seconds since 1970.
+    pub taken: f64,
+    /// Bytes of its saved memory; `null`: it has none, and can only be booted.
+    pub memory: Option<u64>,
+    /// How often that was resumed.
+    pub resumed: u32,
+    /// The guest's file systems were frozen.
+    pub frozen: bool,
+    /// What the VM was before it went back to another.
+    pub set_aside: bool,
+    /// Bytes that its file takes.
+    pub disk: u64,
+    /// The VM's disk stands on it now.
+    pub below: bool,
+    /// What it is, for people.
+    pub note: String,
+}
+
+/// A merge under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergingDoc {
+    /// Bytes that are merged.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// `snapshot create --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TakenDoc {
+    /// The version of this shape.
+    pub v: u32,
+    /// Of which VM.
+    pub vm: String,
+    /// Its number.
+    pub id: u64,
+    /// When it was taken, in seconds since 1970.
+    pub taken: f64,
+    /// Bytes of its saved memory.
+    pub memory: Option<u64>,
+    /// The guest's file systems were frozen.
+    pub frozen: bool,
+    /// For so long the guest had to wait, in seconds.
+    pub stall_s: f64,
+    /// What did not go as it should.
+    pub warnings: Vec<String>,
+}
+
+/// What a person says about a snapshot.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SnapshotWords {
+    /// With its memory.
+    pub memory: bool,
+    /// Whether file systems are frozen; `null`: where they can be.
+    pub freeze: Option<bool>,
+    /// What it is.
+    pub note: String,
+    /// Go on with its memory.
+    pub resume: bool,
+    /// Although that was done before.
+    pub again: bool,
+    /// Who asks.
+    pub by: String,
+}
+
+/// The longest note, in characters.
+const NOTE_MOST: usize = 200;
+
+impl SnapshotWords {
+    fn by(&self) -> String {
+        let by = if self.by.is_empty() { "api" } else { &self.by };
+        by.chars().filter(|c| !c.is_control()).take(64).collect()
+    }
+}
+
+/// The routes of snapshots.
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/api/v1/vms/{vm}/snapshots", get(list).post(take))
+        .route("/api/v1/vms/{vm}/snapshots/{id}", delete(forget))
+        .route("/api/v1/vms/{vm}/snapshots/{id}/revert", post(revert))
+}
+
+fn named(vm: &str, error: &str) -> Result<VmName, Refused> {
+    vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
+        let hint = "`holdfast vm list` lists them".to_owned();
+        Refused(StatusCode::BAD_REQUEST, error.to_owned(), cause.to_string(), hint)
+    })
+}
+
+/// Why it was not done, with the way out.
+fn refused(error: &str) -> impl FnOnce(ProtectError) -> Refused {
+    let error = error.to_owned();
+    move |cause| {
+        let (status, hint) = match &cause {
+            ProtectError::NoSuchVm(_) => (StatusCode::NOT_FOUND, "`holdfast vm list` lists them"),
+            ProtectError::Unable => (StatusCode::NOT_IMPLEMENTED, "back it up instead"),
+            ProtectError::Driver(error) if error.is_unknown() => {
+                (StatusCode::GATEWAY_TIMEOUT, "`holdfast snapshot list` tells what there is now")
+            }
+            ProtectError::Driver(_) | ProtectError::Refused(_) => {
+                (StatusCode::CONFLICT, "`holdfast snapshot list` and `holdfast vm show` tell how it stands")
+            }
+            ProtectError::Stopping(_) => (StatusCode::SERVICE_UNAVAILABLE, "wait for it to start again"),
+        };
+        let why = if let ProtectError::Driver(DriverError::Refused { why, .. }) = &cause {
+            why.clone()
+        } else {
+            crate::act::chain(&cause)
+        };
+        Refused(status, error, why, hint.into())
+    }
+}
+
+async fn list(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<SnapshotsDoc>, Refused> {
+    let error = format!("cannot list the snapshots of vm `{}`", vm.escape_debug());
+    let vm = named(&vm, &error)?;
+    let listed = api.protector.list(&vm).await.map_err(refused(&error))?;
+    let merging =
+        api.protector.merging(&vm).map(|merged| MergingDoc { done: merged.done, total: merged.total });
+    let snapshots = listed.iter().map(SnapshotDoc::of).collect();
+    Ok(Json(SnapshotsDoc { v: V, vm: vm.to_string(), snapshots, merging }))
+}
+
+async fn take(
+    State(api): State<Api>,
+    Path(vm): Path<String>,
+    words: Option<Json<SnapshotWords>>,
+) -> Result<Json<TakenDoc>, Refused> {
+    let words = words.map(|Json(words)| words).unwrap_or_default();
+    let error = format!("cannot take a snapshot of vm `{}`", vm.escape_debug());
+    let vm = named(&vm, &error)?;
+    if words.note.chars().count() > NOTE_MOST || words.note.chars().any(char::is_control) {
+        let cause = format!("its note has more than {NOTE_MOST} characters, or some that cannot be shown");
+        return Err(Refused(StatusCode::BAD_REQUEST, error, cause, "say it shorter".into()));
+    }
+    let by = words.by();
+    let request = Request { memory: words.memory, freeze: words.freeze, note: words.note };
+    let taken = api.protector.take(&by, &vm, request).await.map_err(refused(&error))?;
+    let Snapshot { id, taken: at, memory, frozen, .. } = taken.snapshot;
+    Ok(Json(TakenDoc {
+        v: V,
+        vm: vm.to_string(),
+        id: id.0,
+        taken: seconds(at),
+        memory: memory.map(|memory| memory.bytes),
+        frozen,
+        stall_s: taken.stall.as_secs_f64(),
+        warnings: taken.warnings,
+    }))
+}
+
+async fn forget(
+    State(api): State<Api>,
+    Path((vm, id)): Path<(String, u64)>,
+    words: Option<Json<SnapshotWords>>,
+) -> Result<Json<serde_json::Value>, Refused> {
+    let by = words.map(|Json(words)| words).unwrap_or_default().by();
+    let error = format!("cannot delete snapshot {id} of vm `{}`", vm.escape_debug());
+    let vm = named(&vm, &error)?;
+    api.protector.forget(&by, &vm, SnapshotId(id)).await.map_err(refused(&error))?;
+    Ok(Json(serde_json::json!({ "v": V, "ok": true })))
+}
+
+async fn revert(
+    State(api): State<Api>,
+    Path((vm, id)): Path<(String, u64)>,
+    words: Option<Json<SnapshotWords>>,
+) -> Result<Json<serde_json::Value>, Refused> {
+    let words = words.map(|Json(words)| words).unwrap_or_default();
+    let error = format!("cannot go back to snapshot {id} of vm `{}`", vm.escape_debug());
+    let vm = named(&vm, &error)?;
+    let to = Rewind { to: SnapshotId(id), resume: words.resume, again: words.again };
+    api.protector.revert(&words.by(), &vm, to).await.map_err(refused(&error))?;
+    Ok(Json(serde_json::json!({ "v": V, "ok": true })))
+}
+
+/// Microseconds since 1970 in seconds.
+const fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}
+
+impl SnapshotDoc {
+    fn of(listed: &Listed) -> Self {
+        let Snapshot { id, taken, memory, frozen, set_aside, note } = &listed.snapshot;
+        Self {
+            id: id.0,
+            taken: seconds(*taken),
+            memory: memory.as_ref().map(|memory| memory.bytes),
+            resumed: memory.as_ref().map_or(0, |memory| memory.resumed),
+            frozen: *frozen,
+            set_aside: *set_aside,
+            disk: listed.disk_bytes,
+            below: listed.is_below,
+            note: note.clone(),
+        }
+    }
+}

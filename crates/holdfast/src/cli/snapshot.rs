@@ -1,0 +1,252 @@
+//! `holdfast snapshot`: the disk of a VM as it was, with or without its memory; near, fast, and lost with the disk.
+
+use super::paint::{self, Tone, tint};
+use super::{CliError, Exit, print_json};
+use crate::api::shape::StatusDoc;
+use crate::api::snapshots::{SnapshotDoc, SnapshotWords, SnapshotsDoc, TakenDoc};
+use crate::client::{Client, Method};
+use clap::{Args, Subcommand};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// What can be done with snapshots.
+#[derive(Subcommand)]
+pub enum SnapshotCommand {
+    /// Take one: the VM runs on.
+    Create(CreateArgs),
+    /// List them, oldest first.
+    List {
+        /// The VM.
+        vm: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete one; its room is given back while the VM runs on.
+    Delete {
+        /// The VM.
+        vm: String,
+        /// Its number.
+        id: u64,
+    },
+    /// Go back to the disk of one: ends the VM, and boots it again. What it was before is kept as another snapshot.
+    Revert(BackArgs),
+    /// Go back to disk and memory of one: the VM goes on where it was, without a boot.
+    Resume(ResumeArgs),
+}
+
+/// What to take.
+#[derive(Args)]
+pub struct CreateArgs {
+    /// The VM.
+    vm: String,
+    /// With its memory, so that it can be resumed: the VM stands still while that is written.
+    #[arg(long)]
+    memory: bool,
+    /// Fail rather than take one whose file systems were not frozen by the guest agent.
+    #[arg(long, conflicts_with_all = ["no_freeze", "memory"])]
+    freeze: bool,
+    /// Do not freeze its file systems: the disk is then as after a power cut.
+    #[arg(long)]
+    no_freeze: bool,
+    /// What it is, for people.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// To which one.
+#[derive(Args)]
+pub struct BackArgs {
+    /// The VM.
+    vm: String,
+    /// Its number.
+    id: u64,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// To which one.
+#[derive(Args)]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    back: BackArgs,
+    /// Although its memory was resumed before: its guest uses keys and random numbers for a second time.
+    #[arg(long)]
+    again: bool,
+}
+
+/// A memory of many GiB is written meanwhile.
+const TAKES: Duration = Duration::from_secs(600);
+const ORDER: Duration = Duration::from_secs(60);
+/// How long the VM is waited for.
+const COMES: Duration = Duration::from_secs(120);
+
+/// Carries out one of them.
+pub async fn snapshot(client: &Client, command: SnapshotCommand) -> Result<Exit, CliError> {
+    match command {
+        SnapshotCommand::Create(args) => create(client, args).await,
+        SnapshotCommand::List { vm, json } => list(client, &vm, json).await,
+        SnapshotCommand::Delete { vm, id } => delete(client, &vm, id).await,
+        SnapshotCommand::Revert(args) => back(client, &args, false, false).await,
+        SnapshotCommand::Resume(args) => back(client, &args.back, true, args.again).await,
+    }
+}
+
+fn place(vm: &str) -> Result<String, CliError> {
+    super::vm::checked(vm).map(|vm| format!("/api/v1/vms/{vm}/snapshots"))
+}
+
+async fn create(client: &Client, args: CreateArgs) -> Result<Exit, CliError> {
+    let freeze = (args.freeze || args.no_freeze).then_some(args.freeze);
+    let by = client.by().to_owned();
+    let words =
+        SnapshotWords { memory: args.memory, freeze, note: args.note, by, ..SnapshotWords::default() };
+    let taken: TakenDoc = client.order(Method::POST, &place(&args.vm)?, &words, TAKES).await?;
+    if args.json {
+        print_json(&taken)?;
+        return Ok(Exit::Fine);
+    }
+    let with = match (taken.memory, taken.frozen) {
+        (Some(bytes), _) => format!("with {} of memory", size(bytes)),
+        (None, true) => "consistent".to_owned(),
+        (None, false) => "as after a power cut".to_owned(),
+    };
+    let stall = (taken.stall_s * 1_000.0).round();
+    say!(
+        "{}: snapshot {}, {with}; it had to wait {stall} ms",
+        taken.vm,
+        tint(Tone::Bold, &taken.id.to_string())
+    );
+    for warning in &taken.warnings {
+        paint::aside(&format!("warning: {warning}"));
+    }
+    Ok(Exit::Fine)
+}
+
+async fn list(client: &Client, vm: &str, json: bool) -> Result<Exit, CliError> {
+    let known: SnapshotsDoc = client.get(&place(vm)?).await?;
+    if json {
+        print_json(&known)?;
+        return Ok(Exit::Fine);
+    }
+    if known.snapshots.is_empty() {
+        say!("{vm} has no snapshots; `holdfast snapshot create {vm}` takes one");
+    } else {
+        let mut table = paint::table(&["snapshot", "taken (UTC)", "age", "state", "disk", "memory", "note"]);
+        for one in &known.snapshots {
+            table.add_row([
+                tint(Tone::Bold, &one.id.to_string()),
+                paint::utc_second(one.taken),
+                paint::ago(one.taken),
+                state(one).to_owned(),
+                size(one.disk),
+                one.memory.map_or("-".into(), size),
+                note(one),
+            ]);
+        }
+        say!("{table}");
+    }
+    if let Some(merging) = &known.merging {
+        say!("deleted ones are being merged: {} of {}", size(merging.done), size(merging.total));
+    }
+    Ok(Exit::Fine)
+}
+
+fn state(one: &SnapshotDoc) -> &'static str {
+    match (one.set_aside, one.memory, one.frozen) {
+        (true, ..) => "set aside",
+        (false, Some(_), _) => "can be resumed",
+        (false, None, true) => "consistent",
+        (false, None, false) => "crash-like",
+    }
+}
+
+fn note(one: &SnapshotDoc) -> String {
+    match one.resumed {
+        0 => one.note.clone(),
+        times => format!("{} (resumed {times} times)", one.note).trim_start().to_owned(),
+    }
+}
+
+async fn delete(client: &Client, vm: &str, id: u64) -> Result<Exit, CliError> {
+    let words = SnapshotWords { by: client.by().to_owned(), ..SnapshotWords::default() };
+    let path = format!("{}/{id}", place(vm)?);
+    let _: serde_json::Value = client.order(Method::DELETE, &path, &words, ORDER).await?;
+    say!("{vm}: snapshot {id} is deleted; its room is given back in the background");
+    Ok(Exit::Fine)
+}
+
+async fn back(client: &Client, args: &BackArgs, resume: bool, again: bool) -> Result<Exit, CliError> {
+    let BackArgs { vm, id, yes } = args;
+    let path = place(vm)?;
+    let known: SnapshotsDoc = client.get(&path).await?;
+    let Some(one) = known.snapshots.iter().find(|one| one.id == *id) else {
+        let there: Vec<String> = known.snapshots.iter().map(|one| one.id.to_string()).collect();
+        let cause =
+            if there.is_empty() { "it has none".into() } else { format!("it has {}", there.join(", ")) };
+        let hint = format!("`holdfast snapshot list {vm}` shows them");
+        return Err(CliError::Said { error: format!("{vm} has no snapshot {id}"), cause, hint });
+    };
+    if !yes {
+        ask(vm, one)?;
+    }
+    let before = incarnation(client, vm).await?;
+    let began = Instant::now();
+    let by = client.by().to_owned();
+    let words = SnapshotWords { resume, again, by, ..SnapshotWords::default() };
+    let _: serde_json::Value =
+        client.order(Method::POST, &format!("{path}/{id}/revert"), &words, ORDER).await?;
+    while began.elapsed() < COMES {
+        let now = incarnation(client, vm).await?;
+        if now.is_some() && now != before {
+            let how = if resume { "goes on with" } else { "boots" };
+            say!("{vm} {how} snapshot {id}, {:.1} s after it was told to", began.elapsed().as_secs_f64());
+            say!("what it was before is the newest of `holdfast snapshot list {vm}`");
+            return Ok(Exit::Fine);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(CliError::Said {
+        error: format!("{vm} does not run {} s after it was told to go back", COMES.as_secs()),
+        cause: "`holdfast vm show` tells what it waits for".into(),
+        hint: format!(
+            "`holdfast events` tells what happened; nothing is lost: `holdfast snapshot list {vm}`"
+        ),
+    })
+}
+
+/// Which start of it runs.
+async fn incarnation(client: &Client, vm: &str) -> Result<Option<u64>, CliError> {
+    let status: StatusDoc = client.get("/api/v1/status").await?;
+    Ok(status.vms.iter().find(|known| known.name == vm).and_then(|vm| vm.incarnation))
+}
+
+/// Says what is left behind, and has a person agree.
+fn ask(vm: &str, one: &SnapshotDoc) -> Result<(), CliError> {
+    let refused = |cause: &str| CliError::Said {
+        error: format!("{vm} does not go back to snapshot {}", one.id),
+        cause: cause.into(),
+        hint: "add --yes to do it without being asked".into(),
+    };
+    if !std::io::stdin().is_terminal() {
+        return Err(refused("nobody is there to ask"));
+    }
+    say!("{vm} is ended and goes back to snapshot {}, taken {}.", one.id, paint::ago(one.taken));
+    say!("What it has done since is kept as another snapshot, and no longer what users see.");
+    print!("Go back? [y/N] ");
+    let mut answer = String::new();
+    let heard = std::io::stdout().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
+    match heard {
+        Ok(_) if matches!(answer.trim(), "y" | "Y" | "yes") => Ok(()),
+        Ok(_) | Err(_) => Err(refused("you did not agree")),
+    }
+}
+
+/// Bytes as people read them.
+fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}

@@ -1,0 +1,93 @@
+//! Restore points: taken, listed, gone back to, given up.
+//!
+//! What is done to the VM is announced to the engine first, so that what it explains is taken for no fault.
+
+mod snapshots;
+
+pub use snapshots::Request;
+
+use crate::config::Config;
+use crate::decide::Inbox;
+use holdfast_core::action::{Wish, Work};
+use holdfast_core::subject::VmName;
+use holdfast_core::time::Duration;
+use holdfast_drivers::Driver;
+use holdfast_drivers::snapshots::Merged;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// Looks after restore points. Clones share what is under way.
+#[derive(Clone)]
+pub struct Protector {
+    driver: Arc<dyn Driver>,
+    inbox: Inbox,
+    config: watch::Receiver<Arc<Config>>,
+    merging: Arc<Mutex<BTreeMap<VmName, Merged>>>,
+}
+
+/// Why something about restore points was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtectError {
+    /// There is no such VM.
+    #[error("there is no vm `{0}`")]
+    NoSuchVm(VmName),
+    /// Its hypervisor has no snapshots.
+    #[error("its hypervisor takes no snapshots")]
+    Unable,
+    /// The driver did not.
+    #[error(transparent)]
+    Driver(#[from] holdfast_drivers::DriverError),
+    /// The engine did not.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon ends.
+    #[error(transparent)]
+    Stopping(#[from] crate::decide::Stopping),
+}
+
+impl Protector {
+    /// One for these VMs.
+    pub fn new(driver: Arc<dyn Driver>, inbox: Inbox, config: watch::Receiver<Arc<Config>>) -> Self {
+        Self { driver, inbox, config, merging: Arc::default() }
+    }
+
+    /// How far the merge of a VM's deleted snapshots is, if one is under way.
+    pub fn merging(&self, vm: &VmName) -> Option<Merged> {
+        self.merging.lock().unwrap_or_else(PoisonError::into_inner).get(vm).copied()
+    }
+
+    fn note_merge(&self, vm: &VmName, merged: Option<Merged>) {
+        let mut merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
+        match merged {
+            Some(merged) => drop(merging.insert(vm.clone(), merged)),
+            None => drop(merging.remove(vm)),
+        }
+    }
+
+    /// Tells the engine that the VM is about to be disturbed for so long at most.
+    pub async fn announce(
+        &self,
+        by: &str,
+        vm: &VmName,
+        work: Work,
+        lasts: Duration,
+    ) -> Result<(), ProtectError> {
+        let now = self.inbox.look(|desk| desk.clock.now()).await?;
+        self.command(by, vm, Wish::Announce { work, until: now + lasts }).await
+    }
+
+    /// Tells it that this is over.
+    pub async fn work_done(&self, by: &str, vm: &VmName, work: Work) {
+        if let Err(error) = self.command(by, vm, Wish::WorkDone(work)).await {
+            tracing::debug!(%vm, %error, "the announced work was over before");
+        }
+    }
+
+    async fn command(&self, by: &str, vm: &VmName, wish: Wish) -> Result<(), ProtectError> {
+        match self.inbox.command(by, vm.clone(), wish).await?.refused {
+            None => Ok(()),
+            Some(why) => Err(ProtectError::Refused(why)),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Snapshots: near, fast, and lost with the disk.
+
+use super::{ProtectError, Protector};
+use holdfast_core::action::{Rewind, Wish, Work};
+use holdfast_core::point::SnapshotId;
+use holdfast_core::subject::VmName;
+use holdfast_core::time::Duration;
+use holdfast_drivers::DriverError;
+use holdfast_drivers::snapshots::{Listed, Snapshots, Taken, Wanted};
+
+/// A snapshot may take so long: a memory of many GiB is written meanwhile.
+const TAKE: Duration = Duration::from_secs(600);
+/// To forget one may take so long.
+const FORGET: Duration = Duration::from_secs(30);
+/// A merge is announced for so long, and again.
+const MERGE: Duration = Duration::from_secs(6 * 3_600);
+/// Bytes a second that a merge writes at most, so that the VM has its share of the disk.
+const MERGE_RATE: u64 = 100 << 20;
+
+/// What a person asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// With its memory.
+    pub memory: bool,
+    /// Whether its file systems are frozen meanwhile. `None`: if its agent can, and no memory is saved.
+    pub freeze: Option<bool>,
+    /// What it is, for people.
+    pub note: String,
+}
+
+impl Protector {
+    fn snapshots(&self) -> Result<&dyn Snapshots, ProtectError> {
+        self.driver.snapshots().ok_or(ProtectError::Unable)
+    }
+
+    fn must_know(&self, vm: &VmName) -> Result<(), ProtectError> {
+        let known = self.config.borrow().vms.contains_key(vm);
+        known.then_some(()).ok_or_else(|| ProtectError::NoSuchVm(vm.clone()))
+    }
+
+    /// The snapshots of a VM, oldest first.
+    pub async fn list(&self, vm: &VmName) -> Result<Vec<Listed>, ProtectError> {
+        self.must_know(vm)?;
+        Ok(self.snapshots()?.list(vm).await?)
+    }
+
+    /// Takes one.
+    pub async fn take(&self, by: &str, vm: &VmName, request: Request) -> Result<Taken, ProtectError> {
+        self.must_know(vm)?;
+        self.announce(by, vm, Work::Snapshot, TAKE).await?;
+        let taken = self.take_announced(vm, request).await;
+        self.work_done(by, vm, Work::Snapshot).await;
+        taken
+    }
+
+    async fn take_announced(&self, vm: &VmName, request: Request) -> Result<Taken, ProtectError> {
+        let Request { memory, freeze, note } = request;
+        let hooks = self.config.borrow().vms.get(vm).map(|vm| {
+            let hooks = vm.apps.values().filter_map(|app| app.quiesce.clone());
+            hooks.collect::<Vec<_>>()
+        });
+        let hooks = hooks.unwrap_or_default();
+        let wish = freeze.unwrap_or(!memory);
+        let wanted = Wanted { memory, freeze: wish, hooks, note };
+        let taken = self.snapshots()?.take(vm, wanted.clone(), TAKE).await;
+        match taken {
+            // A guest without an agent, or one that is off: the disk is as after a power cut, and that is said.
+            Err(DriverError::Refused { why, .. }) if wish && freeze.is_none() => {
+                let plain = Wanted { freeze: false, ..wanted };
+                let mut taken = self.snapshots()?.take(vm, plain, TAKE).await?;
+                taken.warnings.push(format!("its file systems were not frozen: {why}"));
+                Ok(taken)
+            }
+            taken => Ok(taken?),
+        }
+    }
+
+    /// Forgets one. Its room is given back in the background.
+    pub async fn forget(&self, by: &str, vm: &VmName, id: SnapshotId) -> Result<(), ProtectError> {
+        self.must_know(vm)?;
+        self.snapshots()?.forget(vm, id, FORGET).await?;
+        let (protector, by, vm) = (self.clone(), by.to_owned(), vm.clone());
+        tokio::spawn(async move { protector.tidy(&by, &vm).await });
+        Ok(())
+    }
+
+    /// Gives the room of forgotten snapshots back.
+    async fn tidy(&self, by: &str, vm: &VmName) {
+        let Ok(snapshots) = self.snapshots() else { return };
+        if let Err(error) = self.announce(by, vm, Work::Snapshot, MERGE).await {
+            tracing::warn!(%vm, %error, "the room of deleted snapshots is given back later");
+            return;
+        }
+        let told = |merged| self.note_merge(vm, Some(merged));
+        let tidied = snapshots.tidy(vm, MERGE_RATE, &told).await;
+        self.note_merge(vm, None);
+        self.work_done(by, vm, Work::Snapshot).await;
+        match tidied {
+            Ok(false) => tracing::info!(%vm, "the room of deleted snapshots is free"),
+            Ok(true) => tracing::info!(%vm, "the room of deleted snapshots is given back once the vm runs"),
+            Err(error) => {
+                let error = crate::act::chain(&error);
+                tracing::warn!(%vm, error, "the room of deleted snapshots is given back later");
+            }
+        }
+    }
+
+    /// Has the engine end the VM, go back, and start it. What can be refused is refused before anything is ended.
+    pub async fn revert(&self, by: &str, vm: &VmName, to: Rewind) -> Result<(), ProtectError> {
+        self.must_know(vm)?;
+        self.snapshots()?.may_rewind(vm, to).await?;
+        self.command(by, vm, Wish::Rewind(to)).await
+    }
+}

@@ -1,0 +1,140 @@
+//! Snapshots of a real database: what was acknowledged is there again, and nothing that was there is lost.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use crate::lab::{BOOT, Lab, SOON};
+use crate::rows::{Rows, address, ask};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// A laboratory whose database is told to write everything down before a snapshot.
+fn lab() -> Lab {
+    let mut lab = Lab::changed(|config| {
+        config + "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n"
+    });
+    lab.start_warm(&["orders"]);
+    lab
+}
+
+fn create(lab: &Lab, words: &[&str]) -> Value {
+    let taken = lab.json(&[&["snapshot", "create", "orders"], words].concat());
+    assert_eq!(taken["warnings"], Value::Array(Vec::new()), "{taken}\n{}", lab.story());
+    println!("snapshot {}: the guest had to wait {} s", taken["id"], taken["stall_s"]);
+    taken
+}
+
+fn back(lab: &Lab, how: &str, id: &Value, words: &[&str]) {
+    let id = id.to_string();
+    let done = lab.cli(&[&["snapshot", how, "orders", &id, "--yes"], words].concat());
+    assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stderr), lab.story());
+}
+
+/// The rows that are there.
+fn there(lab: &Lab) -> BTreeSet<i64> {
+    let found = ask(&address(lab), "select id from rows_kept").unwrap();
+    found.iter().map(|id| id.parse().unwrap()).collect()
+}
+
+/// Every row that was acknowledged before the point is there, and something that came long after it is not.
+fn assert_went_back(lab: &Lab, before: &[i64], later: &[i64]) {
+    let there = there(lab);
+    let lost: Vec<&i64> = before.iter().filter(|id| !there.contains(id)).collect();
+    assert!(lost.is_empty(), "{} acknowledged before the point, lost: {lost:?}", before.len());
+    assert!(later.iter().any(|id| !there.contains(id)), "it did not go back at all");
+}
+
+#[test]
+fn a_database_goes_back_to_its_snapshot_and_forward_again() {
+    let lab = lab();
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    let taken = create(&lab, &["--freeze"]);
+    assert_eq!(taken["frozen"], true);
+    (0..3).for_each(|_| rows.wait_for_more(&lab));
+    let all = rows.stop();
+    back(&lab, "revert", &taken["id"], &[]);
+    lab.wait_well(BOOT);
+    assert_went_back(&lab, &before, &all);
+
+    // What it was when it was ended is a snapshot, too.
+    let known = lab.json(&["snapshot", "list", "orders"]);
+    let aside = known["snapshots"].as_array().unwrap().iter().find(|one| one["set_aside"] == true).unwrap();
+    back(&lab, "revert", &aside["id"], &[]);
+    lab.wait_well(BOOT);
+    let found = there(&lab);
+    let lost: Vec<&i64> = all.iter().filter(|id| !found.contains(id)).collect();
+    assert!(lost.is_empty(), "{} acknowledged, lost: {lost:?}", all.len());
+
+    let known = lab.json(&["snapshot", "list", "orders"]);
+    for one in known["snapshots"].as_array().unwrap() {
+        assert!(lab.cli(&["snapshot", "delete", "orders", &one["id"].to_string()]).status.success());
+    }
+    lab.until(SOON, "the room of deleted snapshots is given back", |lab| {
+        let overlays = std::fs::read_dir(lab.path().join("orders.qcow2.snapshots")).unwrap();
+        overlays.filter(|entry| entry.as_ref().unwrap().path().extension() == Some("qcow2".as_ref())).count()
+            <= 1
+    });
+    assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
+    lab.wait_well(SOON);
+}
+
+#[test]
+fn a_database_goes_on_with_its_memory_and_only_once() {
+    let lab = lab(); // I23
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    let taken = create(&lab, &["--memory"]);
+    assert!(taken["memory"].as_u64().unwrap() > 1 << 20, "{taken}");
+    (0..3).for_each(|_| rows.wait_for_more(&lab));
+    let all = rows.stop();
+    let at = started(&lab);
+    back(&lab, "resume", &taken["id"], &[]);
+    lab.wait_well(SOON);
+    assert_went_back(&lab, &before, &all);
+    assert_eq!(started(&lab), at, "it went on, and did not boot");
+    lab.until(SOON, "its clock is right again", |lab| {
+        let late = ask(&address(lab), "select extract(epoch from now())::bigint").unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        late[0].parse::<u64>().unwrap().abs_diff(now) <= 2
+    });
+    let again = lab.cli(&["snapshot", "resume", "orders", &taken["id"].to_string(), "--yes"]);
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(!again.status.success() && said.contains("I23"), "{said}");
+    lab.wait_well(SOON);
+    assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
+}
+
+/// When the database was started: another time after every boot.
+fn started(lab: &Lab) -> String {
+    ask(&address(lab), "select pg_postmaster_start_time()").unwrap()[0].clone()
+}
+
+#[test]
+fn a_daemon_killed_while_it_takes_snapshots_leaves_a_guest_that_runs_and_is_thawed() {
+    let mut lab = lab(); // S71, I16
+    let kills = std::env::var("HOLDFAST_S71").map_or(4, |text| text.parse().unwrap());
+    let rows = Rows::start(&lab);
+    let start = lab.incarnation("orders");
+    for kill in 0..kills {
+        let mut command = crate::lab::holdfast();
+        command.arg("--state").arg(lab.state()).args(["snapshot", "create", "orders"]);
+        command.args(if kill % 2 == 0 { ["--freeze"] } else { ["--memory"] });
+        let mut taking = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100 + (kill * 97) % 900));
+        lab.kill_daemon();
+        taking.wait().unwrap();
+        lab.start();
+        rows.wait_for_more(&lab); // it runs, and what is written gets through
+        for one in lab.json(&["snapshot", "list", "orders"])["snapshots"].as_array().unwrap() {
+            lab.cli(&["snapshot", "delete", "orders", &one["id"].to_string()]);
+        }
+    }
+    assert_eq!(lab.incarnation("orders"), start);
+    lab.until(SOON, "it is thawed, and says so", |lab| {
+        lab.ask_agent("orders", r#"{"execute":"guest-fsfreeze-status"}"#) == Some("thawed".into())
+    });
+    create(&lab, &["--freeze"]);
+    rows.all_there(&lab);
+}
