@@ -44,6 +44,9 @@ use tracing::{info, warn};
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(10);
 const WALL_CLOCK_MOVED: u64 = 50_000;
 
+/// Backups that run are ended within this time.
+const BACKUPS_END: Duration = Duration::from_secs(5);
+
 /// Why the daemon could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -115,16 +118,26 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let watching = Watching::start(&config, &driver, heard, numbers, &decider.desk.clock, &stop);
     let sources = Sources::start(&config, &driver, &feeds, book.places.clone(), &stop);
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
-    let reloader =
-        Reloader { origin, driver: qemu, inbox: inbox.clone(), watching, sources, config: sender, newer };
+    let reloader = Reloader {
+        origin,
+        driver: Arc::clone(&qemu),
+        inbox: inbox.clone(),
+        watching,
+        sources,
+        config: sender,
+        newer,
+    };
     let (reloads, reloading) = reloader.start(stop.clone());
+    let protector = Protector::new(Arc::clone(&driver), inbox.clone(), in_force.clone());
+    let (backups, backing_up) =
+        crate::backups::start(qemu, protector.clone(), in_force.clone(), stop.clone());
     let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
     tokio::spawn(drills.run(stop.clone()));
     follow(&book, &kept, &in_force, &stop);
     let standing = Standing::default();
     tokio::spawn(standing.clone().keep(inbox.clone(), stop.clone()));
     let api = Api {
-        protector: Protector::new(Arc::clone(&driver), inbox.clone(), in_force.clone()),
+        protector,
         inbox: inbox.clone(),
         driver,
         config: in_force,
@@ -134,6 +147,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
         numbers: crate::api::numbers::Numbers::new(kept.shelf.clone(), newest),
         sources: feeds.registry,
         standing,
+        backups,
     };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));
@@ -143,6 +157,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = tokio::time::timeout(Duration::from_secs(2), reloading).await; // ends all watching
     let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
+    let _ = tokio::time::timeout(BACKUPS_END, backing_up).await; // else the next daemon clears what is left
     keep_what_waits(book, kept).await;
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");

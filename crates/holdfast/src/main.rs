@@ -2,6 +2,7 @@
 
 mod act;
 mod api;
+mod backups;
 mod cli;
 mod client;
 mod clock;

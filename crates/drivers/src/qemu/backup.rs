@@ -3,7 +3,8 @@
 //! A filter between the disk and its device copies what the guest overwrites into a scratch file before it is
 //! overwritten (`copy-before-write`), and the moment is read through that (`snapshot-access`; both work since QEMU 7.1).
 //! The guest comes first: if the scratch file is full, broken or slow, the moment is lost and the guest writes on. (The
-//! job `blockdev-backup` of QEMU 7.2 fails the guest's write instead.)
+//! job `blockdev-backup` of QEMU 7.2 fails the guest's write instead.) The guest's file systems are frozen for the instant
+//! in which the filter is put in, if its agent can (I16).
 //!
 //! What was written since a moment is recorded in a dirty bitmap, in the image itself where that is a qcow2. The new one
 //! records before the moment and the old one until after it, so that no write is in neither: a bitmap may say too much,
@@ -14,10 +15,12 @@
 
 mod bitmap;
 
-use super::launch::{DISK_DEVICE, DISK_NODE, Format};
+use super::launch::{DISK_DEVICE, Format};
 use super::live::Live;
 use super::machine::{Machine, error_chain};
 use super::qmp::QmpError;
+use super::snapshot::freeze::frozen;
+use super::snapshot::{is_disk_node, merges};
 use crate::DriverError;
 use bitmap::Bitmap;
 use holdfast_core::lease::Incarnation;
@@ -27,12 +30,13 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 const BACKUP: &str = "back up";
-/// The filter that keeps what is overwritten.
-pub(super) const FILTER: &str = "holdfast-keep";
+/// The filter that keeps what is overwritten; the name of the node below it follows.
+pub(super) const FILTER: &str = "holdfast-keep-";
 /// The disk as it was.
 const MOMENT: &str = "holdfast-moment";
 /// Where what is overwritten goes.
@@ -51,6 +55,15 @@ const ROOM_LEAST: u64 = 256 << 20;
 /// What a qcow2 takes beside the bytes of its disk: a share of it, and this.
 const OVERHEAD: u64 = 8 << 20;
 
+/// What is wanted of a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Still {
+    /// Whose points are made of it; each repository has bitmaps of its own.
+    pub to: String,
+    /// What the guest agent runs before it. One that fails is told, and does no harm.
+    pub hooks: Vec<Vec<String>>,
+}
+
 /// A moment of a disk, while it is offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -66,6 +79,10 @@ pub struct Moment {
     pub why_all: Option<String>,
     /// What the scratch file may take (bytes).
     pub room: u64,
+    /// Whether the guest's file systems were frozen.
+    pub frozen: bool,
+    /// What went wrong and does no harm.
+    pub warnings: Vec<String>,
     /// Of this start of the VM.
     incarnation: Incarnation,
     /// For this repository.
@@ -97,26 +114,35 @@ struct Export {
 
 /// One talk with a VM's QEMU about its backup.
 struct Talk<'a> {
-    machine: &'a Machine,
-    live: &'a Live,
+    machine: &'a Arc<Machine>,
+    live: &'a Arc<Live>,
     limit: Duration,
     deadline: Instant,
 }
 
 impl Machine {
-    /// Holds a moment of the disk still and offers it. `to` names whose points are made of it; each has bitmaps of its own.
-    /// A moment that is there already is given up.
+    /// Holds a moment of the disk still and offers it. A moment that is there already is given up.
     ///
     /// # Errors
     /// Nothing of it is left then, and the guest was not disturbed.
-    pub async fn begin_backup(&self, to: &str, limit: Duration) -> Result<Moment, DriverError> {
+    pub async fn begin_backup(
+        self: Arc<Self>,
+        still: &Still,
+        limit: Duration,
+    ) -> Result<Moment, DriverError> {
+        let _one = self.snapshot_turn(BACKUP, Instant::now() + limit).await?;
+        self.settled_tree(BACKUP).await?; // which node is on top is known from here on
         let live = self.running()?;
-        let talk = Talk::new(self, &live, limit);
-        talk.clear().await?;
-        let begins = bitmap::fresh(to);
-        let begun = talk.begin(to, &begins).await;
+        Talk::new(&self, &live, limit).clear().await?;
+        let mut warnings = self.run_hooks(&still.hooks).await;
+        let begins = bitmap::fresh(&still.to);
+        let begun = Talk::new(&self, &live, limit).begin(&still.to, &begins).await;
+        let begun = begun.map(|mut moment| {
+            moment.warnings.append(&mut warnings);
+            moment
+        });
         if begun.is_err() {
-            let again = Talk::new(self, &live, limit); // it has time of its own
+            let again = Talk::new(&self, &live, limit); // it has time of its own
             if let Err(error) = again.forget(&begins).await {
                 tracing::warn!(vm = %self.name, %error, "what was made for a backup is still there");
             }
@@ -129,16 +155,22 @@ impl Machine {
     ///
     /// # Errors
     /// What is left is cleared by the next who begins, and no write is forgotten.
-    pub async fn end_backup(&self, moment: &Moment, made: bool, limit: Duration) -> Result<(), DriverError> {
+    pub async fn end_backup(
+        self: Arc<Self>,
+        moment: &Moment,
+        made: bool,
+        limit: Duration,
+    ) -> Result<(), DriverError> {
         let live = self.running()?;
-        let talk = Talk::new(self, &live, limit);
+        let talk = Talk::new(&self, &live, limit);
         if !made || live.incarnation != moment.incarnation {
             return talk.forget(&moment.begins).await;
         }
         talk.take_down().await?;
-        let nodes = talk.nodes().await?;
-        for old in bitmap::others(&talk.disk(&nodes)?.bitmaps, &moment.to, &moment.begins) {
-            talk.tell("block-dirty-bitmap-remove", bitmap::of(&old)).await?;
+        if let Some(disk) = talk.disk().await? {
+            for old in bitmap::others(&disk.bitmaps, &moment.to, &moment.begins) {
+                talk.remove(&disk, &old).await?;
+            }
         }
         talk.clear().await
     }
@@ -147,9 +179,9 @@ impl Machine {
     ///
     /// # Errors
     /// If QEMU does not answer, or will not.
-    pub async fn clear_backup(&self, limit: Duration) -> Result<(), DriverError> {
+    pub async fn clear_backup(self: Arc<Self>, limit: Duration) -> Result<(), DriverError> {
         let live = self.running()?;
-        Talk::new(self, &live, limit).clear().await
+        Talk::new(&self, &live, limit).clear().await
     }
 
     fn scratch(&self) -> PathBuf {
@@ -164,7 +196,7 @@ impl Machine {
 }
 
 impl<'a> Talk<'a> {
-    fn new(machine: &'a Machine, live: &'a Live, limit: Duration) -> Self {
+    fn new(machine: &'a Arc<Machine>, live: &'a Arc<Live>, limit: Duration) -> Self {
         Self { machine, live, limit, deadline: Instant::now() + limit }
     }
 
@@ -182,79 +214,103 @@ impl<'a> Talk<'a> {
         nodes.map_err(|error| self.failed(&error))
     }
 
-    fn disk<'n>(&self, nodes: &'n [Node]) -> Result<&'n Node, DriverError> {
-        let disk = nodes.iter().find(|node| node.name == DISK_NODE);
-        disk.ok_or_else(|| self.machine.refused(BACKUP, "its disk was not found in its QEMU"))
+    /// The node on top of the disk, when nothing of ours or of a drill is above it.
+    async fn disk(&self) -> Result<Option<Node>, DriverError> {
+        let top = self.connected().await?;
+        if !is_disk_node(&top) {
+            return Ok(None);
+        }
+        Ok(self.nodes().await?.into_iter().find(|node| node.name == top))
     }
 
     /// The node that the guest's disk is connected to.
     async fn connected(&self) -> Result<String, DriverError> {
-        let drive = json!({ "path": DISK_DEVICE, "property": "drive" });
-        let node = self.live.call("qom-get", drive, self.deadline).await;
-        node.map_err(|error| self.failed(&error))
+        self.live.top_node(self.deadline).await.map_err(|error| self.failed(&error))
     }
 
-    async fn connect(&self, node: &str) -> Result<(), DriverError> {
-        self.tell("qom-set", json!({ "path": DISK_DEVICE, "property": "drive", "value": node })).await
+    async fn remove(&self, disk: &Node, bitmap: &str) -> Result<(), DriverError> {
+        self.tell("block-dirty-bitmap-remove", bitmap::of(&disk.name, bitmap)).await
     }
 
     async fn begin(&self, to: &str, begins: &str) -> Result<Moment, DriverError> {
-        if self.connected().await? != DISK_NODE {
+        let Some(disk) = self.disk().await? else {
             let why = "something stands between the guest and its disk: a drill, or another program's work";
             return Err(self.machine.refused(BACKUP, why));
+        };
+        if !merges(self.live, self.deadline).await.map_err(|error| self.failed(&error))?.is_empty() {
+            return Err(self
+                .machine
+                .refused(BACKUP, "files of its snapshots are being merged: wait for that"));
         }
-        let nodes = self.nodes().await?;
-        let disk = self.disk(&nodes)?;
         let (old, why_all) = bitmap::usable(&disk.bitmaps, to);
-        let broken: Vec<&str> = bitmap::broken(&disk.bitmaps, to).collect();
-        for name in broken {
-            self.tell("block-dirty-bitmap-remove", bitmap::of(name)).await?;
+        for name in bitmap::broken(&disk.bitmaps, to) {
+            self.remove(&disk, name).await?;
         }
-        let (size, is_qcow2) = (disk.image.size, disk.drv == Format::Qcow2.name());
-        let room = self.add_scratch(size).await?;
-        self.add_bitmap(begins, is_qcow2).await?;
-        // The moment: the guest's writes go through the filter from here on.
-        let filter = json!({
-            "driver": "copy-before-write", "node-name": FILTER, "file": DISK_NODE, "target": SCRATCH,
-            "on-cbw-error": "break-snapshot", "cbw-timeout": SLOWEST,
-        });
-        self.tell("blockdev-add", filter).await?;
-        self.connect(FILTER).await?;
+        let room = self.add_scratch(disk.image.size).await?;
+        self.add_bitmap(&disk, begins).await?;
+        let (frozen, warnings) = self.put_filter_in(&disk.name).await?;
         if let Some(old) = &old {
-            self.tell("block-dirty-bitmap-disable", bitmap::of(old)).await?;
+            self.tell("block-dirty-bitmap-disable", bitmap::of(&disk.name, old)).await?;
         }
-        self.offer(old.as_deref()).await?;
+        self.offer(&disk.name, old.as_deref()).await?;
         let socket = self.machine.nbd_socket();
         let uri = format!("nbd+unix:///{EXPORT_NAME}?socket={}", escaped(&socket));
         let (incarnation, to, begins) = (self.live.incarnation, to.to_owned(), begins.to_owned());
-        Ok(Moment { uri, size, bitmap: old, begins, why_all, room, incarnation, to })
+        let size = disk.image.size;
+        Ok(Moment { uri, size, bitmap: old, begins, why_all, room, frozen, warnings, incarnation, to })
     }
 
-    async fn add_bitmap(&self, name: &str, persistent: bool) -> Result<(), DriverError> {
-        let mut wanted = bitmap::of(name);
+    /// The moment: the guest's writes go through the filter from here on. Whether its file systems were frozen, and why not.
+    async fn put_filter_in(&self, node: &str) -> Result<(bool, Vec<String>), DriverError> {
+        let name = format!("{FILTER}{node}");
+        let filter = json!({
+            "driver": "copy-before-write", "node-name": name, "file": node, "target": SCRATCH,
+            "on-cbw-error": "break-snapshot", "cbw-timeout": SLOWEST,
+        });
+        self.tell("blockdev-add", filter).await?;
+        let (machine, live, at, deadline) =
+            (Arc::clone(self.machine), Arc::clone(self.live), connection(&name), self.deadline);
+        let limit = self.limit;
+        let connect = async move {
+            let connected = live.run("qom-set", at, deadline).await;
+            connected.map_err(|error| machine.unconfirmed(BACKUP, limit, &error))
+        };
+        match frozen(Arc::clone(self.machine), connect).await {
+            Ok(()) => Ok((true, Vec::new())),
+            // A guest without an agent, say: its disk is as after a power cut, and that is told.
+            Err(DriverError::Refused { why, .. } | DriverError::Blocked { why, .. }) => {
+                self.tell("qom-set", connection(&name)).await?;
+                Ok((false, vec![format!("its file systems were not frozen: {why}")]))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has a new bitmap record from now on: in the image, if that can be.
+    async fn add_bitmap(&self, disk: &Node, name: &str) -> Result<(), DriverError> {
+        let persistent = disk.drv == Format::Qcow2.name();
+        let mut wanted = bitmap::of(&disk.name, name);
         wanted["persistent"] = persistent.into();
         let added = self.live.run("block-dirty-bitmap-add", wanted, self.deadline).await;
         match added {
             // An old qcow2 keeps none; then it is known for as long as this QEMU runs.
             Err(QmpError::Refused { desc, .. }) if persistent => {
                 tracing::warn!(vm = %self.machine.name, why = desc, "what changes is not recorded in the image");
-                self.tell("block-dirty-bitmap-add", bitmap::of(name)).await
+                self.tell("block-dirty-bitmap-add", bitmap::of(&disk.name, name)).await
             }
             added => added.map_err(|error| self.failed(&error)),
         }
     }
 
-    async fn offer(&self, bitmap: Option<&str>) -> Result<(), DriverError> {
-        self.tell(
-            "blockdev-add",
-            json!({ "driver": "snapshot-access", "node-name": MOMENT, "file": FILTER }),
-        )
-        .await?;
+    async fn offer(&self, node: &str, bitmap: Option<&str>) -> Result<(), DriverError> {
+        let moment = json!({
+            "driver": "snapshot-access", "node-name": MOMENT, "file": format!("{FILTER}{node}"),
+        });
+        self.tell("blockdev-add", moment).await?;
         let socket = self.machine.nbd_socket();
         let at = json!({ "type": "unix", "data": { "path": socket.to_string_lossy() } });
         self.tell("nbd-server-start", json!({ "addr": at })).await?;
-        let bitmaps: Vec<Value> =
-            bitmap.iter().map(|name| json!({ "node": DISK_NODE, "name": name })).collect();
+        let bitmaps: Vec<Value> = bitmap.iter().map(|name| json!({ "node": node, "name": name })).collect();
         let export = json!({
             "type": "nbd", "id": EXPORT, "node-name": MOMENT, "name": EXPORT_NAME, "bitmaps": bitmaps,
         });
@@ -303,10 +359,16 @@ impl<'a> Talk<'a> {
             let _gone = fs::remove_file(&socket);
         }
         let nodes = self.nodes().await?;
-        let has = |name: &str| nodes.iter().any(|node| node.name == name);
-        for name in [MOMENT, FILTER, SCRATCH].into_iter().filter(|name| has(name)) {
-            if name == FILTER && self.connected().await? == FILTER {
-                self.connect(DISK_NODE).await?;
+        let ours = nodes.iter().map(|node| node.name.as_str());
+        let mut ours: Vec<&str> =
+            ours.filter(|name| [MOMENT, SCRATCH].contains(name) || name.starts_with(FILTER)).collect();
+        let order = |name: &&str| [FILTER, SCRATCH].iter().position(|one| name.starts_with(one)); // each stands on the next
+        ours.sort_by_key(order);
+        for name in ours {
+            if let Some(below) = name.strip_prefix(FILTER)
+                && self.connected().await? == name
+            {
+                self.tell("qom-set", connection(below)).await?;
             }
             self.tell("blockdev-del", json!({ "node-name": name })).await?;
         }
@@ -321,22 +383,26 @@ impl<'a> Talk<'a> {
     /// As [`Talk::clear`], of a moment that no point came of: its bitmap is of no use where none was before it.
     async fn forget(&self, begins: &str) -> Result<(), DriverError> {
         self.clear().await?;
-        let nodes = self.nodes().await?;
-        if bitmap::has(&self.disk(&nodes)?.bitmaps, begins) {
-            self.tell("block-dirty-bitmap-remove", bitmap::of(begins)).await?;
+        match self.disk().await? {
+            Some(disk) if bitmap::has(&disk.bitmaps, begins) => self.remove(&disk, begins).await,
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes everything down, and makes one bitmap of several: what was written since the oldest of them began.
     async fn clear(&self) -> Result<(), DriverError> {
         self.take_down().await?;
-        let nodes = self.nodes().await?;
-        for actions in bitmap::joining(&self.disk(&nodes)?.bitmaps) {
+        let Some(disk) = self.disk().await? else { return Ok(()) };
+        for actions in bitmap::joining(&disk.name, &disk.bitmaps) {
             self.tell("transaction", json!({ "actions": actions })).await?;
         }
         Ok(())
     }
+}
+
+/// The order that connects the guest's disk to a node.
+fn connection(node: &str) -> Value {
+    json!({ "path": DISK_DEVICE, "property": "drive", "value": node })
 }
 
 /// A path as part of a URI.

@@ -88,7 +88,7 @@ impl Machine {
         if nodes.iter().any(|node| node.name == ERROR_NODE) == fails {
             return Ok(());
         }
-        if nodes.iter().any(|node| node.name == super::backup::FILTER) {
+        if nodes.iter().any(|node| node.name.starts_with(super::backup::FILTER)) {
             return Err(self.refused(INJECT, "a backup of it runs"));
         }
         let disk = self.disk_node(live, deadline).await?;

@@ -38,7 +38,7 @@ pub mod untrusted;
 pub mod wire;
 
 pub use account::{Barrier, why_root};
-pub use backup::Moment;
+pub use backup::{Moment, Still};
 pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
 
 use crate::snapshots::Snapshots;
@@ -130,12 +130,17 @@ impl Qemu {
         saved.map_err(|why| machine.unknown("save the memory of", why))
     }
 
-    /// Holds a moment of a running VM's disk still and offers it over NBD. `to` names whose points are made of it.
+    /// Holds a moment of a running VM's disk still and offers it over NBD.
     ///
     /// # Errors
     /// As for [`Driver::perform`]. Nothing of it is left then, unless QEMU was silent; the next call clears that.
-    pub async fn begin_backup(&self, vm: &VmName, to: &str, limit: Duration) -> Result<Moment, DriverError> {
-        self.machine(vm)?.begin_backup(to, limit).await
+    pub async fn begin_backup(
+        &self,
+        vm: &VmName,
+        still: &Still,
+        limit: Duration,
+    ) -> Result<Moment, DriverError> {
+        self.machine(vm)?.begin_backup(still, limit).await
     }
 
     /// Offers a moment no more; `made` says whether a point was made of it.

@@ -2,7 +2,8 @@
 
 use crate::bench::{Bench, LONG, is_exit};
 use crate::sector;
-use holdfast_drivers::qemu::{Moment, Qemu};
+use holdfast_drivers::qemu::{Moment, Qemu, Still};
+use holdfast_drivers::snapshots::Wanted;
 use holdfast_drivers::{Driver, DriverError, Injection};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -117,7 +118,11 @@ fn changed(moment: &Moment) -> Vec<u64> {
 }
 
 async fn begin(qemu: &Qemu, bench: &Bench) -> Moment {
-    qemu.begin_backup(&bench.name, "main", LONG).await.unwrap()
+    try_begin(qemu, bench, "main").await.unwrap()
+}
+
+async fn try_begin(qemu: &Qemu, bench: &Bench, to: &str) -> Result<Moment, DriverError> {
+    qemu.begin_backup(&bench.name, &Still { to: to.into(), hooks: Vec::new() }, LONG).await
 }
 
 async fn end(qemu: &Qemu, bench: &Bench, moment: &Moment, made: bool) {
@@ -225,7 +230,7 @@ async fn what_others_put_into_a_qemu_is_left_alone_and_two_repositories_know_the
     let address =
         json!({ "type": "unix", "data": { "path": bench.path("run/orders/vm/mine").to_str().unwrap() } });
     people.well("nbd-server-start", json!({ "addr": address }));
-    let refused = qemu.begin_backup(&bench.name, "main", LONG).await.unwrap_err();
+    let refused = try_begin(&qemu, &bench, "main").await.unwrap_err();
     assert!(refused.to_string().contains("NBD server already running"), "{refused}");
     people.well("nbd-server-stop", Value::Null); // it was not stopped by us
     people.is_clear();
@@ -235,7 +240,7 @@ async fn what_others_put_into_a_qemu_is_left_alone_and_two_repositories_know_the
     let busy = qemu.inject(&bench.name, &Injection::DiskError(true)).await.unwrap_err();
     assert!(busy.to_string().contains("a backup of it runs"), "{busy}");
     end(&qemu, &bench, &main, true).await;
-    let far = qemu.begin_backup(&bench.name, "far", LONG).await.unwrap();
+    let far = try_begin(&qemu, &bench, "far").await.unwrap();
     assert_eq!(far.bitmap, None, "that of the other repository tells nothing here");
     end(&qemu, &bench, &far, true).await;
     let mut all = people.bitmaps();
@@ -246,7 +251,7 @@ async fn what_others_put_into_a_qemu_is_left_alone_and_two_repositories_know_the
     end(&qemu, &bench, &again, false).await;
 
     qemu.inject(&bench.name, &Injection::DiskError(true)).await.unwrap();
-    let refused = qemu.begin_backup(&bench.name, "main", LONG).await.unwrap_err();
+    let refused = try_begin(&qemu, &bench, "main").await.unwrap_err();
     assert!(refused.to_string().contains("between the guest and its disk"), "{refused}");
     bench.power_off(&qemu, &lease).await;
 }
@@ -267,5 +272,44 @@ async fn a_raw_disk_has_its_bitmap_for_as_long_as_its_qemu_runs() {
     let third = begin(&qemu, &bench).await;
     reads(&third, &["0 512k 512k"]);
     end(&qemu, &bench, &third, true).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn snapshots_and_backups_take_turns_and_a_bitmap_is_right_again_after_a_merge() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    let mut people = People::of(&qemu, &bench);
+    let snapshots = qemu.snapshots().unwrap();
+    let first = begin(&qemu, &bench).await;
+    let refused = snapshots.take(&bench.name, Wanted::default(), LONG).await.unwrap_err();
+    assert!(refused.to_string().contains("a backup or a drill holds its disk"), "{refused}");
+    end(&qemu, &bench, &first, true).await;
+    people.io("write -P 1 10M 64k");
+    let taken = snapshots.take(&bench.name, Wanted::default(), LONG).await.unwrap();
+    people.io("write -P 2 20M 64k");
+
+    // The overlay that is on top now has recorded nothing yet.
+    let second = begin(&qemu, &bench).await;
+    assert_eq!(second.bitmap, None);
+    reads(&second, &["1 10M 64k", "2 20M 64k"]);
+    people.io("write -P 3 20M 64k");
+    end(&qemu, &bench, &second, true).await;
+    let third = begin(&qemu, &bench).await;
+    assert_eq!((third.bitmap.as_ref(), changed(&third)), (Some(&second.begins), vec![0, 20]));
+    end(&qemu, &bench, &third, true).await;
+
+    people.io("write -P 4 30M 64k");
+    snapshots.forget(&bench.name, taken.snapshot.id, LONG).await.unwrap();
+    assert!(!snapshots.tidy(&bench.name, 0, &|_| ()).await.unwrap());
+    people.io("write -P 5 40M 64k");
+    // The file of the first is on top again, and has recorded what was merged into it: all since the first.
+    let fourth = begin(&qemu, &bench).await;
+    assert_eq!((fourth.bitmap.as_ref(), changed(&fourth)), (Some(&first.begins), vec![0, 10, 20, 30, 40]));
+    reads(&fourth, &["1 10M 64k", "3 20M 64k", "4 30M 64k", "5 40M 64k"]);
+    end(&qemu, &bench, &fourth, true).await;
+    people.is_clear();
+    bench.until_it_writes(&qemu).await;
     bench.power_off(&qemu, &lease).await;
 }

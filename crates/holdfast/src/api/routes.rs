@@ -57,6 +57,8 @@ pub struct Api {
     pub sources: Registry,
     /// Since when channels stand as they do.
     pub standing: Standing,
+    /// Backups of running VMs.
+    pub backups: crate::backups::Backups,
     /// Restore points.
     pub protector: Protector,
 }
@@ -138,6 +140,7 @@ pub fn router(api: Api) -> Router {
         .route("/api/v1/vms/{vm}/drills/{fault}/{step}", post(inject))
         .route("/api/v1/vms/{vm}/{wish}", post(command))
         .merge(super::logs::routes())
+        .merge(super::backups::routes())
         .merge(super::numbers::routes())
         .merge(super::snapshots::routes())
         .layer(DefaultBodyLimit::max(BODY_MOST))
@@ -299,7 +302,7 @@ pub struct Words {
 
 impl Words {
     /// Who asks, fit for log and record.
-    fn by(&self) -> String {
+    pub(super) fn by(&self) -> String {
         self.by.as_deref().unwrap_or("api").chars().filter(|c| !c.is_control()).take(64).collect()
     }
 }

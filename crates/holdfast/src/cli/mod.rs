@@ -291,7 +291,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
             Ok(init::init(&asked).say())
         }
         Command::Doctor { json } => wait_for(doctor::doctor(&place, json)),
-        Command::Backup { command } => backup::backup(&command),
+        Command::Backup { command } => backup::backup(&command, &place),
         Command::Metrics { command } => metrics::metrics(&command, &place),
         Command::Logs(args) => logs::logs(&args, &place),
         Command::Replay(replay) => replay::replay(&replay, &place),

@@ -47,6 +47,7 @@ impl Config {
             logs,
             numbers,
             sources,
+            repositories,
             vms,
         } = self;
         let mut settings = Differences::default();
@@ -56,6 +57,7 @@ impl Config {
         settings.note("logs", logs != &new.logs || sources != &new.sources);
         settings.note("numbers", numbers != &new.numbers);
         settings.note("user", user != &new.user);
+        settings.note("repository", repositories != &new.repositories);
         let changed = vms.iter().filter_map(|(name, vm)| {
             let change = vm_change(name, vm, new.vms.get(name)?);
             (!change.at_once.is_empty() || !change.of_machine.is_empty()).then_some(change)
@@ -108,7 +110,7 @@ impl Differences {
 }
 
 fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
-    let VmConfig { spec, policy, apps, logs, numbers } = old;
+    let VmConfig { spec, policy, apps, logs, numbers, backup } = old;
     let mut at_once = Differences::default();
     note_policy(&mut at_once, policy, &new.policy);
     for app in apps.keys().chain(new.apps.keys().filter(|app| !apps.contains_key(*app))) {
@@ -121,6 +123,7 @@ fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
         let differs = numbers.get(number) != new.numbers.get(number);
         at_once.note(&format!("number.{}", units::bare(number)), differs);
     }
+    at_once.note("protect.backup", backup != &new.backup);
     let mut of_machine = Differences::default();
     note_machine(&mut of_machine, spec, &new.spec);
     VmChange { vm: name.clone(), at_once: at_once.0, of_machine: of_machine.0 }
@@ -192,7 +195,7 @@ mod tests {
     }
 
     /// Every setting of a VM, each with another value than its default.
-    const ALL: [(&str, &str, bool); 25] = [
+    const ALL: [(&str, &str, bool); 26] = [
         ("memory = \"2GiB\"", "memory", true),
         ("cpus = 2", "cpus", true),
         ("accel = \"tcg\"", "accel", true),
@@ -215,6 +218,7 @@ mod tests {
         ("[vm.a.recover]\nhang_after = \"11s\"", "recover.hang_after", false),
         ("[vm.a.recover]\nmax_data_loss = \"1s\"", "recover.max_data_loss", false),
         ("[vm.a.recover]\nisolate = \"pause\"", "recover.isolate", false),
+        ("[vm.a.protect.backup]\nto = \"main\"\n[repository.main]\npath = \"/r\"", "protect.backup", false),
         ("[vm.a.log.journal]\njournal = true", "log.journal", false),
         ("[vm.a.number.queue]\ncommand = \"/bin/q\"", "number.queue", false),
         ("[vm.a.app.web]\nprobe = \"http://guest:80\"", "app.web", false),

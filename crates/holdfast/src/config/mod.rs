@@ -13,6 +13,7 @@ mod logs;
 mod number;
 mod probe;
 mod problem;
+mod protect;
 mod rules;
 mod section;
 mod settings;
@@ -27,6 +28,7 @@ pub use file::FIRST;
 pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
 pub use number::{NumberConfig, NumberFrom};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
+pub use protect::{BackupConfig, RepositoryConfig};
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
 use files::FileUse;
@@ -71,6 +73,8 @@ pub struct Config {
     pub user: Option<String>,
     /// Where logs come from that are no VM's own.
     pub sources: SourcesConfig,
+    /// Where restore points are kept, by name.
+    pub repositories: BTreeMap<String, RepositoryConfig>,
     /// The VMs; at least one.
     pub vms: BTreeMap<VmName, VmConfig>,
 }
@@ -104,6 +108,8 @@ pub struct VmConfig {
     pub logs: BTreeMap<String, LogConfig>,
     /// Its numbers that a user defined, by name.
     pub numbers: BTreeMap<String, NumberConfig>,
+    /// How it is backed up, if it is.
+    pub backup: Option<BackupConfig>,
 }
 
 /// Where the configuration of a daemon comes from, so that it can be read again.
@@ -345,6 +351,8 @@ fn understand(
     let mut claims = rules::Claims::default();
     let vms = vms(&top, &frame, &mut claims);
     claims.check(&vms, problems, warnings);
+    let repositories = protect::repositories(&top, &frame);
+    protect::check(&claims, &repositories, problems);
     let config = state.zip(socket).map(|(state, socket)| Config {
         host,
         state,
@@ -358,6 +366,7 @@ fn understand(
         },
         user: frame.user,
         sources,
+        repositories,
         vms,
     });
     (config, claims.files)

@@ -165,6 +165,8 @@ pub struct Claims {
     pub alone: Vec<(Alone, VmName, Range<usize>)>,
     /// Whom each needs, and whether it starts by itself.
     pub needs: Vec<(VmName, bool, Vec<Text>)>,
+    /// The repositories they are backed up into.
+    pub repositories: Vec<Text>,
     /// How many numbers of their users' own they have.
     pub numbers: usize,
 }

@@ -141,11 +141,12 @@ impl<'d> Section<'d> {
 
     /// A time.
     pub fn time(&self, key: &str) -> Duration {
-        self.take(key, |value, kind| {
-            let Kind::Time { least, most } = kind else { return Err(Wrong::Type) };
-            let time = units::duration(value.as_str().ok_or(Wrong::Type)?)?;
-            ranged(time, *least, *most, |time| units::write_duration(*time))
-        })
+        self.take(key, read_time)
+    }
+
+    /// A time without a default, if it is written.
+    pub fn time_if_any(&self, key: &str) -> Option<Duration> {
+        self.written(key, read_time)
     }
 
     /// A size in bytes.
@@ -281,6 +282,12 @@ impl<'d> Section<'d> {
         let cause = format!("`{}`: {}", about.key, about.about);
         self.refuse(Problem::at(value.span(), error, cause, format!("write {}", about.kind.allowed())));
     }
+}
+
+fn read_time(value: &DeValue<'_>, kind: &Kind) -> Result<Duration, Wrong> {
+    let Kind::Time { least, most } = kind else { return Err(Wrong::Type) };
+    let time = units::duration(value.as_str().ok_or(Wrong::Type)?)?;
+    ranged(time, *least, *most, |time| units::write_duration(*time))
 }
 
 /// What is wrong with a value.

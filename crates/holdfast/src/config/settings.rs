@@ -2,8 +2,10 @@
 //! example file and the manual all follow this one list.
 
 mod logs;
+mod protect;
 
 pub use logs::{HOST_LOG, LOG, LOGS, NUMBER, NUMBERS, OTLP, SYSLOG};
+pub use protect::{BACKUP, PROTECT, REPOSITORY};
 
 use super::units::{write_duration, write_size};
 use holdfast_core::time::Duration;
@@ -154,6 +156,12 @@ pub const TOP: &[Setting] = &[
     set("brake", Kind::Table("[brake]"), "", "when too many VMs look failed at once, nothing acts"),
     set("logs", Kind::Table("[logs]"), "", "where logs come from, and how much of them is kept"),
     set("numbers", Kind::Table("[numbers]"), "", "how much of what is measured is kept"),
+    set(
+        "repository",
+        Kind::Table("[repository.main]"),
+        "",
+        "where restore points are kept, each by its name",
+    ),
     set("vm", Kind::Table("[vm.orders]"), "", "the VMs, each by its name"),
 ];
 
@@ -251,6 +259,7 @@ pub const VM: &[Setting] = &[
     set("log", Kind::Table("[vm.orders.log.postgres]"), "", "its logs, each by its name"),
     set("number", Kind::Table("[vm.orders.number.queue]"), "", "numbers of your own, each by its name"),
     set("recover", Kind::Table("[vm.orders.recover]"), "", "how it is brought back"),
+    set("protect", Kind::Table("[vm.orders.protect.backup]"), "", "which restore points are made of it"),
 ];
 
 /// `[vm.NAME.app.NAME]`.
@@ -371,7 +380,7 @@ mod tests {
     use toml::de::{DeTable, DeValue};
 
     /// The tables of settings with their names as the example writes them.
-    const TABLES: [(&str, &[Setting]); 12] = [
+    const TABLES: [(&str, &[Setting]); 15] = [
         ("", TOP),
         ("[brake]", BRAKE),
         ("[logs]", LOGS),
@@ -379,17 +388,33 @@ mod tests {
         ("[logs.otlp]", OTLP),
         ("[logs.host.", HOST_LOG),
         ("[numbers]", NUMBERS),
+        ("[repository.", REPOSITORY),
         ("[vm.orders]", VM),
         ("[vm.orders.app.", APP),
         ("[vm.orders.log.", LOG),
         ("[vm.orders.number.", NUMBER),
         ("[vm.orders.recover]", RECOVER),
+        ("[vm.orders.protect]", PROTECT),
+        ("[vm.orders.protect.backup]", BACKUP),
     ];
 
     /// What the manual calls them.
-    const NAMES: [&str; 12] = [
-        "top", "brake", "logs", "syslog", "otlp", "host-log", "numbers", "vm", "app", "log", "number",
+    const NAMES: [&str; 15] = [
+        "top",
+        "brake",
+        "logs",
+        "syslog",
+        "otlp",
+        "host-log",
+        "numbers",
+        "repository",
+        "vm",
+        "app",
+        "log",
+        "number",
         "recover",
+        "protect",
+        "backup",
     ];
 
     /// The lines of the example by the table they stand in.

@@ -6,7 +6,7 @@ use super::problem::{Problem, Problems};
 use super::rules::{Alone, Claims};
 use super::section::{Section, Text};
 use super::units::{bare, quote};
-use super::{Config, Frame, MOST_APPS, VmConfig, logs, number, probe, rules, settings};
+use super::{Config, Frame, MOST_APPS, VmConfig, logs, number, probe, protect, rules, settings};
 use holdfast_core::isolate::Isolation;
 use holdfast_core::policy::{AppPolicy, Budget, Mode, VmPolicy};
 use holdfast_core::subject::{AppName, VmName};
@@ -45,6 +45,7 @@ pub fn read(
     let names: Vec<AppName> = places.iter().map(|(name, _)| name.clone()).collect();
     let logs = logs::of_vm(name, section, frame, &names, claims);
     let numbers = number::of_vm(name, section, frame, &apps, claims);
+    let backup = protect::backup(name, section, claims);
     let policy = policy(section, frame, &apps, &places, network == Network::None, before);
     let kernel = kernel(section, frame);
     let images: Vec<Text> = section.texts("images");
@@ -79,7 +80,7 @@ pub fn read(
         }
     }
     let disk_path = spec.disk.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-    Some(VmConfig { spec, policy: VmPolicy { disk_path, ..policy }, apps, logs, numbers })
+    Some(VmConfig { spec, policy: VmPolicy { disk_path, ..policy }, apps, logs, numbers, backup })
 }
 
 /// Where each application and its time limit are written.

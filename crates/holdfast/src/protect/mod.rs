@@ -66,13 +66,19 @@ impl Protector {
     }
 
     /// Tells the engine that the VM is about to be disturbed for so long at most.
-    async fn announce(&self, by: &str, vm: &VmName, work: Work, lasts: Duration) -> Result<(), ProtectError> {
+    pub async fn announce(
+        &self,
+        by: &str,
+        vm: &VmName,
+        work: Work,
+        lasts: Duration,
+    ) -> Result<(), ProtectError> {
         let now = self.inbox.look(|desk| desk.clock.now()).await?;
         self.command(by, vm, Wish::Announce { work, until: now + lasts }).await
     }
 
     /// Tells it that this is over.
-    async fn work_done(&self, by: &str, vm: &VmName, work: Work) {
+    pub async fn work_done(&self, by: &str, vm: &VmName, work: Work) {
         if let Err(error) = self.command(by, vm, Wish::WorkDone(work)).await {
             tracing::debug!(%vm, %error, "the announced work was over before");
         }

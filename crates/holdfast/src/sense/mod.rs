@@ -16,7 +16,7 @@ pub mod network;
 pub mod numbers;
 mod own;
 pub mod probe;
-mod program;
+pub mod program;
 mod tail;
 mod wake;
 mod watch;

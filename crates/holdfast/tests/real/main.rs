@@ -6,6 +6,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod backups;
 mod busy;
 mod causes;
 mod daemon;

@@ -40,6 +40,15 @@ impl Rows {
         lab.until(SOON, "a client gets a row in", |_| self.acked().len() > before);
     }
 
+    /// The same, while no daemon runs.
+    pub fn wait_for_more_without_daemon(&self) {
+        let (before, began) = (self.acked().len(), std::time::Instant::now());
+        while self.acked().len() <= before {
+            assert!(began.elapsed() < SOON, "no client gets a row in");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// What is acknowledged so far.
     pub fn so_far(&self) -> Vec<i64> {
         self.acked().clone()

@@ -1,7 +1,6 @@
 //! Our dirty bitmaps: `holdfast-WHOSE-NUMBER`. A later one has a higher number, and each records what was written
 //! since it began.
 
-use crate::qemu::launch::DISK_NODE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,9 +23,9 @@ impl Bitmap {
     }
 }
 
-/// Arguments that name a bitmap of the disk.
-pub fn of(name: &str) -> Value {
-    json!({ "node": DISK_NODE, "name": name })
+/// Arguments that name a bitmap of a node.
+pub fn of(node: &str, name: &str) -> Value {
+    json!({ "node": node, "name": name })
 }
 
 /// The name of a bitmap that begins now.
@@ -68,26 +67,26 @@ pub fn others(all: &[Bitmap], whose: &str, but: &str) -> Vec<String> {
 
 /// For each of us that has several bitmaps, the actions of one transaction after which the oldest records, and tells what
 /// any of them did. Where the newest does not record, nobody knows what was written since: these are left as they are.
-pub fn joining(all: &[Bitmap]) -> Vec<Vec<Value>> {
+pub fn joining(node: &str, all: &[Bitmap]) -> Vec<Vec<Value>> {
     let mut own: Vec<&Bitmap> =
         all.iter().filter(|bitmap| bitmap.whose().is_some() && !bitmap.inconsistent).collect();
     own.sort_by(|a, b| (a.whose(), &a.name).cmp(&(b.whose(), &b.name)));
-    own.chunk_by(|a, b| a.whose() == b.whose()).filter_map(join).collect()
+    own.chunk_by(|a, b| a.whose() == b.whose()).filter_map(|own| join(node, own)).collect()
 }
 
-fn join(own: &[&Bitmap]) -> Option<Vec<Value>> {
+fn join(node: &str, own: &[&Bitmap]) -> Option<Vec<Value>> {
     let (oldest, later) = own.split_first()?;
     if !later.last()?.recording {
         return None;
     }
     let action = |kind: &str, data: Value| json!({ "type": kind, "data": data });
     let names: Vec<&str> = later.iter().map(|bitmap| bitmap.name.as_str()).collect();
-    let merge = json!({ "node": DISK_NODE, "target": oldest.name, "bitmaps": names });
+    let merge = json!({ "node": node, "target": oldest.name, "bitmaps": names });
     let mut actions = vec![action("block-dirty-bitmap-merge", merge)];
     if !oldest.recording {
-        actions.push(action("block-dirty-bitmap-enable", of(&oldest.name)));
+        actions.push(action("block-dirty-bitmap-enable", of(node, &oldest.name)));
     }
-    actions.extend(later.iter().map(|bitmap| action("block-dirty-bitmap-remove", of(&bitmap.name))));
+    actions.extend(later.iter().map(|bitmap| action("block-dirty-bitmap-remove", of(node, &bitmap.name))));
     Some(actions)
 }
 
@@ -124,22 +123,22 @@ mod tests {
             bitmap("holdfast-a-2", true, false),
             bitmap("holdfast-broken-1", false, true),
         ];
-        let joined = joining(&all);
+        let joined = joining("disk0", &all);
         assert_eq!(joined.len(), 1);
         assert_eq!(
             kinds(&joined[0]),
             ["merge holdfast-a-1 [holdfast-a-2]", "enable holdfast-a-1 null", "remove holdfast-a-2 null"]
         );
-        assert_eq!(joining(&all[..3]), Vec::<Vec<Value>>::new());
+        assert_eq!(joining("disk0", &all[..3]), Vec::<Vec<Value>>::new());
         // What was written after the only one came to rest, or the last one, is in none.
         let mut resting = vec![bitmap("holdfast-a-1", false, false)];
-        assert_eq!(joining(&resting), Vec::<Vec<Value>>::new());
+        assert_eq!(joining("disk0", &resting), Vec::<Vec<Value>>::new());
         assert_eq!(usable(&resting, "a").0, None);
         resting.push(bitmap("holdfast-a-2", false, false));
-        assert_eq!(joining(&resting), Vec::<Vec<Value>>::new());
+        assert_eq!(joining("disk0", &resting), Vec::<Vec<Value>>::new());
         assert_eq!(broken(&resting, "a").count(), 2);
         resting.push(bitmap("holdfast-a-3", false, true));
-        assert_eq!((joining(&resting).len(), broken(&resting, "a").count()), (0, 3));
+        assert_eq!((joining("disk0", &resting).len(), broken(&resting, "a").count()), (0, 3));
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub fn is_disk_node(name: &str) -> bool {
 
 impl Machine {
     /// What the disk is made of, with nothing under way. The caller has the turn to change snapshots.
-    pub(super) async fn settled_tree(&self, what: &'static str) -> Result<Tree, DriverError> {
+    pub(in super::super) async fn settled_tree(&self, what: &'static str) -> Result<Tree, DriverError> {
         let raw = self.record().raw.contains(&self.spec().disk);
         let mut tree = self
             .on_disk(what, move |files| {
@@ -101,7 +101,8 @@ impl Machine {
                 let top = live.top_node(deadline).await.map_err(|e| told(&e))?;
                 let nodes = live.nodes(deadline).await.map_err(|e| told(&e))?;
                 let path = self.files().path(pending);
-                let on_top = node_of(&nodes, &path) == Some(top.as_str());
+                let top = top.strip_prefix(crate::qemu::backup::FILTER).unwrap_or(&top);
+                let on_top = node_of(&nodes, &path) == Some(top);
                 if !on_top {
                     let node = json!({ "node-name": overlay_node(pending.0) });
                     let _not_there = live.run("blockdev-del", node, deadline).await;

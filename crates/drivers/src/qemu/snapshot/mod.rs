@@ -15,7 +15,8 @@ mod take;
 pub mod tree;
 
 pub use files::Files;
-pub use live::node_of;
+pub use live::{is_disk_node, node_of};
+pub use merge::merges;
 
 use super::Qemu;
 use super::machine::Machine;
@@ -63,7 +64,7 @@ impl Machine {
     }
 
     /// Waits for the turn to change snapshots.
-    async fn snapshot_turn(
+    pub(super) async fn snapshot_turn(
         &self,
         what: &'static str,
         deadline: Instant,

@@ -257,7 +257,9 @@ fn basis(
     let parent = parent(repository, name, &args.repository.repo, |_| true)?;
     let Some(bitmap) = &args.bitmap else {
         let changed = args.changed.as_deref().map(|file| ranges::read(file, size)).transpose()?;
-        return Ok(Basis { parent, changed, why_all: None });
+        let why_all = args.begins.as_ref().filter(|_| parent.is_some() && changed.is_none());
+        let why_all = why_all.map(|_| "what was written since the last point was not recorded".to_owned());
+        return Ok(Basis { parent, changed, why_all });
     };
     let Opened::Remote(remote) = opened else { return Ok(Basis { parent, changed: None, why_all: None }) };
     let since = match bitmap.starts_with(OURS) {

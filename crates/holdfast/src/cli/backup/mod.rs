@@ -1,5 +1,6 @@
 //! `holdfast backup`: restore points of disk images in a repository. Needs no daemon and no configuration.
 
+mod create;
 mod image;
 mod list;
 mod ranges;
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 pub enum BackupCommand {
     /// Make a repository, and the key that opens it.
     Init(InitArgs),
+    /// Have the daemon make restore points of running VMs, and wait for them.
+    Create(create::CreateArgs),
     /// Save a disk image as a restore point: only what changed since the last one is written.
     Image(image::ImageArgs),
     /// List the restore points.
@@ -63,9 +66,10 @@ pub struct PointArgs {
 }
 
 /// Runs one command.
-pub fn backup(command: &BackupCommand) -> Result<Exit, CliError> {
+pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, CliError> {
     match command {
         BackupCommand::Init(args) => init(args),
+        BackupCommand::Create(args) => super::wait_for(create::create(&place.client()?, args)),
         BackupCommand::Image(args) => image::image(args),
         BackupCommand::List(args) => list::list(args),
         BackupCommand::Restore(args) => restore::restore(args),

@@ -1,0 +1,96 @@
+//! When the next backup of a VM is due.
+
+use holdfast_core::subject::VmName;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// One that failed is not tried again before this time is over.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// What is known of the newest points.
+#[derive(Debug, Default)]
+pub struct Due {
+    known: BTreeMap<VmName, Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// When the newest point was taken, in seconds since 1970.
+    taken: Option<f64>,
+    /// When it was tried, or asked for, last.
+    tried: Option<Instant>,
+    /// Somebody was asked, and has answered.
+    is_known: bool,
+}
+
+/// Whether it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is.
+    Yes,
+    /// It is not yet.
+    No,
+    /// How old the newest point is, is not known: ask the repository.
+    Ask,
+}
+
+impl Due {
+    /// The newest point was taken then; nothing if there is none, or nobody can tell.
+    pub fn learn(&mut self, vm: &VmName, taken: Option<f64>) {
+        let known = self.known.entry(vm.clone()).or_default();
+        (known.taken, known.is_known) = (taken, true);
+    }
+
+    /// One begins now.
+    pub fn tried(&mut self, vm: &VmName) {
+        self.known.entry(vm.clone()).or_default().tried = Some(Instant::now());
+    }
+
+    /// Whether one is due that is to be made so often. Who is told to ask is not told so again at once.
+    pub fn is_due(&mut self, vm: &VmName, every: Duration) -> Answer {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.is_due_at(vm, every, now, Instant::now())
+    }
+
+    fn is_due_at(&mut self, vm: &VmName, every: Duration, wall: f64, now: Instant) -> Answer {
+        let known = self.known.entry(vm.clone()).or_default();
+        let rests = |least: Duration| known.tried.is_some_and(|tried| now.duration_since(tried) < least);
+        if rests(AGAIN.min(every)) {
+            return Answer::No;
+        }
+        if !known.is_known {
+            known.tried = Some(now);
+            return Answer::Ask;
+        }
+        // A point from the future was made when the clock was wrong: it says nothing.
+        let age = known.taken.map(|taken| wall - taken).filter(|age| *age >= 0.0);
+        if age.is_none_or(|age| age >= every.as_secs_f64()) { Answer::Yes } else { Answer::No }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_due_when_the_newest_point_is_too_old_and_not_again_at_once() {
+        let (vm, mut due): (VmName, _) = ("a".parse().unwrap(), Due::default());
+        let (hour, begin) = (Duration::from_secs(3_600), Instant::now());
+        let at = |due: &mut Due, seconds: u64| {
+            due.is_due_at(&vm, hour, seconds as f64, begin + Duration::from_secs(seconds))
+        };
+        assert_eq!(at(&mut due, 10_000), Answer::Ask);
+        assert_eq!(at(&mut due, 10_001), Answer::No, "it is being asked");
+        due.learn(&vm, Some(9_000.0));
+        assert_eq!(at(&mut due, 12_000), Answer::No);
+        assert_eq!(at(&mut due, 12_600), Answer::Yes);
+        due.known.get_mut(&vm).unwrap().tried = Some(begin + Duration::from_secs(12_600));
+        assert_eq!(at(&mut due, 12_700), Answer::No, "it failed, and is not tried again so soon");
+        assert_eq!(at(&mut due, 13_300), Answer::Yes);
+        due.learn(&vm, Some(99_999.0));
+        assert_eq!(at(&mut due, 14_000), Answer::Yes, "the clock was wrong");
+        due.learn(&vm, None);
+        assert_eq!(at(&mut due, 14_001), Answer::Yes, "there is none");
+    }
+}

@@ -1,0 +1,415 @@
+//! Backups of running VMs: a moment of the disk is held still by its driver, and a process of its own reads it and makes a
+//! restore point. One of a VM at a time, a few of all.
+//!
+//! The daemon itself never opens a repository: one that is huge, slow, damaged or hostile is that process's trouble.
+
+mod due;
+mod run;
+
+use crate::config::Config;
+use crate::protect::Protector;
+use holdfast_core::subject::VmName;
+use holdfast_drivers::Driver;
+use holdfast_drivers::qemu::Qemu;
+use run::{End, Job, News};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Questions that may wait.
+const QUEUE: usize = 64;
+/// So many read at once; the others wait for their turn.
+const AT_ONCE: usize = 4;
+/// How often it is looked whether one is due.
+const LOOK: Duration = Duration::from_secs(10);
+/// What an earlier daemon left is cleared within this time.
+const CLEAR: Duration = Duration::from_secs(30);
+
+/// How a backup goes, or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupState {
+    /// Others are before it.
+    Waits,
+    /// It is being made.
+    Runs,
+    /// There is a new restore point.
+    Done,
+    /// There is none.
+    Failed,
+    /// Somebody wanted it to end.
+    Cancelled,
+}
+
+impl BackupState {
+    /// Whether nothing more will come.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// The last backup of a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupDoc {
+    /// The version of this shape.
+    pub v: u32,
+    /// Of this VM.
+    pub vm: String,
+    /// Into this repository.
+    pub to: String,
+    /// How it stands.
+    pub state: BackupState,
+    /// When it began, in seconds since 1970.
+    pub since: f64,
+    /// Bytes of the disk; 0 until it is known.
+    pub size: u64,
+    /// Bytes that were read.
+    pub read: u64,
+    /// Bytes that were not read, as they did not change or are holes.
+    pub skipped: u64,
+    /// Bytes that were added to the repository.
+    pub added: u64,
+    /// How long it took (seconds), once it is over.
+    pub seconds: Option<f64>,
+    /// The new restore point.
+    pub id: Option<String>,
+    /// Why everything was read, where only the change was to be.
+    pub why_all: Option<String>,
+    /// Whether the guest's file systems were frozen for the instant of it.
+    pub frozen: bool,
+    /// What did not go as it should, and did no harm.
+    pub warnings: Vec<String>,
+    /// What failed.
+    pub error: Option<String>,
+    /// Why.
+    pub cause: Option<String>,
+    /// The way out.
+    pub hint: Option<String>,
+}
+
+/// Why no backup began.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoBackup {
+    /// There is no such VM.
+    #[error("there is no such vm")]
+    NoVm,
+    /// It has none.
+    #[error("no backup is configured for it")]
+    NotConfigured,
+    /// It has one that runs.
+    #[error("one runs already")]
+    Busy,
+    /// It does not run.
+    #[error("it does not run")]
+    NotRunning,
+    /// The daemon ends.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl NoBackup {
+    /// The way out.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoVm => "`holdfast vm list` lists them",
+            Self::NotConfigured => {
+                "write `backup = { to = \"NAME\" }` below its `[vm.NAME.protect]`, then `holdfast reload`"
+            }
+            Self::Busy => "wait for it, or cancel it",
+            Self::NotRunning => {
+                "start it; the disk of a VM that is off is saved by `holdfast backup image FILE`"
+            }
+            Self::Stopping => "wait for it to start again",
+        }
+    }
+}
+
+enum Asked {
+    Begin { vm: VmName, by: String, reply: oneshot::Sender<Result<BackupDoc, NoBackup>> },
+    Look { vm: VmName, reply: oneshot::Sender<Option<BackupDoc>> },
+    Cancel { vm: VmName, by: String, reply: oneshot::Sender<bool> },
+    Told { vm: VmName, news: News },
+}
+
+/// Where backups are asked for.
+#[derive(Clone)]
+pub struct Backups(mpsc::Sender<Asked>);
+
+impl Backups {
+    /// Begins one. It is not over when this returns.
+    pub async fn begin(&self, vm: VmName, by: String) -> Result<BackupDoc, NoBackup> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Asked::Begin { vm, by, reply }).await.map_err(|_| NoBackup::Stopping)?;
+        answer.await.map_err(|_| NoBackup::Stopping)?
+    }
+
+    /// The last one of a VM, or the one that runs.
+    pub async fn look(&self, vm: VmName) -> Option<BackupDoc> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Asked::Look { vm, reply }).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Ends the one that runs. Whether there is one.
+    pub async fn cancel(&self, vm: VmName, by: String) -> bool {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.0.send(Asked::Cancel { vm, by, reply }).await;
+        asked.is_ok() && answer.await.unwrap_or(false)
+    }
+}
+
+/// The one that knows of all backups.
+struct Keeper {
+    driver: Arc<Qemu>,
+    protector: Protector,
+    config: watch::Receiver<Arc<Config>>,
+    runs: BTreeMap<VmName, Run>,
+    due: due::Due,
+    tasks: JoinSet<()>,
+    inbox: mpsc::Sender<Asked>,
+    turns: Arc<Semaphore>,
+}
+
+struct Run {
+    doc: BackupDoc,
+    cancel: CancellationToken,
+}
+
+/// Begins to look after backups, until it is told to stop; then those that run are ended in good order.
+pub fn start(
+    driver: Arc<Qemu>,
+    protector: Protector,
+    config: watch::Receiver<Arc<Config>>,
+    stop: CancellationToken,
+) -> (Backups, tokio::task::JoinHandle<()>) {
+    let (inbox, asked) = mpsc::channel(QUEUE);
+    let handle = Backups(inbox.clone());
+    let keeper = Keeper {
+        driver,
+        protector,
+        config,
+        runs: BTreeMap::new(),
+        due: due::Due::default(),
+        tasks: JoinSet::new(),
+        inbox,
+        turns: Arc::new(Semaphore::new(AT_ONCE)),
+    };
+    (handle, tokio::spawn(keeper.keep(asked, stop)))
+}
+
+impl Keeper {
+    async fn keep(mut self, mut asked: mpsc::Receiver<Asked>, stop: CancellationToken) {
+        self.clear_all();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(asked) = asked.recv() => self.take(asked),
+                _ = look.tick() => self.begin_what_is_due(),
+                Some(_) = self.tasks.join_next() => {}
+            }
+        }
+        self.runs.values().for_each(|run| run.cancel.cancel());
+        // What they tell is heard, so that none of them waits for us.
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => if ended.is_none() { return },
+                Some(asked) = asked.recv() => self.take_last(asked),
+            }
+        }
+    }
+
+    /// What an earlier daemon left in VMs that run is taken down.
+    fn clear_all(&mut self) {
+        let vms: Vec<VmName> = self.config.borrow().vms.keys().cloned().collect();
+        for vm in vms.into_iter().filter(|vm| self.driver.places(vm).pid.is_some()) {
+            let driver = Arc::clone(&self.driver);
+            self.tasks.spawn(async move {
+                if let Err(error) = driver.clear_backup(&vm, CLEAR).await {
+                    let why = crate::act::chain(&error);
+                    warn!(%vm, why, "it could not be seen whether a backup was left half-way");
+                }
+            });
+        }
+    }
+
+    fn take(&mut self, asked: Asked) {
+        match asked {
+            Asked::Begin { vm, by, reply } => drop(reply.send(self.begin(&vm, &by))),
+            Asked::Look { vm, reply } => drop(reply.send(self.runs.get(&vm).map(|run| run.doc.clone()))),
+            Asked::Cancel { vm, by, reply } => drop(reply.send(self.cancel(&vm, &by))),
+            Asked::Told { vm, news } => self.hear(&vm, news),
+        }
+    }
+
+    fn take_last(&mut self, asked: Asked) {
+        match asked {
+            Asked::Begin { reply, .. } => drop(reply.send(Err(NoBackup::Stopping))),
+            Asked::Look { .. } | Asked::Cancel { .. } | Asked::Told { .. } => self.take(asked),
+        }
+    }
+
+    fn begin(&mut self, vm: &VmName, by: &str) -> Result<BackupDoc, NoBackup> {
+        let config = Arc::clone(&self.config.borrow());
+        let known = config.vms.get(vm).ok_or(NoBackup::NoVm)?;
+        let to = known.backup.as_ref().map(|backup| backup.to.clone()).ok_or(NoBackup::NotConfigured)?;
+        let hooks = known.apps.values().filter_map(|app| app.quiesce.clone()).collect();
+        let repository = config.repositories.get(&to).cloned().ok_or(NoBackup::NotConfigured)?;
+        if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
+            return Err(NoBackup::Busy);
+        }
+        if self.driver.places(vm).pid.is_none() {
+            return Err(NoBackup::NotRunning);
+        }
+        let (doc, cancel) = (BackupDoc::new(vm, &to), CancellationToken::new());
+        let job = Job {
+            vm: vm.clone(),
+            to,
+            repository,
+            driver: Arc::clone(&self.driver),
+            protector: self.protector.clone(),
+            by: by.to_owned(),
+            hooks,
+            cancel: cancel.clone(),
+        };
+        let (inbox, of) = (self.inbox.clone(), vm.clone());
+        let tell = move |news| {
+            let told = Asked::Told { vm: of.clone(), news };
+            let inbox = inbox.clone();
+            async move { inbox.send(told).await.is_ok() }
+        };
+        let turns = Arc::clone(&self.turns);
+        self.tasks.spawn(async move {
+            let turn = tokio::select! {
+                turn = turns.acquire_owned() => turn.ok(),
+                () = job.cancel.cancelled() => None,
+            };
+            let end = match turn {
+                Some(_turn) => job.run(&tell).await,
+                None => End::Cancelled,
+            };
+            tell(News::Ended(end)).await;
+        });
+        info!(%vm, by, to = doc.to, "a backup begins");
+        self.due.tried(vm);
+        self.runs.insert(vm.clone(), Run { doc: doc.clone(), cancel });
+        Ok(doc)
+    }
+
+    fn cancel(&mut self, vm: &VmName, by: &str) -> bool {
+        let running = self.runs.get(vm).filter(|run| !run.doc.state.is_over());
+        let Some(run) = running else { return false };
+        info!(%vm, by, "a backup is cancelled");
+        run.cancel.cancel();
+        true
+    }
+
+    fn hear(&mut self, vm: &VmName, news: News) {
+        if let News::Newest(taken) = news {
+            return self.due.learn(vm, taken);
+        }
+        let Some(Run { doc, .. }) = self.runs.get_mut(vm) else { return };
+        match news {
+            News::Begun(moment) => {
+                (doc.state, doc.size, doc.why_all) = (BackupState::Runs, moment.size, moment.why_all);
+                (doc.frozen, doc.warnings) = (moment.frozen, moment.warnings);
+            }
+            News::Progress(progress) => progress.note(doc),
+            News::Ended(end) => {
+                doc.end(end);
+                match doc.state {
+                    BackupState::Done => {
+                        self.due.learn(vm, Some(doc.since));
+                        let (id, read, added) = (doc.id.as_deref(), doc.read, doc.added);
+                        info!(%vm, id, read, added, seconds = doc.seconds, "a restore point was made");
+                    }
+                    BackupState::Cancelled => info!(%vm, "a backup was cancelled: no restore point was made"),
+                    BackupState::Waits | BackupState::Runs | BackupState::Failed => {
+                        let (error, cause) = (doc.error.as_deref(), doc.cause.as_deref());
+                        warn!(%vm, error, cause, hint = doc.hint, "no restore point was made");
+                    }
+                }
+            }
+            News::Newest(_) => {}
+        }
+    }
+
+    /// Begins those backups that are due; for that it must first be known how old the newest points are.
+    fn begin_what_is_due(&mut self) {
+        let config = Arc::clone(&self.config.borrow());
+        for (vm, wanted) in &config.vms {
+            let Some((backup, every)) = wanted.backup.as_ref().and_then(|b| Some((b, b.every?))) else {
+                continue;
+            };
+            let is_idle = self.runs.get(vm).is_none_or(|run| run.doc.state.is_over());
+            if !is_idle || self.driver.places(vm).pid.is_none() {
+                continue;
+            }
+            match self.due.is_due(vm, every) {
+                due::Answer::No => {}
+                due::Answer::Yes => {
+                    if let Err(cause) = self.begin(vm, "schedule") {
+                        warn!(%vm, %cause, "a backup that is due did not begin");
+                    }
+                }
+                due::Answer::Ask => {
+                    let Some(repository) = config.repositories.get(&backup.to).cloned() else { continue };
+                    let (vm, inbox) = (vm.clone(), self.inbox.clone());
+                    self.tasks.spawn(async move {
+                        let taken = run::newest(&repository, &vm).await;
+                        let _stopping = inbox.send(Asked::Told { vm, news: News::Newest(taken) }).await;
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl BackupDoc {
+    fn new(vm: &VmName, to: &str) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        Self {
+            v: 1,
+            vm: vm.to_string(),
+            to: to.to_owned(),
+            state: BackupState::Waits,
+            since,
+            size: 0,
+            read: 0,
+            skipped: 0,
+            added: 0,
+            seconds: None,
+            id: None,
+            why_all: None,
+            frozen: false,
+            warnings: Vec::new(),
+            error: None,
+            cause: None,
+            hint: None,
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.seconds = Some((now - self.since).max(0.0));
+        match end {
+            End::Done { id, progress, why_all } => {
+                progress.note(self);
+                (self.state, self.id) = (BackupState::Done, Some(id));
+                self.why_all = self.why_all.take().or(why_all);
+            }
+            End::Failed { error, cause, hint } => {
+                self.state = BackupState::Failed;
+                (self.error, self.cause, self.hint) = (Some(error), Some(cause), Some(hint));
+            }
+            End::Cancelled => self.state = BackupState::Cancelled,
+        }
+    }
+}

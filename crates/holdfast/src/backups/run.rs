@@ -1,0 +1,229 @@
+//! One backup: the moment, the process that saves it, and the end, whatever happens to any of them.
+
+use super::BackupDoc;
+use crate::act::chain;
+use crate::config::RepositoryConfig;
+use crate::protect::Protector;
+use crate::sense::program::program;
+use holdfast_core::action::Work;
+use holdfast_core::subject::VmName;
+use holdfast_drivers::qemu::{Moment, Qemu, Still};
+use serde::Deserialize;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// How long QEMU may take to begin or to end.
+const LIMIT: Duration = Duration::from_secs(30);
+/// What the guest may feel of a beginning is over by then: hooks, freeze and thaw.
+const FROZEN: Duration = Duration::from_secs(240);
+/// The longest line, and the most that is kept of errors (bytes).
+const LINE_MOST: usize = 64 << 10;
+/// The most that is read of a list of points (bytes).
+const LIST_MOST: u64 = 32 << 20;
+/// Of two that have to go where memory is short, it is this one, and not the daemon.
+const SPARED_LAST: &str = "500";
+
+/// What is to be done.
+pub struct Job {
+    pub vm: VmName,
+    pub to: String,
+    pub repository: RepositoryConfig,
+    pub driver: Arc<Qemu>,
+    pub protector: Protector,
+    /// Who asked.
+    pub by: String,
+    /// What its agent runs before.
+    pub hooks: Vec<Vec<String>>,
+    pub cancel: CancellationToken,
+}
+
+/// What is told of it.
+pub enum News {
+    Begun(Moment),
+    Progress(Progress),
+    Ended(End),
+    /// When the newest point in the repository was taken.
+    Newest(Option<f64>),
+}
+
+/// How it ended.
+pub enum End {
+    Done { id: String, progress: Progress, why_all: Option<String> },
+    Failed { error: String, cause: String, hint: String },
+    Cancelled,
+}
+
+/// What `backup image` tells: how far it is and, in its last line, what came of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    size: u64,
+    read: u64,
+    skipped: u64,
+    added: u64,
+    id: Option<String>,
+    why_all: Option<String>,
+}
+
+impl Progress {
+    pub fn note(&self, doc: &mut BackupDoc) {
+        (doc.size, doc.read, doc.skipped, doc.added) = (self.size, self.read, self.skipped, self.added);
+    }
+}
+
+impl Job {
+    /// Makes a restore point, telling how it goes.
+    pub async fn run<F: Future<Output = bool>>(&self, tell: &impl Fn(News) -> F) -> End {
+        let moment = match self.hold_still().await {
+            Ok(moment) => moment,
+            Err(cause) => {
+                return End::Failed {
+                    error: format!("cannot hold the disk of vm `{}` still", self.vm),
+                    cause,
+                    hint: "no point was made; `holdfast vm show` tells how it stands".into(),
+                };
+            }
+        };
+        tell(News::Begun(moment.clone())).await;
+        let end = self.save(&moment, tell).await;
+        let made = matches!(end, End::Done { .. });
+        if let Err(error) = self.driver.end_backup(&self.vm, &moment, made, LIMIT).await {
+            let why = chain(&error);
+            warn!(vm = %self.vm, why, "what held the disk still is taken down by the next backup");
+        }
+        end
+    }
+
+    /// The engine is told before the guest may be frozen, so that this is taken for no fault.
+    async fn hold_still(&self) -> Result<Moment, String> {
+        let announced = self.protector.announce(&self.by, &self.vm, Work::Freeze, FROZEN).await;
+        announced.map_err(|error| chain(&error))?;
+        let still = Still { to: self.to.clone(), hooks: self.hooks.clone() };
+        let moment = self.driver.begin_backup(&self.vm, &still, LIMIT).await;
+        self.protector.work_done(&self.by, &self.vm, Work::Freeze).await;
+        moment.map_err(|error| chain(&error))
+    }
+
+    async fn save<F: Future<Output = bool>>(&self, moment: &Moment, tell: &impl Fn(News) -> F) -> End {
+        let failed = |cause: String| End::Failed {
+            error: format!("cannot save vm `{}`", self.vm),
+            cause,
+            hint: "no point was made, and none was harmed; what was saved is not saved twice".into(),
+        };
+        let mut command = holdfast(&self.arguments(moment), &self.repository);
+        let mut child = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
+            Ok(child) => child,
+            Err(error) => return failed(format!("the program that saves it did not start: {error}")),
+        };
+        spare_others(&child);
+        let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
+            return failed("the program that saves it says nothing".into());
+        };
+        let (said, errors) = tokio::select! {
+            both = async { tokio::join!(hear(out, tell), last_words(err)) } => both,
+            () = self.cancel.cancelled() => {
+                let _gone = child.start_kill();
+                let _ended = child.wait().await;
+                return End::Cancelled;
+            }
+        };
+        match (child.wait().await, said) {
+            (Ok(status), Some(mut progress)) if status.success() && progress.id.is_some() => {
+                let (id, why_all) = (progress.id.take().unwrap_or_default(), progress.why_all.take());
+                End::Done { id, progress, why_all }
+            }
+            (Ok(status), _) if errors.is_empty() => failed(format!("the program that saves it: {status}")),
+            (Err(error), _) => failed(format!("the program that saves it was lost: {error}")),
+            (Ok(_), _) => of_words(&errors, failed),
+        }
+    }
+
+    fn arguments(&self, moment: &Moment) -> Vec<String> {
+        let mut words =
+            vec!["backup", "image", &moment.uri, "--json", "--progress", "--of", self.vm.as_str()];
+        words.extend(["--begins", &moment.begins]);
+        words.extend(moment.bitmap.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
+        words.into_iter().map(ToOwned::to_owned).collect()
+    }
+}
+
+/// This program, at the lowest priority, with a repository. What it is called is no matter: it is the one that runs, also
+/// after another was installed in its place.
+fn holdfast(words: &[String], repository: &RepositoryConfig) -> Command {
+    let ourselves = format!("/proc/{}/exe", std::process::id());
+    let mut argv: Vec<String> =
+        ["nice", "-n", "19", "ionice", "-c", "3", "-t", &ourselves].map(Into::into).into();
+    argv.extend_from_slice(words);
+    argv.extend(["--repo".to_owned(), repository.path.display().to_string()]);
+    if let Some(key) = &repository.key_file {
+        argv.extend(["--key-file".to_owned(), key.display().to_string()]);
+    }
+    let mut command = program(&argv).expect("there are words");
+    for name in ["HOME", "XDG_CONFIG_HOME"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value))); // where its keys are
+    }
+    command
+}
+
+fn spare_others(child: &Child) {
+    let Some(pid) = child.id() else { return };
+    if let Err(error) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), SPARED_LAST) {
+        tracing::debug!(%error, "a backup is spared as we are where memory is short");
+    }
+}
+
+/// Hears line after line; the last one.
+async fn hear<F: Future<Output = bool>>(out: ChildStdout, tell: &impl Fn(News) -> F) -> Option<Progress> {
+    let (mut reader, mut line, mut last) = (BufReader::new(out), Vec::new(), None);
+    loop {
+        line.clear();
+        let mut bounded = (&mut reader).take(LINE_MOST as u64);
+        match bounded.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return last,
+            Ok(_) => {}
+        }
+        if let Ok(progress) = serde_json::from_slice::<Progress>(&line) {
+            tell(News::Progress(progress.clone())).await;
+            last = Some(progress);
+        }
+    }
+}
+
+async fn last_words(err: ChildStderr) -> String {
+    let (mut kept, mut err) = (Vec::new(), err);
+    let _cut = (&mut err).take(LINE_MOST as u64).read_to_end(&mut kept).await;
+    let _rest = tokio::io::copy(&mut err, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// What our own command line says when it fails.
+fn of_words(errors: &str, otherwise: impl Fn(String) -> End) -> End {
+    let find = |what: &str| {
+        let line = errors.lines().rev().find_map(|line| line.strip_prefix(what));
+        line.map(|line| line.trim().to_owned())
+    };
+    match (find("error:"), find("cause:"), find("hint:")) {
+        (Some(error), cause, hint) => {
+            End::Failed { error, cause: cause.unwrap_or_default(), hint: hint.unwrap_or_default() }
+        }
+        _ => otherwise(crate::config::tame(errors.trim())),
+    }
+}
+
+/// When the newest point of a VM in a repository was taken; nothing if there is none, or it cannot be told.
+pub async fn newest(repository: &RepositoryConfig, vm: &VmName) -> Option<f64> {
+    let words = ["backup", "list", "--json"].map(ToOwned::to_owned);
+    let mut child = holdfast(&words, repository).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    spare_others(&child);
+    let mut said = Vec::new();
+    child.stdout.take()?.take(LIST_MOST).read_to_end(&mut said).await.ok()?;
+    let _gone = child.wait().await;
+    let points: Vec<serde_json::Value> = serde_json::from_slice(&said).ok()?;
+    let own = points.iter().filter(|point| point["vm"] == vm.as_str());
+    own.filter_map(|point| point["taken"].as_f64()).reduce(f64::max)
+}

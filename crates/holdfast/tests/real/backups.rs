@@ -1,0 +1,192 @@
+//! Backups of a real database that is written to: what was acknowledged is in the point, whatever becomes of daemon and VM.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use crate::lab::{BOOT, Lab, SOON, holdfast, signal};
+use crate::rows::{Rows, address, ask};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+
+/// A laboratory that is backed up into a repository of its own.
+fn lab() -> Lab {
+    let mut lab = Lab::changed(|config| {
+        config
+            + "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n\
+               [vm.orders.protect.backup]\nto = \"main\"\n\
+               [repository.main]\npath = \"repo\"\nkey_file = \"key\"\n"
+    });
+    std::fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
+    plain(&lab, &["init"]);
+    lab.start_warm(&["orders"]);
+    lab
+}
+
+/// What needs no daemon.
+fn plain(lab: &Lab, words: &[&str]) -> String {
+    let mut command = holdfast();
+    command.arg("backup").args(words).arg("--repo").arg(lab.path().join("repo"));
+    let ended = command.arg("--key-file").arg(lab.path().join("key")).output().unwrap();
+    assert!(ended.status.success(), "{words:?}: {ended:?}");
+    String::from_utf8(ended.stdout).unwrap()
+}
+
+fn create(lab: &Lab) -> Value {
+    let made = lab.json(&["backup", "create", "orders"]).as_array().unwrap()[0].clone();
+    assert_eq!((&made["state"], &made["frozen"]), (&"done".into(), &true.into()), "{made}\n{}", lab.story());
+    assert_eq!(made["warnings"], json!([]), "{made}");
+    println!("{}: {} read, {} added, {} s", made["id"], made["read"], made["added"], made["seconds"]);
+    made
+}
+
+/// A `backup create` that is under way: it has read something.
+fn begun(lab: &Lab) -> Child {
+    let mut command = holdfast();
+    command.arg("--state").arg(lab.state()).args(["backup", "create", "orders"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    lab.until(SOON, "the process that saves it reads", |lab| !readers(lab).is_empty());
+    child
+}
+
+/// The processes that save something into the repository of this laboratory.
+fn readers(lab: &Lab) -> Vec<i32> {
+    let repo = lab.path().join("repo").display().to_string();
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let ours = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("nbd+unix:") && line.contains(&repo)
+    };
+    pids.filter(ours).collect()
+}
+
+/// The nodes of a backup that its QEMU has.
+fn nodes(lab: &Lab) -> Vec<String> {
+    let mut qmp = BufReader::new(UnixStream::connect(lab.vm("orders")["qmp"].as_str().unwrap()).unwrap());
+    qmp.get_mut()
+        .write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-named-block-nodes\"}")
+        .unwrap();
+    loop {
+        let mut line = String::new();
+        qmp.read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        if let Some(all) = said["return"].as_array() {
+            let names = all.iter().map(|node| node["node-name"].as_str().unwrap().to_owned());
+            return names.filter(|name| name.starts_with("holdfast")).collect();
+        }
+    }
+}
+
+/// A point, restored and booted: every row that was acknowledged before it is there, and something that came after is not.
+fn is_in(lab: &Lab, point: &Value, before: &[i64], later: &[i64]) {
+    let mut other = Lab::new("");
+    std::fs::remove_file(other.disk("orders")).unwrap();
+    let out = other.disk("orders");
+    plain(lab, &["restore", "--point", point["id"].as_str().unwrap(), "--out", out.to_str().unwrap()]);
+    other.start();
+    other.wait_well(BOOT);
+    let found = ask(&address(&other), "select id from rows_kept").unwrap();
+    let found: BTreeSet<i64> = found.iter().map(|id| id.parse().unwrap()).collect();
+    let lost: Vec<&i64> = before.iter().filter(|id| !found.contains(id)).collect();
+    assert!(lost.is_empty(), "{}: {} acknowledged, lost: {lost:?}", point["id"], before.len());
+    assert!(later.is_empty() || later.iter().any(|id| !found.contains(id)), "it is no earlier moment");
+    let hurt = ask(
+        &address(&other),
+        "select count(*) from pg_class where pg_relation_size(oid) is null and relkind = 'r'",
+    );
+    assert_eq!(hurt, Some(vec!["0".to_owned()]));
+    println!("{}: {} rows, {} acknowledged before it", point["id"], found.len(), before.len());
+}
+
+#[test]
+fn a_database_is_backed_up_while_it_is_written_to_and_each_point_has_what_was_acknowledged() {
+    let lab = lab();
+    let rows = Rows::start(&lab);
+    let mut points = Vec::new();
+    for _ in 0..3 {
+        rows.wait_for_more(&lab);
+        let before = rows.so_far();
+        points.push((create(&lab), before));
+    }
+    let bytes = |point: &Value, what: &str| point[what].as_u64().unwrap();
+    let (full, second) = (&points[0].0, &points[1].0);
+    assert!(bytes(full, "read") > 32 << 20 && full["why_all"].is_null(), "{full}");
+    assert!(bytes(second, "read") < bytes(full, "read") / 4, "only what changed is read: {second}");
+    assert!(bytes(second, "added") < bytes(full, "added") / 4, "{second}");
+
+    // QEMU is killed: what it wrote since the last point is not known, and still only the change is stored.
+    signal(lab.pid("orders"), "KILL");
+    rows.wait_for_more(&lab);
+    lab.wait_well(BOOT);
+    rows.wait_for_more(&lab);
+    let before = rows.so_far();
+    let after_kill = create(&lab);
+    assert!(bytes(&after_kill, "read") > bytes(full, "read") / 2, "all is read: {after_kill}");
+    assert!(bytes(&after_kill, "added") < bytes(full, "added") / 2, "{after_kill}");
+    assert!(after_kill["why_all"].as_str().unwrap().contains("since the last point"), "{after_kill}");
+    points.push((after_kill, before));
+    rows.wait_for_more(&lab);
+    let all = rows.stop();
+    assert_eq!(nodes(&lab), Vec::<String>::new());
+    let verified = plain(&lab, &["verify", "--all"]);
+    assert!(verified.ends_with("4 of 4 points are whole\n"), "{verified}");
+    for (point, before) in &points {
+        is_in(&lab, point, before, &all);
+    }
+    let busy: Vec<String> = lab.remedies();
+    assert_eq!(busy.len(), 1, "one recovery, from the kill: {busy:?}\n{}", lab.story());
+}
+
+#[test]
+fn a_daemon_killed_in_a_backup_leaves_vm_and_bitmaps_right_and_a_person_may_cancel() {
+    let mut lab = lab(); // R02
+    let rows = Rows::start(&lab);
+    let start = lab.incarnation("orders");
+    create(&lab);
+    // After an orderly stop everything has to be read again, so that there is time to be killed in.
+    std::fs::remove_dir_all(lab.path().join("repo")).unwrap();
+    plain(&lab, &["init"]);
+
+    let mut waiting = begun(&lab);
+    lab.kill_daemon();
+    waiting.wait().unwrap();
+    rows.wait_for_more_without_daemon();
+    lab.start();
+    lab.until(SOON, "what was left is taken down", |lab| nodes(lab).is_empty());
+    lab.until(SOON, "the process that saved it has ended", |lab| readers(lab).is_empty());
+    rows.wait_for_more(&lab);
+
+    let waiting = begun(&lab);
+    let busy = lab.cli(&["backup", "create", "orders"]);
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("one runs already"), "{busy:?}");
+    signal(i32::try_from(waiting.id()).unwrap(), "INT");
+    let ended = waiting.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(
+        ended.status.code() == Some(1) && said.contains("cancelled, no restore point was made"),
+        "{said}"
+    );
+    assert!(readers(&lab).is_empty() && nodes(&lab).is_empty());
+    assert_eq!(plain(&lab, &["list"]), "no restore points\n");
+
+    let waiting = begun(&lab);
+    lab.stop();
+    assert!(!waiting.wait_with_output().unwrap().status.success());
+    assert!(readers(&lab).is_empty());
+    lab.start();
+    assert_eq!((nodes(&lab), lab.incarnation("orders")), (Vec::new(), start));
+    let before = rows.so_far();
+    let first = create(&lab);
+    rows.wait_for_more(&lab);
+    let later = rows.so_far();
+    let second = create(&lab);
+    assert!(second["read"].as_u64().unwrap() < first["read"].as_u64().unwrap() / 4, "{second}");
+    rows.wait_for_more(&lab);
+    let all = rows.stop();
+    is_in(&lab, &first, &before, &all);
+    is_in(&lab, &second, &later, &all);
+    assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
+}
