@@ -94,7 +94,7 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
     place.write(2 * MIB + 8_192, &[1; 4_096]);
     fs::write(place.path("changed"), "# a page of the database\n2105344 4096\n").unwrap();
     let saved = place.json(&["image", "disk.img", "--changed", "changed"]);
-    assert_eq!((&saved["id"], &saved["read"]), (&"disk/2".into(), &(64 << 10).into()), "{saved}");
+    assert_eq!((&saved["id"], &saved["read"]), (&"disk/2".into(), &4_096.into()), "{saved}");
     assert!(saved["added"].as_u64().unwrap() < 8_192, "{saved}");
     let second = fs::read(place.path("disk.img")).unwrap();
 
@@ -111,6 +111,32 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".unfinished"));
     assert_eq!(unfinished.count(), 0);
+}
+
+#[test]
+fn hashes_that_are_lost_or_hurt_cost_a_look_and_harm_no_point() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let kept = place.path(".cache/holdfast/pieces");
+    let hashes = fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path().join("disk/disk0");
+    let all = fs::read(&hashes).unwrap();
+    for (round, bytes) in [Some(all.clone()), Some(vec![7; all.len()]), None].into_iter().enumerate() {
+        match bytes {
+            Some(bytes) => fs::write(&hashes, bytes).unwrap(), // old ones, and wrong ones
+            None => fs::remove_dir_all(&kept).unwrap(),
+        }
+        place.write(2 * MIB + 8_192 * round, &[round as u8 + 1; 4_096]);
+        fs::write(place.path("changed"), format!("{} 4096\n", 2 * MIB + 8_192 * round)).unwrap();
+        let saved = place.json(&["image", "disk.img", "--changed", "changed"]);
+        assert!(saved["added"].as_u64().unwrap() < 8_192, "{saved}");
+        assert!(place.restored("latest") == fs::read(place.path("disk.img")).unwrap(), "round {round}");
+    }
+    fs::remove_dir_all(&kept).unwrap();
+    fs::write(place.path(".cache/holdfast/pieces"), "in the way").unwrap();
+    let output = place.run(&["image", "disk.img"]);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the hashes of this disk cannot be kept in"), "{said}");
 }
 
 #[test]

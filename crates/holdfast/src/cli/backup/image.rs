@@ -4,6 +4,7 @@ use super::{Note, RepositoryArgs, bar, bytes, failed, shown, threads, troubled, 
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
+use holdfast_backup::kept::Kept;
 use holdfast_backup::point::{Disk, Point, is_name};
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+/// What the disk of a point is called here.
+const DISK: &str = "disk0";
 /// The longest line of a file of changes.
 const LINE_MOST: u64 = 256;
 
@@ -50,6 +53,16 @@ impl Source for Image {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(bytes, offset)
     }
+
+    fn data(&self, from: u64) -> Range<u64> {
+        use rustix::fs::{SeekFrom, seek};
+        // What the file system cannot tell is read.
+        match seek(&self.file, SeekFrom::Data(from)) {
+            Ok(start) => start..seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.size).min(self.size),
+            Err(rustix::io::Errno::NXIO) => self.size..self.size,
+            Err(_) => from..self.size,
+        }
+    }
 }
 
 /// Saves it.
@@ -63,9 +76,10 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     let taken = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
     let (progress, bar) = (Progress::default(), bar(image.size, args.json));
     let done = || progress.read.load(Ordering::Relaxed) + progress.skipped.load(Ordering::Relaxed);
-    let before = Before { parent: parent.as_ref().map(|(_, disk)| disk), changed: changed.as_deref() };
-    let saved =
-        watched(&bar, done, || save::disk(&repository, "disk0", &image, before, threads(), &progress));
+    let kept = kept(&repository, &name);
+    let parent_disk = parent.as_ref().map(|(_, disk)| disk);
+    let before = Before { parent: parent_disk, changed: changed.as_deref(), kept: kept.as_ref() };
+    let saved = watched(&bar, done, || save::disk(&repository, DISK, &image, before, threads(), &progress));
     bar.finish_and_clear();
     let disk = saved.map_err(|error| not_saved(error, args))?;
     if self::stamp(&image)? != stamp {
@@ -127,6 +141,18 @@ fn open(path: &Path) -> Result<Image, CliError> {
 fn stamp(image: &Image) -> Result<(u64, Option<SystemTime>), CliError> {
     let known = image.file.metadata().map_err(failed("look at the image".into()))?;
     Ok((known.len(), known.modified().ok().filter(|_| known.is_file())))
+}
+
+/// Where the hashes of the pieces of this disk are kept, in the cache folder of this user; nothing if that cannot be.
+fn kept(repository: &Repository, name: &str) -> Option<Kept> {
+    let path = super::cache_folder()?.join(repository.id().to_string()).join(name).join(DISK);
+    let failed = |error: &io::Error| {
+        super::say_aside(&format!(
+            "the hashes of this disk cannot be kept in `{}`: {error}; the next point will take longer",
+            path.display()
+        ));
+    };
+    Kept::open(&path, repository.id()).inspect_err(failed).ok()
 }
 
 /// The newest point that can be read, and the disk as it was then.
