@@ -112,15 +112,14 @@ pub struct Index {
 
 /// Bits of an offset within a pack, and of a length.
 const OFFSET_BITS: u32 = 25;
-const LENGTH_BITS: u32 = 17;
+const LENGTH_BITS: u32 = 19;
 const _: () = assert!(FULL + LONGEST < 1 << OFFSET_BITS && LONGEST < 1 << LENGTH_BITS);
 
 impl Index {
-    /// Of all these packs. A block that lies in several is found in the first. A delta whose base is nowhere cannot be
-    /// read: it is not known, and is written again where it is met.
+    /// Of all these packs. A block that lies in several is found in the first.
     ///
     /// # Errors
-    /// If there are more packs than can be counted: 4 million, 64 TiB.
+    /// If there are more packs than can be counted: 1 million, 16 TiB.
     pub fn of(packs: impl IntoIterator<Item = Pack>) -> Result<Self, NoIndex> {
         let (mut index, mut all) = (Self::default(), Vec::new());
         for pack in packs {
@@ -129,16 +128,15 @@ impl Index {
                 return Err(NoIndex);
             }
             index.packs.push(pack.id);
-            all.extend(pack.blocks.iter().map(|block| (block.id, squeeze(number, block.spot), block.form)));
+            all.extend(
+                pack.blocks.iter().map(|block| (block.id, squeeze(number, block.spot), depth(block.form))),
+            );
         }
-        all.sort_unstable_by_key(|(id, spot, _)| (*id, *spot));
-        let has_base = has_base(&all);
-        let mut has_base = has_base.iter();
-        all.retain(|_| has_base.next() == Some(&true));
+        all.sort_unstable();
         all.dedup_by_key(|(id, ..)| *id);
         index.ids = all.iter().map(|(id, ..)| *id).collect();
         index.spots = all.iter().map(|(_, spot, _)| *spot).collect();
-        index.depths = all.iter().map(|(.., form)| depth(*form)).collect();
+        index.depths = all.iter().map(|(.., depth)| *depth).collect();
         Ok(index)
     }
 
@@ -177,28 +175,6 @@ impl Index {
     }
 }
 
-/// Of each of these blocks, which are in the order of their names: whether it is whole, or what it differs from is
-/// there, down to a whole block.
-fn has_base(all: &[(BlockId, u64, Form)]) -> Vec<bool> {
-    let mut sound: Vec<bool> = all.iter().map(|(.., form)| *form == Form::Whole).collect();
-    let mut deltas: Vec<(u8, usize, BlockId)> = Vec::new();
-    for (at, (.., form)) in all.iter().enumerate() {
-        if let Form::Delta { base, depth } = form {
-            deltas.push((*depth, at, *base));
-        }
-    }
-    deltas.sort_unstable(); // a base is less deep than what differs from it
-    for (_, at, base) in deltas {
-        let first = all.partition_point(|(id, ..)| *id < base);
-        sound[at] = all[first..]
-            .iter()
-            .zip(&sound[first..])
-            .take_while(|((id, ..), _)| *id == base)
-            .any(|(_, sound)| *sound);
-    }
-    sound
-}
-
 const fn depth(form: Form) -> u8 {
     match form {
         Form::Whole => 0,
@@ -234,22 +210,6 @@ mod tests {
         prop::collection::vec(pack.prop_map(|(id, blocks)| Pack { id: PackId(id), blocks }), 0..9)
     }
 
-    #[test]
-    fn a_delta_is_known_only_where_all_that_it_is_read_of_is() {
-        let block = |id: u8, base: Option<u8>, depth| {
-            let form = base.map_or(Form::Whole, |base| Form::Delta { base: BlockId([base; LENGTH]), depth });
-            Listed { id: BlockId([id; LENGTH]), spot: Spot { offset: HEAD as u32, length: 9 }, form }
-        };
-        let pack = |id: u8, blocks: &[Listed]| Pack { id: PackId([id; LENGTH]), blocks: blocks.to_vec() };
-        let whole = pack(1, &[block(9, None, 0)]);
-        let deltas = pack(2, &[block(3, Some(9), 1), block(7, Some(3), 2), block(2, Some(7), 3)]);
-        let known = |packs: &[&Pack]| Index::of(packs.iter().map(|pack| (*pack).clone())).unwrap().len();
-        assert_eq!(known(&[&whole, &deltas]), 4);
-        assert_eq!(known(&[&deltas]), 0);
-        let again = pack(3, &[block(7, None, 0)]); // in another pack it is whole
-        assert_eq!(known(&[&deltas, &again]), 2);
-    }
-
     proptest! {
         #[test]
         fn an_index_is_read_as_it_was_written_and_finds_each_block_and_no_other(packs in packs(), other in any::<[u8; LENGTH]>()) {
@@ -258,13 +218,12 @@ mod tests {
             let index = Index::of(packs.clone()).unwrap();
             for pack in &packs {
                 for block in &pack.blocks {
+                    let found = index.find(block.id).unwrap();
                     let expected = Found { pack: pack.id, spot: block.spot, depth: depth(block.form) };
-                    let is_whole = block.form == Form::Whole; // the bases of all others are nowhere
-                    prop_assert_eq!(index.find(block.id), is_whole.then_some(expected));
+                    prop_assert_eq!(found, expected);
                 }
             }
-            let whole = packs.iter().flat_map(|pack| &pack.blocks).filter(|block| block.form == Form::Whole);
-            prop_assert_eq!(index.len(), whole.count());
+            prop_assert_eq!(index.len(), packs.iter().map(|pack| pack.blocks.len()).sum::<usize>());
             prop_assert_eq!(index.find(BlockId(other)), None);
         }
 

@@ -33,10 +33,9 @@ pub trait Source: Sync {
     /// If it cannot be read.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
 
-    /// The first stretch from `from` on that may hold anything but zeros; what lies before it is not read. Empty at the
-    /// end.
-    fn data(&self, from: u64) -> Range<u64> {
-        from..self.size()
+    /// Whether all of these bytes are known to be zeros, so that they need not be read.
+    fn is_hole(&self, _span: &Range<u64>) -> bool {
+        false
     }
 }
 
@@ -56,7 +55,7 @@ pub struct Before<'a> {
 pub struct Progress {
     /// Bytes of the disk that were read.
     pub read: AtomicU64,
-    /// Bytes that were not read, because they did not change or are a hole.
+    /// Bytes that were not read, because they did not change or are known to be zeros.
     pub skipped: AtomicU64,
     /// Bytes that were written to the repository.
     pub written: AtomicU64,

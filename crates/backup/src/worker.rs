@@ -22,8 +22,6 @@ pub struct Worker<'a> {
     listed: Vec<Listed>,
     /// What a block of zeros would be called.
     zeros: BlockId,
-    /// The stretch of the source that is not a hole, of those that were looked for last.
-    data: Range<u64>,
     block: Vec<u8>,
     base: Vec<u8>,
     record: Vec<u8>,
@@ -46,7 +44,6 @@ impl<'a> Worker<'a> {
             packer: None,
             listed: Vec::new(),
             zeros: keys.name(&vec![0; BLOCK]),
-            data: 0..0,
             block: Vec::new(),
             base: Vec::new(),
             record: Vec::new(),
@@ -68,7 +65,6 @@ impl<'a> Worker<'a> {
         // A page that cannot be read is as good as none: all that it was of is read.
         let known = parent.and_then(|parent| self.shared.repository.page(parent, number as usize).ok());
         let mut names = known.clone().unwrap_or_else(|| vec![BlockId::HOLE; PAGE]);
-        self.data = 0..0;
         let starts = (whole.start..whole.end).step_by(BLOCK);
         for (name, start) in names.iter_mut().zip(starts) {
             let span = start..(start + BLOCK as u64).min(whole.end);
@@ -157,10 +153,7 @@ impl<'a> Worker<'a> {
     /// Reads a block, and writes it unless it is there already. What it is called.
     fn whole(&mut self, span: &Range<u64>, was: BlockId) -> Result<BlockId, SaveError> {
         let length = (span.end - span.start) as usize;
-        if self.data.end <= span.start {
-            self.data = self.source.data(span.start);
-        }
-        if self.data.is_empty() || self.data.start >= span.end {
+        if self.source.is_hole(span) {
             self.skipped(length as u64);
             return Ok(BlockId::HOLE);
         }

@@ -54,13 +54,12 @@ impl Source for Image {
         self.file.read_exact_at(bytes, offset)
     }
 
-    fn data(&self, from: u64) -> Range<u64> {
+    fn is_hole(&self, span: &Range<u64>) -> bool {
         use rustix::fs::{SeekFrom, seek};
         // What the file system cannot tell is read.
-        match seek(&self.file, SeekFrom::Data(from)) {
-            Ok(start) => start..seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.size).min(self.size),
-            Err(rustix::io::Errno::NXIO) => self.size..self.size,
-            Err(_) => from..self.size,
+        match seek(&self.file, SeekFrom::Data(span.start)) {
+            Ok(start) => start >= span.end,
+            Err(why) => why == rustix::io::Errno::NXIO, // none up to the end
         }
     }
 }
