@@ -4,6 +4,7 @@ use crate::block::{self, BLOCK, DEEPEST, Form, Mask, PIECE};
 use crate::id::{BlockId, LENGTH};
 use crate::index::Listed;
 use crate::pack::Packer;
+use crate::parts::{is_zero, overlaps};
 use crate::point::PAGE;
 use crate::repository::Trouble;
 use crate::save::{Before, Full, Packs, SaveError, Shared, Source};
@@ -126,11 +127,10 @@ impl<'a> Worker<'a> {
             return Ok(None);
         };
         self.block.resize(BLOCK, 0);
+        self.read_pieces(span.start, touched)?;
         let mut mask = 0;
         for at in (0..pieces.len()).filter(|at| touched >> at & 1 == 1) {
-            let place = at * PIECE..(at + 1) * PIECE;
-            self.read(span.start + place.start as u64, place.clone())?;
-            let piece = repository.keys.piece(at, &self.block[place]);
+            let piece = repository.keys.piece(at, &self.block[at * PIECE..(at + 1) * PIECE]);
             if std::mem::replace(&mut pieces[at], piece) != piece {
                 mask |= 1 << at;
             }
@@ -186,6 +186,19 @@ impl<'a> Worker<'a> {
         };
         self.keep(id, was, old.map(differs))?;
         Ok(id)
+    }
+
+    /// Reads these pieces of the block that begins at `start`, those that are neighbours at once.
+    fn read_pieces(&mut self, start: u64, touched: Mask) -> Result<(), SaveError> {
+        let mut at = 0;
+        while at < block::PIECES {
+            let run = (touched >> at).trailing_ones() as usize;
+            if run > 0 {
+                self.read(start + (at * PIECE) as u64, at * PIECE..(at + run) * PIECE)?;
+            }
+            at += run.max(1);
+        }
+        Ok(())
     }
 
     /// Reads from the source into the block.
@@ -274,21 +287,10 @@ fn page_of(number: u64, size: u64) -> Range<u64> {
     number * bytes..((number + 1) * bytes).min(size)
 }
 
-/// Whether any of these ranges, which are in order, has a byte of the span.
-fn overlaps(ranges: &[Range<u64>], span: &Range<u64>) -> bool {
-    let first = ranges.partition_point(|range| range.end <= span.start);
-    ranges.get(first).is_some_and(|range| range.start < span.end)
-}
-
 /// The pieces of the block from `start` on of which any of these ranges has a byte.
 fn touched_pieces(ranges: &[Range<u64>], start: u64) -> Mask {
     let piece = |at: usize| start + (at * PIECE) as u64..start + ((at + 1) * PIECE) as u64;
     (0..block::PIECES).filter(|at| overlaps(ranges, &piece(*at))).fold(0, |mask, at| mask | 1 << at)
-}
-
-/// Whether there is nothing but zeros; a piece at once, as the processor likes it.
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks(PIECE).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 const _: () = assert!(PAGE * LENGTH <= BLOCK);

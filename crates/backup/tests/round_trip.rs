@@ -7,7 +7,7 @@ use holdfast_backup::kept::Kept;
 use holdfast_backup::key::{Cost, KeyError};
 use holdfast_backup::point::{Disk, Point};
 use holdfast_backup::repository::{PointName, Repository, Trouble};
-use holdfast_backup::restore::{self, RestoreError, Target};
+use holdfast_backup::restore::{self, Held, Onto, RestoreError, Target};
 use holdfast_backup::save::{self, Before, Progress, Source};
 use holdfast_backup::store::{Folder, Store};
 use holdfast_backup::verify;
@@ -38,6 +38,13 @@ struct Restored(Mutex<Vec<u8>>);
 impl Target for Restored {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.lock().unwrap()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Onto for Restored {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        bytes.copy_from_slice(&self.0.lock().unwrap()[offset as usize..][..bytes.len()]);
         Ok(())
     }
 }
@@ -168,6 +175,40 @@ proptest! {
         prop_assert_eq!(repository.points().unwrap().len(), all.len());
         for (point, bytes) in &all {
             prop_assert!(&restored(&repository, point).unwrap() == bytes, "{point:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn what_holds_one_point_becomes_another_by_what_differs(
+        size in 1_usize..1_500_000, seed in any::<u64>(), first in changes(), since in changes(), back in any::<bool>(),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut repository = create(folder.path());
+        let mut image = image(size, seed);
+        let (one, before) = (saved(&repository, &image, Before::default()).0, image.0.clone());
+        let changed = change(&mut image, &first);
+        repository.reload().unwrap();
+        let parent = disk_of(&repository, &one);
+        let two = saved(&repository, &image, Before { parent: Some(&parent), ..Before::default() }).0;
+        let after = image.0.clone();
+        let repository = open(folder.path());
+        let ((wanted, bytes), (held, there)) =
+            if back { ((&one, &before), (&two, &after)) } else { ((&two, &after), (&one, &before)) };
+        let (wanted, held) = (disk_of(&repository, wanted), disk_of(&repository, held));
+        // The file was written to since it held that point.
+        let mut written_since = Image(there.clone());
+        let since = change(&mut written_since, &since);
+        let most: u64 = changed.iter().chain(&since).map(|range| range.end - range.start + 2 * 4_096).sum();
+        for held in [Some(Held { disk: &held, changed: &since }), None] {
+            let (target, done) = (Restored(Mutex::new(written_since.0.clone())), AtomicU64::new(0));
+            let written = restore::onto(&repository, &wanted, &target, held, 2, &done).unwrap();
+            prop_assert!(&target.0.into_inner().unwrap() == bytes);
+            prop_assert_eq!(done.into_inner(), size as u64);
+            prop_assert!(written <= most, "{} of {}", written, most);
         }
     }
 }

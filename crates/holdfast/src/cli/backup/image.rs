@@ -1,5 +1,6 @@
 //! `holdfast backup image FILE`: a disk image becomes a restore point.
 
+use super::pace::{self, Pace, Paced};
 use super::{Note, RepositoryArgs, bar, bytes, failed, shown, threads, troubled, watched};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
@@ -35,6 +36,9 @@ pub struct ImageArgs {
     /// What may have changed since the last point: a file of lines `OFFSET LENGTH`, in bytes. Nothing else is read.
     #[arg(long, value_name = "RANGES")]
     changed: Option<PathBuf>,
+    /// Read no more than this in a second, such as `50MiB/s`.
+    #[arg(long, value_name = "RATE", value_parser = pace::rate)]
+    limit: Option<u64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -78,7 +82,10 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     let kept = kept(&repository, &name);
     let parent_disk = parent.as_ref().map(|(_, disk)| disk);
     let before = Before { parent: parent_disk, changed: changed.as_deref(), kept: kept.as_ref() };
-    let saved = watched(&bar, done, || save::disk(&repository, DISK, &image, before, threads(), &progress));
+    let pace = args.limit.map(Pace::new);
+    let source = Paced(&image, pace.as_ref());
+    let work = || save::disk(&repository, DISK, &source, before, threads(), &progress);
+    let saved = watched(&bar, done, work);
     bar.finish_and_clear();
     let disk = saved.map_err(|error| not_saved(error, args))?;
     if self::stamp(&image)? != stamp {
@@ -175,7 +182,7 @@ fn not_saved(error: SaveError, args: &ImageArgs) -> CliError {
 }
 
 /// The ranges of a file of lines `OFFSET LENGTH`, in order and apart.
-fn ranges(file: &Path, size: u64) -> Result<Vec<Range<u64>>, CliError> {
+pub fn ranges(file: &Path, size: u64) -> Result<Vec<Range<u64>>, CliError> {
     let what = || format!("read the ranges `{}`", file.display());
     let mut reader = BufReader::new(File::open(file).map_err(failed(what()))?);
     let (mut found, mut line, mut number) = (Vec::<Range<u64>>::new(), String::new(), 0_u64);

@@ -2,6 +2,8 @@
 
 mod image;
 mod list;
+mod onto;
+mod pace;
 mod restore;
 mod secret;
 mod verify;
