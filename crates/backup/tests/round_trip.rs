@@ -295,14 +295,14 @@ fn of_a_change_that_is_told_only_its_pieces_are_read_and_of_the_repository_no_bl
     assert!(restored(&repository, &first).unwrap() != image.0);
 }
 
-/// A disk that is full after so many packs.
-struct Full(Folder, AtomicU64);
+/// A disk that is full after so many objects of this folder.
+struct Full(Folder, &'static str, AtomicU64);
 
 impl Store for Full {
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let left = |left: u64| left.checked_sub(1);
-        if name.starts_with("packs")
-            && self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err()
+        if name.starts_with(self.1)
+            && self.2.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err()
         {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -329,7 +329,7 @@ fn a_full_repository_ends_a_save_and_what_was_written_before_is_not_written_agai
     let mut image = image(1 << 20, 3);
     let noise = |at: u64| (at.wrapping_mul(at).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
     image.0.extend((0..130 << 20).map(noise));
-    let store = Full(Folder::open(folder.path()).unwrap(), AtomicU64::new(2));
+    let store = Full(Folder::open(folder.path()).unwrap(), "packs", AtomicU64::new(2));
     let repository = Repository::open(Box::new(store), b"secret").unwrap();
     let before = Before::default();
     let ended = save::disk(&repository, "disk0", &image, before, 4, &Progress::default());
@@ -343,6 +343,39 @@ fn a_full_repository_ends_a_save_and_what_was_written_before_is_not_written_agai
     let (kept, all) = (whole.iter().map(|(_, size)| size).sum::<u64>(), image.size() + (1 << 20));
     assert!(kept > 16 << 20 && added < all - kept, "{added} of {all} beside {kept}");
     assert!(restored(&open(folder.path()), &point).unwrap() == image.0);
+}
+
+#[test]
+fn a_save_that_ends_after_any_write_leaves_no_point_or_a_whole_one() {
+    let mut image = image(2 << 20, 3);
+    image.0.extend((0..70 << 20).map(|at: u64| (at.wrapping_mul(at) >> 9) as u8)); // two pages, two threads
+    let mut ends = Vec::new();
+    for writes in 0.. {
+        let folder = tempfile::tempdir().unwrap();
+        create(folder.path());
+        let store = Full(Folder::open(folder.path()).unwrap(), "", AtomicU64::new(writes));
+        let repository = Repository::open(Box::new(store), b"secret").unwrap();
+        let saved = save::disk(&repository, "disk0", &image, Before::default(), 2, &Progress::default());
+        let point = |disk| Point {
+            vm: "orders".into(),
+            sequence: 0,
+            taken: 7,
+            disks: vec![disk],
+            note: String::new(),
+        };
+        let is_saved = saved.is_ok_and(|disk| save::commit(&repository, point(disk)).is_ok());
+        let repository = open(folder.path());
+        let points = repository.points().unwrap();
+        assert_eq!(points.len(), usize::from(is_saved), "after {writes} writes");
+        for point in &points {
+            assert!(restored(&repository, point).unwrap() == image.0);
+        }
+        ends.push(is_saved);
+        if is_saved {
+            break;
+        }
+    }
+    assert!(ends.len() >= 4, "packs, their index, the point: {ends:?}");
 }
 
 #[test]
