@@ -112,14 +112,14 @@ pub struct Index {
 
 /// Bits of an offset within a pack, and of a length.
 const OFFSET_BITS: u32 = 25;
-const LENGTH_BITS: u32 = 17;
+const LENGTH_BITS: u32 = 19;
 const _: () = assert!(FULL + LONGEST < 1 << OFFSET_BITS && LONGEST < 1 << LENGTH_BITS);
 
 impl Index {
     /// Of all these packs. A block that lies in several is found in the first.
     ///
     /// # Errors
-    /// If there are more packs than can be counted: 4 million, 64 TiB.
+    /// If there are more packs than can be counted: 1 million, 16 TiB.
     pub fn of(packs: impl IntoIterator<Item = Pack>) -> Result<Self, NoIndex> {
         let (mut index, mut all) = (Self::default(), Vec::new());
         for pack in packs {

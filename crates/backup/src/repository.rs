@@ -278,6 +278,22 @@ impl Repository {
         if self.keys.name(block) == id { Ok(()) } else { Err(damaged(id, pack, Damage::Other)) }
     }
 
+    /// The whole block that the deltas from this one on lead to.
+    ///
+    /// # Errors
+    /// If one of them is missing or damaged.
+    pub fn root(&self, id: BlockId) -> Result<BlockId, Trouble> {
+        let mut at = id;
+        for _ in 0..=DEEPEST {
+            let (pack, opened) = self.record(at)?;
+            match Record::read(&opened).map_err(|why| damaged(at, pack, why))?.form {
+                Form::Whole => return Ok(at),
+                Form::Delta { base, .. } => at = base,
+            }
+        }
+        Err(Trouble::Missing(id))
+    }
+
     /// The names of the blocks of a page of a disk; holes beyond its end.
     ///
     /// # Errors

@@ -104,15 +104,13 @@ impl Store for Folder {
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(name)?;
         let folder = path.parent().unwrap_or(&self.root);
-        let is_new = !folder.exists();
-        fs::create_dir_all(folder)?;
+        make(folder)?;
         let prepared = self.prepare(bytes)?;
         // A link, and not a new name: it never replaces what is there.
         let linked = fs::hard_link(&prepared, &path);
         fs::remove_file(&prepared)?;
         linked?;
-        sync(folder)?;
-        if is_new { sync(&self.root) } else { Ok(()) }
+        sync(folder)
     }
 
     fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
@@ -155,6 +153,19 @@ fn list_into(path: &Path, name: &str, found: &mut Vec<(String, u64)>) -> io::Res
         }
     }
     Ok(())
+}
+
+/// Makes a folder and those above it, each known to the disk before anything lies in it.
+fn make(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().ok_or(io::ErrorKind::NotFound)?;
+    make(above)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => sync(above), // another thread may have made it, and not be there yet
+    }
 }
 
 fn sync(folder: &Path) -> io::Result<()> {

@@ -9,6 +9,9 @@ use crate::repository::{PointName, Repository, Trouble, pack_of, trouble};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// So many threads read at most: each has a pack in memory.
+const THREADS_MOST: usize = 4;
+
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -39,7 +42,7 @@ pub fn all(repository: &Repository, threads: usize, done: &AtomicU64) -> Result<
     };
     let (mut findings, mut lost) = (Findings::default(), BTreeSet::new());
     findings.wrong.extend(repository.damaged().iter().cloned());
-    for part in on_threads(threads, work) {
+    for part in on_threads(threads.min(THREADS_MOST), work) {
         findings.well += part.well;
         findings.wrong.extend(part.wrong);
         lost.extend(part.lost);

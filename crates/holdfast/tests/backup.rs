@@ -94,7 +94,7 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
     place.write(2 * MIB + 8_192, &[1; 4_096]);
     fs::write(place.path("changed"), "# a page of the database\n2105344 4096\n").unwrap();
     let saved = place.json(&["image", "disk.img", "--changed", "changed"]);
-    assert_eq!((&saved["id"], &saved["read"]), (&"disk/2".into(), &(64 << 10).into()), "{saved}");
+    assert_eq!((&saved["id"], &saved["read"]), (&"disk/2".into(), &4_096.into()), "{saved}");
     assert!(saved["added"].as_u64().unwrap() < 8_192, "{saved}");
     let second = fs::read(place.path("disk.img")).unwrap();
 
@@ -111,6 +111,109 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".unfinished"));
     assert_eq!(unfinished.count(), 0);
+}
+
+#[test]
+fn hashes_that_are_lost_or_hurt_cost_a_look_and_harm_no_point() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let kept = place.path(".cache/holdfast/pieces");
+    let hashes = fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path().join("disk/disk0");
+    let all = fs::read(&hashes).unwrap();
+    for (round, bytes) in [Some(all.clone()), Some(vec![7; all.len()]), None].into_iter().enumerate() {
+        match bytes {
+            Some(bytes) => fs::write(&hashes, bytes).unwrap(), // old ones, and wrong ones
+            None => fs::remove_dir_all(&kept).unwrap(),
+        }
+        place.write(2 * MIB + 8_192 * round, &[round as u8 + 1; 4_096]);
+        fs::write(place.path("changed"), format!("{} 4096\n", 2 * MIB + 8_192 * round)).unwrap();
+        let saved = place.json(&["image", "disk.img", "--changed", "changed"]);
+        assert!(saved["added"].as_u64().unwrap() < 8_192, "{saved}");
+        assert!(place.restored("latest") == fs::read(place.path("disk.img")).unwrap(), "round {round}");
+    }
+    fs::remove_dir_all(&kept).unwrap();
+    fs::write(place.path(".cache/holdfast/pieces"), "in the way").unwrap();
+    let output = place.run(&["image", "disk.img"]);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the hashes of this disk cannot be kept in"), "{said}");
+}
+
+#[test]
+fn a_file_becomes_a_point_again_by_writing_only_what_differs() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let first = fs::read(place.path("disk.img")).unwrap();
+    place.write(2 * MIB + 8_192, &[1; 4_096]);
+    place.write(5 * MIB, &[2; 100]);
+    fs::write(place.path("ranges"), format!("{} 4096\n{} 100\n", 2 * MIB + 8_192, 5 * MIB)).unwrap();
+    let second = fs::read(place.path("disk.img")).unwrap();
+    place.well(&["image", "disk.img"]);
+    // By what its two points say, by what changed since the one that it is to be, and by looking at it.
+    let ways: [&[&str]; 3] = [&["--holds", "2"], &["--changed", "ranges"], &[]];
+    for way in ways {
+        fs::write(place.path("old.img"), &second).unwrap();
+        let words = [&["restore", "--onto", "old.img", "--point", "disk/1"], way].concat();
+        assert_eq!(place.json(&words)["written"], 2 * 4_096, "{way:?}");
+        assert!(fs::read(place.path("old.img")).unwrap() == first, "{way:?}");
+    }
+    assert_eq!(place.json(&["restore", "--onto", "old.img", "--point", "1"])["written"], 0);
+    fs::write(place.path("old.img"), &second[..3 * MIB]).unwrap(); // shorter, too
+    place.well(&["restore", "--onto", "old.img", "--point", "1", "--limit", "1GiB/s"]);
+    assert!(fs::read(place.path("old.img")).unwrap() == first);
+}
+
+#[test]
+fn a_restore_onto_a_file_that_ends_in_the_middle_leaves_it_under_another_name_and_is_finished_later() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let first = fs::read(place.path("disk.img")).unwrap();
+    fs::write(place.path("old.img"), vec![3; 6 * MIB]).unwrap();
+    let words = ["restore", "--onto", "old.img", "--limit", "1MiB/s"];
+    let mut command = place.command(&words);
+    let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !place.path("old.img.unfinished").exists() {
+        assert!(running.try_wait().unwrap().is_none(), "it takes seconds");
+        std::thread::yield_now();
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(!place.path("old.img").exists(), "nobody takes it for whole");
+    assert!(fs::read(place.path("old.img.unfinished")).unwrap() != first);
+    fs::write(place.path("old.img"), "of somebody").unwrap();
+    assert!(place.refused(&["restore", "--onto", "old.img"]).contains("is there, too"));
+    fs::remove_file(place.path("old.img")).unwrap();
+    // What is believed of a file is not believed of one that was left.
+    let output = place.run(&["restore", "--onto", "old.img", "--holds", "1"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("left half-written"));
+    assert!(fs::read(place.path("old.img")).unwrap() == first);
+    assert!(!place.path("old.img.unfinished").exists());
+}
+
+#[test]
+fn nothing_is_restored_onto_what_is_in_use_or_no_file_or_by_a_point_that_is_not_there() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    fs::write(place.path("old.img"), "old").unwrap();
+    let refused = |words: &[&str]| {
+        let said = place.refused(&[&["restore"], words].concat());
+        assert_eq!(fs::read(place.path("old.img")).unwrap(), b"old", "{words:?}");
+        said
+    };
+    assert!(
+        refused(&["--onto", "old.img", "--holds", "7"]).contains("there is no restore point `7` of disk")
+    );
+    assert!(refused(&["--onto", "none.img"]).contains("restore onto `none.img`"));
+    std::os::unix::fs::symlink("old.img", place.path("link")).unwrap();
+    assert!(refused(&["--onto", "link"]).contains("it is no file, or leads to another one"));
+    assert!(refused(&["--onto", "."]).contains("it is no file"));
+    let file = fs::File::open(place.path("old.img")).unwrap();
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
+    assert!(refused(&["--onto", "old.img"]).contains("somebody uses it"));
+    drop(file);
+    let output = place.run(&["restore", "--onto", "old.img", "--out", "new.img"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
 #[test]

@@ -66,7 +66,8 @@ impl Engine {
         }
         // A way back that we are not sure of is a person's to decide.
         let person = remedy.goes_back() && self.is_sure_of(incident, vm, Remedy::Hold, &tried, lens, dead);
-        person.then(|| (Remedy::Hold, format!("{passed}; {remedy} passed over: too little is seen to be sure")))
+        person
+            .then(|| (Remedy::Hold, format!("{passed}; {remedy} passed over: too little is seen to be sure")))
     }
 
     /// Whether we are sure enough for this remedy, on grounds that suffice, and it harms nobody who is served.

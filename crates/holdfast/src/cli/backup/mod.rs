@@ -3,6 +3,8 @@
 mod create;
 mod image;
 mod list;
+mod onto;
+mod pace;
 mod ranges;
 mod remote;
 mod restore;
@@ -247,6 +249,13 @@ fn watched<T>(bar: &ProgressBar, done: impl Fn() -> u64 + Sync, work: impl FnOnc
         watcher.thread().unpark();
         ended
     })
+}
+
+/// Where this user keeps what can be made again.
+fn cache_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    cache.map(|folder| folder.join("holdfast/pieces"))
 }
 
 fn threads() -> usize {
