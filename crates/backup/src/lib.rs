@@ -7,15 +7,21 @@
 //! opened and hashed.
 
 pub mod block;
+pub mod collect;
 pub mod id;
 pub mod index;
 pub mod key;
+pub mod mark;
 pub mod object;
 pub mod pack;
 mod parts;
 pub mod point;
+pub mod proof;
+pub mod prune;
 pub mod repository;
 pub mod restore;
+pub mod retain;
 pub mod save;
+pub mod session;
 pub mod store;
 pub mod verify;

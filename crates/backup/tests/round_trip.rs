@@ -8,6 +8,7 @@ use holdfast_backup::point::{Disk, Point};
 use holdfast_backup::repository::{PointName, Repository, Trouble};
 use holdfast_backup::restore::{self, RestoreError, Target};
 use holdfast_backup::save::{self, Before, Progress, Source};
+use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::{Folder, Store};
 use holdfast_backup::verify;
 use proptest::prelude::*;
@@ -50,13 +51,14 @@ fn open(folder: &Path) -> Repository {
 }
 
 /// Saves an image as the next point of `orders`. The point, and the bytes that were written.
-fn saved(repository: &Repository, image: &Image, before: Before<'_>) -> (PointName, u64) {
+fn saved(repository: &mut Repository, image: &Image, before: Before<'_>) -> (PointName, u64) {
+    let session = Session::begin(repository, "orders", &Writer::default()).unwrap();
     let progress = Progress::default();
     let disk = save::disk(repository, "disk0", image, before, 2, &progress).unwrap();
     let (read, skipped) = (progress.read.into_inner(), progress.skipped.into_inner());
     assert_eq!(read + skipped, image.size());
     let point = Point { vm: "orders".into(), sequence: 0, taken: 7, disks: vec![disk], note: String::new() };
-    (save::commit(repository, point).unwrap(), progress.written.load(Ordering::Relaxed))
+    (session.commit(repository, point).unwrap(), progress.written.load(Ordering::Relaxed))
 }
 
 fn disk_of(repository: &Repository, point: &PointName) -> Disk {
@@ -134,14 +136,14 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let mut repository = create(folder.path());
         let mut image = image(size, seed);
-        let (first, _) = saved(&repository, &image, Before::default());
+        let (first, _) = saved(&mut repository, &image, Before::default());
         let mut all = vec![(first, image.0.clone())];
         for (changes, is_told, has_parent) in rounds {
             let ranges = change(&mut image, &changes);
             repository.reload().unwrap();
             let parent = disk_of(&repository, &all.last().unwrap().0);
             let before = Before { parent: has_parent.then_some(&parent), changed: is_told.then_some(&ranges) };
-            let (point, _) = saved(&repository, &image, before);
+            let (point, _) = saved(&mut repository, &image, before);
             all.push((point, image.0.clone()));
         }
         let repository = open(folder.path());
@@ -157,7 +159,7 @@ fn small_writes_cost_what_changed_and_what_is_known_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut repository = create(folder.path());
     let mut image = image(24 << 20, 3);
-    let (first, whole) = saved(&repository, &image, Before::default());
+    let (first, whole) = saved(&mut repository, &image, Before::default());
     assert!(whole > 4 << 20, "{whole}");
     repository.reload().unwrap();
     let parent = disk_of(&repository, &first);
@@ -169,13 +171,13 @@ fn small_writes_cost_what_changed_and_what_is_known_costs_nothing() {
         }
     }
     let before = Before { parent: Some(&parent), changed: None };
-    let (second, added) = saved(&repository, &image, before);
+    let (second, added) = saved(&mut repository, &image, before);
     let changed = 24 * 16 / 3; // blocks, a piece of each
     assert!(added < changed * 4_400 + 40_000, "{added}");
     repository.reload().unwrap();
     let parent = disk_of(&repository, &second);
-    assert_eq!(saved(&repository, &image, Before { parent: Some(&parent), changed: None }).1, 0);
-    assert_eq!(saved(&repository, &image, Before::default()).1, 0, "without a parent, too");
+    assert_eq!(saved(&mut repository, &image, Before { parent: Some(&parent), changed: None }).1, 0);
+    assert_eq!(saved(&mut repository, &image, Before::default()).1, 0, "without a parent, too");
 }
 
 #[test]
@@ -183,12 +185,12 @@ fn a_chain_of_deltas_is_never_longer_than_it_may_be() {
     let folder = tempfile::tempdir().unwrap();
     let mut repository = create(folder.path());
     let mut image = image(3 * BLOCK, 5);
-    let mut last = saved(&repository, &image, Before::default()).0;
+    let mut last = saved(&mut repository, &image, Before::default()).0;
     for round in 0..40_u8 {
         image.0[BLOCK + 5_000..BLOCK + 5_040].fill(round + 1);
         repository.reload().unwrap();
         let parent = disk_of(&repository, &last);
-        last = saved(&repository, &image, Before { parent: Some(&parent), changed: None }).0;
+        last = saved(&mut repository, &image, Before { parent: Some(&parent), changed: None }).0;
     }
     let repository = open(folder.path());
     for name in repository.points().unwrap() {
@@ -201,15 +203,15 @@ fn a_chain_of_deltas_is_never_longer_than_it_may_be() {
 fn what_lay_in_a_pack_that_is_gone_is_written_again_where_it_is_met() {
     let folder = tempfile::tempdir().unwrap();
     let image = image(3 << 20, 4);
-    let (first, whole) = saved(&create(folder.path()), &image, Before::default());
+    let (first, whole) = saved(&mut create(folder.path()), &image, Before::default());
     for (name, _) in open(folder.path()).store().list("packs").unwrap() {
         std::fs::remove_file(folder.path().join(name)).unwrap();
     }
-    let repository = open(folder.path());
+    let mut repository = open(folder.path());
     assert!(restored(&repository, &first).is_err());
     let parent = disk_of(&repository, &first);
     let before = Before { parent: Some(&parent), changed: None };
-    let (second, again) = saved(&repository, &image, before);
+    let (second, again) = saved(&mut repository, &image, before);
     assert!(again > whole / 2, "{again} of {whole}");
     let repository = open(folder.path());
     assert!(restored(&repository, &second).unwrap() == image.0);
@@ -230,8 +232,8 @@ fn a_wrong_secret_a_second_repository_and_none_at_all_are_told_apart() {
 #[test]
 fn a_point_under_the_name_of_another_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let repository = create(folder.path());
-    let (name, _) = saved(&repository, &image(BLOCK, 1), Before::default());
+    let mut repository = create(folder.path());
+    let (name, _) = saved(&mut repository, &image(BLOCK, 1), Before::default());
     let points = folder.path().join("points");
     std::fs::create_dir(points.join("billing")).unwrap();
     let other = PointName { vm: "billing".into(), sequence: 1 };
@@ -249,7 +251,7 @@ fn a_flipped_byte_is_found_wherever_it_is_and_what_it_does_not_hurt_is_still_res
     for round in 0..3_u8 {
         image.0[usize::from(round) * 300_000 + 100..][..5_000].fill(round + 200);
         let parent = all.last().map(|(name, _)| disk_of(&repository, name));
-        let (name, _) = saved(&repository, &image, Before { parent: parent.as_ref(), changed: None });
+        let (name, _) = saved(&mut repository, &image, Before { parent: parent.as_ref(), changed: None });
         repository.reload().unwrap();
         all.push((name, image.0.clone()));
     }

@@ -1,19 +1,20 @@
 //! `holdfast backup image FILE`: a disk image becomes a restore point.
 
-use super::{Note, RepositoryArgs, bar, bytes, failed, shown, threads, troubled, watched};
+use super::{Note, RepositoryArgs, bar, bytes, failed, shown, threads, troubled, watched, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
 use holdfast_backup::point::{Disk, Point, is_name};
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
+use holdfast_backup::session::Session;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 /// The longest line of a file of changes.
 const LINE_MOST: u64 = 256;
@@ -57,31 +58,24 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     let name = name(args)?;
     let image = open(&args.file)?;
     let changed = args.changed.as_deref().map(|file| ranges(file, image.size)).transpose()?;
-    let repository = args.repository.open()?;
-    let parent = parent(&repository, &name, &args.repository.repo)?;
-    let (begun, stamp) = (Instant::now(), stamp(&image)?);
-    let taken = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
-    let (progress, bar) = (Progress::default(), bar(image.size, args.json));
-    let done = || progress.read.load(Ordering::Relaxed) + progress.skipped.load(Ordering::Relaxed);
-    let before = Before { parent: parent.as_ref().map(|(_, disk)| disk), changed: changed.as_deref() };
-    let saved =
-        watched(&bar, done, || save::disk(&repository, "disk0", &image, before, threads(), &progress));
-    bar.finish_and_clear();
-    let disk = saved.map_err(|error| not_saved(error, args))?;
-    if self::stamp(&image)? != stamp {
-        return Err(CliError::Said {
-            error: format!("`{}` was written to while it was read", args.file.display()),
-            cause: "a restore point of it would be of no one moment".into(),
-            hint: "no point was made; stop the VM first, and try again: what was saved is not saved twice"
-                .into(),
-        });
-    }
-    let note = Note {
-        added: progress.written.load(Ordering::Relaxed),
-        parent: parent.map(|(name, _)| shown(&name)),
+    let mut repository = args.repository.open_to_write()?;
+    let (begun, taken) = (Instant::now(), writer::now());
+    let session = Session::begin(&mut repository, &name, &writer::here(taken))
+        .map_err(troubled(&args.repository.repo))?;
+    args.repository.warn(&repository);
+    let progress = Progress::default();
+    let saved = save(args, &repository, &image, (&name, changed.as_deref()), &progress);
+    let (disk, parent) = match saved {
+        Ok(saved) => saved,
+        Err(error) => {
+            drop(session.end(&repository)); // left behind, it would be seen to be over
+            return Err(error);
+        }
     };
+    let note =
+        Note { added: progress.written.load(Ordering::Relaxed), parent: parent.map(|name| shown(&name)) };
     let point = Point { vm: name, sequence: 0, taken, disks: vec![disk], note: note.write() };
-    let point = save::commit(&repository, point).map_err(troubled(&args.repository.repo))?;
+    let point = session.commit(&repository, point).map_err(troubled(&args.repository.repo))?;
     let (read, skipped) = (progress.read.into_inner(), progress.skipped.into_inner());
     let (added, took) = (progress.written.into_inner(), begun.elapsed().as_secs_f64());
     if args.json {
@@ -95,6 +89,32 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         say!("restore point {}: {what} read, {} added, {took:.1} s", shown(&point), bytes(added));
     }
     Ok(Exit::Fine)
+}
+
+/// Writes what is new of the image, compared with the newest point. The disk, and that point.
+fn save(
+    args: &ImageArgs,
+    repository: &Repository,
+    image: &Image,
+    (name, changed): (&str, Option<&[Range<u64>]>),
+    progress: &Progress,
+) -> Result<(Disk, Option<PointName>), CliError> {
+    let (parent, stamp) = (parent(repository, name, &args.repository.repo)?, stamp(image)?);
+    let bar = bar(image.size, args.json);
+    let done = || progress.read.load(Ordering::Relaxed) + progress.skipped.load(Ordering::Relaxed);
+    let before = Before { parent: parent.as_ref().map(|(_, disk)| disk), changed };
+    let saved = watched(&bar, done, || save::disk(repository, "disk0", image, before, threads(), progress));
+    bar.finish_and_clear();
+    let disk = saved.map_err(|error| not_saved(error, args))?;
+    if self::stamp(image)? != stamp {
+        return Err(CliError::Said {
+            error: format!("`{}` was written to while it was read", args.file.display()),
+            cause: "a restore point of it would be of no one moment".into(),
+            hint: "no point was made; stop the VM first, and try again: what was saved is not saved twice"
+                .into(),
+        });
+    }
+    Ok((disk, parent.map(|(name, _)| name)))
 }
 
 fn name(args: &ImageArgs) -> Result<String, CliError> {

@@ -2,9 +2,11 @@
 
 mod image;
 mod list;
+mod prune;
 mod restore;
 mod secret;
 mod verify;
+mod writer;
 
 use super::{CliError, Exit};
 use crate::act::chain;
@@ -26,6 +28,8 @@ pub enum BackupCommand {
     List(list::ListArgs),
     /// Write a disk of a restore point into a new file.
     Restore(restore::RestoreArgs),
+    /// Remove the restore points that need not be kept, and what no point needs any more.
+    Prune(prune::PruneArgs),
     /// Read and hash everything, or one restore point, and name what is hurt.
     Verify(verify::VerifyArgs),
 }
@@ -66,6 +70,7 @@ pub fn backup(command: &BackupCommand) -> Result<Exit, CliError> {
         BackupCommand::Init(args) => init(args),
         BackupCommand::Image(args) => image::image(args),
         BackupCommand::List(args) => list::list(args),
+        BackupCommand::Prune(args) => prune::prune(args),
         BackupCommand::Restore(args) => restore::restore(args),
         BackupCommand::Verify(args) => verify::verify(args),
     }
@@ -111,13 +116,27 @@ fn store(folder: &Path) -> Result<Box<dyn Store>, CliError> {
 
 impl RepositoryArgs {
     fn open(&self) -> Result<Repository, CliError> {
+        let mut repository = self.open_to_write()?;
+        repository.reload().map_err(troubled(&self.repo))?;
+        self.warn(&repository);
+        Ok(repository)
+    }
+
+    /// Opens it for somebody who begins a session, which reads the index.
+    fn open_to_write(&self) -> Result<Repository, CliError> {
         let id = Repository::identify(&*store(&self.repo)?).map_err(troubled(&self.repo))?;
         let secret = secret::of(self.key_file.as_deref(), id)?;
-        let repository = Repository::open(store(&self.repo)?, &secret).map_err(troubled(&self.repo))?;
+        Repository::open_unread(store(&self.repo)?, &secret).map_err(troubled(&self.repo))
+    }
+
+    /// Says what of the index cannot be read.
+    #[expect(clippy::unused_self, reason = "it is about this repository")]
+    fn warn(&self, repository: &Repository) {
         for damaged in repository.damaged() {
-            say_aside(&format!("{damaged}: the packs were read instead; `holdfast backup verify` says more"));
+            say_aside(&format!(
+                "{damaged}: the packs were read instead; `holdfast backup repair` writes it anew"
+            ));
         }
-        Ok(repository)
     }
 }
 
@@ -139,7 +158,10 @@ fn troubled(folder: &Path) -> impl Fn(Trouble) -> CliError {
             Trouble::Damaged { .. } | Trouble::Missing(_) | Trouble::Block { .. } => {
                 "`holdfast backup verify` names everything that is hurt; other points can be restored".into()
             }
-            Trouble::NoRandom(_) => "nothing was changed".into(),
+            Trouble::GivenUp { .. } => {
+                "no point was made; try again: what was saved is not saved twice".into()
+            }
+            Trouble::NoRandom(_) | Trouble::Busy => "nothing was changed; try again".into(),
         };
         CliError::Said {
             error: format!("the repository `{shown}` cannot be used"),

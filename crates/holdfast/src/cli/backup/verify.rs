@@ -1,8 +1,10 @@
 //! `holdfast backup verify`: everything is read and hashed, and what is hurt is named.
 
-use super::{PointArgs, RepositoryArgs, bar, failed, shown, threads, troubled, watched};
+use super::{PointArgs, RepositoryArgs, bar, failed, say_aside, shown, threads, troubled, watched, writer};
+use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
+use holdfast_backup::proof::{self, Proof, What};
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::restore::{self, Target};
 use holdfast_backup::verify::{self, Findings};
@@ -18,6 +20,9 @@ pub struct VerifyArgs {
     all: bool,
     #[command(flatten)]
     point: PointArgs,
+    /// Do not write into the repository what was found.
+    #[arg(long)]
+    no_record: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -27,6 +32,9 @@ pub struct VerifyArgs {
 pub fn verify(args: &VerifyArgs) -> Result<Exit, CliError> {
     let repository = args.repository.open()?;
     let findings = if args.all { all(args, &repository)? } else { one(args, &repository)? };
+    if !args.no_record {
+        record(&repository, &findings);
+    }
     let is_well = findings.wrong.is_empty() && findings.hurt.is_empty();
     if args.json {
         let whole = findings.whole.iter().map(|name| (name, None));
@@ -42,6 +50,27 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit, CliError> {
         tell(&findings, args.all);
     }
     Ok(if is_well { Exit::Fine } else { Exit::Failed })
+}
+
+/// What was read a day ago need not be said again, in microseconds.
+const SOON: i64 = 86_400_000_000;
+
+/// States beside each point what was found. A repository that cannot be written to is no less well for that.
+fn record(repository: &Repository, findings: &Findings) {
+    let now = writer::now();
+    let whole = findings.whole.iter().map(|name| (name, What::Verified, ""));
+    let hurt = findings.hurt.iter().map(|(name, why)| (name, What::Hurt, &why[..]));
+    let state = |(name, what, words): (&PointName, What, &str)| {
+        let standing = proof::standing(repository, name)?;
+        let is_fresh = standing.verified.is_some_and(|at| (0..SOON).contains(&now.saturating_sub(at)));
+        let is_known = if what == What::Hurt { standing.is_hurt } else { is_fresh };
+        let words = words.chars().take(proof::WORDS_MOST / 4).collect();
+        let proof = Proof { what, when: now, boot: 0, words };
+        if is_known { Ok(()) } else { proof::prove(repository, name, &proof) }
+    };
+    if let Some(why) = whole.chain(hurt).find_map(|found| state(found).err()) {
+        say_aside(&format!("note: what was found is not recorded: {}", chain(&why)));
+    }
 }
 
 fn tell(findings: &Findings, all: bool) {
