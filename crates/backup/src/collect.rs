@@ -12,12 +12,11 @@
 //! two who collect at once, the one who read the marks later knows all that the other may remove. `docs/backup-format.md`
 //! has the whole argument; `tests/collect.rs` tries it out step by step.
 
-use crate::block::Record;
 use crate::id::{BlockId, LENGTH, PackId};
 use crate::index::{self, Chosen, Index, Listed, PACKS_MOST, choose, place};
 use crate::mark::Mark;
 use crate::object::{self, Kind};
-use crate::pack::{self, Packer};
+use crate::pack::{self, Packer, Spot};
 use crate::point::{PAGE, Point};
 use crate::repository::{PointName, Repository, Trouble, pack_object, pack_of, trouble};
 use crate::session::{Open, Session, Writer};
@@ -347,7 +346,7 @@ fn needed(
 }
 
 /// Copies records into new packs: as they are, sealed for their new place.
-struct Copier<'a> {
+pub(crate) struct Copier<'a> {
     repository: &'a Repository,
     packer: Packer<'a>,
     listed: Vec<Listed>,
@@ -355,22 +354,29 @@ struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    fn new(repository: &'a Repository) -> Result<Self, Trouble> {
+    pub(crate) fn new(repository: &'a Repository) -> Result<Self, Trouble> {
         let packer = Packer::new(&repository.keys)?;
         Ok(Self { repository, packer, listed: Vec::new(), packs: Vec::new() })
     }
 
     fn copy(&mut self, one: &Chosen, pack: PackId) -> Result<(), Trouble> {
+        self.copy_from(one.id, one.spot, pack)
+    }
+
+    /// Copies a block that the index tells of.
+    pub(crate) fn copy_listed(&mut self, block: &Listed, pack: PackId) -> Result<(), Trouble> {
+        self.copy_from(block.id, block.spot, pack)
+    }
+
+    fn copy_from(&mut self, id: BlockId, spot: Spot, pack: PackId) -> Result<(), Trouble> {
         let name = pack_object(pack);
-        let (offset, length) = (u64::from(one.spot.offset), one.spot.length as usize);
-        let read = self.repository.store.read(&name, offset, length);
+        let read = self.repository.store.read(&name, u64::from(spot.offset), spot.length as usize);
         let mut sealed = read.map_err(trouble(&name, "read"))?;
-        let hurt = |why| Trouble::Block { id: one.id, pack, why };
-        let form = pack::open(&self.repository.keys, pack, one.spot, one.id, &mut sealed).map_err(hurt)?.form;
+        let hurt = |why| Trouble::Block { id, pack, why };
+        let form = pack::open(&self.repository.keys, pack, spot, id, &mut sealed).map_err(hurt)?.form;
         sealed.truncate(sealed.len().saturating_sub(crate::key::TAG)); // opened in place
-        debug_assert!(Record::read(&sealed).is_ok());
         let spot = self.packer.add(&sealed);
-        self.listed.push(Listed { id: one.id, spot, form });
+        self.listed.push(Listed { id, spot, form });
         if self.packer.is_full() { self.put() } else { Ok(()) }
     }
 
@@ -388,7 +394,7 @@ impl<'a> Copier<'a> {
         if packs.is_empty() { Ok(()) } else { tell(self.repository, &packs) }
     }
 
-    fn close(mut self) -> Result<(), Trouble> {
+    pub(crate) fn close(mut self) -> Result<(), Trouble> {
         if !self.packer.is_empty() {
             self.put()?;
         }

@@ -7,6 +7,7 @@ use crate::key::{Cost, Forged, KeyError, Keys, Master};
 use crate::object::{self, Kind};
 use crate::pack::{self, PackError, Records};
 use crate::point::{Disk, NoPoint, PAGE, Point};
+use crate::slots;
 use crate::store::Store;
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +16,7 @@ use std::io;
 const HEAD: &str = "repository";
 const MAGIC: &[u8; 8] = b"HFREPO\0\x01";
 /// Slots that are tried.
-const KEYS_MOST: usize = 32;
+pub(crate) const KEYS_MOST: usize = 32;
 /// The largest object of an index or a point that is read.
 const OBJECT_MOST: usize = 128 << 20;
 
@@ -194,7 +195,7 @@ impl Repository {
     /// If there is none, or this secret opens none of its keys.
     pub fn open_unread(store: Box<dyn Store>, secret: &[u8]) -> Result<Self, Trouble> {
         let id = Self::identify(&*store)?;
-        let keys = unlock(&*store, secret, id)?.keys(id);
+        let keys = slots::unlock(&*store, secret, id)?.1.keys(id);
         Ok(Self { store, keys, index: Index::default(), doomed: BTreeSet::new(), damaged: Vec::new() })
     }
 
@@ -386,17 +387,4 @@ impl Repository {
 
 fn damaged(id: BlockId, pack: PackId, why: Damage) -> Trouble {
     Trouble::Block { id, pack, why: why.into() }
-}
-
-fn unlock(store: &dyn Store, secret: &[u8], id: RepositoryId) -> Result<Master, Trouble> {
-    let slots = store.list("keys").map_err(trouble("keys", "listed"))?;
-    let mut refused = KeyError::Unknown;
-    for (name, _) in slots.iter().take(KEYS_MOST) {
-        let slot = store.read(name, 0, 1 << 10).map_err(trouble(name, "read"))?;
-        match Master::unlock(&slot, secret, id) {
-            Ok(master) => return Ok(master),
-            Err(why) => refused = why,
-        }
-    }
-    Err(refused.into())
 }

@@ -273,6 +273,83 @@ fn what_need_not_be_kept_goes_once_a_newer_point_is_verified_and_the_rest_is_res
     assert!(!place.path("repo/proofs/disk/00000000000000000001").join("00000001").exists());
 }
 
+#[test]
+fn a_repository_is_checked_counted_exported_and_read_by_another_reader() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let bytes = fs::read(place.path("disk.img")).unwrap();
+    assert!(place.well(&["check"]).ends_with("1 of 1 points have all that they need\n"));
+    assert_eq!(place.json(&["check"])["ok"], true);
+    assert_eq!(place.json(&["repair"])["ok"], true);
+    let du = place.json(&["du"]);
+    assert_eq!(
+        (&du["points"][0]["id"], &du["vms"][0]["size"]),
+        (&"disk/1".into(), &(6 * MIB).into()),
+        "{du}"
+    );
+    assert!(place.well(&["du"]).contains("disk/1"));
+    assert!(place.run(&["cat", "--point", "disk/1"]).stdout == bytes);
+    assert!(place.refused(&["cat", "--point", "disk/7"]).contains("cannot read point disk/7"));
+    place.well(&["export", "--format", "raw", "--out", "raw.img"]);
+    assert!(fs::read(place.path("raw.img")).unwrap() == bytes);
+    place.well(&["export", "--format", "qcow2", "--out", "disk.qcow2"]);
+    let mut qemu = Command::new("qemu-img");
+    qemu.args(["compare", "-f", "raw", "-F", "qcow2", "disk.img", "disk.qcow2"]).current_dir(place.0.path());
+    assert!(qemu.status().expect("`qemu-img`, of the Debian package qemu-utils").success());
+    assert!(place.refused(&["export", "--out", "raw.img"]).contains("is there already"));
+    assert!(place.refused(&["export", "--out", "n", "--disk", "sdb"]).contains("its disks are: disk0"));
+    assert!(place.well(&["verify", "--sample", "100%"]).contains("of 100 % of the packs"));
+    assert!(place.json(&["list"])[0]["verified"].is_null(), "a sample proves nothing of a point");
+    assert_eq!(place.run(&["verify", "--sample", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn keys_are_added_changed_and_removed_and_never_the_last() {
+    let place = Place::with_repository();
+    fs::write(place.path("pass"), "correct horse battery\n").unwrap();
+    place.well(&["key", "add", "--new-key-file", "pass"]);
+    assert_eq!(place.well(&["list", "--key-file", "pass"]), "no restore points\n");
+    let all = place.json(&["key", "list"]);
+    let name = |yours: bool| {
+        let all = all.as_array().unwrap().iter();
+        all.clone().find(|key| key["yours"] == yours).unwrap()["key"].as_str().unwrap().to_owned()
+    };
+    let refused = place.refused(&["key", "remove", &name(true)]);
+    assert!(refused.contains("without it you could open nothing"), "{refused}");
+    assert!(place.refused(&["key", "remove", "x"]).contains("there is no key `keys/x`"));
+    place.well(&["key", "change", "--new-key-file", "fresh", "--key-file", "pass"]);
+    assert_eq!(fs::read_to_string(place.path("fresh")).unwrap().trim().len(), 64, "a random key was made");
+    assert!(place.refused(&["list", "--key-file", "pass"]).contains("does not open the repository"));
+    assert_eq!(place.well(&["list", "--key-file", "fresh"]), "no restore points\n");
+    place.well(&["key", "remove", &name(true), "--key-file", "fresh"]);
+    assert!(place.refused(&["list"]).contains("does not open the repository"));
+    assert_eq!(place.json(&["key", "list", "--key-file", "fresh"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_hurt_is_repaired_said_and_removed_only_on_request() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    for path in files(&place.path("repo/index")) {
+        fs::write(path, b"x").unwrap();
+    }
+    assert_eq!(place.run(&["check"]).status.code(), Some(1));
+    assert!(place.refused(&["prune"]).contains("`holdfast backup repair` writes the index anew"));
+    assert!(place.well(&["repair"]).contains("written anew"));
+    assert_eq!(place.json(&["check"])["ok"], true);
+    let point = place.path("repo/points/disk/00000000000000000001");
+    fs::write(&point, b"x").unwrap();
+    let said = place.run(&["repair"]);
+    assert_eq!(said.status.code(), Some(1));
+    assert!(String::from_utf8(said.stdout).unwrap().contains("point disk/1 is hurt"));
+    assert!(
+        place.refused(&["prune", "--clock-is-right"]).contains("nothing is collected while a point is hurt")
+    );
+    assert!(point.exists());
+    assert!(place.well(&["repair", "--forget-hurt"]).contains("point disk/1 was removed"));
+    assert_eq!(place.well(&["list"]), "no restore points\n");
+}
+
 /// Makes a point of nothing that says that it was taken then, by seconds from now.
 fn taken_at(place: &Place, of: &str, seconds: i64) {
     let key = files(&place.path(".config/holdfast/keys")).remove(0);

@@ -1,8 +1,14 @@
 //! `holdfast backup`: restore points of disk images in a repository. Needs no daemon and no configuration.
 
+mod cat;
+mod check;
+mod du;
+mod export;
 mod image;
+mod key;
 mod list;
 mod prune;
+mod repair;
 mod restore;
 mod secret;
 mod verify;
@@ -30,6 +36,19 @@ pub enum BackupCommand {
     Restore(restore::RestoreArgs),
     /// Remove the restore points that need not be kept, and what no point needs any more.
     Prune(prune::PruneArgs),
+    /// Look whether everything is there that something else tells of; reads little.
+    Check(check::CheckArgs),
+    /// Make whole what can be made whole, and say what is lost.
+    Repair(repair::RepairArgs),
+    /// Say what restore points cost.
+    Du(du::DuArgs),
+    /// Add, list, remove or change the keys that open the repository.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Write a disk of a restore point into a new raw or qcow2 image.
+    Export(export::ExportArgs),
+    /// Write a disk of a restore point to standard output, read from the page of the format alone.
+    Cat(cat::CatArgs),
     /// Read and hash everything, or one restore point, and name what is hurt.
     Verify(verify::VerifyArgs),
 }
@@ -72,6 +91,12 @@ pub fn backup(command: &BackupCommand) -> Result<Exit, CliError> {
         BackupCommand::List(args) => list::list(args),
         BackupCommand::Prune(args) => prune::prune(args),
         BackupCommand::Restore(args) => restore::restore(args),
+        BackupCommand::Check(args) => check::check(args),
+        BackupCommand::Repair(args) => repair::repair(args),
+        BackupCommand::Du(args) => du::du(args),
+        BackupCommand::Key(command) => key::key(command),
+        BackupCommand::Export(args) => export::export(args),
+        BackupCommand::Cat(args) => cat::cat(args),
         BackupCommand::Verify(args) => verify::verify(args),
     }
 }
