@@ -37,8 +37,8 @@ pub struct Rules<'a> {
     pub writer: &'a Writer,
     /// Whether the writer of a session can be taken for dead. A wrong answer costs that writer its point, and harms none.
     pub is_over: &'a dyn Fn(&Open) -> bool,
-    /// Only look.
-    pub is_dry: bool,
+    /// Only look, as if these points were not there.
+    pub dry: Option<&'a BTreeSet<PointName>>,
 }
 
 /// What was done, or would be.
@@ -105,7 +105,7 @@ pub enum CollectError {
 /// If the repository fails or is hurt, or somebody else collects: then no pack was removed that any point needs.
 pub fn collect(repository: &mut Repository, rules: &Rules<'_>) -> Result<Collected, CollectError> {
     let mut done = Collected::default();
-    if rules.is_dry {
+    if rules.dry.is_some() {
         let look = Look::take(repository, None, rules)?;
         let plan = look.plan(rules)?;
         plan.count(&look, &mut done);
@@ -190,7 +190,9 @@ impl Look {
         let listed = repository.store.list("packs").map_err(trouble("packs", "listed"))?;
         let packs = listed.iter().filter_map(|(name, length)| Some((pack_of(name)?, *length))).collect();
         let mut at_work = repository.sessions()?;
-        at_work.retain(|session| Some(session.name) != own && !(rules.is_dry && (rules.is_over)(session)));
+        at_work.retain(|session| {
+            Some(session.name) != own && !(rules.dry.is_some() && (rules.is_over)(session))
+        });
         if let Some(other) = at_work.iter().find(|session| session.point.is_none()) {
             return Err(CollectError::AtWork(Box::new(other.writer.clone())));
         }
@@ -200,7 +202,8 @@ impl Look {
                 && at_work.iter().all(|session| session.knows.contains(&mark.name))
         };
         let due = marks.iter().filter(is_due).map(|mark| mark.name).collect();
-        let points = repository.points()?;
+        let mut points = repository.points()?;
+        points.retain(|point| rules.dry.is_none_or(|gone| !gone.contains(point)));
         let (told, damaged) = repository.told()?;
         if let Some(damaged) = damaged.into_iter().next() {
             return Err(CollectError::Index(damaged));

@@ -16,7 +16,7 @@ use holdfast_backup::restore::{self, Target};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
 use holdfast_backup::session::{Open, Session, Writer};
 use memory::{Memory, Steps};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -105,7 +105,7 @@ fn collected(
 ) -> Result<Collected, CollectError> {
     let mut repository = open(store, steps)?;
     let writer = Writer::default();
-    let rules = Rules { now, grace: DAY, worth: 50, writer: &writer, is_over, is_dry: false };
+    let rules = Rules { now, grace: DAY, worth: 50, writer: &writer, is_over, dry: None };
     collect(&mut repository, &rules)
 }
 
@@ -185,10 +185,19 @@ fn a_look_changes_nothing() {
     let before = store.all();
     let mut repository = open(&store, None).unwrap();
     let writer = Writer::default();
-    let rules =
-        Rules { now: DAY, grace: DAY, worth: 50, writer: &writer, is_over: &nobody_is_dead, is_dry: true };
+    let rules = Rules {
+        now: DAY,
+        grace: DAY,
+        worth: 50,
+        writer: &writer,
+        is_over: &nobody_is_dead,
+        dry: Some(&BTreeSet::new()),
+    };
     let look = collect(&mut repository, &rules).unwrap();
     assert_eq!((look.removed.count, store.all() == before), (1, true));
+    let gone = [PointName { vm: "billing".into(), sequence: 1 }].into();
+    let without = collect(&mut repository, &Rules { dry: Some(&gone), ..rules }).unwrap();
+    assert_eq!((without.marked.count, store.all() == before), (1, true), "what it alone needs");
     assert_eq!(look, collected(&store, None, DAY, &nobody_is_dead).unwrap());
 }
 

@@ -283,7 +283,7 @@ fn a_damaged_index_is_written_anew_and_a_lost_block_is_healed_by_the_next_save()
     let repository = open(folder);
     points.iter().for_each(|(name, bytes)| assert!(restored(&repository, name).as_ref() == Some(bytes)));
     let rules =
-        collect::Rules { now: 9, grace: 0, worth: 50, writer: &writer, is_over: &|_| false, is_dry: false };
+        collect::Rules { now: 9, grace: 0, worth: 50, writer: &writer, is_over: &|_| false, dry: None };
     assert_eq!(collect(&mut open(folder), &rules).unwrap().removed.count, 2);
     let well = verified(&open(folder));
     assert!(well.wrong.is_empty() && well.hurt.is_empty(), "{well:?}");

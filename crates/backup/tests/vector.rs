@@ -75,7 +75,7 @@ fn written(folder: &Path) -> String {
     repository.give_up(&repository.sessions().unwrap()[0]).unwrap();
     saved(folder, &second, Some(1));
     let writer = Writer { host: "atlas".into(), boot: "1/2/3".into(), process: 7, started: 8, begun: 9 };
-    let rules = Rules { now: 10, grace: 0, worth: 50, writer: &writer, is_over: &|_| false, is_dry: false };
+    let rules = Rules { now: 10, grace: 0, worth: 50, writer: &writer, is_over: &|_| false, dry: None };
     collect(&mut open(folder), &rules).unwrap();
     Session::begin(&mut open(folder), "billing", &writer).unwrap();
     let what = What::Grade(Grade::Booted);

@@ -181,7 +181,8 @@ fn troubled(folder: &Path) -> impl Fn(Trouble) -> CliError {
             Trouble::Key(_) => "name the right key with `--key-file`; nothing was changed".into(),
             Trouble::Store { .. } => "nothing was lost; try again once it can be read and written".into(),
             Trouble::Damaged { .. } | Trouble::Missing(_) | Trouble::Block { .. } => {
-                "`holdfast backup verify` names everything that is hurt; other points can be restored".into()
+                "`holdfast backup repair` says what is lost, and makes whole what can be; other points can be restored"
+                    .into()
             }
             Trouble::GivenUp { .. } => {
                 "no point was made; try again: what was saved is not saved twice".into()

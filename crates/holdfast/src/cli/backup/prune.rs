@@ -83,7 +83,7 @@ pub fn prune(args: &PruneArgs) -> Result<Exit, CliError> {
     if !args.dry_run {
         prune::remove(&repository, &decisions, |_| {}).map_err(troubled(folder))?;
     }
-    let done = collected(args, &mut repository, now)?;
+    let done = collected(args, &mut repository, &decisions, now)?;
     if args.json {
         print_json(&doc(args, &decisions, &done))?;
     } else {
@@ -107,7 +107,14 @@ fn believe(frozen: Frozen, args: &PruneArgs) -> Result<(), CliError> {
     })
 }
 
-fn collected(args: &PruneArgs, repository: &mut Repository, now: i64) -> Result<Collected, CliError> {
+fn collected(
+    args: &PruneArgs,
+    repository: &mut Repository,
+    decisions: &[Decision],
+    now: i64,
+) -> Result<Collected, CliError> {
+    let goes = |decision: &&Decision| decision.reasons.is_empty();
+    let gone = decisions.iter().filter(goes).map(|decision| decision.point.clone()).collect();
     let is_over = |session: &_| args.end_sessions || writer::is_over(session, now);
     let rules = Rules {
         now,
@@ -115,7 +122,7 @@ fn collected(args: &PruneArgs, repository: &mut Repository, now: i64) -> Result<
         worth: args.rewrite_below,
         writer: &writer::here(now),
         is_over: &is_over,
-        is_dry: args.dry_run,
+        dry: args.dry_run.then_some(&gone),
     };
     collect(repository, &rules).map_err(|error| refused(error, &args.repository.repo))
 }
