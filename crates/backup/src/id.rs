@@ -31,7 +31,7 @@ names! {
     BlockId;
     /// A repository: random.
     RepositoryId;
-    /// A pack: random.
+    /// A pack, or another object that is written once: random.
     PackId;
 }
 

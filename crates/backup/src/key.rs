@@ -135,6 +135,18 @@ impl Master {
     }
 }
 
+/// What the secret of a slot costs to try; nothing if it is no slot.
+#[must_use]
+pub fn cost(slot: &[u8]) -> Option<Cost> {
+    let rest = slot.strip_prefix(SLOT_MAGIC).filter(|_| slot.len() == SLOT)?;
+    let numbers = rest.as_chunks::<4>().0;
+    let number = |at: usize| u32::from_le_bytes(numbers[at]);
+    let cost = Cost { memory: number(0), rounds: number(1), lanes: number(2) };
+    let most = Cost::MOST;
+    let is_usual = cost.memory <= most.memory && cost.rounds <= most.rounds && cost.lanes <= most.lanes;
+    is_usual.then_some(cost)
+}
+
 /// Fills `bytes` with what nobody can guess.
 ///
 /// # Errors

@@ -7,17 +7,29 @@
 //! opened and hashed.
 
 pub mod block;
+pub mod cat;
+pub mod check;
+pub mod collect;
+pub mod export;
 pub mod id;
 pub mod index;
 pub mod kept;
 pub mod key;
+pub mod mark;
 pub mod object;
 pub mod pack;
 mod parts;
 pub mod point;
+pub mod proof;
+pub mod prune;
+pub mod repair;
 pub mod repository;
 pub mod restore;
+pub mod retain;
 pub mod save;
+pub mod session;
+pub mod slots;
 pub mod store;
+pub mod usage;
 pub mod verify;
 mod worker;

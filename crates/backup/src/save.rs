@@ -9,8 +9,8 @@ use crate::kept::Kept;
 use crate::object::{self, Kind};
 use crate::pack::Packer;
 use crate::parts::on_threads;
-use crate::point::{Disk, Point};
-use crate::repository::{PointName, Repository, Trouble, pack_object, trouble};
+use crate::point::Disk;
+use crate::repository::{Repository, Trouble, pack_object, trouble};
 use crate::worker::Worker;
 use std::collections::HashSet;
 use std::io;
@@ -97,8 +97,9 @@ pub(crate) struct Shared<'a> {
     next: AtomicU64,
 }
 
-/// Writes what the repository does not have of this disk, with so many threads. Nobody can see it before it is part
-/// of a point ([`commit`]); what was written before an error is found again by the next who tries.
+/// Writes what the repository does not have of this disk, with so many threads, while a session is open that began on this
+/// repository ([`crate::session::Session::begin`]). Nobody can see it before it is part of a point
+/// ([`crate::session::Session::commit`]); what was written before an error is found again by the next who tries.
 ///
 /// # Errors
 /// If the disk or the repository fails, or somebody wants it to end.
@@ -141,27 +142,6 @@ pub fn disk(
     ended.into_iter().collect::<Result<(), _>>()?;
     let pages = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Disk { name: name.to_owned(), size: source.size(), pages })
-}
-
-/// Makes a point of disks that are written: from now on it is there. Its number is the next of its VM, whatever it says.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn commit(repository: &Repository, mut point: Point) -> Result<PointName, Trouble> {
-    let last =
-        repository.points()?.into_iter().filter(|name| name.vm == point.vm).map(|name| name.sequence).max();
-    point.sequence = last.map_or(1, |last| last + 1);
-    loop {
-        let name = PointName { vm: point.vm.clone(), sequence: point.sequence };
-        let object = name.object();
-        let content = point.write().map_err(|_| Trouble::Damaged { name: object.clone() })?;
-        let bytes = object::write(&repository.keys, Kind::Point, &content)?;
-        match repository.store.put(&object, &bytes) {
-            Ok(()) => return Ok(name),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => point.sequence += 1,
-            Err(source) => return Err(trouble(&object, "written")(source)),
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -59,7 +59,13 @@ impl<'a> Worker<'a> {
         let old = parent.and_then(|parent| parent.pages.get(number as usize).copied());
         let changed = self.before.changed.filter(|_| old.is_some());
         let touched = |span: &Range<u64>| changed.is_none_or(|changed| overlaps(changed, span));
-        if let Some(old) = old.filter(|_| !touched(&whole)) {
+        // Where packs are to go, what the parent relies on may lie in them (I13).
+        let is_kept = || {
+            let repository = self.shared.repository;
+            repository.doomed.is_empty()
+                || parent.is_some_and(|disk| repository.has_page(disk, number as usize))
+        };
+        if let Some(old) = old.filter(|_| !touched(&whole) && is_kept()) {
             self.skipped(whole.end - whole.start);
             return Ok(old);
         }

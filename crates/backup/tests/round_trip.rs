@@ -9,6 +9,7 @@ use holdfast_backup::point::{Disk, Point};
 use holdfast_backup::repository::{PointName, Repository, Trouble};
 use holdfast_backup::restore::{self, Held, Onto, RestoreError, Target};
 use holdfast_backup::save::{self, Before, Progress, Source};
+use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::{Folder, Store};
 use holdfast_backup::verify;
 use proptest::prelude::*;
@@ -58,13 +59,14 @@ fn open(folder: &Path) -> Repository {
 }
 
 /// Saves an image as the next point of `orders`. The point, and the bytes that were written.
-fn saved(repository: &Repository, image: &Image, before: Before<'_>) -> (PointName, u64) {
+fn saved(repository: &mut Repository, image: &Image, before: Before<'_>) -> (PointName, u64) {
+    let session = Session::begin(repository, "orders", &Writer::default()).unwrap();
     let progress = Progress::default();
     let disk = save::disk(repository, "disk0", image, before, 2, &progress).unwrap();
     let (read, skipped) = (progress.read.into_inner(), progress.skipped.into_inner());
     assert_eq!(read + skipped, image.size());
     let point = Point { vm: "orders".into(), sequence: 0, taken: 7, disks: vec![disk], note: String::new() };
-    (save::commit(repository, point).unwrap(), progress.written.load(Ordering::Relaxed))
+    (session.commit(repository, point).unwrap(), progress.written.load(Ordering::Relaxed))
 }
 
 fn disk_of(repository: &Repository, point: &PointName) -> Disk {
@@ -155,7 +157,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let (mut repository, hashes) = (create(folder.path()), folder.path().join("hashes"));
         let mut image = image(size, seed);
-        let (first, _) = saved(&repository, &image, Before::default());
+        let (first, _) = saved(&mut repository, &image, Before::default());
         let mut all = vec![(first, image.0.clone())];
         for (changes, is_told, has_parent, kept) in rounds {
             if let Hashes::Hurt(at) = kept && let Ok(mut bytes) = std::fs::read(&hashes) {
@@ -168,7 +170,7 @@ proptest! {
             repository.reload().unwrap();
             let parent = disk_of(&repository, &all.last().unwrap().0);
             let before = Before { parent: has_parent.then_some(&parent), changed: is_told.then_some(&ranges), kept: kept.as_ref() };
-            let (point, _) = saved(&repository, &image, before);
+            let (point, _) = saved(&mut repository, &image, before);
             all.push((point, image.0.clone()));
         }
         let repository = open(folder.path());
@@ -189,11 +191,11 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let mut repository = create(folder.path());
         let mut image = image(size, seed);
-        let (one, before) = (saved(&repository, &image, Before::default()).0, image.0.clone());
+        let (one, before) = (saved(&mut repository, &image, Before::default()).0, image.0.clone());
         let changed = change(&mut image, &first);
         repository.reload().unwrap();
         let parent = disk_of(&repository, &one);
-        let two = saved(&repository, &image, Before { parent: Some(&parent), ..Before::default() }).0;
+        let two = saved(&mut repository, &image, Before { parent: Some(&parent), ..Before::default() }).0;
         let after = image.0.clone();
         let repository = open(folder.path());
         let ((wanted, bytes), (held, there)) =
@@ -218,7 +220,7 @@ fn small_writes_cost_what_changed_and_what_is_known_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut repository = create(folder.path());
     let mut image = image(24 << 20, 3);
-    let (first, whole) = saved(&repository, &image, Before::default());
+    let (first, whole) = saved(&mut repository, &image, Before::default());
     assert!(whole > 4 << 20, "{whole}");
     repository.reload().unwrap();
     let parent = disk_of(&repository, &first);
@@ -230,13 +232,16 @@ fn small_writes_cost_what_changed_and_what_is_known_costs_nothing() {
         }
     }
     let before = Before { parent: Some(&parent), changed: None, kept: None };
-    let (second, added) = saved(&repository, &image, before);
+    let (second, added) = saved(&mut repository, &image, before);
     let changed = 24 * 16 / 3; // blocks, a piece of each
     assert!(added < changed * 4_400 + 40_000, "{added}");
     repository.reload().unwrap();
     let parent = disk_of(&repository, &second);
-    assert_eq!(saved(&repository, &image, Before { parent: Some(&parent), changed: None, kept: None }).1, 0);
-    assert_eq!(saved(&repository, &image, Before::default()).1, 0, "without a parent, too");
+    assert_eq!(
+        saved(&mut repository, &image, Before { parent: Some(&parent), changed: None, kept: None }).1,
+        0
+    );
+    assert_eq!(saved(&mut repository, &image, Before::default()).1, 0, "without a parent, too");
 }
 
 /// Counts what is read of a repository.
@@ -266,15 +271,16 @@ impl Store for Watched {
 fn of_a_change_that_is_told_only_its_pieces_are_read_and_of_the_repository_no_block() {
     let folder = tempfile::tempdir().unwrap();
     let hashes = folder.path().join("hashes");
-    let repository = create(folder.path());
+    let mut repository = create(folder.path());
     let kept = Kept::open(&hashes, repository.id()).unwrap();
     let mut image = image(32 * BLOCK, 3);
     let before = Before { kept: Some(&kept), ..Before::default() };
-    let (first, whole) = saved(&repository, &image, before);
+    let (first, whole) = saved(&mut repository, &image, before);
     assert!(whole > 8 * BLOCK as u64, "{whole}");
     let read = std::sync::Arc::new(AtomicU64::new(0));
     let store = Watched(Folder::open(folder.path()).unwrap(), read.clone());
-    let repository = Repository::open(Box::new(store), b"secret").unwrap();
+    let mut repository = Repository::open(Box::new(store), b"secret").unwrap();
+    let session = Session::begin(&mut repository, "orders", &Writer::default()).unwrap();
     let parent = disk_of(&repository, &first);
     let mut changed = Vec::new();
     for block in 0..30 {
@@ -289,7 +295,7 @@ fn of_a_change_that_is_told_only_its_pieces_are_read_and_of_the_repository_no_bl
     assert_eq!(progress.read.into_inner(), 30 * 4_096);
     assert!(read.load(Ordering::Relaxed) < BLOCK as u64, "{read:?}: no more than a page of names");
     let point = Point { vm: "orders".into(), sequence: 0, taken: 7, disks: vec![disk], note: String::new() };
-    let second = save::commit(&repository, point).unwrap();
+    let second = session.commit(&repository, point).unwrap();
     let repository = open(folder.path());
     assert!(restored(&repository, &second).unwrap() == image.0);
     assert!(restored(&repository, &first).unwrap() != image.0);
@@ -335,11 +341,11 @@ fn a_full_repository_ends_a_save_and_what_was_written_before_is_not_written_agai
     let ended = save::disk(&repository, "disk0", &image, before, 4, &Progress::default());
     let Err(save::SaveError::Repository(Trouble::Store { source, .. })) = ended else { panic!("{ended:?}") };
     assert_eq!(source.kind(), io::ErrorKind::StorageFull);
-    let repository = open(folder.path());
+    let mut repository = open(folder.path());
     assert_eq!(repository.points().unwrap(), []);
     let whole = repository.store().list("packs").unwrap();
     assert_eq!(whole.len(), 2);
-    let (point, added) = saved(&repository, &image, before);
+    let (point, added) = saved(&mut repository, &image, before);
     let (kept, all) = (whole.iter().map(|(_, size)| size).sum::<u64>(), image.size() + (1 << 20));
     assert!(kept > 16 << 20 && added < all - kept, "{added} of {all} beside {kept}");
     assert!(restored(&open(folder.path()), &point).unwrap() == image.0);
@@ -354,7 +360,8 @@ fn a_save_that_ends_after_any_write_leaves_no_point_or_a_whole_one() {
         let folder = tempfile::tempdir().unwrap();
         create(folder.path());
         let store = Full(Folder::open(folder.path()).unwrap(), "", AtomicU64::new(writes));
-        let repository = Repository::open(Box::new(store), b"secret").unwrap();
+        let mut repository = Repository::open(Box::new(store), b"secret").unwrap();
+        let session = Session::begin(&mut repository, "orders", &Writer::default());
         let saved = save::disk(&repository, "disk0", &image, Before::default(), 2, &Progress::default());
         let point = |disk| Point {
             vm: "orders".into(),
@@ -363,7 +370,8 @@ fn a_save_that_ends_after_any_write_leaves_no_point_or_a_whole_one() {
             disks: vec![disk],
             note: String::new(),
         };
-        let is_saved = saved.is_ok_and(|disk| save::commit(&repository, point(disk)).is_ok());
+        let commit = |disk| session.is_ok_and(|session| session.commit(&repository, point(disk)).is_ok());
+        let is_saved = saved.is_ok_and(commit);
         let repository = open(folder.path());
         let points = repository.points().unwrap();
         assert_eq!(points.len(), usize::from(is_saved), "after {writes} writes");
@@ -414,12 +422,12 @@ fn a_chain_of_deltas_is_never_longer_than_it_may_be() {
     let folder = tempfile::tempdir().unwrap();
     let mut repository = create(folder.path());
     let mut image = image(3 * BLOCK, 5);
-    let mut last = saved(&repository, &image, Before::default()).0;
+    let mut last = saved(&mut repository, &image, Before::default()).0;
     for round in 0..40_u8 {
         image.0[BLOCK + 5_000..BLOCK + 5_040].fill(round + 1);
         repository.reload().unwrap();
         let parent = disk_of(&repository, &last);
-        last = saved(&repository, &image, Before { parent: Some(&parent), changed: None, kept: None }).0;
+        last = saved(&mut repository, &image, Before { parent: Some(&parent), changed: None, kept: None }).0;
     }
     let repository = open(folder.path());
     for name in repository.points().unwrap() {
@@ -437,15 +445,15 @@ fn a_chain_of_deltas_is_never_longer_than_it_may_be() {
 fn what_lay_in_a_pack_that_is_gone_is_written_again_where_it_is_met() {
     let folder = tempfile::tempdir().unwrap();
     let image = image(3 << 20, 4);
-    let (first, whole) = saved(&create(folder.path()), &image, Before::default());
+    let (first, whole) = saved(&mut create(folder.path()), &image, Before::default());
     for (name, _) in open(folder.path()).store().list("packs").unwrap() {
         std::fs::remove_file(folder.path().join(name)).unwrap();
     }
-    let repository = open(folder.path());
+    let mut repository = open(folder.path());
     assert!(restored(&repository, &first).is_err());
     let parent = disk_of(&repository, &first);
     let before = Before { parent: Some(&parent), changed: None, kept: None };
-    let (second, again) = saved(&repository, &image, before);
+    let (second, again) = saved(&mut repository, &image, before);
     assert!(again > whole / 2, "{again} of {whole}");
     let repository = open(folder.path());
     assert!(restored(&repository, &second).unwrap() == image.0);
@@ -466,8 +474,8 @@ fn a_wrong_secret_a_second_repository_and_none_at_all_are_told_apart() {
 #[test]
 fn a_point_under_the_name_of_another_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let repository = create(folder.path());
-    let (name, _) = saved(&repository, &image(BLOCK, 1), Before::default());
+    let mut repository = create(folder.path());
+    let (name, _) = saved(&mut repository, &image(BLOCK, 1), Before::default());
     let points = folder.path().join("points");
     std::fs::create_dir(points.join("billing")).unwrap();
     let other = PointName { vm: "billing".into(), sequence: 1 };
@@ -486,7 +494,7 @@ fn a_flipped_byte_is_found_wherever_it_is_and_what_it_does_not_hurt_is_still_res
         image.0[usize::from(round) * 300_000 + 100..][..5_000].fill(round + 200);
         let parent = all.last().map(|(name, _)| disk_of(&repository, name));
         let (name, _) =
-            saved(&repository, &image, Before { parent: parent.as_ref(), changed: None, kept: None });
+            saved(&mut repository, &image, Before { parent: parent.as_ref(), changed: None, kept: None });
         repository.reload().unwrap();
         all.push((name, image.0.clone()));
     }

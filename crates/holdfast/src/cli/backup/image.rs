@@ -2,7 +2,7 @@
 
 use super::pace::{self, Pace, Paced};
 use super::remote::{self, Place, Remote};
-use super::{Note, RepositoryArgs, bar, bytes, failed, ranges, shown, threads, troubled, watched};
+use super::{Note, RepositoryArgs, bar, bytes, failed, ranges, shown, threads, troubled, watched, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
@@ -10,13 +10,14 @@ use holdfast_backup::kept::Kept;
 use holdfast_backup::point::{Disk, Point, is_name};
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
+use holdfast_backup::session::Session;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What the disk of a point is called here.
 const DISK: &str = "disk0";
@@ -118,28 +119,24 @@ struct Basis {
 pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     let place = place(args)?;
     let name = name(args, place.as_ref())?;
-    let repository = args.repository.open()?;
     let mut opened = match &place {
         Some(place) => Opened::Remote(Box::new(connect(args, place)?)),
         None => Opened::File(open(&args.file)?),
     };
-    let basis = basis(args, &mut opened, &repository, &name)?;
-    if let Some(why) = basis.why_all.as_ref().filter(|_| !args.json) {
-        super::say_aside(&format!("{why}: all is read, and only the change is stored"));
-    }
-    let (begun, stamp) = (Instant::now(), opened.stamp()?);
-    let taken = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+    let mut repository = args.repository.open_to_write()?;
+    let (begun, taken) = (Instant::now(), writer::now());
+    let session = Session::begin(&mut repository, &name, &writer::here(taken))
+        .map_err(troubled(&args.repository.repo))?;
+    args.repository.warn(&repository);
     let progress = Progress::default();
-    let kept = kept(&repository, &name);
-    let disk = save_disk(args, &repository, &opened, &basis, kept.as_ref(), &progress)?;
-    if opened.stamp()? != stamp {
-        return Err(CliError::Said {
-            error: format!("`{}` was written to while it was read", args.file.display()),
-            cause: "a restore point of it would be of no one moment".into(),
-            hint: "no point was made; stop the VM first, and try again: what was saved is not saved twice"
-                .into(),
-        });
-    }
+    let saved = save(args, &repository, &mut opened, &name, &progress);
+    let Saved { disk, basis } = match saved {
+        Ok(saved) => saved,
+        Err(error) => {
+            drop(session.end(&repository)); // left behind, it would be seen to be over
+            return Err(error);
+        }
+    };
     let size = disk.size;
     let note = Note {
         added: progress.written.load(Ordering::Relaxed),
@@ -147,7 +144,7 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         bitmap: args.begins.clone(),
     };
     let point = Point { vm: name, sequence: 0, taken, disks: vec![disk], note: note.write() };
-    let point = save::commit(&repository, point).map_err(troubled(&args.repository.repo))?;
+    let point = session.commit(&repository, point).map_err(troubled(&args.repository.repo))?;
     if let Opened::Remote(remote) = opened {
         remote.close();
     }
@@ -169,6 +166,38 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         say!("restore point {}: {what} read, {} added, {took:.1} s", shown(&point), bytes(added));
     }
     Ok(Exit::Fine)
+}
+
+/// A disk that is written, and what it was compared with.
+struct Saved {
+    disk: Disk,
+    basis: Basis,
+}
+
+/// Writes what is new of the disk.
+fn save(
+    args: &ImageArgs,
+    repository: &Repository,
+    opened: &mut Opened,
+    name: &str,
+    progress: &Progress,
+) -> Result<Saved, CliError> {
+    let basis = basis(args, opened, repository, name)?;
+    if let Some(why) = basis.why_all.as_ref().filter(|_| !args.json) {
+        super::say_aside(&format!("{why}: all is read, and only the change is stored"));
+    }
+    let stamp = opened.stamp()?;
+    let kept = kept(repository, name);
+    let disk = save_disk(args, repository, opened, &basis, kept.as_ref(), progress)?;
+    if opened.stamp()? != stamp {
+        return Err(CliError::Said {
+            error: format!("`{}` was written to while it was read", args.file.display()),
+            cause: "a restore point of it would be of no one moment".into(),
+            hint: "no point was made; stop the VM first, and try again: what was saved is not saved twice"
+                .into(),
+        });
+    }
+    Ok(Saved { disk, basis })
 }
 
 /// Reads what is to be read, and tells how far it is.
