@@ -99,6 +99,9 @@ pub fn disk(
     threads: usize,
     progress: &Progress,
 ) -> Result<Disk, SaveError> {
+    if !repository.is_writing {
+        return Err(Trouble::NoSession.into());
+    }
     let (new, packs, next) = Default::default();
     let shared = Shared { repository, progress, new, packs, next };
     let count = Disk::pages(source.size());
@@ -209,7 +212,9 @@ impl<'a> Worker<'a> {
         for (name, start) in names.iter_mut().zip(starts) {
             let span = start..(start + BLOCK as u64).min(whole.end);
             let length = span.end - span.start;
-            if is_known && !touched(&span) {
+            // Untouched, and where it can be relied on: a block in a pack that is to go, or is gone, is read again (I13).
+            let is_there = *name == BlockId::HOLE || self.shared.repository.index.find(*name).is_some();
+            if is_known && is_there && !touched(&span) {
                 self.shared.progress.skipped.fetch_add(length, Ordering::Relaxed);
                 continue;
             }

@@ -7,7 +7,7 @@ use holdfast_backup::key::{Cost, KeyError};
 use holdfast_backup::point::{Disk, Point};
 use holdfast_backup::repository::{PointName, Repository, Trouble};
 use holdfast_backup::restore::{self, RestoreError, Target};
-use holdfast_backup::save::{self, Before, Progress, Source};
+use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::{Folder, Store};
 use holdfast_backup::verify;
@@ -216,6 +216,15 @@ fn what_lay_in_a_pack_that_is_gone_is_written_again_where_it_is_met() {
     let repository = open(folder.path());
     assert!(restored(&repository, &second).unwrap() == image.0);
     assert!(restored(&repository, &first).unwrap() == image.0, "its blocks are there again, too");
+}
+
+#[test]
+fn nothing_is_written_without_a_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = create(folder.path());
+    let saved =
+        save::disk(&repository, "disk0", &image(BLOCK, 1), Before::default(), 1, &Progress::default());
+    assert!(matches!(saved, Err(SaveError::Repository(Trouble::NoSession))));
 }
 
 #[test]
