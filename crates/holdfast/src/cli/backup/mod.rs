@@ -195,7 +195,7 @@ fn troubled(folder: &Path) -> impl Fn(Trouble) -> CliError {
             Trouble::GivenUp { .. } => {
                 "no point was made; try again: what was saved is not saved twice".into()
             }
-            Trouble::NoRandom(_) | Trouble::Busy => "nothing was changed; try again".into(),
+            Trouble::NoRandom(_) | Trouble::Busy | Trouble::NoSession => "nothing was changed; try again".into(),
         };
         CliError::Said {
             error: format!("the repository `{shown}` cannot be used"),
