@@ -274,6 +274,7 @@ fn of_a_change_that_is_told_only_its_pieces_are_read_and_of_the_repository_no_bl
     let mut repository = create(folder.path());
     let kept = Kept::open(&hashes, repository.id()).unwrap();
     let mut image = image(32 * BLOCK, 3);
+    image.0[5 * BLOCK..7 * BLOCK].fill(0); // holes
     let before = Before { kept: Some(&kept), ..Before::default() };
     let (first, whole) = saved(&mut repository, &image, before);
     assert!(whole > 8 * BLOCK as u64, "{whole}");
