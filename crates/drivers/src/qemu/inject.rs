@@ -115,7 +115,7 @@ impl Machine {
     }
 
     /// The node that the disk is without us: an overlay, where snapshots were taken since the start.
-    async fn disk_node(&self, live: &Live, deadline: Instant) -> Result<String, DriverError> {
+    pub(super) async fn disk_node(&self, live: &Live, deadline: Instant) -> Result<String, DriverError> {
         let Some(tree) = self.tree(INJECT).await? else { return Ok(DISK_NODE.to_owned()) };
         let nodes = live.nodes(deadline).await.map_err(|e| self.unconfirmed(INJECT, LIMIT, &e))?;
         let node = node_of(&nodes, &self.files().path(tree.top()));

@@ -113,7 +113,8 @@ fn a_database_is_backed_up_while_it_is_written_to_and_each_point_has_what_was_ac
     }
     let bytes = |point: &Value, what: &str| point[what].as_u64().unwrap();
     let (full, second) = (&points[0].0, &points[1].0);
-    assert!(bytes(full, "read") > 32 << 20 && full["why_all"].is_null(), "{full}");
+    let read = bytes(full, "read");
+    assert!((32 << 20..1 << 30).contains(&read) && full["why_all"].is_null(), "holes are left out: {full}");
     assert!(bytes(second, "read") < bytes(full, "read") / 4, "only what changed is read: {second}");
     assert!(bytes(second, "added") < bytes(full, "added") / 4, "{second}");
 
