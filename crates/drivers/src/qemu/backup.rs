@@ -86,6 +86,8 @@ pub struct Moment {
     pub room: u64,
     /// Whether the guest's file systems were frozen.
     pub frozen: bool,
+    /// For so long the guest's writes had to wait.
+    pub stall: Duration,
     /// What went wrong and does no harm.
     pub warnings: Vec<String>,
     /// Of this start of the VM.
@@ -253,7 +255,7 @@ impl<'a> Talk<'a> {
         }
         let room = self.add_scratch(disk.image.size).await?;
         self.add_bitmap(&disk, begins).await?;
-        let (frozen, warnings) = self.put_filter_in(&disk.name).await?;
+        let (frozen, stall, warnings) = self.put_filter_in(&disk.name).await?;
         if let Some(old) = &old {
             self.tell("block-dirty-bitmap-disable", bitmap::of(&disk.name, old)).await?;
         }
@@ -263,11 +265,25 @@ impl<'a> Talk<'a> {
         let (incarnation, to, begins) = (self.live.incarnation, to.to_owned(), begins.to_owned());
         let size = disk.image.size;
         let holes = HOLES_NAME;
-        Ok(Moment { uri, holes, size, bitmap: old, begins, why_all, room, frozen, warnings, incarnation, to })
+        Ok(Moment {
+            uri,
+            holes,
+            size,
+            bitmap: old,
+            begins,
+            why_all,
+            room,
+            frozen,
+            stall,
+            warnings,
+            incarnation,
+            to,
+        })
     }
 
-    /// The moment: the guest's writes go through the filter from here on. Whether its file systems were frozen, and why not.
-    async fn put_filter_in(&self, node: &str) -> Result<(bool, Vec<String>), DriverError> {
+    /// The moment: the guest's writes go through the filter from here on. Whether its file systems were frozen, for how long
+    /// its writes had to wait, and why it was not frozen.
+    async fn put_filter_in(&self, node: &str) -> Result<(bool, Duration, Vec<String>), DriverError> {
         let name = format!("{FILTER}{node}");
         let filter = json!({
             "driver": "copy-before-write", "node-name": name, "file": node, "target": SCRATCH,
@@ -281,12 +297,14 @@ impl<'a> Talk<'a> {
             let connected = live.run("qom-set", at, deadline).await;
             connected.map_err(|error| machine.unconfirmed(BACKUP, limit, &error))
         };
+        let began = Instant::now();
         match frozen(Arc::clone(self.machine), connect).await {
-            Ok(()) => Ok((true, Vec::new())),
+            Ok(()) => Ok((true, began.elapsed(), Vec::new())),
             // A guest without an agent, say: its disk is as after a power cut, and that is told.
             Err(DriverError::Refused { why, .. } | DriverError::Blocked { why, .. }) => {
+                let began = Instant::now();
                 self.tell("qom-set", connection(&name)).await?;
-                Ok((false, vec![format!("its file systems were not frozen: {why}")]))
+                Ok((false, began.elapsed(), vec![format!("its file systems were not frozen: {why}")]))
             }
             Err(error) => Err(error),
         }
