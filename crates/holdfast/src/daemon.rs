@@ -44,8 +44,8 @@ use tracing::{info, warn};
 const WALL_CLOCK_EVERY: Duration = Duration::from_secs(10);
 const WALL_CLOCK_MOVED: u64 = 50_000;
 
-/// Backups that run are ended within this time.
-const BACKUPS_END: Duration = Duration::from_secs(5);
+/// So long may each of those take to end who were told to.
+const ENDS: Duration = Duration::from_secs(3);
 
 /// Why the daemon could not run.
 #[derive(Debug, thiserror::Error)]
@@ -118,24 +118,14 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let watching = Watching::start(&config, &driver, heard, numbers, &decider.desk.clock, &stop);
     let sources = Sources::start(&config, &driver, &feeds, book.places.clone(), &stop);
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
-    let reloader = Reloader {
-        origin,
-        driver: Arc::clone(&qemu),
-        inbox: inbox.clone(),
-        watching,
-        sources,
-        config: sender,
-        newer,
-    };
+    let (ours, asked) = (Arc::clone(&qemu), inbox.clone());
+    let reloader = Reloader { origin, driver: ours, inbox: asked, watching, sources, config: sender, newer };
     let (reloads, reloading) = reloader.start(stop.clone());
     let protector = Protector::new(Arc::clone(&driver), inbox.clone(), in_force.clone());
-    let (backups, backing_up) =
-        crate::backups::start(qemu, protector.clone(), in_force.clone(), stop.clone());
-    let (drills, keeper) = Keeper::new(Arc::clone(&driver), inbox.clone());
-    tokio::spawn(drills.run(stop.clone()));
+    let (backups, saving) = crate::backups::start(qemu, protector.clone(), in_force.clone(), stop.clone());
+    let keeper = keep_drills(&driver, &inbox, &stop);
     follow(&book, &kept, &in_force, &stop);
-    let standing = Standing::default();
-    tokio::spawn(standing.clone().keep(inbox.clone(), stop.clone()));
+    let standing = keep_standing(&inbox, &stop);
     let api = Api {
         protector,
         inbox: inbox.clone(),
@@ -155,13 +145,29 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]); // nobody listens outside systemd
     decider.run(receiver, stop.clone()).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    let _ = tokio::time::timeout(Duration::from_secs(2), reloading).await; // ends all watching
-    let _ = tokio::time::timeout(Duration::from_secs(2), serving).await;
-    let _ = tokio::time::timeout(BACKUPS_END, backing_up).await; // else the next daemon clears what is left
+    end_all([reloading, serving, saving]).await;
     keep_what_waits(book, kept).await;
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())
+}
+
+/// Drills are taken back when the daemon ends in the middle of one.
+fn keep_drills(
+    driver: &Arc<dyn Driver>,
+    inbox: &Inbox,
+    stop: &CancellationToken,
+) -> tokio::sync::mpsc::Sender<(VmName, crate::drill::Told)> {
+    let (drills, keeper) = Keeper::new(Arc::clone(driver), inbox.clone());
+    tokio::spawn(drills.run(stop.clone()));
+    keeper
+}
+
+/// Since when channels stand as they do.
+fn keep_standing(inbox: &Inbox, stop: &CancellationToken) -> Standing {
+    let standing = Standing::default();
+    tokio::spawn(standing.clone().keep(inbox.clone(), stop.clone()));
+    standing
 }
 
 /// Stores change with the configuration.
@@ -173,6 +179,14 @@ fn follow(
 ) {
     tokio::spawn(book.asks.clone().follow(in_force.clone(), stop.clone()));
     tokio::spawn(kept.keeper.clone().follow(in_force.clone(), stop.clone()));
+}
+
+/// Waits for the end of those who were told to stop, for a few seconds each: what is left of a backup is cleared by the
+/// next daemon.
+async fn end_all(tasks: [tokio::task::JoinHandle<()>; 3]) {
+    for task in tasks {
+        let _ = tokio::time::timeout(ENDS, task).await;
+    }
 }
 
 /// Writes what logs and numbers still wait to be written, within ten seconds.

@@ -464,6 +464,49 @@ fn a_place_where_no_disk_is_offered_is_said_and_makes_no_point() {
     assert_eq!(place.json(&["list"]), Value::Array(Vec::new()));
 }
 
+/// Three MiB, of which each has flags and bytes of its own.
+struct Parts([(u32, u8); 3]);
+
+impl holdfast_nbd::server::Disk for Parts {
+    fn size(&self) -> u64 {
+        3 << 20
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+        for (at, byte) in (offset..).zip(bytes) {
+            *byte = self.0[(at >> 20) as usize].1;
+        }
+        Ok(())
+    }
+
+    fn extent(&self, offset: u64) -> holdfast_nbd::Extent {
+        holdfast_nbd::Extent {
+            length: (1 << 20) - offset % (1 << 20),
+            flags: self.0[(offset >> 20) as usize].0,
+        }
+    }
+}
+
+#[test]
+fn a_hole_of_now_counts_only_where_nothing_was_written_since_the_moment() {
+    use holdfast_nbd::{IS_HOLE, READS_ZERO};
+    let place = Place::with_repository();
+    let listener = std::os::unix::net::UnixListener::bind(place.path("socket")).unwrap();
+    // Of the moment it is known only where it was kept: a byte of 238 is never to be read.
+    let now = Parts([(IS_HOLE | READS_ZERO, 238), (IS_HOLE | READS_ZERO, 238), (0, 238)]);
+    let moment = Parts([(IS_HOLE, 238), (0, 7), (IS_HOLE, 9)]);
+    let server = std::thread::spawn(move || {
+        holdfast_nbd::server::serve(listener.accept().unwrap().0, "now", &now).unwrap();
+        holdfast_nbd::server::serve(listener.accept().unwrap().0, "disk", &moment).unwrap();
+    });
+    let saved = place.json(&["image", URI, "--holes", "now"]);
+    assert_eq!((&saved["read"], &saved["skipped"]), (&(2 * MIB).into(), &MIB.into()), "{saved}");
+    server.join().unwrap();
+    let restored = place.restored("disk/1");
+    let expected = [[0; MIB], [7; MIB], [9; MIB]].concat();
+    assert!(restored == expected);
+}
+
 /// A disk of which each piece takes its time.
 struct Slow;
 

@@ -42,8 +42,10 @@ const MOMENT: &str = "holdfast-moment";
 /// Where what is overwritten goes.
 const SCRATCH: &str = "holdfast-scratch";
 const EXPORT: &str = "holdfast-backup";
-/// What the export is called over NBD.
+const HOLES: &str = "holdfast-holes";
+/// What the exports are called over NBD: the moment, and the disk as it is now.
 const EXPORT_NAME: &str = "disk0";
+const HOLES_NAME: &str = "now";
 /// How often it is asked whether an export is gone.
 const POLL: Duration = Duration::from_millis(20);
 /// A scratch file that is slower loses the moment, and the guest's write goes on (seconds).
@@ -69,6 +71,9 @@ pub struct Still {
 pub struct Moment {
     /// Where it is read.
     pub uri: String,
+    /// The name of another export there: the disk as it is now. QEMU does not look through a moment into what the disk stands
+    /// on, so this one is asked for holes: before the moment is asked, which tells what was written since.
+    pub holes: &'static str,
     /// Bytes.
     pub size: u64,
     /// The bitmap of what was written since the moment that this one follows; none if all has to be read.
@@ -81,6 +86,8 @@ pub struct Moment {
     pub room: u64,
     /// Whether the guest's file systems were frozen.
     pub frozen: bool,
+    /// For so long the guest's writes had to wait.
+    pub stall: Duration,
     /// What went wrong and does no harm.
     pub warnings: Vec<String>,
     /// Of this start of the VM.
@@ -248,7 +255,7 @@ impl<'a> Talk<'a> {
         }
         let room = self.add_scratch(disk.image.size).await?;
         self.add_bitmap(&disk, begins).await?;
-        let (frozen, warnings) = self.put_filter_in(&disk.name).await?;
+        let (frozen, stall, warnings) = self.put_filter_in(&disk.name).await?;
         if let Some(old) = &old {
             self.tell("block-dirty-bitmap-disable", bitmap::of(&disk.name, old)).await?;
         }
@@ -257,11 +264,26 @@ impl<'a> Talk<'a> {
         let uri = format!("nbd+unix:///{EXPORT_NAME}?socket={}", escaped(&socket));
         let (incarnation, to, begins) = (self.live.incarnation, to.to_owned(), begins.to_owned());
         let size = disk.image.size;
-        Ok(Moment { uri, size, bitmap: old, begins, why_all, room, frozen, warnings, incarnation, to })
+        let holes = HOLES_NAME;
+        Ok(Moment {
+            uri,
+            holes,
+            size,
+            bitmap: old,
+            begins,
+            why_all,
+            room,
+            frozen,
+            stall,
+            warnings,
+            incarnation,
+            to,
+        })
     }
 
-    /// The moment: the guest's writes go through the filter from here on. Whether its file systems were frozen, and why not.
-    async fn put_filter_in(&self, node: &str) -> Result<(bool, Vec<String>), DriverError> {
+    /// The moment: the guest's writes go through the filter from here on. Whether its file systems were frozen, for how long
+    /// its writes had to wait, and why it was not frozen.
+    async fn put_filter_in(&self, node: &str) -> Result<(bool, Duration, Vec<String>), DriverError> {
         let name = format!("{FILTER}{node}");
         let filter = json!({
             "driver": "copy-before-write", "node-name": name, "file": node, "target": SCRATCH,
@@ -275,12 +297,14 @@ impl<'a> Talk<'a> {
             let connected = live.run("qom-set", at, deadline).await;
             connected.map_err(|error| machine.unconfirmed(BACKUP, limit, &error))
         };
+        let began = Instant::now();
         match frozen(Arc::clone(self.machine), connect).await {
-            Ok(()) => Ok((true, Vec::new())),
+            Ok(()) => Ok((true, began.elapsed(), Vec::new())),
             // A guest without an agent, say: its disk is as after a power cut, and that is told.
             Err(DriverError::Refused { why, .. } | DriverError::Blocked { why, .. }) => {
+                let began = Instant::now();
                 self.tell("qom-set", connection(&name)).await?;
-                Ok((false, vec![format!("its file systems were not frozen: {why}")]))
+                Ok((false, began.elapsed(), vec![format!("its file systems were not frozen: {why}")]))
             }
             Err(error) => Err(error),
         }
@@ -314,7 +338,9 @@ impl<'a> Talk<'a> {
         let export = json!({
             "type": "nbd", "id": EXPORT, "node-name": MOMENT, "name": EXPORT_NAME, "bitmaps": bitmaps,
         });
-        self.tell("block-export-add", export).await
+        self.tell("block-export-add", export).await?;
+        let holes = json!({ "type": "nbd", "id": HOLES, "node-name": node, "name": HOLES_NAME });
+        self.tell("block-export-add", holes).await
     }
 
     /// Makes the scratch file, gives it to QEMU, and takes its name away: it is gone with QEMU, whatever happens to us. What
@@ -341,11 +367,12 @@ impl<'a> Talk<'a> {
     /// Takes down the export, the filter and what belongs to it; the bitmaps stay.
     async fn take_down(&self) -> Result<(), DriverError> {
         let exports: Vec<Export> = self.exports().await?;
-        let is_offered = exports.iter().any(|export| export.id == EXPORT);
-        if is_offered {
-            self.tell("block-export-del", json!({ "id": EXPORT, "mode": "hard" })).await?;
+        let is_ours = |export: &Export| [EXPORT, HOLES].contains(&export.id.as_str());
+        for export in exports.iter().filter(|export| is_ours(export)) {
+            self.tell("block-export-del", json!({ "id": export.id, "mode": "hard" })).await?;
         }
-        while self.exports().await?.iter().any(|export| export.id == EXPORT) {
+        let is_offered = exports.iter().any(is_ours);
+        while self.exports().await?.iter().any(is_ours) {
             if Instant::now() >= self.deadline {
                 return Err(self.machine.late(BACKUP, self.limit));
             }
@@ -353,7 +380,7 @@ impl<'a> Talk<'a> {
         }
         // Somebody may have put an export of his own beside ours, or have a server of his own.
         let socket = self.machine.nbd_socket();
-        let is_shared = exports.iter().any(|export| export.id != EXPORT && export.kind == "nbd");
+        let is_shared = exports.iter().any(|export| !is_ours(export) && export.kind == "nbd");
         if !is_shared && (is_offered || tokio::net::UnixStream::connect(&socket).await.is_ok()) {
             self.tell("nbd-server-stop", Value::Null).await?;
             let _gone = fs::remove_file(&socket);

@@ -17,8 +17,10 @@ pub struct Due {
 struct Known {
     /// When the newest point was taken, in seconds since 1970.
     taken: Option<f64>,
-    /// When it was tried, or asked for, last.
+    /// When one was begun last.
     tried: Option<Instant>,
+    /// When the repository was asked last.
+    asked: Option<Instant>,
     /// Somebody was asked, and has answered.
     is_known: bool,
 }
@@ -54,12 +56,16 @@ impl Due {
 
     fn is_due_at(&mut self, vm: &VmName, every: Duration, wall: f64, now: Instant) -> Answer {
         let known = self.known.entry(vm.clone()).or_default();
-        let rests = |least: Duration| known.tried.is_some_and(|tried| now.duration_since(tried) < least);
-        if rests(AGAIN.min(every)) {
+        let is_soon =
+            |last: Option<Instant>, least| last.is_some_and(|last| now.duration_since(last) < least);
+        if is_soon(known.tried, AGAIN.min(every)) {
             return Answer::No;
         }
         if !known.is_known {
-            known.tried = Some(now);
+            if is_soon(known.asked, AGAIN) {
+                return Answer::No;
+            }
+            known.asked = Some(now);
             return Answer::Ask;
         }
         // A point from the future was made when the clock was wrong: it says nothing.
@@ -82,6 +88,8 @@ mod tests {
         };
         assert_eq!(at(&mut due, 10_000), Answer::Ask);
         assert_eq!(at(&mut due, 10_001), Answer::No, "it is being asked");
+        due.learn(&vm, None);
+        assert_eq!(at(&mut due, 10_002), Answer::Yes, "there is none, as was answered");
         due.learn(&vm, Some(9_000.0));
         assert_eq!(at(&mut due, 12_000), Answer::No);
         assert_eq!(at(&mut due, 12_600), Answer::Yes);

@@ -82,6 +82,8 @@ pub struct BackupDoc {
     pub why_all: Option<String>,
     /// Whether the guest's file systems were frozen for the instant of it.
     pub frozen: bool,
+    /// For how long the guest's writes had to wait at most (seconds).
+    pub stall_s: f64,
     /// What did not go as it should, and did no harm.
     pub warnings: Vec<String>,
     /// What failed.
@@ -319,7 +321,8 @@ impl Keeper {
         match news {
             News::Begun(moment) => {
                 (doc.state, doc.size, doc.why_all) = (BackupState::Runs, moment.size, moment.why_all);
-                (doc.frozen, doc.warnings) = (moment.frozen, moment.warnings);
+                (doc.frozen, doc.stall_s) = (moment.frozen, moment.stall.as_secs_f64());
+                doc.warnings = moment.warnings;
             }
             News::Progress(progress) => progress.note(doc),
             News::Ended(end) => {
@@ -389,6 +392,7 @@ impl BackupDoc {
             id: None,
             why_all: None,
             frozen: false,
+            stall_s: 0.0,
             warnings: Vec::new(),
             error: None,
             cause: None,

@@ -146,7 +146,7 @@ impl Job {
     fn arguments(&self, moment: &Moment) -> Vec<String> {
         let mut words =
             vec!["backup", "image", &moment.uri, "--json", "--progress", "--of", self.vm.as_str()];
-        words.extend(["--begins", &moment.begins]);
+        words.extend(["--begins", &moment.begins, "--holes", moment.holes]);
         words.extend(moment.bitmap.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
         words.into_iter().map(ToOwned::to_owned).collect()
     }

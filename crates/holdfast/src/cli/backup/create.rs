@@ -113,7 +113,11 @@ fn tell(doc: &BackupDoc) {
             }
             let (id, took) = (doc.id.as_deref().unwrap_or("-"), doc.seconds.unwrap_or_default());
             let (read, size, added) = (bytes(doc.read), bytes(doc.size), bytes(doc.added));
-            say!("{vm}: restore point {id} in {}: {read} of {size} read, {added} added, {took:.1} s", doc.to);
+            let waited = doc.stall_s * 1e3;
+            say!(
+                "{vm}: restore point {id} in {}: {read} of {size} read, {added} added, {took:.1} s; it had to wait {waited:.0} ms",
+                doc.to
+            );
         }
         BackupState::Cancelled => say!("{vm}: cancelled, no restore point was made"),
         BackupState::Failed | BackupState::Waits | BackupState::Runs => {

@@ -47,6 +47,9 @@ pub struct ImageArgs {
     /// point is, all is read, and still only the change is stored.
     #[arg(long, value_name = "NAME", conflicts_with = "changed")]
     bitmap: Option<String>,
+    /// Another export there: the same disk as it is now, which may know more of its holes. It is asked first.
+    #[arg(long, value_name = "EXPORT")]
+    holes: Option<String>,
     /// The bitmap that records what is written from this point on. Later `--bitmap NAME` is compared with this point.
     #[arg(long, value_name = "NAME")]
     begins: Option<String>,
@@ -287,7 +290,7 @@ fn open(path: &Path) -> Result<Image, CliError> {
 }
 
 fn connect(args: &ImageArgs, place: &Place) -> Result<Remote, CliError> {
-    Remote::open(place, args.bitmap.as_deref()).map_err(|error| CliError::Said {
+    Remote::open(place, args.bitmap.as_deref(), args.holes.as_deref()).map_err(|error| CliError::Said {
         error: format!("cannot read the disk `{}`", args.file.display()),
         cause: chain(&error),
         hint: "no point was made; does a QEMU or `qemu-nbd --read-only --persistent` offer it there?".into(),

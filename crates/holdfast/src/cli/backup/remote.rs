@@ -7,7 +7,7 @@ use holdfast_backup::block::BLOCK;
 use holdfast_backup::point::PAGE;
 use holdfast_backup::save::Source;
 use holdfast_nbd::client::{Client, Cookie};
-use holdfast_nbd::{ALLOCATION, DIRTY_BITMAP, IS_DIRTY, NbdError, READS_ZERO};
+use holdfast_nbd::{ALLOCATION, DIRTY_BITMAP, IS_DIRTY, IS_HOLE, NbdError, READS_ZERO};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -177,23 +177,28 @@ impl Remote {
     ///
     /// # Errors
     /// If it is not to be had.
-    pub fn open(place: &Place, bitmap: Option<&str>) -> Result<Self, RemoteError> {
+    pub fn open(place: &Place, bitmap: Option<&str>, now: Option<&str>) -> Result<Self, RemoteError> {
+        let now = now.map(|export| holes(place, export)).transpose()?.unwrap_or_default();
         let name = bitmap.map(|bitmap| format!("{DIRTY_BITMAP}{bitmap}"));
         let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(name.as_deref()).collect();
         let stream = place.stream().map_err(RemoteError::Connect)?;
         let mut client = Client::connect(stream, &place.export, &contexts)?;
         let size = client.export().size;
-        let (mut holes, mut dirty) = (AtMost::default(), AtLeast::default());
+        let (mut holes, mut unwritten, mut dirty) =
+            (AtMost::default(), AtMost::default(), AtLeast::default());
         client.map(|which, begin, extent| {
             let range = begin..begin + extent.length;
             match which {
                 0 if extent.flags & READS_ZERO != 0 => holes.add(range, size),
+                0 if extent.flags & IS_HOLE != 0 => unwritten.add(range, size),
                 1 if extent.flags & IS_DIRTY != 0 => dirty.add(range, size),
                 _ => {}
             }
         })?;
         let changed = client.has_context(1).then(|| dirty.all());
-        let holes = holes.all(size);
+        // What was not written until now, and was a hole a moment ago, was one in the moment that is offered.
+        let mut holes = [holes.all(size), both(&now, &unwritten.all(size))].concat();
+        holes.sort_by_key(|hole| hole.start);
         let all = 0..size;
         let wanted = without(changed.as_deref().unwrap_or(std::slice::from_ref(&all)), &holes);
         let (pieces, client) = (Mutex::default(), Mutex::new(client));
@@ -294,6 +299,20 @@ impl Remote {
     }
 }
 
+/// The holes of an export.
+fn holes(place: &Place, export: &str) -> Result<Vec<Range<u64>>, RemoteError> {
+    let stream = place.stream().map_err(RemoteError::Connect)?;
+    let mut client = Client::connect(stream, export, &[ALLOCATION])?;
+    let (size, mut holes) = (client.export().size, AtMost::default());
+    client.map(|_, begin, extent| {
+        if extent.flags & READS_ZERO != 0 {
+            holes.add(begin..begin + extent.length, size);
+        }
+    })?;
+    client.disconnect()?;
+    Ok(holes.all(size))
+}
+
 /// Copies bytes out of a piece that is here.
 fn take(pieces: &mut BTreeMap<u64, Piece>, offset: u64, bytes: &mut [u8]) -> bool {
     let Some((start, Piece::Here(piece, left))) = pieces.range_mut(..=offset).next_back() else {
@@ -312,6 +331,19 @@ fn take(pieces: &mut BTreeMap<u64, Piece>, offset: u64, bytes: &mut [u8]) -> boo
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What lies in both; each in order and apart.
+fn both(one: &[Range<u64>], other: &[Range<u64>]) -> Vec<Range<u64>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    for range in one {
+        while other.get(at).is_some_and(|other| other.end <= range.start) {
+            at += 1;
+        }
+        let near = other[at..].iter().take_while(|other| other.start < range.end);
+        found.extend(near.map(|other| range.start.max(other.start)..range.end.min(other.end)));
+    }
+    found
 }
 
 /// The ranges without the holes; both in order and apart.
@@ -378,6 +410,13 @@ mod tests {
             assert!(place(wrong).is_some_and(|place| place.is_err()), "{wrong}");
         }
         assert_eq!(place("disk.img"), None);
+    }
+
+    #[test]
+    fn what_lies_in_both_is_found() {
+        assert_eq!(both(&[0..10, 20..30], &[5..25, 28..40]), [5..10, 20..25, 28..30]);
+        assert_eq!(both(&[0..10, 20..30], &[10..20, 30..40]), []);
+        assert_eq!(both(&[0..100, 200..300], &[1..2, 3..4, 250..400]), [1..2, 3..4, 250..300]);
     }
 
     #[test]
