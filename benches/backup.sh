@@ -114,6 +114,12 @@ back() { # and it comes back
   timed restore "$program" backup restore --repo repo-told --out again.img
   same now.img again.img
   rm again.img
+  timed onto "$program" backup restore --repo repo-told --onto old.img --holds 1
+  same now.img old.img
+  cp --sparse=always copied.img old.img
+  dd if=now.zst of=old.img bs=1M count=8 seek=1000 conv=notrunc status=none
+  timed onto-read "$program" backup restore --repo repo-told --onto old.img
+  same now.img old.img
   timed unzstd zstd -q -d now.zst -o again.img
   rm again.img
   timed unzstd-synced sh -c 'zstd -q -d now.zst -o again.img && sync again.img'
@@ -168,6 +174,9 @@ table() {
   row 'restore, whole, on the disk: wall' restore s 1.2 unzstd
   row 'the same beside `zstd -d` and `sync`' restore s 1.2 unzstd-synced
   row 'restore: peak memory' restore-mib MiB 1 150
+  row 'restore onto the disk before the change, which is told: wall' onto s
+  row 'the same: peak memory' onto-mib MiB 1 150
+  row 'restore onto a disk that differs in 8 MiB, not told: wall' onto-read s
   row 'verify all: wall' verify s
   row 'verify all: peak memory' verify-mib MiB 1 150
   row '`cp --sparse`: wall' cp s

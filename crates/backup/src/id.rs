@@ -26,12 +26,12 @@ macro_rules! names {
 }
 
 names! {
-    /// A block, by its content: the first 16 bytes of the keyed BLAKE3 hash of those of its pieces. Nobody without the key can make two blocks
+    /// A block, by its content: the first 16 bytes of its keyed BLAKE3 hash. Nobody without the key can make two blocks
     /// of one name, and among 2^34 blocks (a pebibyte) two have one by chance with a probability of 2^-61.
     BlockId;
     /// A repository: random.
     RepositoryId;
-    /// A pack: random.
+    /// A pack, or another object that is written once: random.
     PackId;
 }
 

@@ -1,6 +1,6 @@
 //! Where each block lies. Every object of the index tells of some packs; all of them together are what is known.
 
-use crate::block::Form;
+use crate::block::{DEEPEST, Form};
 use crate::id::{BlockId, LENGTH, PackId};
 use crate::pack::{FULL, HEAD, LONGEST, Spot};
 use crate::parts::take;
@@ -101,6 +101,82 @@ pub struct Found {
     pub depth: u8,
 }
 
+/// A block, in the one place where it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// What it is called.
+    pub id: BlockId,
+    /// The number of its pack among all.
+    pub pack: u32,
+    /// Where in it.
+    pub spot: Spot,
+    /// Deltas that lead to a whole block; 0: it is one.
+    pub depth: u8,
+    /// What it differs from, if it does.
+    pub base: Option<BlockId>,
+}
+
+/// For each block of these packs the place where it is read, in the order of their names: that to which the fewest deltas
+/// lead, and of those the first. A block to which no whole one leads has no place. So more packs never make a block
+/// harder to reach, and one that some packs suffice for is found in any that hold those (I13 rests on this).
+///
+/// # Errors
+/// If there are more packs than can be counted: 4 million, 64 TiB.
+pub fn choose(packs: impl IntoIterator<Item = Pack>) -> Result<(Vec<PackId>, Vec<Chosen>), NoIndex> {
+    let (mut names, mut all) = (Vec::new(), Vec::new());
+    for pack in packs {
+        let number = names.len() as u32;
+        if u64::from(number) >= 1 << (64 - OFFSET_BITS - LENGTH_BITS) {
+            return Err(NoIndex);
+        }
+        names.push(pack.id);
+        all.extend(pack.blocks.iter().map(|block| {
+            let base = match block.form {
+                Form::Whole => None,
+                Form::Delta { base, .. } => Some(base),
+            };
+            Chosen { id: block.id, pack: number, spot: block.spot, depth: depth(block.form), base }
+        }));
+    }
+    all.sort_unstable_by_key(|one| (one.id, one.depth, one.pack, one.spot));
+    let mut first = all.clone();
+    first.dedup_by_key(|one| one.id);
+    let leads = |one: &Chosen| {
+        let is_below = |base| place(&first, base).is_some_and(|at| first[at].depth < one.depth);
+        one.depth <= DEEPEST && one.base.is_none_or(is_below)
+    };
+    if first.iter().all(leads) {
+        return Ok((names, first)); // as nearly always
+    }
+    drop(first);
+    Ok((names, by_level(&all)))
+}
+
+/// From the whole blocks up, level by level.
+fn by_level(all: &[Chosen]) -> Vec<Chosen> {
+    let mut chosen: Vec<Chosen> = all.iter().filter(|one| one.base.is_none()).copied().collect();
+    chosen.dedup_by_key(|one| one.id);
+    for level in 1..=DEEPEST {
+        let leads = |one: &&Chosen| one.base.is_some_and(|base| place(&chosen, base).is_some());
+        let fresh = all.iter().filter(leads).filter(|one| place(&chosen, one.id).is_none());
+        let mut fresh: Vec<Chosen> = fresh.map(|one| Chosen { depth: level, ..*one }).collect();
+        fresh.sort_by_key(|one| (one.id, one.pack, one.spot));
+        fresh.dedup_by_key(|one| one.id);
+        if fresh.is_empty() {
+            break;
+        }
+        chosen.extend(fresh);
+        chosen.sort_unstable_by_key(|one| one.id);
+    }
+    chosen
+}
+
+/// Where a block stands among these, which are in the order of their names.
+#[must_use]
+pub fn place(chosen: &[Chosen], id: BlockId) -> Option<usize> {
+    chosen.binary_search_by_key(&id, |one| one.id).ok()
+}
+
 /// Everything that is known, 25 bytes a block.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -112,31 +188,21 @@ pub struct Index {
 
 /// Bits of an offset within a pack, and of a length.
 const OFFSET_BITS: u32 = 25;
-const LENGTH_BITS: u32 = 17;
+const LENGTH_BITS: u32 = 19;
 const _: () = assert!(FULL + LONGEST < 1 << OFFSET_BITS && LONGEST < 1 << LENGTH_BITS);
 
 impl Index {
-    /// Of all these packs. A block that lies in several is found in the first.
+    /// Of all these packs. A block that lies in several is found where the fewest deltas lead to it; one whose base is
+    /// nowhere is not found at all ([`choose`]).
     ///
     /// # Errors
-    /// If there are more packs than can be counted: 4 million, 64 TiB.
+    /// If there are more packs than can be counted: 1 million, 16 TiB.
     pub fn of(packs: impl IntoIterator<Item = Pack>) -> Result<Self, NoIndex> {
-        let (mut index, mut all) = (Self::default(), Vec::new());
-        for pack in packs {
-            let number = index.packs.len() as u64;
-            if number >= 1 << (64 - OFFSET_BITS - LENGTH_BITS) {
-                return Err(NoIndex);
-            }
-            index.packs.push(pack.id);
-            all.extend(
-                pack.blocks.iter().map(|block| (block.id, squeeze(number, block.spot), depth(block.form))),
-            );
-        }
-        all.sort_unstable();
-        all.dedup_by_key(|(id, ..)| *id);
-        index.ids = all.iter().map(|(id, ..)| *id).collect();
-        index.spots = all.iter().map(|(_, spot, _)| *spot).collect();
-        index.depths = all.iter().map(|(.., depth)| *depth).collect();
+        let (packs, chosen) = choose(packs)?;
+        let mut index = Self { packs, ..Self::default() };
+        index.ids = chosen.iter().map(|one| one.id).collect();
+        index.spots = chosen.iter().map(|one| squeeze(u64::from(one.pack), one.spot)).collect();
+        index.depths = chosen.iter().map(|one| one.depth).collect();
         Ok(index)
     }
 
@@ -205,6 +271,17 @@ mod tests {
         )
     }
 
+    /// With a whole block behind each delta.
+    fn grounded(mut packs: Vec<Pack>) -> Vec<Pack> {
+        let whole = |block: &Listed| match block.form {
+            Form::Whole => None,
+            Form::Delta { base, .. } => Some(Listed { id: base, form: Form::Whole, ..*block }),
+        };
+        let blocks = packs.iter().flat_map(|pack| &pack.blocks).filter_map(whole).collect();
+        packs.push(Pack { id: PackId([7; LENGTH]), blocks });
+        packs
+    }
+
     fn packs() -> impl Strategy<Value = Vec<Pack>> {
         let pack = (any::<[u8; LENGTH]>(), prop::collection::vec(listed(), 0..20));
         prop::collection::vec(pack.prop_map(|(id, blocks)| Pack { id: PackId(id), blocks }), 0..9)
@@ -215,6 +292,7 @@ mod tests {
         fn an_index_is_read_as_it_was_written_and_finds_each_block_and_no_other(packs in packs(), other in any::<[u8; LENGTH]>()) {
             let content = write(&packs);
             prop_assert_eq!(&read(&content).unwrap(), &packs);
+            let packs = grounded(packs);
             let index = Index::of(packs.clone()).unwrap();
             for pack in &packs {
                 for block in &pack.blocks {
@@ -225,6 +303,35 @@ mod tests {
             }
             prop_assert_eq!(index.len(), packs.iter().map(|pack| pack.blocks.len()).sum::<usize>());
             prop_assert_eq!(index.find(BlockId(other)), None);
+        }
+
+        #[test]
+        fn what_some_packs_suffice_for_is_found_among_more_and_its_deltas_lead_to_a_whole_block(
+            blocks in prop::collection::vec((0..12_u8, 0..6_usize, 0..4_u8, 0..12_u8), 0..60), leave in 0..6_usize,
+        ) {
+            let pack = |number: usize| {
+                let own = blocks.iter().filter(|(_, pack, ..)| *pack == number);
+                let listed = |(id, _, depth, base): &(u8, usize, u8, u8)| {
+                    let form = match depth {
+                        0 => Form::Whole,
+                        depth => Form::Delta { base: BlockId([*base; LENGTH]), depth: *depth },
+                    };
+                    Listed { id: BlockId([*id; LENGTH]), spot: Spot { offset: HEAD as u32, length: 9 }, form }
+                };
+                Pack { id: PackId([number as u8; LENGTH]), blocks: own.map(listed).collect() }
+            };
+            let (_, all) = choose((0..6).map(pack)).unwrap();
+            let (_, fewer) = choose((0..6).filter(|number| *number != leave).map(pack)).unwrap();
+            for one in &fewer {
+                prop_assert!(place(&all, one.id).is_some(), "{one:?}");
+            }
+            for chosen in [&all, &fewer] {
+                for one in chosen {
+                    let base = one.base.map(|base| chosen[place(chosen, base).unwrap()].depth);
+                    prop_assert!(base.is_none_or(|base| base < one.depth), "{one:?} of {base:?}");
+                    prop_assert!(one.depth <= DEEPEST);
+                }
+            }
         }
 
         #[test]

@@ -3,12 +3,13 @@
 use crate::block::{PIECE, PIECES};
 use crate::id::{BlockId, LENGTH, PackId, RepositoryId};
 use argon2::{Algorithm, Argon2, Params, Version};
+use blake3::hazmat::{self, HasherExt, Mode};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
-/// The first bytes of the keyed hash of a piece of a block.
-pub type PieceHash = [u8; LENGTH];
+/// The hash of a piece of a block: the chaining value of its subtree of the BLAKE3 tree of the block.
+pub type PieceHash = [u8; KEY];
 
 /// Bytes of a key.
 pub const KEY: usize = 32;
@@ -128,10 +129,22 @@ impl Master {
     #[must_use]
     pub fn keys(&self, repository: RepositoryId) -> Keys {
         let derived = |what: &str| blake3::derive_key(what, &self.0[..]);
-        let (piece, block) = (derived("holdfast backup 1: pieces"), derived("holdfast backup 1: blocks"));
+        let block = derived("holdfast backup 1: blocks");
         let seal = Zeroizing::new(derived("holdfast backup 1: seals"));
-        Keys { repository, piece, block, seal: cipher(&seal) }
+        Keys { repository, block, seal: cipher(&seal) }
     }
+}
+
+/// What the secret of a slot costs to try; nothing if it is no slot.
+#[must_use]
+pub fn cost(slot: &[u8]) -> Option<Cost> {
+    let rest = slot.strip_prefix(SLOT_MAGIC).filter(|_| slot.len() == SLOT)?;
+    let numbers = rest.as_chunks::<4>().0;
+    let number = |at: usize| u32::from_le_bytes(numbers[at]);
+    let cost = Cost { memory: number(0), rounds: number(1), lanes: number(2) };
+    let most = Cost::MOST;
+    let is_usual = cost.memory <= most.memory && cost.rounds <= most.rounds && cost.lanes <= most.lanes;
+    is_usual.then_some(cost)
 }
 
 /// Fills `bytes` with what nobody can guess.
@@ -186,14 +199,12 @@ pub struct Forged;
 /// Names and seals of one repository.
 pub struct Keys {
     repository: RepositoryId,
-    piece: [u8; KEY],
     block: [u8; KEY],
     seal: XChaCha20Poly1305,
 }
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.piece);
         zeroize::Zeroize::zeroize(&mut self.block);
     }
 }
@@ -214,26 +225,45 @@ impl Keys {
         self.repository
     }
 
-    /// The hash of a piece of a block.
-    #[must_use]
-    pub fn piece(&self, content: &[u8]) -> PieceHash {
-        first(&blake3::keyed_hash(&self.piece, content))
-    }
-
-    /// What a block of these pieces is called: so a block in which one piece changed gets its new name without the
-    /// others being read.
-    #[must_use]
-    pub fn name_of(&self, pieces: &[PieceHash]) -> BlockId {
-        BlockId(first(&blake3::keyed_hash(&self.block, pieces.as_flattened())))
-    }
-
-    /// What a block of this content is called.
+    /// What a block of this content is called: the first bytes of its keyed BLAKE3 hash.
     #[must_use]
     pub fn name(&self, content: &[u8]) -> BlockId {
-        let mut pieces = [[0; LENGTH]; PIECES];
-        let parts = content.chunks(PIECE).zip(&mut pieces);
-        let used = parts.map(|(part, piece)| *piece = self.piece(part)).count();
-        self.name_of(&pieces[..used])
+        BlockId(first(&blake3::keyed_hash(&self.block, content)))
+    }
+
+    /// The hash of piece `at` of a block.
+    ///
+    /// # Panics
+    /// If it is longer than a piece: a fault of the caller.
+    #[must_use]
+    pub fn piece(&self, at: usize, content: &[u8]) -> PieceHash {
+        assert!(content.len() <= PIECE, "a piece has at most {PIECE} bytes");
+        let mut hasher = blake3::Hasher::new_keyed(&self.block);
+        hasher.set_input_offset((at * PIECE) as u64).update(content);
+        hasher.finalize_non_root()
+    }
+
+    /// The hashes of the pieces of a whole block, or of as many as there are.
+    #[must_use]
+    pub fn pieces(&self, content: &[u8]) -> [PieceHash; PIECES] {
+        let mut pieces = [[0; KEY]; PIECES];
+        let parts = content.chunks(PIECE).zip(&mut pieces).enumerate();
+        parts.for_each(|(at, (part, piece))| *piece = self.piece(at, part));
+        pieces
+    }
+
+    /// What a block of [`crate::block::BLOCK`] bytes with these pieces is called: the same as [`Self::name`] says. So a
+    /// block in which one piece changed gets its new name without the others being read.
+    #[must_use]
+    pub fn name_of(&self, pieces: &[PieceHash; PIECES]) -> BlockId {
+        let (mut level, mut count, mode) = (*pieces, PIECES, Mode::KeyedHash(&self.block));
+        while count > 2 {
+            count /= 2;
+            for at in 0..count {
+                level[at] = hazmat::merge_subtrees_non_root(&level[2 * at], &level[2 * at + 1], mode);
+            }
+        }
+        BlockId(first(&hazmat::merge_subtrees_root(&level[0], &level[1], mode)))
     }
 
     /// Seals what stands in `bytes` from `from` on, and appends the tag. An object has a random name and never two
@@ -277,6 +307,7 @@ impl Keys {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::block::BLOCK;
 
     const CHEAP: Cost = Cost { memory: 64, rounds: 1, lanes: 1 };
     const REPOSITORY: RepositoryId = RepositoryId([7; LENGTH]);
@@ -297,6 +328,20 @@ mod tests {
             assert!(Master::unlock(&changed, b"correct horse", REPOSITORY).is_err(), "byte {at}");
         }
         assert!(matches!(Master::unlock(&slot[1..], b"correct horse", REPOSITORY), Err(KeyError::Unknown)));
+    }
+
+    #[test]
+    fn a_block_has_one_name_by_its_bytes_and_by_its_pieces() {
+        let keys = Master::random().unwrap().keys(REPOSITORY);
+        let mut block: Vec<u8> = (0..BLOCK).map(|at| ((at * at) >> 7) as u8).collect();
+        let mut pieces = keys.pieces(&block);
+        assert_eq!(keys.name_of(&pieces), keys.name(&block));
+        block[9 * PIECE + 5] ^= 1;
+        assert_ne!(keys.name_of(&pieces), keys.name(&block));
+        pieces[9] = keys.piece(9, &block[9 * PIECE..10 * PIECE]);
+        assert_eq!(keys.name_of(&pieces), keys.name(&block));
+        pieces.swap(3, 9);
+        assert_ne!(keys.name_of(&pieces), keys.name(&block));
     }
 
     #[test]

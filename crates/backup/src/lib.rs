@@ -2,20 +2,34 @@
 //!
 //! From the bottom up: what things are called (`id`), how they are sealed (`key`), how a block of an image is written
 //! (`block`), how many of them lie together (`pack`),
-//! and where that is kept (`store`). The format is described byte by byte in
+//! and where that is kept (`store`); what is known of a disk beforehand (`kept`). The format is described byte by byte in
 //! `docs/backup-format.md`. Nothing here knows a VM, a network or a clock; what is read is believed only once it was
 //! opened and hashed.
 
 pub mod block;
+pub mod cat;
+pub mod check;
+pub mod collect;
+pub mod export;
 pub mod id;
 pub mod index;
+pub mod kept;
 pub mod key;
+pub mod mark;
 pub mod object;
 pub mod pack;
 mod parts;
 pub mod point;
+pub mod proof;
+pub mod prune;
+pub mod repair;
 pub mod repository;
 pub mod restore;
+pub mod retain;
 pub mod save;
+pub mod session;
+pub mod slots;
 pub mod store;
+pub mod usage;
 pub mod verify;
+mod worker;

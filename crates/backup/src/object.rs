@@ -11,6 +11,14 @@ pub enum Kind {
     Index,
     /// A restore point.
     Point,
+    /// In place of a point that will never be: its writer was given up. Its content is empty.
+    Void,
+    /// A writer is at work.
+    Session,
+    /// Packs that are to go.
+    Mark,
+    /// What somebody saw of a restore point.
+    Proof,
 }
 
 impl Kind {
@@ -18,26 +26,44 @@ impl Kind {
         match self {
             Self::Index => b"HFINDEX\x01",
             Self::Point => b"HFPOINT\x01",
+            Self::Void => b"HFVOID\0\x01",
+            Self::Session => b"HFSESSN\x01",
+            Self::Mark => b"HFMARK\0\x01",
+            Self::Proof => b"HFPROOF\x01",
         }
     }
 }
 
 /// Bytes before what is sealed: magic, repository, random name.
 const HEAD: usize = 8 + 2 * LENGTH;
+/// Bytes of an object without content.
+pub(crate) const EMPTY: u64 = (HEAD + TAG) as u64;
 
 /// The object of this content.
 ///
 /// # Errors
 /// If the system has no random numbers.
 pub fn write(keys: &Keys, kind: Kind, content: &[u8]) -> Result<Vec<u8>, getrandom::Error> {
-    let object = PackId::random()?;
+    Ok(write_as(keys, kind, PackId::random()?, content))
+}
+
+/// The object of this content and random name, which no other has.
+#[must_use]
+pub fn write_as(keys: &Keys, kind: Kind, object: PackId, content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD + content.len() + TAG);
     bytes.extend_from_slice(kind.magic());
     bytes.extend_from_slice(&keys.repository().0);
     bytes.extend_from_slice(&object.0);
     bytes.extend_from_slice(content);
     keys.seal(Place { object, offset: HEAD as u64 }, &mut bytes, HEAD);
-    Ok(bytes)
+    bytes
+}
+
+/// The random name of an object; of no more worth than its seal, which this does not open.
+#[must_use]
+pub fn name(bytes: &[u8]) -> Option<PackId> {
+    let name = bytes.get(HEAD - LENGTH..HEAD)?;
+    name.try_into().ok().map(PackId)
 }
 
 /// The content of an object of this kind.

@@ -38,15 +38,21 @@ impl<'a> Packer<'a> {
     /// # Errors
     /// If the system has no random numbers.
     pub fn new(keys: &'a Keys) -> Result<Self, getrandom::Error> {
-        Ok(Self::named(keys, PackId::random()?))
+        Self::within(keys, Vec::new())
     }
 
-    fn named(keys: &'a Keys, id: PackId) -> Self {
-        let mut bytes = Vec::with_capacity(FULL + FRAME + LONGEST);
+    /// The same, in the memory of these bytes, which are forgotten.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn within(keys: &'a Keys, mut bytes: Vec<u8>) -> Result<Self, getrandom::Error> {
+        let id = PackId::random()?;
+        bytes.clear();
+        bytes.reserve_exact(FULL + FRAME + LONGEST);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&keys.repository().0);
         bytes.extend_from_slice(&id.0);
-        Self { keys, id, bytes }
+        Ok(Self { keys, id, bytes })
     }
 
     /// Appends a record as [`block::write`] makes them. Says where it lies.

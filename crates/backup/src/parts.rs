@@ -1,4 +1,8 @@
-//! What several parts of this crate do in one way: cut a value off some bytes, and work on several threads.
+//! What several parts of this crate do in one way: cut a value off some bytes, work on several threads, look at ranges
+//! and zeros.
+
+use crate::block::PIECE;
+use std::ops::Range;
 
 /// Takes the first `N` bytes off; nothing if there are fewer.
 pub fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
@@ -16,4 +20,15 @@ pub fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T
         };
         begun.into_iter().map(end).collect()
     })
+}
+
+/// Whether any of these ranges, which are in order, has a byte of the span.
+pub fn overlaps(ranges: &[Range<u64>], span: &Range<u64>) -> bool {
+    let first = ranges.partition_point(|range| range.end <= span.start);
+    ranges.get(first).is_some_and(|range| range.start < span.end)
+}
+
+/// Whether there is nothing but zeros; a piece at once, as the processor likes it.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(PIECE).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
 }

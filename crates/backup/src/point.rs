@@ -6,7 +6,7 @@ use crate::id::{BlockId, LENGTH};
 use crate::parts::take;
 
 /// Blocks that a page names: 64 MiB of a disk.
-pub const PAGE: usize = 1024;
+pub const PAGE: usize = 256;
 /// The longest name of a VM or a disk in bytes.
 pub const NAME_MOST: usize = 63;
 /// The longest note in bytes.

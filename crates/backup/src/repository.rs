@@ -7,6 +7,7 @@ use crate::key::{Cost, Forged, KeyError, Keys, Master};
 use crate::object::{self, Kind};
 use crate::pack::{self, PackError, Records};
 use crate::point::{Disk, NoPoint, PAGE, Point};
+use crate::slots;
 use crate::store::Store;
 use std::collections::BTreeSet;
 use std::io;
@@ -15,9 +16,12 @@ use std::io;
 const HEAD: &str = "repository";
 const MAGIC: &[u8; 8] = b"HFREPO\0\x01";
 /// Slots that are tried.
-const KEYS_MOST: usize = 32;
+pub(crate) const KEYS_MOST: usize = 32;
 /// The largest object of an index or a point that is read.
 const OBJECT_MOST: usize = 128 << 20;
+
+/// How often the index is listed anew where somebody puts it together.
+const LOOKS_MOST: usize = 4;
 
 /// What is wrong with a repository.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +65,27 @@ pub enum Trouble {
         /// What is wrong with it.
         why: PackError,
     },
+    /// The writer was given up by somebody else while it was at work.
+    #[error("the number {sequence} of `{vm}` was given up: somebody thought that its writer had ended")]
+    GivenUp {
+        /// The VM.
+        vm: String,
+        /// The number that the point was to have.
+        sequence: u64,
+    },
+    /// Others change what it looks at, again and again.
+    #[error("others are changing it all the time")]
+    Busy,
     /// The system has no random numbers.
     #[error("the system gives no random numbers")]
     NoRandom(#[from] getrandom::Error),
+}
+
+impl Trouble {
+    /// Something is not there that was just listed.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// An open repository.
@@ -71,6 +93,8 @@ pub struct Repository {
     pub(crate) store: Box<dyn Store>,
     pub(crate) keys: Keys,
     pub(crate) index: Index,
+    /// Packs that are there and must not be relied on: they are to go.
+    pub(crate) doomed: BTreeSet<PackId>,
     damaged: Vec<String>,
 }
 
@@ -90,7 +114,7 @@ impl PointName {
         format!("points/{}/{:020}", self.vm, self.sequence)
     }
 
-    fn of(object: &str) -> Option<Self> {
+    pub(crate) fn of(object: &str) -> Option<Self> {
         let (vm, sequence) = object.strip_prefix("points/")?.split_once('/')?;
         let name = Self { vm: vm.to_owned(), sequence: sequence.parse().ok()? };
         (name.object() == object).then_some(name)
@@ -127,7 +151,13 @@ impl Repository {
             let is_there = source.kind() == io::ErrorKind::AlreadyExists;
             return Err(if is_there { Trouble::Another } else { trouble(HEAD, "written")(source) });
         }
-        Ok(Self { store, keys: master.keys(id), index: Index::default(), damaged: Vec::new() })
+        Ok(Self {
+            store,
+            keys: master.keys(id),
+            index: Index::default(),
+            doomed: BTreeSet::new(),
+            damaged: Vec::new(),
+        })
     }
 
     /// Which repository this is, without a key.
@@ -154,11 +184,19 @@ impl Repository {
     /// # Errors
     /// If there is none, this secret opens none of its keys, or its index is damaged.
     pub fn open(store: Box<dyn Store>, secret: &[u8]) -> Result<Self, Trouble> {
-        let id = Self::identify(&*store)?;
-        let keys = unlock(&*store, secret, id)?.keys(id);
-        let mut repository = Self { store, keys, index: Index::default(), damaged: Vec::new() };
+        let mut repository = Self::open_unread(store, secret)?;
         repository.reload()?;
         Ok(repository)
+    }
+
+    /// The same, for somebody who begins a session: that reads the index.
+    ///
+    /// # Errors
+    /// If there is none, or this secret opens none of its keys.
+    pub fn open_unread(store: Box<dyn Store>, secret: &[u8]) -> Result<Self, Trouble> {
+        let id = Self::identify(&*store)?;
+        let keys = slots::unlock(&*store, secret, id)?.1.keys(id);
+        Ok(Self { store, keys, index: Index::default(), doomed: BTreeSet::new(), damaged: Vec::new() })
     }
 
     /// Reads the index anew: others may have written. Packs that no readable index tells of are read themselves, so a
@@ -167,13 +205,36 @@ impl Repository {
     /// # Errors
     /// If the repository cannot be listed, or has more packs than can be counted.
     pub fn reload(&mut self) -> Result<(), Trouble> {
+        self.reload_without(&BTreeSet::new())
+    }
+
+    /// The same, as if these packs were not there.
+    pub(crate) fn reload_without(&mut self, gone: &BTreeSet<PackId>) -> Result<(), Trouble> {
+        let (mut packs, damaged) = self.told()?;
+        packs.retain(|pack| !gone.contains(&pack.id));
+        self.index = Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })?;
+        self.doomed.clone_from(gone);
+        self.damaged = damaged;
+        Ok(())
+    }
+
+    /// What is known of the packs that are there, and which objects of the index cannot be read.
+    pub(crate) fn told(&self) -> Result<(Vec<index::Pack>, Vec<String>), Trouble> {
         let (mut packs, mut damaged) = (Vec::new(), Vec::new());
-        for (name, _) in self.store.list("index").map_err(trouble("index", "listed"))? {
+        let mut names = self.store.list("index").map_err(trouble("index", "listed"))?;
+        let mut looks = 0;
+        while let Some((name, _)) = names.pop() {
             let told = self.object(&name, Kind::Index).and_then(|content| {
                 index::read(&content).map_err(|_| Trouble::Damaged { name: name.clone() })
             });
             match told {
                 Ok(told) => packs.extend(told),
+                // Several were put together meanwhile ([`crate::collect`]): what they told of is told by another.
+                Err(why) if why.is_gone() && looks < LOOKS_MOST => {
+                    looks += 1;
+                    (packs, damaged) = (Vec::new(), Vec::new());
+                    names = self.store.list("index").map_err(trouble("index", "listed"))?;
+                }
                 Err(why) => damaged.push(why.to_string()),
             }
         }
@@ -183,19 +244,23 @@ impl Repository {
         }
         // What lay in a pack that is gone is not known any more, and is written again where it is met.
         packs.retain(|pack| there.contains(&pack.id));
-        self.index = Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })?;
-        self.damaged = damaged;
-        Ok(())
+        packs.sort_by_key(|pack| pack.id);
+        packs.dedup_by_key(|pack| pack.id);
+        Ok((packs, damaged))
     }
 
     /// The packs that are there.
-    fn packs(&self) -> Result<BTreeSet<PackId>, Trouble> {
+    pub(crate) fn packs(&self) -> Result<BTreeSet<PackId>, Trouble> {
         let all = self.store.list("packs").map_err(trouble("packs", "listed"))?;
         Ok(all.iter().filter_map(|(name, _)| pack_of(name)).collect())
     }
 
     /// What the packs themselves tell, where nobody else does.
-    fn untold(&self, told: &[index::Pack], there: &BTreeSet<PackId>) -> Result<Vec<index::Pack>, Trouble> {
+    pub(crate) fn untold(
+        &self,
+        told: &[index::Pack],
+        there: &BTreeSet<PackId>,
+    ) -> Result<Vec<index::Pack>, Trouble> {
         let told: BTreeSet<PackId> = told.iter().map(|pack| pack.id).collect();
         let mut found = Vec::new();
         for id in there.difference(&told).copied() {
@@ -227,7 +292,7 @@ impl Repository {
         &self.damaged
     }
 
-    fn object(&self, name: &str, kind: Kind) -> Result<Vec<u8>, Trouble> {
+    pub(crate) fn object(&self, name: &str, kind: Kind) -> Result<Vec<u8>, Trouble> {
         let mut bytes = self.store.read(name, 0, OBJECT_MOST).map_err(trouble(name, "read"))?;
         let damaged = |Forged| Trouble::Damaged { name: name.to_owned() };
         object::read(&self.keys, kind, &mut bytes).map(<[u8]>::to_vec).map_err(damaged)
@@ -239,7 +304,11 @@ impl Repository {
     /// If they cannot be listed.
     pub fn points(&self) -> Result<Vec<PointName>, Trouble> {
         let all = self.store.list("points").map_err(trouble("points", "listed"))?;
-        Ok(all.iter().filter_map(|(name, _)| PointName::of(name)).collect())
+        let is_point = |name: &str, length: u64| {
+            length != object::EMPTY || self.object(name, Kind::Void).is_err() // a number that was given up
+        };
+        let points = all.iter().filter(|(name, length)| is_point(name, *length));
+        Ok(points.filter_map(|(name, _)| PointName::of(name)).collect())
     }
 
     /// A point.
@@ -278,6 +347,29 @@ impl Repository {
         if self.keys.name(block) == id { Ok(()) } else { Err(damaged(id, pack, Damage::Other)) }
     }
 
+    /// The whole block that the deltas from this one on lead to.
+    ///
+    /// # Errors
+    /// If one of them is missing or damaged.
+    pub fn root(&self, id: BlockId) -> Result<BlockId, Trouble> {
+        let mut at = id;
+        for _ in 0..=DEEPEST {
+            let (pack, opened) = self.record(at)?;
+            match Record::read(&opened).map_err(|why| damaged(at, pack, why))?.form {
+                Form::Whole => return Ok(at),
+                Form::Delta { base, .. } => at = base,
+            }
+        }
+        Err(Trouble::Missing(id))
+    }
+
+    /// Whether this page and all blocks that it names are where they can be read.
+    #[must_use]
+    pub fn has_page(&self, disk: &Disk, number: usize) -> bool {
+        let known = |name: &BlockId| *name == BlockId::HOLE || self.index.find(*name).is_some();
+        self.page(disk, number).is_ok_and(|names| names.iter().all(known))
+    }
+
     /// The names of the blocks of a page of a disk; holes beyond its end.
     ///
     /// # Errors
@@ -311,17 +403,4 @@ impl Repository {
 
 fn damaged(id: BlockId, pack: PackId, why: Damage) -> Trouble {
     Trouble::Block { id, pack, why: why.into() }
-}
-
-fn unlock(store: &dyn Store, secret: &[u8], id: RepositoryId) -> Result<Master, Trouble> {
-    let slots = store.list("keys").map_err(trouble("keys", "listed"))?;
-    let mut refused = KeyError::Unknown;
-    for (name, _) in slots.iter().take(KEYS_MOST) {
-        let slot = store.read(name, 0, 1 << 10).map_err(trouble(name, "read"))?;
-        match Master::unlock(&slot, secret, id) {
-            Ok(master) => return Ok(master),
-            Err(why) => refused = why,
-        }
-    }
-    Err(refused.into())
 }

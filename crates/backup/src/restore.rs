@@ -1,11 +1,12 @@
 //! A disk of a restore point is written again, each block compared with its name before it counts.
 
-use crate::block::BLOCK;
+use crate::block::{BLOCK, PIECE};
 use crate::id::BlockId;
-use crate::parts::on_threads;
+use crate::parts::{is_zero, on_threads, overlaps};
 use crate::point::{Disk, PAGE};
 use crate::repository::{Repository, Trouble};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Something that takes the bytes of a disk.
@@ -17,12 +18,39 @@ pub trait Target: Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 }
 
+/// Something that holds another state of a disk, and takes what differs.
+pub trait Onto: Target {
+    /// Fills `bytes` from `offset` on.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+}
+
+/// What is known of what is held. It is believed: what it leaves out is neither read nor written.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// The disk that is held, but for what changed since.
+    pub disk: &'a Disk,
+    /// What may have changed since then, in order.
+    pub changed: &'a [Range<u64>],
+}
+
 /// Why a disk could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The target takes no bytes.
     #[error("the new disk cannot be written at byte {at}")]
     Target {
+        /// Where.
+        at: u64,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What the target holds cannot be read.
+    #[error("what is there cannot be read at byte {at}")]
+    Held {
         /// Where.
         at: u64,
         /// Why not.
@@ -51,6 +79,36 @@ pub fn disk(
     threads: usize,
     done: &AtomicU64,
 ) -> Result<(), RestoreError> {
+    pages(disk, threads, |number, block| page(repository, disk, number, target, block, done))
+}
+
+/// Makes what a target of the size of this disk holds into the disk, with so many threads: of blocks that are not the same
+/// the pieces that differ are written. Without `held` all are read and compared by their names. `done` counts the bytes of the
+/// disk that are in place. How many were written.
+///
+/// # Errors
+/// If a block is missing or damaged, or the target fails: then it is neither what it was nor the disk.
+pub fn onto(
+    repository: &Repository,
+    disk: &Disk,
+    target: &dyn Onto,
+    held: Option<Held<'_>>,
+    threads: usize,
+    done: &AtomicU64,
+) -> Result<u64, RestoreError> {
+    let held = held.filter(|held| held.disk.size == disk.size);
+    let written = AtomicU64::new(0);
+    let differing = Differing { repository, disk, target, held, done, written: &written };
+    pages(disk, threads, |number, block| differing.page(number, block))?;
+    Ok(written.into_inner())
+}
+
+/// Does the same for all pages of a disk, until one fails. Each thread has bytes of its own.
+fn pages(
+    disk: &Disk,
+    threads: usize,
+    page: impl Fn(usize, &mut Vec<u8>) -> Result<(), RestoreError> + Sync,
+) -> Result<(), RestoreError> {
     let next = AtomicU64::new(0);
     let work = || -> Result<(), RestoreError> {
         let mut block = Vec::new();
@@ -59,8 +117,7 @@ pub fn disk(
             if number >= disk.pages.len() {
                 return Ok(());
             }
-            page(repository, disk, number, target, &mut block, done)
-                .inspect_err(|_| next.store(u64::MAX >> 1, Ordering::Relaxed))?;
+            page(number, &mut block).inspect_err(|_| next.store(u64::MAX >> 1, Ordering::Relaxed))?;
         }
     };
     on_threads(threads, work).into_iter().collect()
@@ -74,21 +131,116 @@ fn page(
     block: &mut Vec<u8>,
     done: &AtomicU64,
 ) -> Result<(), RestoreError> {
-    let start = (number * PAGE * BLOCK) as u64;
-    let wrong = |at| move |trouble| RestoreError::Repository { at, trouble };
-    let names = repository.page(disk, number).map_err(wrong(start))?;
-    let starts = (start..disk.size.min(start + (PAGE * BLOCK) as u64)).step_by(BLOCK);
-    for (name, at) in names.iter().zip(starts) {
-        let length = (disk.size - at).min(BLOCK as u64);
-        if *name != BlockId::HOLE {
-            repository.block(*name, block).map_err(wrong(at))?;
-            if block.len() as u64 != length {
-                let trouble = Trouble::Damaged { name: format!("block {name}") };
-                return Err(RestoreError::Repository { at, trouble });
-            }
-            target.write_at(at, block).map_err(|source| RestoreError::Target { at, source })?;
+    for (name, span) in named(repository, disk, number)? {
+        if name != BlockId::HOLE {
+            read(repository, name, &span, block)?;
+            let written = target.write_at(span.start, block);
+            written.map_err(|source| RestoreError::Target { at: span.start, source })?;
         }
-        done.fetch_add(length, Ordering::Relaxed);
+        done.fetch_add(span.end - span.start, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// The blocks of a page, and where in the disk each stands.
+fn named(
+    repository: &Repository,
+    disk: &Disk,
+    number: usize,
+) -> Result<impl Iterator<Item = (BlockId, Range<u64>)>, RestoreError> {
+    let (start, size) = ((number * PAGE * BLOCK) as u64, disk.size);
+    let names =
+        repository.page(disk, number).map_err(|trouble| RestoreError::Repository { at: start, trouble })?;
+    let starts = (start..size.min(start + (PAGE * BLOCK) as u64)).step_by(BLOCK);
+    let spans = starts.map(move |at| at..size.min(at + BLOCK as u64));
+    Ok(names.into_iter().zip(spans))
+}
+
+/// The content of a block of the disk, which is as long as its place.
+fn read(
+    repository: &Repository,
+    name: BlockId,
+    span: &Range<u64>,
+    block: &mut Vec<u8>,
+) -> Result<(), RestoreError> {
+    let wrong = |trouble| RestoreError::Repository { at: span.start, trouble };
+    repository.block(name, block).map_err(wrong)?;
+    if block.len() as u64 == span.end - span.start {
+        return Ok(());
+    }
+    Err(wrong(Trouble::Damaged { name: format!("block {name}") }))
+}
+
+/// A disk, and something that becomes it.
+struct Differing<'a> {
+    repository: &'a Repository,
+    disk: &'a Disk,
+    target: &'a dyn Onto,
+    held: Option<Held<'a>>,
+    done: &'a AtomicU64,
+    written: &'a AtomicU64,
+}
+
+impl Differing<'_> {
+    fn page(&self, number: usize, block: &mut Vec<u8>) -> Result<(), RestoreError> {
+        let start = (number * PAGE * BLOCK) as u64;
+        let whole = start..self.disk.size.min(start + (PAGE * BLOCK) as u64);
+        let is_same = |held: &Held<'_>| {
+            held.disk.pages.get(number) == self.disk.pages.get(number) && !overlaps(held.changed, &whole)
+        };
+        if self.held.as_ref().is_some_and(is_same) {
+            self.done.fetch_add(whole.end - whole.start, Ordering::Relaxed);
+            return Ok(());
+        }
+        // What was held is only a help: where it cannot be read, what is there is.
+        let old = self.held.and_then(|held| Some((held, self.repository.page(held.disk, number).ok()?)));
+        for (at, (name, span)) in named(self.repository, self.disk, number)?.enumerate() {
+            let length = span.end - span.start;
+            let known =
+                old.as_ref().filter(|(held, _)| !overlaps(held.changed, &span)).map(|(_, old)| old[at]);
+            let is_there = match known {
+                Some(old) => old == name,
+                None => self.is_there(name, &span, block)?,
+            };
+            if !is_there {
+                self.written.fetch_add(self.write(name, &span, block)?, Ordering::Relaxed);
+            }
+            self.done.fetch_add(length, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn is_there(&self, name: BlockId, span: &Range<u64>, block: &mut Vec<u8>) -> Result<bool, RestoreError> {
+        block.resize((span.end - span.start) as usize, 0);
+        let read = self.target.read_at(span.start, block);
+        read.map_err(|source| RestoreError::Held { at: span.start, source })?;
+        let is_hole = is_zero(block);
+        Ok(if name == BlockId::HOLE { is_hole } else { !is_hole && self.repository.keys.name(block) == name })
+    }
+
+    /// Writes what differs of a block, pieces that are neighbours at once. How many bytes.
+    fn write(&self, name: BlockId, span: &Range<u64>, block: &mut Vec<u8>) -> Result<u64, RestoreError> {
+        if name == BlockId::HOLE {
+            block.clear();
+            block.resize((span.end - span.start) as usize, 0);
+        } else {
+            read(self.repository, name, span, block)?;
+        }
+        let mut there = vec![0; block.len()];
+        let read = self.target.read_at(span.start, &mut there);
+        read.map_err(|source| RestoreError::Held { at: span.start, source })?;
+        let (mut from, mut written) = (0, 0);
+        while from < block.len() {
+            let pieces = block[from..].chunks(PIECE).zip(there[from..].chunks(PIECE));
+            let run: usize = pieces.take_while(|(new, old)| new != old).map(|(new, _)| new.len()).sum();
+            if run > 0 {
+                let at = span.start + from as u64;
+                let done = self.target.write_at(at, &block[from..from + run]);
+                done.map_err(|source| RestoreError::Target { at, source })?;
+            }
+            written += run as u64;
+            from += run.max(PIECE);
+        }
+        Ok(written)
+    }
 }

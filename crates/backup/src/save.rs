@@ -1,21 +1,26 @@
 //! A restore point is made: what changed is read, hashed, compared with what is there, and written.
 //!
-//! The disk is cut into pages of 64 MiB; each is the work of one thread at a time. Nothing of a point is seen before
-//! all its blocks, and the index of them, are durable (I14).
+//! The disk is cut into pages of 64 MiB; each is the work of one thread at a time. Full packs go to the disk behind them, in a
+//! thread of its own. Nothing of a point is seen before all its blocks, and the index of them, are durable (I14).
 
-use crate::block::{self, BLOCK, DEEPEST, Form, PIECE};
-use crate::id::{BlockId, LENGTH};
+use crate::id::{BlockId, PackId};
 use crate::index::{Listed, PACKS_MOST, Pack};
+use crate::kept::Kept;
 use crate::object::{self, Kind};
 use crate::pack::Packer;
 use crate::parts::on_threads;
-use crate::point::{Disk, PAGE, Point};
-use crate::repository::{PointName, Repository, Trouble, pack_object, trouble};
+use crate::point::Disk;
+use crate::repository::{Repository, Trouble, pack_object, trouble};
+use crate::worker::Worker;
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
+
+/// So many threads work at most: each fills a pack of its own, and memory is bounded.
+const THREADS_MOST: usize = 4;
 
 /// Something that holds a disk still while it is read.
 pub trait Source: Sync {
@@ -35,12 +40,14 @@ pub trait Source: Sync {
 }
 
 /// What is known beforehand of a disk.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Before<'a> {
     /// The disk as it was at an earlier point.
     pub parent: Option<&'a Disk>,
     /// What may have changed since then, in order; `None`: anything.
     pub changed: Option<&'a [Range<u64>]>,
+    /// Hashes of its pieces as they were then, and where those of now are kept.
+    pub kept: Option<&'a Kept>,
 }
 
 /// How far it is; others may look on, and stop it.
@@ -80,9 +87,9 @@ pub enum SaveError {
 }
 
 /// What several threads write together.
-struct Shared<'a> {
-    repository: &'a Repository,
-    progress: &'a Progress,
+pub(crate) struct Shared<'a> {
+    pub repository: &'a Repository,
+    pub progress: &'a Progress,
     /// Blocks that are being written by anybody, and are not in the index yet.
     new: Mutex<HashSet<BlockId>>,
     /// Packs that no object of the index tells of yet.
@@ -90,8 +97,9 @@ struct Shared<'a> {
     next: AtomicU64,
 }
 
-/// Writes what the repository does not have of this disk, with so many threads. Nobody can see it before it is part
-/// of a point ([`commit`]); what was written before an error is found again by the next who tries.
+/// Writes what the repository does not have of this disk, with so many threads, while a session is open that began on this
+/// repository ([`crate::session::Session::begin`]). Nobody can see it before it is part of a point
+/// ([`crate::session::Session::commit`]); what was written before an error is found again by the next who tries.
 ///
 /// # Errors
 /// If the disk or the repository fails, or somebody wants it to end.
@@ -106,45 +114,34 @@ pub fn disk(
     let (new, packs, next) = Default::default();
     let shared = Shared { repository, progress, new, packs, next };
     let count = Disk::pages(source.size());
-    let pages = Mutex::new(vec![BlockId::HOLE; count as usize]);
-    let work = || -> Result<(), SaveError> {
-        let mut worker = Worker::new(&shared)?;
+    let all = Mutex::new(vec![BlockId::HOLE; count as usize]);
+    let pages = &all;
+    let threads = threads.clamp(1, THREADS_MOST);
+    let packs = Packs::new(threads + 1);
+    let (packs, shared, (full, filled)) = (&packs, &shared, channel());
+    // The last of them takes `full` with it, and so ends the writer.
+    let work = move || -> Result<(), SaveError> {
+        let mut worker = Worker::new(shared, source, before, (packs, full.clone()));
         loop {
             let number = shared.next.fetch_add(1, Ordering::Relaxed);
             if number >= count {
-                return worker.close();
+                return worker.hand_over();
             }
-            let page = worker.page(number, source, before)?;
-            lock(&pages)[number as usize] = page;
+            let page = worker.page(number).inspect_err(|_| shared.next.store(count, Ordering::Relaxed))?;
+            lock(pages)[number as usize] = page;
         }
     };
-    let ended = on_threads(threads, work);
+    let (ended, written) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| shared.write(filled, packs));
+        let ended = on_threads(threads, work);
+        (ended, writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
     // What is whole is told of, whoever failed: it need not be written again.
     shared.tell(1)?;
+    written?;
     ended.into_iter().collect::<Result<(), _>>()?;
-    let pages = pages.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let pages = all.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Disk { name: name.to_owned(), size: source.size(), pages })
-}
-
-/// Makes a point of disks that are written: from now on it is there. Its number is the next of its VM, whatever it says.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn commit(repository: &Repository, mut point: Point) -> Result<PointName, Trouble> {
-    let last =
-        repository.points()?.into_iter().filter(|name| name.vm == point.vm).map(|name| name.sequence).max();
-    point.sequence = last.map_or(1, |last| last + 1);
-    loop {
-        let name = PointName { vm: point.vm.clone(), sequence: point.sequence };
-        let object = name.object();
-        let content = point.write().map_err(|_| Trouble::Damaged { name: object.clone() })?;
-        let bytes = object::write(&repository.keys, Kind::Point, &content)?;
-        match repository.store.put(&object, &bytes) {
-            Ok(()) => return Ok(name),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => point.sequence += 1,
-            Err(source) => return Err(trouble(&object, "written")(source)),
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -153,15 +150,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Shared<'_> {
     /// Whether the caller is to write this block.
-    fn claims(&self, id: BlockId) -> bool {
+    pub fn claims(&self, id: BlockId) -> bool {
         self.repository.index.find(id).is_none() && lock(&self.new).insert(id)
     }
 
+    /// Stores packs as they are filled, until nobody is left who fills one or the first cannot be stored.
+    fn write(&self, filled: Receiver<Full<'_>>, packs: &Packs) -> Result<(), SaveError> {
+        let written = filled.iter().try_for_each(|full| {
+            let (id, bytes) = full.packer.close();
+            self.put(id, &bytes, full.blocks)?;
+            packs.give(bytes);
+            Ok(())
+        });
+        packs.close(); // nobody waits for one that does not come
+        written
+    }
+
     /// Stores a pack; from now on its blocks may be told of.
-    fn put(&self, packer: Packer<'_>, blocks: Vec<Listed>) -> Result<(), SaveError> {
-        let (id, bytes) = packer.close();
+    fn put(&self, id: PackId, bytes: &[u8], blocks: Vec<Listed>) -> Result<(), SaveError> {
         let name = pack_object(id);
-        self.repository.store.put(&name, &bytes).map_err(trouble(&name, "written"))?;
+        self.repository.store.put(&name, bytes).map_err(trouble(&name, "written"))?;
         self.progress.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         lock(&self.packs).push(Pack { id, blocks });
         self.tell(PACKS_MOST)
@@ -185,149 +193,37 @@ impl Shared<'_> {
     }
 }
 
-/// One thread's own.
-struct Worker<'a> {
-    shared: &'a Shared<'a>,
-    packer: Packer<'a>,
-    listed: Vec<Listed>,
-    block: Vec<u8>,
-    base: Vec<u8>,
-    record: Vec<u8>,
+/// The memory of packs, of which there are so many: whoever fills them faster than they are stored waits.
+pub(crate) struct Packs {
+    free: Mutex<Receiver<Vec<u8>>>,
+    back: Mutex<Option<Sender<Vec<u8>>>>,
 }
 
-impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared<'a>) -> Result<Self, SaveError> {
-        let packer = Packer::new(&shared.repository.keys).map_err(Trouble::from)?;
-        Ok(Self {
-            shared,
-            packer,
-            listed: Vec::new(),
-            block: Vec::new(),
-            base: Vec::new(),
-            record: Vec::new(),
-        })
+impl Packs {
+    fn new(count: usize) -> Self {
+        let (back, free) = channel();
+        (0..count).for_each(|_| drop(back.send(Vec::new())));
+        Self { free: Mutex::new(free), back: Mutex::new(Some(back)) }
     }
 
-    /// Reads what may have changed of a page, and writes what is new. What the page is called.
-    fn page(&mut self, number: u64, source: &dyn Source, before: Before<'_>) -> Result<BlockId, SaveError> {
-        let size = source.size();
-        let whole = page_of(number, size);
-        let parent = before.parent.filter(|parent| parent.size == size); // another size: everything is read
-        let old = parent.and_then(|parent| parent.pages.get(number as usize).copied());
-        let changed = before.changed.filter(|_| old.is_some());
-        let touched = |span: &Range<u64>| changed.is_none_or(|changed| overlaps(changed, span));
-        if let Some(old) = old.filter(|_| !touched(&whole)) {
-            self.shared.progress.skipped.fetch_add(whole.end - whole.start, Ordering::Relaxed);
-            return Ok(old);
-        }
-        // A page that cannot be read is as good as none: all that it was of is read.
-        let before = parent.and_then(|parent| self.shared.repository.page(parent, number as usize).ok());
-        let is_known = before.is_some();
-        let mut names = before.unwrap_or_else(|| vec![BlockId::HOLE; PAGE]);
-        let starts = (whole.start..whole.end).step_by(BLOCK);
-        for (name, start) in names.iter_mut().zip(starts) {
-            let span = start..(start + BLOCK as u64).min(whole.end);
-            let length = span.end - span.start;
-            if is_known && !touched(&span) {
-                self.shared.progress.skipped.fetch_add(length, Ordering::Relaxed);
-                continue;
-            }
-            if source.is_hole(&span) {
-                self.shared.progress.skipped.fetch_add(length, Ordering::Relaxed);
-                *name = BlockId::HOLE;
-                continue;
-            }
-            self.block.resize(length as usize, 0);
-            source
-                .read_at(start, &mut self.block)
-                .map_err(|source| SaveError::Source { at: start, source })?;
-            self.shared.progress.read.fetch_add(length, Ordering::Relaxed);
-            if self.shared.progress.stop.load(Ordering::Relaxed) {
-                return Err(SaveError::Stopped);
-            }
-            *name = self.keep(*name)?;
-        }
-        self.block.clear();
-        names.iter().for_each(|name| self.block.extend_from_slice(&name.0));
-        self.keep(old.unwrap_or(BlockId::HOLE))
+    /// Waits for one. None comes any more once a pack could not be stored: who stored it says why.
+    pub fn take(&self) -> Result<Vec<u8>, SaveError> {
+        lock(&self.free).recv().map_err(|_| SaveError::Stopped)
     }
 
-    /// Writes the block that was read, unless it is there already. What it is called. `was` stood in its place.
-    fn keep(&mut self, was: BlockId) -> Result<BlockId, SaveError> {
-        if self.block.iter().all(|byte| *byte == 0) {
-            return Ok(BlockId::HOLE);
+    fn give(&self, bytes: Vec<u8>) {
+        if let Some(back) = &*lock(&self.back) {
+            let _ = back.send(bytes); // nobody wants it any more
         }
-        let repository = self.shared.repository;
-        let id = repository.keys.name(&self.block);
-        if !self.shared.claims(id) {
-            return Ok(id);
-        }
-        self.record.clear();
-        let form = match self.differs(was) {
-            Some((mask, depth)) => self.write_delta(id, was, mask, depth)?,
-            None => None,
-        };
-        if form.is_none() {
-            block::write(id, &self.block, &mut self.record).map_err(SaveError::NoMemory)?;
-        }
-        let spot = self.packer.add(&self.record);
-        self.listed.push(Listed { id, spot, form: form.unwrap_or(Form::Whole) });
-        if self.packer.is_full() {
-            self.put()?;
-        }
-        Ok(id)
     }
 
-    fn write_delta(
-        &mut self,
-        id: BlockId,
-        base: BlockId,
-        mask: u16,
-        depth: u8,
-    ) -> Result<Option<Form>, SaveError> {
-        let written = block::write_delta(id, &self.block, (base, depth), mask, &mut self.record);
-        let form = Form::Delta { base, depth };
-        Ok(written.map_err(SaveError::NoMemory)?.then_some(form))
-    }
-
-    /// In which pieces the block differs from what stood in its place, and how deep a delta of that would be. Nothing
-    /// if that cannot be read: then it is no base.
-    fn differs(&mut self, was: BlockId) -> Option<(u16, u8)> {
-        let repository = self.shared.repository;
-        let depth = repository.index.find(was).filter(|_| was != BlockId::HOLE)?.depth + 1;
-        if depth > DEEPEST {
-            return None;
-        }
-        repository.block(was, &mut self.base).ok()?;
-        if self.base.len() != self.block.len() {
-            return None;
-        }
-        let pieces = self.block.chunks(PIECE).zip(self.base.chunks(PIECE)).enumerate();
-        let mask = pieces.filter(|(_, (new, old))| new != old).fold(0, |mask, (at, _)| mask | 1 << at);
-        Some((mask, depth))
-    }
-
-    fn put(&mut self) -> Result<(), SaveError> {
-        let fresh = Packer::new(&self.shared.repository.keys).map_err(Trouble::from)?;
-        let full = std::mem::replace(&mut self.packer, fresh);
-        self.shared.put(full, std::mem::take(&mut self.listed))
-    }
-
-    fn close(mut self) -> Result<(), SaveError> {
-        if self.packer.is_empty() { Ok(()) } else { self.put() }
+    fn close(&self) {
+        *lock(&self.back) = None;
     }
 }
 
-/// The bytes of a disk of this size that a page is of.
-fn page_of(number: u64, size: u64) -> Range<u64> {
-    let bytes = (PAGE * BLOCK) as u64;
-    number * bytes..((number + 1) * bytes).min(size)
+/// A pack that nothing more is added to, and its blocks.
+pub(crate) struct Full<'a> {
+    pub packer: Packer<'a>,
+    pub blocks: Vec<Listed>,
 }
-
-/// Whether any of these ranges, which are in order, has a byte of the span.
-fn overlaps(ranges: &[Range<u64>], span: &Range<u64>) -> bool {
-    let first = ranges.partition_point(|range| range.end <= span.start);
-    ranges.get(first).is_some_and(|range| range.start < span.end)
-}
-
-const _: () = assert!(PAGE * LENGTH <= BLOCK);

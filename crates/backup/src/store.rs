@@ -1,9 +1,11 @@
 //! Where a repository lies: objects of bytes under names, each written once and whole.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// The longest name of an object.
@@ -44,6 +46,8 @@ pub trait Store: Send + Sync {
 pub struct Folder {
     root: PathBuf,
     next: AtomicU64,
+    /// Folders whose own names are on the disk.
+    known: Mutex<HashSet<PathBuf>>,
 }
 
 impl Folder {
@@ -55,7 +59,7 @@ impl Folder {
         if !fs::metadata(root)?.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder"));
         }
-        let folder = Self { root: root.to_owned(), next: AtomicU64::new(0) };
+        let folder = Self { root: root.to_owned(), next: AtomicU64::new(0), known: Mutex::default() };
         folder.clear(SystemTime::now());
         Ok(folder)
     }
@@ -75,6 +79,19 @@ impl Folder {
         let wrong =
             || io::Error::new(io::ErrorKind::InvalidInput, format!("`{name}` is no name of an object"));
         is_name(name).then(|| self.root.join(name)).ok_or_else(wrong)
+    }
+
+    /// Makes the name of a folder durable, and those of the folders that it lies in: whoever made them may have been killed
+    /// before that (I14).
+    fn keep(&self, folder: &Path) -> io::Result<()> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(folder) {
+            return Ok(());
+        }
+        let above = folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.root));
+        above.into_iter().try_for_each(sync)?;
+        known().insert(folder.to_owned());
+        Ok(())
     }
 
     /// Writes a file that nobody looks for yet, to the disk.
@@ -104,7 +121,6 @@ impl Store for Folder {
     fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(name)?;
         let folder = path.parent().unwrap_or(&self.root);
-        let is_new = !folder.exists();
         fs::create_dir_all(folder)?;
         let prepared = self.prepare(bytes)?;
         // A link, and not a new name: it never replaces what is there.
@@ -112,7 +128,7 @@ impl Store for Folder {
         fs::remove_file(&prepared)?;
         linked?;
         sync(folder)?;
-        if is_new { sync(&self.root) } else { Ok(()) }
+        self.keep(folder)
     }
 
     fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {

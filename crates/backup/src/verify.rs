@@ -9,6 +9,9 @@ use crate::repository::{PointName, Repository, Trouble, pack_of, trouble};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// So many threads read at most: each has a pack in memory.
+const THREADS_MOST: usize = 4;
+
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -20,6 +23,10 @@ pub struct Findings {
     pub hurt: Vec<(PointName, String)>,
     /// Points that can.
     pub whole: Vec<PointName>,
+    /// Blocks that cannot be read.
+    pub lost: BTreeSet<BlockId>,
+    /// Packs of which something is wrong.
+    pub packs: BTreeSet<PackId>,
 }
 
 /// Reads everything, with so many threads. `done` counts the bytes that were read.
@@ -27,7 +34,21 @@ pub struct Findings {
 /// # Errors
 /// If the repository cannot be listed: what cannot be read of it is a finding.
 pub fn all(repository: &Repository, threads: usize, done: &AtomicU64) -> Result<Findings, Trouble> {
-    let packs = repository.store.list("packs").map_err(trouble("packs", "listed"))?;
+    some(repository, threads, done, &|_| true)
+}
+
+/// Reads these packs, and what every point names: a point of which nothing is found wrong is whole as far as was read.
+///
+/// # Errors
+/// If the repository cannot be listed: what cannot be read of it is a finding.
+pub fn some(
+    repository: &Repository,
+    threads: usize,
+    done: &AtomicU64,
+    is_meant: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<Findings, Trouble> {
+    let mut packs = repository.store.list("packs").map_err(trouble("packs", "listed"))?;
+    packs.retain(|(name, _)| is_meant(name));
     let (by_pack, next) = (repository.index.by_pack(), AtomicU64::new(0));
     let work = || {
         let (mut part, mut block) = (Part::default(), Vec::new());
@@ -37,20 +58,23 @@ pub fn all(repository: &Repository, threads: usize, done: &AtomicU64) -> Result<
         }
         part
     };
-    let (mut findings, mut lost) = (Findings::default(), BTreeSet::new());
+    let mut findings = Findings::default();
     findings.wrong.extend(repository.damaged().iter().cloned());
-    for part in on_threads(threads, work) {
+    for part in on_threads(threads.min(THREADS_MOST), work) {
         findings.well += part.well;
         findings.wrong.extend(part.wrong);
-        lost.extend(part.lost);
+        findings.lost.extend(part.lost);
+        findings.packs.extend(part.packs);
     }
+    findings.wrong.extend(crate::check::small(repository)?);
     for name in repository.points()? {
-        match hurt(repository, &name, &lost) {
+        match hurt(repository, &name, &findings.lost) {
             None => findings.whole.push(name),
             Some(why) => findings.hurt.push((name, why)),
         }
     }
     findings.wrong.sort();
+    findings.wrong.dedup();
     Ok(findings)
 }
 
@@ -60,6 +84,7 @@ struct Part {
     well: u64,
     wrong: Vec<String>,
     lost: Vec<BlockId>,
+    packs: Vec<PackId>,
 }
 
 impl Part {
@@ -75,7 +100,7 @@ impl Part {
             self.wrong.push(format!("`{name}` is no name of a pack"));
             return;
         };
-        let mut met = BTreeSet::new();
+        let (mut met, before) = (BTreeSet::new(), self.wrong.len());
         if let Err(why) = self.go_through(repository, name, id, &mut met, block) {
             self.wrong.push(format!("`{name}`{why}"));
         }
@@ -83,6 +108,7 @@ impl Part {
         // one to the next.
         let rest = by_pack.get(&id).into_iter().flatten().filter(|id| !met.contains(*id));
         self.lost.extend(rest.filter(|id| repository.block(**id, block).is_err()));
+        self.packs.extend((self.wrong.len() > before).then_some(id));
     }
 
     /// Reads its records one after the other; those that are well are met.
@@ -98,6 +124,13 @@ impl Part {
         let mut bytes = read.map_err(|error| format!(" cannot be read: {error}"))?;
         let mut records = Records::of(&repository.keys, id, &mut bytes).map_err(|why| format!(": {why}"))?;
         while let Some(found) = records.next() {
+            // A delta that no point needs may have lost its base: then it is not found in the index, and means nothing.
+            let is_idle = |record: &Record<'_>| {
+                record.form != Form::Whole && repository.index.find(record.id).is_none()
+            };
+            if found.as_ref().is_ok_and(|(_, record)| is_idle(record)) {
+                continue;
+            }
             let sound = found
                 .map_err(|why| why.to_string())
                 .and_then(|(_, record)| sound(repository, &record, block).map(|()| record.id));
@@ -124,7 +157,7 @@ fn sound(repository: &Repository, record: &Record<'_>, block: &mut Vec<u8>) -> R
 }
 
 /// Why a point cannot be restored whole.
-fn hurt(repository: &Repository, name: &PointName, lost: &BTreeSet<BlockId>) -> Option<String> {
+pub(crate) fn hurt(repository: &Repository, name: &PointName, lost: &BTreeSet<BlockId>) -> Option<String> {
     let point: Point = match repository.point(name) {
         Ok(point) => point,
         Err(why) => return Some(why.to_string()),

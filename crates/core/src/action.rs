@@ -294,6 +294,13 @@ pub enum Wish {
     },
     /// Go back to a snapshot, from its death on.
     Rewind(Rewind),
+    /// Go back to a snapshot to end an incident, whatever that loses.
+    Approve {
+        /// The incident.
+        incident: IncidentId,
+        /// To this one; `None`: to the best.
+        to: Option<SnapshotId>,
+    },
     /// Pause it.
     Pause,
     /// Let a paused VM run on.

@@ -3,6 +3,7 @@
 
 use crate::diagnosis::{Diagnosis, Fault, Grounds};
 use crate::plan::{Plan, Remedy};
+use crate::point::SnapshotId;
 use crate::subject::{AppName, Subject, VmName};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,8 @@ impl Phase {
 pub enum HeldReason {
     /// No remedy is left that could help without a person.
     NoRemedy,
+    /// Going back to a snapshot might help, and would lose more than may be lost without a person.
+    Approval,
     /// Users are not served, and too little is seen to do anything about it (I10).
     Unsure,
     /// The budget of recoveries is spent (I6).
@@ -140,11 +143,18 @@ pub enum HeldReason {
 }
 
 impl HeldReason {
+    /// Nothing is left that would be done without a person.
+    #[must_use]
+    pub const fn is_hopeless(&self) -> bool {
+        matches!(self, Self::NoRemedy | Self::Approval)
+    }
+
     /// The sentence for people.
     #[must_use]
     pub const fn says(&self) -> &'static str {
         match self {
             Self::NoRemedy => "no remedy is left that helps without a person",
+            Self::Approval => "going back to a snapshot is left that may help, and waits for a person's word",
             Self::Unsure => "too little is seen to be sure what is wrong, and so to do anything",
             Self::BudgetSpent => "its recoveries are used up for now",
             Self::Brake => "too many VMs look failed at once: the watcher may be the one that is ill",
@@ -196,6 +206,9 @@ pub struct Attempt {
     pub ended: Option<Timestamp>,
     /// How it ended.
     pub result: AttemptResult,
+    /// The snapshot that was gone back to.
+    #[serde(default)]
+    pub to: Option<SnapshotId>,
     /// A person said "try again" after it: it no longer stands in the way.
     pub forgiven: bool,
 }
@@ -449,7 +462,8 @@ impl Incident {
             self.attempts.pop();
         }
         let result = AttemptResult::Running;
-        self.attempts.push(Attempt { remedy, started: now, ended: None, result, forgiven: false });
+        let to = self.plan.as_ref().and_then(|plan| plan.to).map(|rewind| rewind.to);
+        self.attempts.push(Attempt { remedy, started: now, ended: None, result, to, forgiven: false });
     }
 
     /// Ends the attempt under way.

@@ -1,9 +1,10 @@
 //! All that the engine is told. The same inputs give the same actions, byte for byte.
 
 use crate::action::{Command, Outcome};
+use crate::point::Known;
 use crate::policy::Policies;
 use crate::signal::Signal;
-use crate::subject::HostName;
+use crate::subject::{HostName, VmName};
 use serde::{Deserialize, Serialize};
 
 /// One thing the engine is told.
@@ -25,6 +26,13 @@ pub enum Input {
     WallClock {
         /// Wall clock minus engine time.
         offset: i64,
+    },
+    /// Which snapshots a VM has now.
+    Points {
+        /// The VM.
+        vm: VmName,
+        /// All of them.
+        known: Vec<Known>,
     },
     /// Time has passed.
     Tick,

@@ -38,7 +38,9 @@ impl Isolation {
             Remedy::ResumeIo | Remedy::Reconnect | Remedy::RestartApp | Remedy::ResetGuest | Remedy::Hold => {
                 Self::None
             }
-            Remedy::RestartVm | Remedy::FailOver | Remedy::Revert | Remedy::Restore => Self::Power,
+            Remedy::RestartVm | Remedy::FailOver | Remedy::Resume | Remedy::Revert | Remedy::Restore => {
+                Self::Power
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! States of a VM that one can go back to.
 
+use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -41,4 +42,144 @@ pub struct Memory {
     pub machine: String,
     /// How often it was resumed (I23).
     pub resumed: u32,
+}
+
+/// How far it is proved that a point can be gone back to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grade {
+    /// It was taken: its disk is as after a power cut.
+    #[default]
+    Taken,
+    /// Its file systems were frozen, it was off, or its memory was saved with it.
+    Consistent,
+    /// It was booted in a sandbox.
+    Booted,
+    /// Its application answered there.
+    AppChecked,
+}
+
+impl Grade {
+    /// The word for it on screen and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Consistent => "consistent",
+            Self::Booted => "booted",
+            Self::AppChecked => "app-checked",
+        }
+    }
+}
+
+impl fmt::Display for Grade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A snapshot as decisions need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its number.
+    pub id: SnapshotId,
+    /// How far it is proved.
+    pub grade: Grade,
+    /// It has a memory that was never resumed (I23).
+    pub resumable: bool,
+    /// How old it was when this was told. What seems to come from the future is as old as can be.
+    pub age: Duration,
+}
+
+/// The snapshots of a VM, as they were told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Points {
+    told: Timestamp,
+    known: Vec<Known>,
+}
+
+/// A snapshot that may be gone back to, and what that costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WayBack {
+    /// The snapshot.
+    pub point: Known,
+    /// What was written in this time before the fault is no longer what users see.
+    pub loses: Duration,
+}
+
+impl Points {
+    /// These, told now.
+    #[must_use]
+    pub const fn told(now: Timestamp, known: Vec<Known>) -> Self {
+        Self { told: now, known }
+    }
+
+    /// One of them, whatever it costs.
+    #[must_use]
+    pub fn find(&self, id: SnapshotId, now: Timestamp, down_since: Timestamp) -> Option<WayBack> {
+        self.before(now, down_since).find(|way| way.point.id == id)
+    }
+
+    /// The best of those from before the fault that were not tried yet: the best proved, of these the newest. With a
+    /// bound, of those that lose no more than that.
+    #[must_use]
+    pub fn best(
+        &self,
+        now: Timestamp,
+        down_since: Timestamp,
+        bound: Option<Duration>,
+        tried: &[SnapshotId],
+        resume: bool,
+    ) -> Option<WayBack> {
+        let fits = |way: &WayBack| {
+            let untried = !tried.contains(&way.point.id);
+            untried && (way.point.resumable || !resume) && bound.is_none_or(|bound| way.loses <= bound)
+        };
+        let rank = |way: &WayBack| (way.point.grade, std::cmp::Reverse(way.loses), way.point.id);
+        self.before(now, down_since).filter(fits).max_by_key(rank)
+    }
+
+    /// Those that were taken before the fault: a later one has it, too.
+    fn before(&self, now: Timestamp, down_since: Timestamp) -> impl Iterator<Item = WayBack> {
+        let lasted = now.since(down_since);
+        let known =
+            self.known.iter().map(move |point| (*point, point.age.saturating_add(now.since(self.told))));
+        known.filter_map(move |(point, age)| Some(WayBack { point, loses: age.checked_sub(lasted)? }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(id: u64, grade: Grade, age: u64, resumable: bool) -> Known {
+        Known { id: SnapshotId(id), grade, resumable, age: Duration::from_secs(age) }
+    }
+
+    #[test]
+    fn the_best_proved_is_taken_then_the_newest_and_none_from_after_the_fault() {
+        let at = |s: u64| Timestamp::ZERO + Duration::from_secs(s);
+        let points = Points::told(
+            at(1_000),
+            vec![
+                known(1, Grade::AppChecked, 900, false),
+                known(2, Grade::Consistent, 300, true),
+                known(3, Grade::Consistent, 200, false),
+                known(4, Grade::Taken, 100, false),
+                known(5, Grade::AppChecked, 5, false),
+            ],
+        );
+        let best = |bound: Option<u64>, tried: &[u64], resume: bool| {
+            let tried: Vec<SnapshotId> = tried.iter().copied().map(SnapshotId).collect();
+            // It is 1020 s, and users have not been served since 990 s.
+            let way = points.best(at(1_020), at(990), bound.map(Duration::from_secs), &tried, resume)?;
+            Some((way.point.id.0, way.loses.as_secs()))
+        };
+        assert_eq!(best(None, &[], false), Some((1, 890)));
+        assert_eq!(best(Some(300), &[], false), Some((3, 190)));
+        assert_eq!(best(Some(300), &[3], false), Some((2, 290)));
+        assert_eq!(best(Some(300), &[], true), Some((2, 290)));
+        assert_eq!(best(Some(100), &[], false), Some((4, 90)));
+        assert_eq!(best(Some(1), &[], false), None);
+    }
 }

@@ -161,11 +161,13 @@ pub enum Ability {
     Shutdown,
     /// Inject faults for drills.
     Inject,
+    /// Take snapshots, and go back to them.
+    Snapshot,
 }
 
 impl Ability {
     /// All there are.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Reset,
         Self::Pause,
         Self::Link,
@@ -178,5 +180,6 @@ impl Ability {
         Self::PowerOff,
         Self::Shutdown,
         Self::Inject,
+        Self::Snapshot,
     ];
 }

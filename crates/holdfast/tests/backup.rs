@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use holdfast_backup::point::Point;
+use holdfast_backup::repository::Repository;
+use holdfast_backup::session::{Session, Writer};
+use holdfast_backup::store::Folder;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MIB: usize = 1 << 20;
 
@@ -94,7 +98,7 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
     place.write(2 * MIB + 8_192, &[1; 4_096]);
     fs::write(place.path("changed"), "# a page of the database\n2105344 4096\n").unwrap();
     let saved = place.json(&["image", "disk.img", "--changed", "changed"]);
-    assert_eq!((&saved["id"], &saved["read"]), (&"disk/2".into(), &(64 << 10).into()), "{saved}");
+    assert_eq!((&saved["id"], &saved["read"]), (&"disk/2".into(), &4_096.into()), "{saved}");
     assert!(saved["added"].as_u64().unwrap() < 8_192, "{saved}");
     let second = fs::read(place.path("disk.img")).unwrap();
 
@@ -111,6 +115,109 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".unfinished"));
     assert_eq!(unfinished.count(), 0);
+}
+
+#[test]
+fn hashes_that_are_lost_or_hurt_cost_a_look_and_harm_no_point() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let kept = place.path(".cache/holdfast/pieces");
+    let hashes = fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path().join("disk/disk0");
+    let all = fs::read(&hashes).unwrap();
+    for (round, bytes) in [Some(all.clone()), Some(vec![7; all.len()]), None].into_iter().enumerate() {
+        match bytes {
+            Some(bytes) => fs::write(&hashes, bytes).unwrap(), // old ones, and wrong ones
+            None => fs::remove_dir_all(&kept).unwrap(),
+        }
+        place.write(2 * MIB + 8_192 * round, &[round as u8 + 1; 4_096]);
+        fs::write(place.path("changed"), format!("{} 4096\n", 2 * MIB + 8_192 * round)).unwrap();
+        let saved = place.json(&["image", "disk.img", "--changed", "changed"]);
+        assert!(saved["added"].as_u64().unwrap() < 8_192, "{saved}");
+        assert!(place.restored("latest") == fs::read(place.path("disk.img")).unwrap(), "round {round}");
+    }
+    fs::remove_dir_all(&kept).unwrap();
+    fs::write(place.path(".cache/holdfast/pieces"), "in the way").unwrap();
+    let output = place.run(&["image", "disk.img"]);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the hashes of this disk cannot be kept in"), "{said}");
+}
+
+#[test]
+fn a_file_becomes_a_point_again_by_writing_only_what_differs() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let first = fs::read(place.path("disk.img")).unwrap();
+    place.write(2 * MIB + 8_192, &[1; 4_096]);
+    place.write(5 * MIB, &[2; 100]);
+    fs::write(place.path("ranges"), format!("{} 4096\n{} 100\n", 2 * MIB + 8_192, 5 * MIB)).unwrap();
+    let second = fs::read(place.path("disk.img")).unwrap();
+    place.well(&["image", "disk.img"]);
+    // By what its two points say, by what changed since the one that it is to be, and by looking at it.
+    let ways: [&[&str]; 3] = [&["--holds", "2"], &["--changed", "ranges"], &[]];
+    for way in ways {
+        fs::write(place.path("old.img"), &second).unwrap();
+        let words = [&["restore", "--onto", "old.img", "--point", "disk/1"], way].concat();
+        assert_eq!(place.json(&words)["written"], 2 * 4_096, "{way:?}");
+        assert!(fs::read(place.path("old.img")).unwrap() == first, "{way:?}");
+    }
+    assert_eq!(place.json(&["restore", "--onto", "old.img", "--point", "1"])["written"], 0);
+    fs::write(place.path("old.img"), &second[..3 * MIB]).unwrap(); // shorter, too
+    place.well(&["restore", "--onto", "old.img", "--point", "1", "--limit", "1GiB/s"]);
+    assert!(fs::read(place.path("old.img")).unwrap() == first);
+}
+
+#[test]
+fn a_restore_onto_a_file_that_ends_in_the_middle_leaves_it_under_another_name_and_is_finished_later() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let first = fs::read(place.path("disk.img")).unwrap();
+    fs::write(place.path("old.img"), vec![3; 6 * MIB]).unwrap();
+    let words = ["restore", "--onto", "old.img", "--limit", "1MiB/s"];
+    let mut command = place.command(&words);
+    let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !place.path("old.img.unfinished").exists() {
+        assert!(running.try_wait().unwrap().is_none(), "it takes seconds");
+        std::thread::yield_now();
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(!place.path("old.img").exists(), "nobody takes it for whole");
+    assert!(fs::read(place.path("old.img.unfinished")).unwrap() != first);
+    fs::write(place.path("old.img"), "of somebody").unwrap();
+    assert!(place.refused(&["restore", "--onto", "old.img"]).contains("is there, too"));
+    fs::remove_file(place.path("old.img")).unwrap();
+    // What is believed of a file is not believed of one that was left.
+    let output = place.run(&["restore", "--onto", "old.img", "--holds", "1"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("left half-written"));
+    assert!(fs::read(place.path("old.img")).unwrap() == first);
+    assert!(!place.path("old.img.unfinished").exists());
+}
+
+#[test]
+fn nothing_is_restored_onto_what_is_in_use_or_no_file_or_by_a_point_that_is_not_there() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    fs::write(place.path("old.img"), "old").unwrap();
+    let refused = |words: &[&str]| {
+        let said = place.refused(&[&["restore"], words].concat());
+        assert_eq!(fs::read(place.path("old.img")).unwrap(), b"old", "{words:?}");
+        said
+    };
+    assert!(
+        refused(&["--onto", "old.img", "--holds", "7"]).contains("there is no restore point `7` of disk")
+    );
+    assert!(refused(&["--onto", "none.img"]).contains("restore onto `none.img`"));
+    std::os::unix::fs::symlink("old.img", place.path("link")).unwrap();
+    assert!(refused(&["--onto", "link"]).contains("it is no file, or leads to another one"));
+    assert!(refused(&["--onto", "."]).contains("it is no file"));
+    let file = fs::File::open(place.path("old.img")).unwrap();
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
+    assert!(refused(&["--onto", "old.img"]).contains("somebody uses it"));
+    drop(file);
+    let output = place.run(&["restore", "--onto", "old.img", "--out", "new.img"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
 #[test]
@@ -214,8 +321,11 @@ fn killed_at_any_moment_a_save_harms_no_point_and_is_taken_up_again() {
     place.well(&["image", "disk.img"]);
     expected.push(fs::read(place.path("disk.img")).unwrap());
     place.well(&["verify", "--all"]);
-    for (number, bytes) in expected.iter().enumerate() {
-        assert!(&place.restored(&format!("disk/{}", number + 1)) == bytes, "point {}", number + 1);
+    // The number of one who was killed stays empty.
+    let list = place.json(&["list"]);
+    assert_eq!(list.as_array().unwrap().len(), expected.len());
+    for (point, bytes) in list.as_array().unwrap().iter().zip(&expected) {
+        assert!(&place.restored(point["id"].as_str().unwrap()) == bytes, "{point}");
     }
 }
 
@@ -444,4 +554,156 @@ fn progress_is_told_line_by_line_and_a_listener_who_goes_away_ends_it() {
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn what_need_not_be_kept_goes_once_a_newer_point_is_verified_and_the_rest_is_restored() {
+    let place = Place::with_repository();
+    let mut expected = Vec::new();
+    for round in 0..5_u8 {
+        let fresh: Vec<u8> = image(2 * MIB).iter().map(|byte| byte.wrapping_add(round * 50)).collect();
+        place.write(0, &fresh);
+        place.well(&["image", "disk.img"]);
+        expected.push(fs::read(place.path("disk.img")).unwrap());
+    }
+    let ids = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let keep = ["prune", "--keep-last", "1", "--grace", "0s"];
+    let kept = place.json(&keep);
+    assert!(kept["points"].as_array().unwrap().iter().all(|point| point["stays"] == true), "{kept}");
+    assert!(place.well(&keep).contains("a point goes only once a newer one is verified"));
+
+    assert_eq!(place.well(&["verify", "--point", "4"]), "point disk/4 is whole\n");
+    let list = place.json(&["list"]);
+    assert!(
+        list[3]["verified"].is_f64() && list[3]["grade"] == "taken" && list[4]["verified"].is_null(),
+        "{list}"
+    );
+    let dry = place.json(&[&keep[..], &["--dry-run"]].concat());
+    assert_eq!(
+        (dry["points"][4]["stays"].as_bool(), ids(&place.json(&["list"])).len()),
+        (Some(false), 5),
+        "{dry}"
+    );
+    let before = size(&place.path("repo/packs"));
+    place.well(&keep);
+    assert_eq!(ids(&place.json(&["list"])), ["disk/4", "disk/5"], "the last, and the newest verified one");
+    let swept = place.json(&keep);
+    assert!(swept["removed"]["count"].as_u64().unwrap() >= 2, "{swept}");
+    let after = size(&place.path("repo/packs"));
+    assert!(after + 2 * MIB as u64 <= before, "{after} of {before}");
+    assert!(place.restored("disk/4") == expected[3] && place.restored("disk/5") == expected[4]);
+    assert!(place.well(&["verify", "--all"]).ends_with("2 of 2 points are whole\n"));
+    assert!(!place.path("repo/proofs/disk/00000000000000000001").join("00000001").exists());
+}
+
+#[test]
+fn a_repository_is_checked_counted_exported_and_read_by_another_reader() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let bytes = fs::read(place.path("disk.img")).unwrap();
+    assert!(place.well(&["check"]).ends_with("1 of 1 points have all that they need\n"));
+    assert_eq!(place.json(&["check"])["ok"], true);
+    assert_eq!(place.json(&["repair"])["ok"], true);
+    let du = place.json(&["du"]);
+    assert_eq!(
+        (&du["points"][0]["id"], &du["vms"][0]["size"]),
+        (&"disk/1".into(), &(6 * MIB).into()),
+        "{du}"
+    );
+    assert!(place.well(&["du"]).contains("disk/1"));
+    assert!(place.run(&["cat", "--point", "disk/1"]).stdout == bytes);
+    assert!(place.refused(&["cat", "--point", "disk/7"]).contains("cannot read point disk/7"));
+    place.well(&["export", "--format", "raw", "--out", "raw.img"]);
+    assert!(fs::read(place.path("raw.img")).unwrap() == bytes);
+    place.well(&["export", "--format", "qcow2", "--out", "disk.qcow2"]);
+    let mut qemu = Command::new("qemu-img");
+    qemu.args(["compare", "-f", "raw", "-F", "qcow2", "disk.img", "disk.qcow2"]).current_dir(place.0.path());
+    assert!(qemu.status().expect("`qemu-img`, of the Debian package qemu-utils").success());
+    assert!(place.refused(&["export", "--out", "raw.img"]).contains("is there already"));
+    assert!(place.refused(&["export", "--out", "n", "--disk", "sdb"]).contains("its disks are: disk0"));
+    assert!(place.well(&["verify", "--sample", "100%"]).contains("of 100 % of the packs"));
+    assert!(place.json(&["list"])[0]["verified"].is_null(), "a sample proves nothing of a point");
+    assert_eq!(place.run(&["verify", "--sample", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn keys_are_added_changed_and_removed_and_never_the_last() {
+    let place = Place::with_repository();
+    fs::write(place.path("pass"), "correct horse battery\n").unwrap();
+    place.well(&["key", "add", "--new-key-file", "pass"]);
+    assert_eq!(place.well(&["list", "--key-file", "pass"]), "no restore points\n");
+    let all = place.json(&["key", "list"]);
+    let name = |yours: bool| {
+        let all = all.as_array().unwrap().iter();
+        all.clone().find(|key| key["yours"] == yours).unwrap()["key"].as_str().unwrap().to_owned()
+    };
+    let refused = place.refused(&["key", "remove", &name(true)]);
+    assert!(refused.contains("without it you could open nothing"), "{refused}");
+    assert!(place.refused(&["key", "remove", "x"]).contains("there is no key `keys/x`"));
+    place.well(&["key", "change", "--new-key-file", "fresh", "--key-file", "pass"]);
+    assert_eq!(fs::read_to_string(place.path("fresh")).unwrap().trim().len(), 64, "a random key was made");
+    assert!(place.refused(&["list", "--key-file", "pass"]).contains("does not open the repository"));
+    assert_eq!(place.well(&["list", "--key-file", "fresh"]), "no restore points\n");
+    place.well(&["key", "remove", &name(true), "--key-file", "fresh"]);
+    assert!(place.refused(&["list"]).contains("does not open the repository"));
+    assert_eq!(place.json(&["key", "list", "--key-file", "fresh"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_hurt_is_repaired_said_and_removed_only_on_request() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    for path in files(&place.path("repo/index")) {
+        fs::write(path, b"x").unwrap();
+    }
+    assert_eq!(place.run(&["check"]).status.code(), Some(1));
+    assert!(place.refused(&["prune"]).contains("`holdfast backup repair` writes the index anew"));
+    assert!(place.well(&["repair"]).contains("written anew"));
+    assert_eq!(place.json(&["check"])["ok"], true);
+    let point = place.path("repo/points/disk/00000000000000000001");
+    fs::write(&point, b"x").unwrap();
+    let said = place.run(&["repair"]);
+    assert_eq!(said.status.code(), Some(1));
+    assert!(String::from_utf8(said.stdout).unwrap().contains("point disk/1 is hurt"));
+    assert!(
+        place.refused(&["prune", "--clock-is-right"]).contains("nothing is collected while a point is hurt")
+    );
+    assert!(point.exists());
+    assert!(place.well(&["repair", "--forget-hurt"]).contains("point disk/1 was removed"));
+    assert_eq!(place.well(&["list"]), "no restore points\n");
+}
+
+/// Makes a point of nothing that says that it was taken then, by seconds from now.
+fn taken_at(place: &Place, of: &str, seconds: i64) {
+    let key = files(&place.path(".config/holdfast/keys")).remove(0);
+    let secret = fs::read_to_string(key).unwrap();
+    let store = Box::new(Folder::open(&place.path("repo")).unwrap());
+    let mut repository = Repository::open(store, secret.trim().as_bytes()).unwrap();
+    let session = Session::begin(&mut repository, of, &Writer::default()).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let taken = (now + seconds) * 1_000_000;
+    let point = Point { vm: of.into(), sequence: 0, taken, disks: Vec::new(), note: String::new() };
+    session.commit(&repository, point).unwrap();
+}
+
+#[test]
+fn a_clock_that_jumped_freezes_pruning() {
+    const DAY: i64 = 86_400;
+    let place = Place::with_repository();
+    for (days, why) in [(-400, "may have jumped"), (2, "went backwards")] {
+        taken_at(&place, "disk", days * DAY);
+        place.well(&["verify"]);
+        let said = place.refused(&["prune", "--keep-last", "1"]);
+        assert!(said.contains(why) && said.contains("--clock-is-right"), "{said}");
+    }
+    assert_eq!(place.json(&["list"]).as_array().unwrap().len(), 2);
+    place.well(&["prune", "--keep-last", "1", "--clock-is-right"]);
+    assert_eq!(place.json(&["list"]).as_array().unwrap().len(), 1);
+    assert!(place.refused(&["prune"]).contains("went backwards"));
+}
+
+fn size(folder: &Path) -> u64 {
+    files(folder).iter().map(|path| path.metadata().unwrap().len()).sum()
 }

@@ -128,7 +128,7 @@ impl Checker {
             }
             Input::Command(command) => self.answered(now, command, reaction),
             Input::Signal(signal) => self.saw(&signal.seen, world),
-            Input::Configured(_) | Input::WallClock { .. } | Input::Tick => {}
+            Input::Configured(_) | Input::WallClock { .. } | Input::Points { .. } | Input::Tick => {}
         }
         for action in &reaction.actions {
             self.asks_for(now, action, engine, world);
@@ -177,7 +177,11 @@ impl Checker {
                 self.recoveries.remove(vm);
                 self.released = now;
             }
-            Wish::Start | Wish::Stop { .. } | Wish::Restart { .. } | Wish::Rewind(_) => {
+            Wish::Start
+            | Wish::Stop { .. }
+            | Wish::Restart { .. }
+            | Wish::Rewind(_)
+            | Wish::Approve { .. } => {
                 self.recoveries.remove(vm);
             }
             Wish::Pause | Wish::Resume | Wish::Announce { .. } | Wish::WorkDone(_) => {}
@@ -293,6 +297,9 @@ impl Checker {
         if starts && machine.taken {
             return; // somebody else has its disk: that is no try
         }
+        if matches!(action.order, Order::Rewind { .. }) && self.half_way.contains(vm) {
+            return; // part of the recovery that ended it
+        }
         let second_half = starts && self.half_way.remove(vm);
         if matches!(action.order, Order::PowerOff { .. }) {
             self.half_way.insert(vm.clone());
@@ -310,7 +317,8 @@ impl Checker {
         if soon {
             self.broken("I6", now, format!("{name} of {vm} did not wait {wait:?} after the recovery before"));
         }
-        if count > budget.tries as usize {
+        let goes_back = usize::from(!machine.setup.policy.max_data_loss.is_zero()); // a try of its own
+        if count > budget.tries as usize + goes_back {
             self.broken("I6", now, format!("{name} of {vm} is recovery {count} of {}", budget.tries));
         }
     }

@@ -8,7 +8,7 @@ use crate::journal::{Journal, write};
 use crate::mutant::Mutant;
 use crate::run::{Due, Run};
 use crate::story::{Moment, When};
-use holdfast_core::action::{Action, Command, CommandId, Ended, Outcome, Wish};
+use holdfast_core::action::{Action, Command, CommandId, Ended, Order, Outcome, Rewind, Wish};
 use holdfast_core::engine::Engine;
 use holdfast_core::input::{Input, Started};
 use holdfast_core::lease::ExitStatus;
@@ -296,6 +296,12 @@ impl Run {
         let (now, grace) = (self.world.now, Duration::from_secs(60));
         let grace = |at_once| if at_once { Duration::ZERO } else { grace };
         let wish = match wish {
+            PersonWish::Snapshot { memory } => return self.take_snapshot(vm, memory),
+            PersonWish::GoBack { to, resume } => Wish::Rewind(Rewind { to, resume, again: false }),
+            PersonWish::Approve => {
+                let open = self.daemon.engine.vm(vm).and_then(|vm| vm.open_incidents().next());
+                Wish::Approve { incident: open.unwrap_or_default(), to: None }
+            }
             PersonWish::Start => Wish::Start,
             PersonWish::Stop { at_once } => Wish::Stop { grace: grace(at_once) },
             PersonWish::Restart { at_once } => Wish::Restart { grace: grace(at_once) },
@@ -318,6 +324,9 @@ impl Run {
 
     /// An order has had its effect.
     pub(crate) fn upon_done(&mut self, action: &Action) {
+        if matches!(action.order, Order::Rewind { .. }) {
+            self.tell_points(&action.vm);
+        }
         self.upon(&Moment::Done(action.order.name().to_owned(), action.vm.clone()));
     }
 

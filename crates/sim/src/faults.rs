@@ -475,6 +475,7 @@ impl fmt::Display for Happening {
 mod tests {
     use super::*;
     use holdfast_core::action::Work;
+    use holdfast_core::point::SnapshotId;
 
     fn every_happening() -> Vec<Happening> {
         let vm = || "web".parse::<VmName>().expect("a name");
@@ -510,6 +511,11 @@ mod tests {
             PersonWish::Release,
             PersonWish::Announce(Work::Backup, minute),
             PersonWish::EndWork(Work::Backup),
+            PersonWish::Snapshot { memory: false },
+            PersonWish::Snapshot { memory: true },
+            PersonWish::GoBack { to: SnapshotId(7), resume: false },
+            PersonWish::GoBack { to: SnapshotId(7), resume: true },
+            PersonWish::Approve,
         ];
         all.extend(wishes.map(|wish| Happening::Person(vm(), wish)));
         all

@@ -6,7 +6,7 @@
 use crate::guest::Life;
 use crate::mutant::Mutant;
 use crate::world::{Plan, World};
-use holdfast_core::action::{Fact, Found, Operation, Order};
+use holdfast_core::action::{Fact, Found, Operation, Order, Rewind};
 use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Lease, Sighting, Token};
 use holdfast_core::subject::AppName;
 use holdfast_core::time::Duration;
@@ -67,7 +67,7 @@ impl World {
                 }
             }
             Order::PowerOff { incarnation, token } => self.power_off(vm, *incarnation, *token, mutant),
-            Order::Rewind { proof, .. } => self.rewind(vm, proof),
+            Order::Rewind { proof, to } => self.rewind(vm, proof, *to),
             Order::Start { lease } => match self.may_start(vm, lease, mutant) {
                 Ok(Some(pid)) => Effect::Done(Fact::Started { pid }),
                 Ok(None) => self.started(vm, lease),
@@ -80,15 +80,18 @@ impl World {
     }
 
     /// Changes the disk of a VM that is dead for that of a snapshot.
-    fn rewind(&self, vm: usize, dead: &DeathProof) -> Effect {
-        let machine = &self.machines[vm];
+    fn rewind(&mut self, vm: usize, dead: &DeathProof, to: Rewind) -> Effect {
+        let machine = &mut self.machines[vm];
         if machine.process.is_some() {
             return refused("it runs");
         }
         if dead.incarnation() < machine.record.started {
             return Effect::Failed(Refusal::Stale("another has run since".into()));
         }
-        Effect::Done(Fact::Nothing)
+        match machine.snapshots.rewind(self.now, &mut machine.guest, to) {
+            Ok(()) => Effect::Done(Fact::Nothing),
+            Err(why) => refused(&why),
+        }
     }
 
     /// Starts what may be started.

@@ -30,6 +30,7 @@ mod run;
 pub mod scenario;
 mod sense;
 pub mod simulate;
+mod snapshots;
 mod story;
 mod strike;
 mod timeline;

@@ -2,6 +2,7 @@
 
 use crate::faults::Quirk;
 use crate::guest::{Guest, Stage};
+use crate::snapshots::Snapshots;
 use crate::story::{FoundAs, VmSetup};
 use holdfast_core::action::Operation;
 use holdfast_core::lease::{Incarnation, Token};
@@ -70,6 +71,8 @@ pub(crate) struct Machine {
     /// The end of its process is told late.
     pub(crate) unnoticed: bool,
     pub(crate) quirks: BTreeMap<String, Quirk>,
+    /// Its snapshots, and what the next start goes on with.
+    pub(crate) snapshots: Snapshots,
     /// When its hypervisor last went mute, and when something last befell its guest.
     pub(crate) muted_at: Option<Timestamp>,
     pub(crate) disturbed_at: Option<Timestamp>,
@@ -100,6 +103,7 @@ impl Machine {
             slow_death: setup.large,
             unnoticed: false,
             quirks: BTreeMap::new(),
+            snapshots: Snapshots::default(),
             muted_at: None,
             disturbed_at: None,
             ill_at: None,

@@ -2,6 +2,7 @@
 
 use crate::words::{duration_text, parse_duration};
 use holdfast_core::action::Work;
+use holdfast_core::point::SnapshotId;
 use holdfast_core::subject::VmName;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub enum PersonWish {
     Release,
     Announce(Work, Duration),
     EndWork(Work),
+    Snapshot { memory: bool },
+    GoBack { to: SnapshotId, resume: bool },
+    Approve,
 }
 
 /// Reads what comes after `person `.
@@ -40,6 +44,17 @@ pub(crate) fn parse(text: &str) -> Option<(VmName, PersonWish)> {
             (vm, PersonWish::Announce(parse_work(work)?, parse_duration(long)?))
         }
         ["ends", work, "of", vm] => (vm, PersonWish::EndWork(parse_work(work)?)),
+        ["takes", "a", "snapshot", "of", vm] => (vm, PersonWish::Snapshot { memory: false }),
+        ["takes", "a", "snapshot", "of", vm, "with", "its", "memory"] => {
+            (vm, PersonWish::Snapshot { memory: true })
+        }
+        ["takes", vm, "back", "to", "snapshot", to] => {
+            (vm, PersonWish::GoBack { to: SnapshotId(to.parse().ok()?), resume: false })
+        }
+        ["resumes", "snapshot", to, "of", vm] => {
+            (vm, PersonWish::GoBack { to: SnapshotId(to.parse().ok()?), resume: true })
+        }
+        ["approves", "the", "way", "back", "of", vm] => (vm, PersonWish::Approve),
         _ => return None,
     };
     Some((vm.parse().ok()?, wish))
@@ -70,5 +85,10 @@ pub(crate) fn text(vm: &VmName, wish: PersonWish) -> String {
             format!("announces {} of {vm} for {}", work.name(), duration_text(long))
         }
         PersonWish::EndWork(work) => format!("ends {} of {vm}", work.name()),
+        PersonWish::Snapshot { memory: false } => format!("takes a snapshot of {vm}"),
+        PersonWish::Snapshot { memory: true } => format!("takes a snapshot of {vm} with its memory"),
+        PersonWish::GoBack { to, resume: false } => format!("takes {vm} back to snapshot {to}"),
+        PersonWish::GoBack { to, resume: true } => format!("resumes snapshot {to} of {vm}"),
+        PersonWish::Approve => format!("approves the way back of {vm}"),
     }
 }

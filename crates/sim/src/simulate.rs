@@ -154,6 +154,13 @@ pub fn story(seed: u64) -> Story {
         };
     }
     let mut events = Vec::new();
+    for (number, vm) in (0..).zip(&mut vms).filter(|(number, _)| noise(seed, *number, 1, 4) == 0) {
+        vm.policy.max_data_loss =
+            *[secs(60), secs(3_600 * 1_000)].get(noise(seed, number, 2, 2) as usize).unwrap_or(&secs(60));
+        let wish = PersonWish::Snapshot { memory: noise(seed, number, 3, 2) == 0 };
+        let what = Happening::Person(vm.name.clone(), wish);
+        events.push(Event { when: When::At(secs(15)), what, lasting: None });
+    }
     let mut at = random.between(secs(20), secs(240 * 3_600));
     if vms.iter().any(|vm| vm.found == FoundAs::Off) {
         at = at.min(FIRST_START); // what befalls its first start does not last for days

@@ -329,6 +329,7 @@ fn vm_clause(vm: &mut VmSetup, clause: &str, words: &[&str]) -> Result<(), Strin
             let ability = ability_named(ability).ok_or_else(|| format!("`{ability}` is no ability"))?;
             policy.abilities.remove(&ability);
         }
+        ["may", "lose", long] => policy.max_data_loss = duration(long)?,
         ["isolate", how] => {
             let ways = [Isolation::Network, Isolation::Pause];
             let way = ways.into_iter().find(|way| way.name() == how);
@@ -373,6 +374,7 @@ impl fmt::Display for VmSetup {
         long("verify for", policy.verify_for, usual.verify_for)?;
         long("hang after", policy.hang_after, usual.hang_after)?;
         long("back-off", policy.budget.backoff, usual.budget.backoff)?;
+        long("may lose", policy.max_data_loss, usual.max_data_loss)?;
         long("watchdog", self.watchdog.unwrap_or_default(), Duration::ZERO)?;
         if policy.budget != (Budget { backoff: policy.budget.backoff, ..usual.budget }) {
             write!(f, ", {} tries in {}", policy.budget.tries, duration_text(policy.budget.within))?;

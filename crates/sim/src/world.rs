@@ -413,7 +413,13 @@ impl World {
         machine.record = RunRecord { pid, boot, ..machine.record };
         machine.hypervisor.state = RunState::Running;
         machine.cable = true;
-        self.begin_boot(vm);
+        if std::mem::take(&mut self.machines[vm].snapshots.resumes) {
+            let guest = &mut self.machines[vm].guest;
+            guest.be_up();
+            guest.booted = self.now;
+        } else {
+            self.begin_boot(vm);
+        }
         if !self.storage_works(vm) {
             self.use_storage_soon(vm);
         }

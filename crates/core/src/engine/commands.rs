@@ -26,6 +26,7 @@ impl Engine {
             Wish::Stop { grace } => self.wish_stop(command, *grace),
             Wish::Restart { grace } => self.wish_restart(command, *grace),
             Wish::Rewind(to) => self.wish_rewind(command, *to),
+            Wish::Approve { incident, to } => self.approve(command, *incident, *to),
             Wish::Pause => self.wish_operation(command, Operation::Pause),
             Wish::Resume => self.wish_operation(command, Operation::Continue),
             Wish::MaintenanceOn { until } => self.maintenance_on(name, until.unwrap_or(Timestamp::NEVER)),
@@ -36,7 +37,7 @@ impl Engine {
         }
     }
 
-    fn is_busy(&self, name: &VmName) -> Result<(), String> {
+    pub(super) fn is_busy(&self, name: &VmName) -> Result<(), String> {
         let Some(vm) = self.vms.get(name) else { return Ok(()) };
         match &vm.job {
             Some(job) if job.goal == Goal::Look => {

@@ -77,7 +77,7 @@ impl Engine {
     ) -> bool {
         let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return false };
         let how = vm.policy.isolate;
-        let hopeless = matches!(reason, HeldReason::NoRemedy | HeldReason::BudgetSpent);
+        let hopeless = reason.is_hopeless() || *reason == HeldReason::BudgetSpent;
         let able = how.needs().is_some_and(|ability| vm.policy.abilities.contains(&ability));
         let armed = self.may_act(vm);
         let braked = self.brake.pulled().is_some() && !incident.drill;

@@ -403,7 +403,12 @@ impl Engine {
             Some(Remedy::RestartApp) => APP_SETTLES.max(verify * 2),
             Some(Remedy::ResumeIo | Remedy::Reconnect | Remedy::Hold) | None => VM_SETTLES.max(verify * 2),
             Some(
-                Remedy::ResetGuest | Remedy::RestartVm | Remedy::FailOver | Remedy::Revert | Remedy::Restore,
+                Remedy::ResetGuest
+                | Remedy::RestartVm
+                | Remedy::FailOver
+                | Remedy::Resume
+                | Remedy::Revert
+                | Remedy::Restore,
             ) => {
                 let patience = self.view.patience(self.now);
                 let due = vm.view.boot_due(vm.policy.boot_limit, patience);

@@ -12,6 +12,7 @@ mod jobs;
 mod lessons;
 mod phases;
 mod planning;
+mod points;
 mod service;
 mod status;
 mod vm;
@@ -112,6 +113,7 @@ impl Engine {
             Input::Outcome(outcome) => self.settle(outcome),
             Input::Command(command) => self.obey(command),
             Input::WallClock { offset } => self.anchor(*offset),
+            Input::Points { vm, known } => self.know_points(vm, known),
             Input::Tick => {}
         }
         self.run_timers();

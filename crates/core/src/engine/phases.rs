@@ -132,7 +132,7 @@ impl Engine {
         if found.is_none() && self.healthy_for(name, lens).is_some_and(|healthy| healthy >= enough) {
             return self.close(id, name, Resolution::Healed);
         }
-        if found.is_none() && *reason == HeldReason::NoRemedy && self.is_over(id, name, lens) {
+        if found.is_none() && reason.is_hopeless() && self.is_over(id, name, lens) {
             return self.close(id, name, Resolution::Healed); // what is still down has another cause
         }
         if let (HeldReason::Unsure, Some(diagnosis)) = (reason, &found) {
@@ -149,7 +149,7 @@ impl Engine {
             HeldReason::Brake => self.brake.pulled().is_none(),
             HeldReason::NoRecord => !self.muted,
             HeldReason::BudgetSpent => false, // a person releases it (I6)
-            HeldReason::NoRemedy => {
+            HeldReason::NoRemedy | HeldReason::Approval => {
                 let before = self.incidents.get(&id).map(|incident| incident.diagnosis.fault);
                 // What was worth a word only has become another thing; else, that must be sure.
                 let told_only = before.is_some_and(is_warning);

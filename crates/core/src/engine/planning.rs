@@ -1,5 +1,6 @@
 //! From a diagnosis to a plan: sure enough, allowed, begun; or held, with the reason. And its end.
 
+use super::points::{rewind, with_loss};
 use super::{Engine, VmState};
 use crate::action::{Operation, Reason};
 use crate::diagnosis::Fault;
@@ -56,23 +57,44 @@ impl Engine {
         } else {
             {
                 let (fault, app) = (diagnosis.fault, diagnosis.app.as_ref());
-                choose(fault, self.lessons_in_use(), app, &vm.policy, &tried, vm.view.is_unplugged())
+                let ways = self.ways(incident, vm);
+                choose(fault, self.lessons_in_use(), app, &vm.policy, &tried, &ways)
             }
         };
+        if self.is_sure_of(incident, vm, remedy, &tried, lens, dead) {
+            return Some((remedy, passed));
+        }
+        // A way back that we are not sure of is a person's to decide.
+        let person = remedy.goes_back() && self.is_sure_of(incident, vm, Remedy::Hold, &tried, lens, dead);
+        person
+            .then(|| (Remedy::Hold, format!("{passed}; {remedy} passed over: too little is seen to be sure")))
+    }
+
+    /// Whether we are sure enough for this remedy, on grounds that suffice, and it harms nobody who is served.
+    fn is_sure_of(
+        &self,
+        incident: &Incident,
+        vm: &VmState,
+        remedy: Remedy,
+        tried: &[Remedy],
+        lens: &Lens,
+        dead: bool,
+    ) -> bool {
+        let diagnosis = &incident.diagnosis;
         let threshold = remedy.threshold().max(LEAST_SURE);
         // Once a remedy has failed, the name of the fault matters less than whether the next one ends it.
         let ends = |fault| ladder(fault).contains(&remedy);
         let helps = incident.named.is_some() && diagnosis.share_of(ends) >= threshold;
         let sure = diagnosis.probability >= threshold || helps || dead;
-        let sure = sure || self.is_the_same_to_all(incident, vm, remedy, &tried);
+        let sure = sure || self.is_the_same_to_all(incident, vm, remedy, tried);
         let grounded = !remedy.is_destructive() || diagnosis.grounds.suffice() || dead;
         let serving = vm.serves(lens, diagnosis.settled_at());
         let harmless = !remedy.is_destructive() || dead || !serving;
         let lasted = self.now.since(incident.times.opened);
         if remedy == Remedy::Hold && incident.attempts.is_empty() && lasted < HOLD_AFTER {
-            return None; // a person is not called for what passes
+            return false; // a person is not called for what passes
         }
-        (sure && grounded && harmless).then_some((remedy, passed))
+        sure && grounded && harmless
     }
 
     /// For long two faults have been likely, a panic or a hang, say, and this is the next remedy for either: then it
@@ -84,15 +106,15 @@ impl Engine {
         remedy: Remedy,
         tried: &[Remedy],
     ) -> bool {
-        let (diagnosis, unplugged) = (&incident.diagnosis, vm.view.is_unplugged());
+        let (diagnosis, ways) = (&incident.diagnosis, self.ways(incident, vm));
         let (app, lessons) = (diagnosis.app.as_ref(), self.lessons_in_use());
-        let next = |fault| choose(fault, lessons, app, &vm.policy, tried, unplugged).0 == remedy;
+        let next = |fault| choose(fault, lessons, app, &vm.policy, tried, &ways).0 == remedy;
         let long = self.now.since(incident.times.opened) >= LONG_UNDECIDED;
         let likely = remedy != Remedy::Hold && diagnosis.probability >= LEAST_SURE;
         long && likely && diagnosis.share_of(next) >= remedy.threshold()
     }
 
-    fn confirm(&mut self, id: IncidentId, name: &VmName, drill: bool) {
+    pub(super) fn confirm(&mut self, id: IncidentId, name: &VmName, drill: bool) {
         let now = self.now;
         let Some(incident) = self.incidents.get(&id) else { return };
         if incident.named.is_some() {
@@ -154,9 +176,9 @@ impl Engine {
         } else if self.brake.pulled().is_some() && counted {
             Some(HeldReason::Brake)
         } else if remedy == Remedy::Hold {
-            Some(HeldReason::NoRemedy)
-        } else if counted && !vm.tries.has_left(now, &policy.budget) {
-            Some(HeldReason::BudgetSpent)
+            Some(self.hold_for_approval(id, name).unwrap_or(HeldReason::NoRemedy))
+        } else if counted && !vm.tries.has_left(now, &policy.budget) && !self.may_go_back(vm, remedy) {
+            Some(self.hold_for_approval(id, name).unwrap_or(HeldReason::BudgetSpent))
         } else {
             None
         };
@@ -171,10 +193,14 @@ impl Engine {
         let spent = vm.tries.spent(now, &policy.budget);
         if let Some(vm) = self.vms.get_mut(name).filter(|_| counted) {
             vm.tries.spend(now, &policy.budget);
+            vm.went_back = if remedy.goes_back() { Some(now) } else { vm.went_back };
         }
         let threshold = remedy.threshold().max(LEAST_SURE);
         let (try_number, tries) = (spent + 1, policy.budget.tries);
-        let plan = Plan { remedy, threshold, try_number, tries, verify_for: policy.verify_for, why: passed };
+        let way = self.way_of(id, name, remedy);
+        let why = way.map_or(passed.clone(), |way| with_loss(&passed, &way));
+        let to = way.map(|way| rewind(remedy, &way));
+        let plan = Plan { remedy, threshold, try_number, tries, verify_for: policy.verify_for, why, to };
         self.carry_out_plan(id, name, plan);
     }
 
@@ -211,7 +237,7 @@ impl Engine {
         let open =
             |id: IncidentId| self.incidents.get(&id).is_some_and(|i| !matches!(i.phase, Phase::Held(_)));
         let wider = incident.app().is_some() && vm.incident.is_some_and(open);
-        if wider && matches!(remedy, Remedy::ResetGuest | Remedy::RestartVm) {
+        if wider && (Isolation::before(remedy) == Isolation::Power || remedy == Remedy::ResetGuest) {
             return Some((now + LOOK_EVERY, "a wider fault is suspected".into()));
         }
         if remedy == Remedy::ResumeIo {
@@ -225,7 +251,7 @@ impl Engine {
         waits.then(|| (earliest, format!("back-off {} before the next try", show(earliest.since(now)))))
     }
 
-    fn carry_out_plan(&mut self, id: IncidentId, name: &VmName, plan: Plan) {
+    pub(super) fn carry_out_plan(&mut self, id: IncidentId, name: &VmName, plan: Plan) {
         let now = self.now;
         let remedy = plan.remedy;
         if remedy.is_destructive() {
@@ -233,11 +259,13 @@ impl Engine {
         }
         let isolation = Isolation::before(remedy);
         let Some(incident) = self.edit(id) else { return };
-        let goal = goal(remedy, incident.diagnosis.app.as_ref());
+        let goal = goal(&plan, incident.diagnosis.app.as_ref());
         let number = if incident.drill {
             "drill".to_owned()
         } else if !remedy.is_destructive() {
             "costs no try".to_owned()
+        } else if plan.try_number > plan.tries {
+            "a try of its own".to_owned()
         } else {
             format!("try {} of {}", plan.try_number, plan.tries)
         };
@@ -334,12 +362,13 @@ impl Engine {
     }
 }
 
-fn goal(remedy: Remedy, app: Option<&AppName>) -> Option<Goal> {
-    Some(match remedy {
+fn goal(plan: &Plan, app: Option<&AppName>) -> Option<Goal> {
+    Some(match plan.remedy {
         Remedy::ResumeIo => Goal::Do(Operation::Continue),
         Remedy::Reconnect => Goal::Do(Operation::LinkUp),
         Remedy::RestartApp => Goal::Do(Operation::RestartApp(app?.clone())),
         Remedy::ResetGuest => Goal::Do(Operation::Reset),
-        Remedy::RestartVm | Remedy::FailOver | Remedy::Revert | Remedy::Restore | Remedy::Hold => Goal::Cycle,
+        Remedy::Resume | Remedy::Revert => Goal::Rewind(plan.to?),
+        Remedy::RestartVm | Remedy::FailOver | Remedy::Restore | Remedy::Hold => Goal::Cycle,
     })
 }

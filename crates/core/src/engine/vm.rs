@@ -6,6 +6,7 @@ use crate::incident::IncidentId;
 use crate::isolate::Isolated;
 use crate::lease::{Incarnation, Lease};
 use crate::plan::Tries;
+use crate::point::Points;
 use crate::policy::VmPolicy;
 use crate::recover::{Job, Power, Step};
 use crate::signal::{AgentSign, AppSign, HypervisorSign, ProcessSign, RunState, Seen, Signal};
@@ -96,6 +97,12 @@ pub struct VmState {
     /// It was isolated until a moment ago: what is heard until then may be of before, and is not judged.
     #[serde(default)]
     pub judge_from: Timestamp,
+    /// Its snapshots.
+    #[serde(default)]
+    pub points: Points,
+    /// When it last went back to one by itself.
+    #[serde(default)]
+    pub went_back: Option<Timestamp>,
     /// Looks that failed in a row, and when to look again.
     pub look: (u32, Timestamp),
     /// Why it is not started although it is meant to run, if that is so.
@@ -127,6 +134,8 @@ impl VmState {
             isolated: None,
             isolate_at: Timestamp::ZERO,
             judge_from: Timestamp::ZERO,
+            points: Points::default(),
+            went_back: None,
             look: (0, Timestamp::ZERO),
             waits_for: None,
             wake: Timestamp::NEVER,

@@ -1,7 +1,9 @@
 //! Which remedies fit which fault, gentlest first, and which one is next.
 
 use super::remedy::Remedy;
+use crate::action::Rewind;
 use crate::diagnosis::{Fault, Lessons};
+use crate::point::WayBack;
 use crate::policy::VmPolicy;
 use crate::subject::AppName;
 use crate::time::Duration;
@@ -22,23 +24,36 @@ pub struct Plan {
     pub verify_for: Duration,
     /// Why this one, for people.
     pub why: String,
+    /// The snapshot that is gone back to.
+    #[serde(default)]
+    pub to: Option<Rewind>,
 }
 
-/// The remedies that can end a fault, gentlest first. The rungs that rewind a disk come last and are
-/// not there yet (`revert`, `restore`, `fail-over`); `hold` ends every ladder.
+/// What stands in the way of remedies, besides what was tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ways {
+    /// The virtual cable is unplugged.
+    pub unplugged: bool,
+    /// To which snapshot `resume` goes, or why it goes to none.
+    pub resume: Result<WayBack, &'static str>,
+    /// To which snapshot `revert` goes, or why it goes to none.
+    pub revert: Result<WayBack, &'static str>,
+}
+
+/// The remedies that can end a fault, gentlest first. Those that go back to a snapshot come last, as what came after
+/// it is lost to users; `fail-over` and `restore` are not there yet; `hold` ends every ladder.
 #[must_use]
 pub const fn ladder(fault: Fault) -> &'static [Remedy] {
-    use Remedy::{Hold, Reconnect, ResetGuest, RestartApp, RestartVm, Restore, ResumeIo, Revert};
+    use Remedy::{Hold, Reconnect, ResetGuest, RestartApp, RestartVm, Restore, Resume, ResumeIo, Revert};
     match fault {
-        Fault::AppDown | Fault::AppHung => &[RestartApp, ResetGuest, RestartVm, Revert, Hold],
-        Fault::AppWrong => &[RestartApp, Hold],
-        Fault::AppCrashLoop => &[RestartApp, Revert, Hold],
-        Fault::CorruptionReported | Fault::ImageCorrupt => &[Revert, Restore, Hold],
+        Fault::AppDown | Fault::AppHung => &[RestartApp, ResetGuest, RestartVm, Resume, Revert, Hold],
+        Fault::AppWrong | Fault::AppCrashLoop => &[RestartApp, Resume, Revert, Hold],
+        Fault::CorruptionReported | Fault::ImageCorrupt => &[Resume, Revert, Restore, Hold],
         Fault::GuestOutOfMemory => &[RestartApp, ResetGuest, RestartVm, Hold],
-        Fault::GuestPanicked | Fault::GuestHung => &[ResetGuest, RestartVm, Revert, Hold],
-        Fault::GuestFsReadOnly => &[ResetGuest, RestartVm, Revert, Hold],
-        Fault::GuestBootFailed => &[ResetGuest, RestartVm, Revert, Hold],
-        Fault::GuestBootLoop => &[RestartVm, Revert, Hold],
+        Fault::GuestPanicked | Fault::GuestHung => &[ResetGuest, RestartVm, Resume, Revert, Hold],
+        Fault::GuestFsReadOnly => &[ResetGuest, RestartVm, Resume, Revert, Hold],
+        Fault::GuestBootFailed => &[ResetGuest, RestartVm, Resume, Revert, Hold],
+        Fault::GuestBootLoop => &[RestartVm, Resume, Revert, Hold],
         Fault::GuestNetLost => &[Reconnect, ResetGuest, RestartVm, Hold],
         Fault::VmCrashed | Fault::VmHung | Fault::VmWontStart => &[RestartVm, Hold],
         Fault::VmPausedIo => &[ResumeIo, Hold],
@@ -68,7 +83,7 @@ pub fn choose(
     app: Option<&AppName>,
     policy: &VmPolicy,
     tried: &[Remedy],
-    unplugged: bool,
+    ways: &Ways,
 ) -> (Remedy, String) {
     let mut passed = Vec::new();
     let mut order = ladder(fault).to_vec();
@@ -77,7 +92,7 @@ pub fn choose(
         passed.push(why);
     }
     for remedy in order {
-        match obstacle(fault, remedy, app, policy, tried, unplugged) {
+        match obstacle(fault, remedy, app, policy, tried, ways) {
             Some(why) => passed.push(format!("{remedy} passed over: {why}")),
             None => return (remedy, passed.join("; ")),
         }
@@ -86,21 +101,26 @@ pub fn choose(
 }
 
 /// A remedy that did not help is not tried again in the same incident, but for starts and resumptions,
-/// which the budget and the back-off bound.
+/// which the budget and the back-off bound, and for older snapshots.
 fn obstacle(
     fault: Fault,
     remedy: Remedy,
     app: Option<&AppName>,
     policy: &VmPolicy,
     tried: &[Remedy],
-    unplugged: bool,
+    ways: &Ways,
 ) -> Option<&'static str> {
     let Some(needed) = remedy.needs() else { return Some("not in this version") };
     if needed.iter().any(|ability| !policy.abilities.contains(ability)) {
         return Some("the driver cannot");
     }
-    let again = matches!(remedy, Remedy::RestartVm | Remedy::ResumeIo | Remedy::Hold);
-    if tried.contains(&remedy) && !again {
+    let again = matches!(
+        remedy,
+        Remedy::RestartVm | Remedy::ResumeIo | Remedy::Resume | Remedy::Revert | Remedy::Hold
+    );
+    let goes_back = ways.resume.is_ok() || ways.revert.is_ok();
+    let in_vain = remedy == Remedy::RestartVm && goes_back && ladder(fault).contains(&Remedy::Revert);
+    if tried.contains(&remedy) && (!again || in_vain) {
         return Some("tried in this incident");
     }
     let restartable = |name: &AppName| policy.apps.get(name).is_some_and(|app| app.can_restart);
@@ -109,12 +129,13 @@ fn obstacle(
             (!policy.apps.keys().any(restartable)).then_some("no restart command is configured")
         }
         Remedy::RestartApp => (!app.is_some_and(restartable)).then_some("no restart command is configured"),
-        Remedy::Reconnect => (!unplugged).then_some("the virtual cable is plugged in"),
+        Remedy::Reconnect => (!ways.unplugged).then_some("the virtual cable is plugged in"),
+        Remedy::Resume => ways.resume.err(),
+        Remedy::Revert => ways.revert.err(),
         Remedy::ResumeIo
         | Remedy::ResetGuest
         | Remedy::RestartVm
         | Remedy::FailOver
-        | Remedy::Revert
         | Remedy::Restore
         | Remedy::Hold => None,
     }
@@ -123,6 +144,7 @@ fn obstacle(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::point::{Grade, Known, SnapshotId};
     use crate::policy::{Ability, AppPolicy};
 
     fn policy() -> (VmPolicy, AppName) {
@@ -132,10 +154,12 @@ mod tests {
         (policy, app)
     }
 
+    const NONE: Ways = Ways { unplugged: false, resume: Err("none"), revert: Err("none") };
+
     #[test]
     fn the_gentlest_remedy_that_is_left_is_taken() {
         let (policy, app) = policy();
-        let next = |tried: &[Remedy]| choose(Fault::AppHung, None, Some(&app), &policy, tried, false).0;
+        let next = |tried: &[Remedy]| choose(Fault::AppHung, None, Some(&app), &policy, tried, &NONE).0;
         assert_eq!(next(&[]), Remedy::RestartApp);
         assert_eq!(next(&[Remedy::RestartApp]), Remedy::ResetGuest);
         assert_eq!(next(&[Remedy::RestartApp, Remedy::ResetGuest]), Remedy::RestartVm);
@@ -146,9 +170,27 @@ mod tests {
         let (mut policy, app) = policy();
         policy.abilities.remove(&Ability::Exec);
         policy.abilities.remove(&Ability::Reset);
-        assert_eq!(choose(Fault::AppDown, None, Some(&app), &policy, &[], false).0, Remedy::RestartVm);
+        assert_eq!(choose(Fault::AppDown, None, Some(&app), &policy, &[], &NONE).0, Remedy::RestartVm);
         policy.abilities.remove(&Ability::PowerOff);
-        assert_eq!(choose(Fault::AppDown, None, Some(&app), &policy, &[], false).0, Remedy::Hold);
+        assert_eq!(choose(Fault::AppDown, None, Some(&app), &policy, &[], &NONE).0, Remedy::Hold);
+    }
+
+    #[test]
+    fn a_snapshot_is_gone_back_to_last_and_to_an_older_one_if_that_did_not_help() {
+        let (policy, app) = policy();
+        let known =
+            |id| Known { id: SnapshotId(id), grade: Grade::Consistent, resumable: true, age: Duration::ZERO };
+        let way = |id| Ok(WayBack { point: known(id), loses: Duration::ZERO });
+        let next = |tried: &[Remedy], ways: &Ways| {
+            choose(Fault::AppCrashLoop, None, Some(&app), &policy, tried, ways).0
+        };
+        let both = Ways { unplugged: false, resume: way(2), revert: way(2) };
+        assert_eq!(next(&[], &both), Remedy::RestartApp);
+        assert_eq!(next(&[Remedy::RestartApp], &both), Remedy::Resume);
+        let older = Ways { resume: Err("none left"), revert: way(1), ..both };
+        let tried = [Remedy::RestartApp, Remedy::Resume, Remedy::Revert];
+        assert_eq!(next(&tried, &older), Remedy::Revert);
+        assert_eq!(next(&tried, &NONE), Remedy::Hold);
     }
 
     #[test]

@@ -7,5 +7,5 @@ mod remedy;
 
 pub use brake::Brake;
 pub use budget::Tries;
-pub use ladder::{Plan, choose, ladder};
+pub use ladder::{Plan, Ways, choose, ladder};
 pub use remedy::Remedy;

@@ -21,7 +21,9 @@ pub enum Remedy {
     RestartVm,
     /// Start on a standby host (later).
     FailOver,
-    /// Go back to the disk of a restore point (later).
+    /// Go back to disk and memory of a snapshot, and go on there.
+    Resume,
+    /// Go back to the disk of a snapshot, and boot it.
     Revert,
     /// Go back to a backup (later).
     Restore,
@@ -45,6 +47,7 @@ impl Remedy {
             Self::ResetGuest => "reset-guest",
             Self::RestartVm => "restart-vm",
             Self::FailOver => "fail-over",
+            Self::Resume => "resume",
             Self::Revert => "revert",
             Self::Restore => "restore",
             Self::Hold => "hold",
@@ -60,7 +63,8 @@ impl Remedy {
             Self::RestartApp => Some(&[Ability::Exec]),
             Self::ResetGuest => Some(&[Ability::Reset]),
             Self::RestartVm => Some(&[Ability::PowerOff]),
-            Self::FailOver | Self::Revert | Self::Restore => None,
+            Self::Resume | Self::Revert => Some(&[Ability::PowerOff, Ability::Snapshot]),
+            Self::FailOver | Self::Restore => None,
             Self::Hold => Some(&[]),
         }
     }
@@ -72,7 +76,9 @@ impl Remedy {
             Self::RestartApp => 3.0,
             Self::ResetGuest => 25.0,
             Self::RestartVm | Self::FailOver => 30.0,
-            Self::Revert | Self::Restore => 300.0,
+            // A boot, and a person who takes it back: what was there is kept (I15), and its owner accepts the loss.
+            Self::Resume | Self::Revert => 60.0,
+            Self::Restore => 300.0,
         }
     }
 
@@ -90,6 +96,12 @@ impl Remedy {
         !matches!(self, Self::ResumeIo | Self::Reconnect | Self::Hold)
     }
 
+    /// Whether it loses what users wrote after a point.
+    #[must_use]
+    pub const fn goes_back(self) -> bool {
+        matches!(self, Self::Resume | Self::Revert | Self::Restore)
+    }
+
     /// How long it may take before it has failed. A boot comes on top (verification waits for it).
     #[must_use]
     pub const fn limit(self) -> Duration {
@@ -98,7 +110,8 @@ impl Remedy {
             Self::RestartApp => Duration::from_secs(60),
             Self::ResetGuest => Duration::from_secs(10),
             Self::RestartVm | Self::FailOver => Duration::from_secs(60),
-            Self::Revert | Self::Restore => Duration::from_secs(600),
+            Self::Resume | Self::Revert => Duration::from_secs(60),
+            Self::Restore => Duration::from_secs(600),
         }
     }
 }

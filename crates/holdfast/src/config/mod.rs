@@ -19,7 +19,7 @@ mod section;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod units;
+pub mod units;
 mod vm;
 
 pub use app::{AppConfig, Expect, Password, Probe, Secret, SecretError, Target};

@@ -1,21 +1,26 @@
 //! `holdfast backup image FILE`: a disk image becomes a restore point.
 
+use super::pace::{self, Pace, Paced};
 use super::remote::{self, Place, Remote};
-use super::{Note, RepositoryArgs, bar, bytes, failed, ranges, shown, threads, troubled, watched};
+use super::{Note, RepositoryArgs, bar, bytes, failed, ranges, shown, threads, troubled, watched, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
+use holdfast_backup::kept::Kept;
 use holdfast_backup::point::{Disk, Point, is_name};
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
+use holdfast_backup::session::Session;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
+/// What the disk of a point is called here.
+const DISK: &str = "disk0";
 /// What bitmaps of Holdfast's own are called at first: each belongs to one point, which names it.
 pub const OURS: &str = "holdfast-";
 /// Over a network more readers only wait for each other, and each has some pieces in memory.
@@ -48,6 +53,9 @@ pub struct ImageArgs {
     /// The bitmap that records what is written from this point on. Later `--bitmap NAME` is compared with this point.
     #[arg(long, value_name = "NAME")]
     begins: Option<String>,
+    /// Read no more than this in a second, such as `50MiB/s`.
+    #[arg(long, value_name = "RATE", value_parser = pace::rate)]
+    limit: Option<u64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -68,6 +76,15 @@ impl Source for Image {
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(bytes, offset)
+    }
+
+    fn is_hole(&self, span: &Range<u64>) -> bool {
+        use rustix::fs::{SeekFrom, seek};
+        // What the file system cannot tell is read.
+        match seek(&self.file, SeekFrom::Data(span.start)) {
+            Ok(start) => start >= span.end,
+            Err(why) => why == rustix::io::Errno::NXIO, // none up to the end
+        }
     }
 }
 
@@ -105,27 +122,24 @@ struct Basis {
 pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     let place = place(args)?;
     let name = name(args, place.as_ref())?;
-    let repository = args.repository.open()?;
     let mut opened = match &place {
         Some(place) => Opened::Remote(Box::new(connect(args, place)?)),
         None => Opened::File(open(&args.file)?),
     };
-    let basis = basis(args, &mut opened, &repository, &name)?;
-    if let Some(why) = basis.why_all.as_ref().filter(|_| !args.json) {
-        super::say_aside(&format!("{why}: all is read, and only the change is stored"));
-    }
-    let (begun, stamp) = (Instant::now(), opened.stamp()?);
-    let taken = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+    let mut repository = args.repository.open_to_write()?;
+    let (begun, taken) = (Instant::now(), writer::now());
+    let session = Session::begin(&mut repository, &name, &writer::here(taken))
+        .map_err(troubled(&args.repository.repo))?;
+    args.repository.warn(&repository);
     let progress = Progress::default();
-    let disk = save_disk(args, &repository, &opened, &basis, &progress)?;
-    if opened.stamp()? != stamp {
-        return Err(CliError::Said {
-            error: format!("`{}` was written to while it was read", args.file.display()),
-            cause: "a restore point of it would be of no one moment".into(),
-            hint: "no point was made; stop the VM first, and try again: what was saved is not saved twice"
-                .into(),
-        });
-    }
+    let saved = save(args, &repository, &mut opened, &name, &progress);
+    let Saved { disk, basis } = match saved {
+        Ok(saved) => saved,
+        Err(error) => {
+            drop(session.end(&repository)); // left behind, it would be seen to be over
+            return Err(error);
+        }
+    };
     let size = disk.size;
     let note = Note {
         added: progress.written.load(Ordering::Relaxed),
@@ -133,7 +147,7 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         bitmap: args.begins.clone(),
     };
     let point = Point { vm: name, sequence: 0, taken, disks: vec![disk], note: note.write() };
-    let point = save::commit(&repository, point).map_err(troubled(&args.repository.repo))?;
+    let point = session.commit(&repository, point).map_err(troubled(&args.repository.repo))?;
     if let Opened::Remote(remote) = opened {
         remote.close();
     }
@@ -157,17 +171,51 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     Ok(Exit::Fine)
 }
 
+/// A disk that is written, and what it was compared with.
+struct Saved {
+    disk: Disk,
+    basis: Basis,
+}
+
+/// Writes what is new of the disk.
+fn save(
+    args: &ImageArgs,
+    repository: &Repository,
+    opened: &mut Opened,
+    name: &str,
+    progress: &Progress,
+) -> Result<Saved, CliError> {
+    let basis = basis(args, opened, repository, name)?;
+    if let Some(why) = basis.why_all.as_ref().filter(|_| !args.json) {
+        super::say_aside(&format!("{why}: all is read, and only the change is stored"));
+    }
+    let stamp = opened.stamp()?;
+    let kept = kept(repository, name);
+    let disk = save_disk(args, repository, opened, &basis, kept.as_ref(), progress)?;
+    if opened.stamp()? != stamp {
+        return Err(CliError::Said {
+            error: format!("`{}` was written to while it was read", args.file.display()),
+            cause: "a restore point of it would be of no one moment".into(),
+            hint: "no point was made; stop the VM first, and try again: what was saved is not saved twice"
+                .into(),
+        });
+    }
+    Ok(Saved { disk, basis })
+}
+
 /// Reads what is to be read, and tells how far it is.
 fn save_disk(
     args: &ImageArgs,
     repository: &Repository,
     opened: &Opened,
     basis: &Basis,
+    kept: Option<&Kept>,
     progress: &Progress,
 ) -> Result<Disk, CliError> {
-    let source = opened.source();
-    let before =
-        Before { parent: basis.parent.as_ref().map(|(_, disk)| disk), changed: basis.changed.as_deref() };
+    let pace = args.limit.map(Pace::new);
+    let source = &Paced(opened.source(), pace.as_ref());
+    let parent = basis.parent.as_ref().map(|(_, disk)| disk);
+    let before = Before { parent, changed: basis.changed.as_deref(), kept };
     let most = if matches!(opened, Opened::Remote(_)) { READERS_MOST } else { usize::MAX };
     let bar = bar(source.size(), args.json);
     let told = std::sync::Mutex::new(Instant::now());
@@ -186,7 +234,7 @@ fn save_disk(
         }
         read + skipped
     };
-    let work = || save::disk(repository, "disk0", source, before, threads().min(most), progress);
+    let work = || save::disk(repository, DISK, source, before, threads().min(most), progress);
     let saved = watched(&bar, done, work);
     bar.finish_and_clear();
     saved.map_err(|error| not_saved(error, args))
@@ -283,6 +331,18 @@ fn basis(
     };
     remote.want_all();
     Ok(Basis { parent, changed: None, why_all })
+}
+
+/// Where the hashes of the pieces of this disk are kept, in the cache folder of this user; nothing if that cannot be.
+fn kept(repository: &Repository, name: &str) -> Option<Kept> {
+    let path = super::cache_folder()?.join(repository.id().to_string()).join(name).join(DISK);
+    let failed = |error: &io::Error| {
+        super::say_aside(&format!(
+            "the hashes of this disk cannot be kept in `{}`: {error}; the next point will take longer",
+            path.display()
+        ));
+    };
+    Kept::open(&path, repository.id()).inspect_err(failed).ok()
 }
 
 /// The newest point whose note is as wanted and that can be read, and the disk as it was then.

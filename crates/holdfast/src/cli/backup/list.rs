@@ -4,6 +4,7 @@ use super::{Note, RepositoryArgs, bytes, shown, troubled};
 use crate::cli::{CliError, Exit, paint, print_json};
 use clap::Args;
 use holdfast_backup::point::Point;
+use holdfast_backup::proof::{self, Standing};
 use holdfast_backup::repository::PointName;
 
 /// Of which repository.
@@ -20,9 +21,11 @@ pub struct ListArgs {
 pub fn list(args: &ListArgs) -> Result<Exit, CliError> {
     let repository = args.repository.open()?;
     let names = repository.points().map_err(troubled(&args.repository.repo))?;
-    let points: Vec<_> = names.iter().map(|name| (name, repository.point(name))).collect();
+    let standing = |name| proof::standing(&repository, name).unwrap_or_default();
+    let points: Vec<_> = names.iter().map(|name| (name, repository.point(name), standing(name))).collect();
     if args.json {
-        let docs: Vec<_> = points.iter().map(|(name, point)| doc(name, point.as_ref().ok())).collect();
+        let docs: Vec<_> =
+            points.iter().map(|(name, point, standing)| doc(name, point.as_ref().ok(), standing)).collect();
         print_json(&docs)?;
         return Ok(Exit::Fine);
     }
@@ -30,16 +33,17 @@ pub fn list(args: &ListArgs) -> Result<Exit, CliError> {
         say!("no restore points");
         return Ok(Exit::Fine);
     }
-    let mut table = paint::table(&["point", "taken (UTC)", "size", "added", ""]);
-    for (name, point) in &points {
-        let row = match point {
-            Ok(point) => {
-                let (taken, added) = (paint::utc_second(point.taken as f64 / 1e6), Note::of(point).added);
-                [shown(name), taken, bytes(size(point)), bytes(added), String::new()]
-            }
-            Err(_) => [shown(name), "-".into(), "-".into(), "-".into(), "damaged".into()],
+    let mut table = paint::table(&["point", "taken (UTC)", "size", "added", "grade", "verified (UTC)"]);
+    for (name, point, standing) in &points {
+        let at = |micros: i64| paint::utc_second(micros as f64 / 1e6);
+        let (taken, size, added) = match point {
+            Ok(point) => (at(point.taken), bytes(size(point)), bytes(Note::of(point).added)),
+            Err(_) => ("-".into(), "-".into(), "-".into()),
         };
-        table.add_row(row);
+        let is_hurt = standing.is_hurt || point.is_err();
+        let grade = if is_hurt { "hurt".into() } else { standing.grade.to_string() };
+        let verified = standing.verified.map_or_else(|| "-".into(), at);
+        table.add_row([shown(name), taken, size, added, grade, verified]);
     }
     say!("{table}");
     Ok(Exit::Fine)
@@ -50,12 +54,15 @@ fn size(point: &Point) -> u64 {
 }
 
 /// One point; without what it says if it cannot be read.
-fn doc(name: &PointName, point: Option<&Point>) -> serde_json::Value {
+fn doc(name: &PointName, point: Option<&Point>, standing: &Standing) -> serde_json::Value {
     let note = point.map(Note::of);
+    let seconds = |micros: i64| micros as f64 / 1e6;
     serde_json::json!({
         "v": 1, "id": shown(name), "vm": name.vm, "kind": "backup", "memory": false, "damaged": point.is_none(),
-        "taken": point.map(|point| point.taken as f64 / 1e6), "grade": "taken", "proved": null,
-        "size": point.map(size), "added": note.as_ref().map(|note| note.added), "boot_s": null,
+        "hurt": standing.is_hurt || point.is_none(), "taken": point.map(|point| seconds(point.taken)),
+        "grade": standing.grade.to_string(), "proved": standing.proved.map(seconds),
+        "verified": standing.verified.map(seconds), "size": point.map(size),
+        "added": note.as_ref().map(|note| note.added), "boot_s": standing.boot.map(|boot| boot as f64 / 1e3),
         "parent": note.and_then(|note| note.parent),
     })
 }

@@ -1,13 +1,23 @@
 //! `holdfast backup`: restore points of disk images in a repository. Needs no daemon and no configuration.
 
+mod cat;
+mod check;
 mod create;
+mod du;
+mod export;
 mod image;
+mod key;
 mod list;
+mod onto;
+mod pace;
+mod prune;
 mod ranges;
 mod remote;
+mod repair;
 mod restore;
 mod secret;
 mod verify;
+mod writer;
 
 use super::{CliError, Exit};
 use crate::act::chain;
@@ -31,6 +41,21 @@ pub enum BackupCommand {
     List(list::ListArgs),
     /// Write a disk of a restore point into a new file.
     Restore(restore::RestoreArgs),
+    /// Remove the restore points that need not be kept, and what no point needs any more.
+    Prune(prune::PruneArgs),
+    /// Look whether everything is there that something else tells of; reads little.
+    Check(check::CheckArgs),
+    /// Make whole what can be made whole, and say what is lost.
+    Repair(repair::RepairArgs),
+    /// Say what restore points cost.
+    Du(du::DuArgs),
+    /// Add, list, remove or change the keys that open the repository.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Write a disk of a restore point into a new raw or qcow2 image.
+    Export(export::ExportArgs),
+    /// Write a disk of a restore point to standard output, read from the page of the format alone.
+    Cat(cat::CatArgs),
     /// Read and hash everything, or one restore point, and name what is hurt.
     Verify(verify::VerifyArgs),
 }
@@ -72,7 +97,14 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
         BackupCommand::Create(args) => super::wait_for(create::create(&place.client()?, args)),
         BackupCommand::Image(args) => image::image(args),
         BackupCommand::List(args) => list::list(args),
+        BackupCommand::Prune(args) => prune::prune(args),
         BackupCommand::Restore(args) => restore::restore(args),
+        BackupCommand::Check(args) => check::check(args),
+        BackupCommand::Repair(args) => repair::repair(args),
+        BackupCommand::Du(args) => du::du(args),
+        BackupCommand::Key(command) => key::key(command),
+        BackupCommand::Export(args) => export::export(args),
+        BackupCommand::Cat(args) => cat::cat(args),
         BackupCommand::Verify(args) => verify::verify(args),
     }
 }
@@ -117,13 +149,27 @@ fn store(folder: &Path) -> Result<Box<dyn Store>, CliError> {
 
 impl RepositoryArgs {
     fn open(&self) -> Result<Repository, CliError> {
+        let mut repository = self.open_to_write()?;
+        repository.reload().map_err(troubled(&self.repo))?;
+        self.warn(&repository);
+        Ok(repository)
+    }
+
+    /// Opens it for somebody who begins a session, which reads the index.
+    fn open_to_write(&self) -> Result<Repository, CliError> {
         let id = Repository::identify(&*store(&self.repo)?).map_err(troubled(&self.repo))?;
         let secret = secret::of(self.key_file.as_deref(), id)?;
-        let repository = Repository::open(store(&self.repo)?, &secret).map_err(troubled(&self.repo))?;
+        Repository::open_unread(store(&self.repo)?, &secret).map_err(troubled(&self.repo))
+    }
+
+    /// Says what of the index cannot be read.
+    #[expect(clippy::unused_self, reason = "it is about this repository")]
+    fn warn(&self, repository: &Repository) {
         for damaged in repository.damaged() {
-            say_aside(&format!("{damaged}: the packs were read instead; `holdfast backup verify` says more"));
+            say_aside(&format!(
+                "{damaged}: the packs were read instead; `holdfast backup repair` writes it anew"
+            ));
         }
-        Ok(repository)
     }
 }
 
@@ -143,9 +189,13 @@ fn troubled(folder: &Path) -> impl Fn(Trouble) -> CliError {
             Trouble::Key(_) => "name the right key with `--key-file`; nothing was changed".into(),
             Trouble::Store { .. } => "nothing was lost; try again once it can be read and written".into(),
             Trouble::Damaged { .. } | Trouble::Missing(_) | Trouble::Block { .. } => {
-                "`holdfast backup verify` names everything that is hurt; other points can be restored".into()
+                "`holdfast backup repair` says what is lost, and makes whole what can be; other points can be restored"
+                    .into()
             }
-            Trouble::NoRandom(_) => "nothing was changed".into(),
+            Trouble::GivenUp { .. } => {
+                "no point was made; try again: what was saved is not saved twice".into()
+            }
+            Trouble::NoRandom(_) | Trouble::Busy => "nothing was changed; try again".into(),
         };
         CliError::Said {
             error: format!("the repository `{shown}` cannot be used"),
@@ -247,6 +297,13 @@ fn watched<T>(bar: &ProgressBar, done: impl Fn() -> u64 + Sync, work: impl FnOnc
         watcher.thread().unpark();
         ended
     })
+}
+
+/// Where this user keeps what can be made again.
+fn cache_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    cache.map(|folder| folder.join("holdfast/pieces"))
 }
 
 fn threads() -> usize {

@@ -1,11 +1,13 @@
 //! `holdfast backup restore`: a disk of a restore point becomes a file again. It has its name only once it is whole and
-//! on the disk, and never that of another file (I15).
+//! on the disk, and never that of another file (I15). Onto one that is there: [`super::onto`].
 
+use super::pace::{self, Pace, Paced};
 use super::{PointArgs, RepositoryArgs, bar, bytes, failed, shown, threads, troubled, watched};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
 use holdfast_backup::point::Disk;
+use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::restore::{self, RestoreError, Target};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,15 +20,28 @@ use std::time::Instant;
 #[derive(Args)]
 pub struct RestoreArgs {
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(super) repository: RepositoryArgs,
     #[command(flatten)]
-    point: PointArgs,
+    pub(super) point: PointArgs,
     /// The file to write, which must not be there yet.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "onto")]
+    out: Option<PathBuf>,
+    /// A file that is there and becomes the point: only what differs is written. What it holds now is given up (I15).
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    onto: Option<PathBuf>,
+    /// The point that the file of `--onto` holds, so that it need not be read to see what differs. This is believed.
+    #[arg(long, value_name = "POINT", requires = "onto")]
+    pub(super) holds: Option<String>,
+    /// What was written to the file of `--onto` since it held that point, or the one that is restored: a file of lines
+    /// `OFFSET LENGTH`, in bytes. This is believed.
+    #[arg(long, value_name = "RANGES", requires = "onto")]
+    pub(super) changed: Option<PathBuf>,
+    /// Write no more than this in a second, such as `50MiB/s`.
+    #[arg(long, value_name = "RATE", value_parser = pace::rate)]
+    pub(super) limit: Option<u64>,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 struct New(File);
@@ -39,58 +54,64 @@ impl Target for New {
 
 /// Restores it.
 pub fn restore(args: &RestoreArgs) -> Result<Exit, CliError> {
-    if args.out.symlink_metadata().is_ok() {
+    match (&args.onto, &args.out) {
+        (Some(onto), _) => super::onto::restore(args, onto),
+        (None, Some(out)) => new(args, out),
+        (None, None) => Ok(Exit::Fine), // the command line asks for one of them
+    }
+}
+
+/// Restores it into a file that is not there yet.
+fn new(args: &RestoreArgs, out: &Path) -> Result<Exit, CliError> {
+    if out.symlink_metadata().is_ok() {
         return Err(CliError::Said {
-            error: format!("`{}` is there already", args.out.display()),
+            error: format!("`{}` is there already", out.display()),
             cause: "a restore never replaces a file: it might be the only copy (I15)".into(),
-            hint: "name another file, or move that one away".into(),
+            hint: "name another file, or move that one away; `--onto` gives up what it holds".into(),
         });
     }
     let repository = args.repository.open()?;
     let name = args.point.find(&repository, &args.repository.repo)?;
-    let point = repository.point(&name).map_err(troubled(&args.repository.repo))?;
-    let Some(disk) = point.disks.first() else {
-        return Err(CliError::Said {
-            error: format!("restore point {} has no disk", shown(&name)),
-            cause: "there is nothing to write".into(),
-            hint: "name another point".into(),
-        });
-    };
+    let disk = disk_of(&repository, &args.repository.repo, &name)?;
     let (begun, done, bar) = (Instant::now(), AtomicU64::new(0), bar(disk.size, args.json));
-    let unfinished = unfinished(&args.out);
-    let work = || write(&repository, disk, &unfinished, &args.out, &done);
+    let (unfinished, pace) = (unfinished(out), args.limit.map(Pace::new));
+    let work = || write(&repository, &disk, (&unfinished, out), pace.as_ref(), &done);
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
     bar.finish_and_clear();
     if let Err(error) = ended {
         let _ = fs::remove_file(&unfinished); // ours, and of no use to anybody
-        return Err(error.for_people(args, &shown(&name)));
+        return Err(error.for_people(out, &shown(&name)));
     }
     let took = begun.elapsed().as_secs_f64();
     if args.json {
-        let out = args.out.to_string_lossy();
         print_json(&serde_json::json!({
-            "v": 1, "id": shown(&name), "out": out, "size": disk.size, "seconds": took,
+            "v": 1, "id": shown(&name), "out": out.to_string_lossy(), "size": disk.size, "seconds": took,
         }))?;
     } else {
-        say!(
-            "restored {} of point {} into {}, {took:.1} s",
-            bytes(disk.size),
-            shown(&name),
-            args.out.display()
-        );
+        say!("restored {} of point {} into {}, {took:.1} s", bytes(disk.size), shown(&name), out.display());
     }
     Ok(Exit::Fine)
 }
 
-enum Failure {
+/// The disk of a point.
+pub fn disk_of(repository: &Repository, folder: &Path, name: &PointName) -> Result<Disk, CliError> {
+    let point = repository.point(name).map_err(troubled(folder))?;
+    point.disks.into_iter().next().ok_or_else(|| CliError::Said {
+        error: format!("restore point {} has no disk", shown(name)),
+        cause: "there is nothing to write".into(),
+        hint: "name another point".into(),
+    })
+}
+
+pub enum Failure {
     Restore(RestoreError),
     File(io::Error),
 }
 
 impl Failure {
-    fn for_people(self, args: &RestoreArgs, point: &str) -> CliError {
+    fn for_people(self, out: &Path, point: &str) -> CliError {
         match self {
-            Self::File(source) => failed(format!("write `{}`; nothing is left of it", args.out.display()))(source),
+            Self::File(source) => failed(format!("write `{}`; nothing is left of it", out.display()))(source),
             Self::Restore(error) => CliError::Said {
                 error: format!("cannot restore point {point}"),
                 cause: chain(&error),
@@ -101,10 +122,10 @@ impl Failure {
 }
 
 fn write(
-    repository: &holdfast_backup::repository::Repository,
+    repository: &Repository,
     disk: &Disk,
-    unfinished: &Path,
-    out: &Path,
+    (unfinished, out): (&Path, &Path),
+    pace: Option<&Pace>,
     done: &AtomicU64,
 ) -> Result<(), Failure> {
     let file = OpenOptions::new()
@@ -115,12 +136,17 @@ fn write(
         .map_err(Failure::File)?;
     file.set_len(disk.size).map_err(Failure::File)?;
     let target = New(file);
-    restore::disk(repository, disk, &target, threads(), done).map_err(Failure::Restore)?;
+    restore::disk(repository, disk, &Paced(&target, pace), threads(), done).map_err(Failure::Restore)?;
     target.0.sync_all().map_err(Failure::File)?;
     // A link never replaces a file that somebody made meanwhile.
     fs::hard_link(unfinished, out).and_then(|()| fs::remove_file(unfinished)).map_err(Failure::File)?;
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Failure::File)
+    sync_folder(out).map_err(Failure::File)
+}
+
+/// The name of a file reaches the disk.
+pub fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// The name of a file that is not whole yet, beside the one it becomes.

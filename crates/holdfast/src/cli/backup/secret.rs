@@ -30,6 +30,20 @@ pub fn for_new(file: Option<&Path>) -> Result<Secret, CliError> {
         return read(file).map(Secret::Given);
     }
     folder()?; // before anything is made
+    made().map(Secret::Made)
+}
+
+/// The secret of a new key in a file: what is in it, or a random one that is put there.
+pub fn for_another(file: &Path) -> Result<Secret, CliError> {
+    if file.exists() {
+        return read(file).map(Secret::Given);
+    }
+    let text = made()?;
+    write_new(file, &text).map_err(failed(format!("write the key `{}`", file.display())))?;
+    Ok(Secret::Made(text))
+}
+
+fn made() -> Result<String, CliError> {
     let mut random = [0; 32];
     holdfast_backup::key::random(&mut random).map_err(|error| CliError::Said {
         error: "cannot make a key".into(),
@@ -38,7 +52,14 @@ pub fn for_new(file: Option<&Path>) -> Result<Secret, CliError> {
     })?;
     let mut text = String::new();
     text.extend(random.iter().map(|byte| format!("{byte:02x}")));
-    Ok(Secret::Made(text))
+    Ok(text)
+}
+
+/// For this user alone, and never in place of a file.
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
 }
 
 impl Secret {
@@ -62,11 +83,8 @@ impl Secret {
         let path = place(of)?;
         let what =
             || format!("write the key `{}`: without it the new repository cannot be opened", path.display());
-        let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            writeln!(file, "{text}")?;
-            file.sync_all()
-        });
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let written = made.and_then(|()| write_new(&path, text));
         written.map_err(|source| CliError::Io { what: what(), source })?;
         Ok(Some(path))
     }

@@ -1,8 +1,10 @@
 //! `holdfast backup verify`: everything is read and hashed, and what is hurt is named.
 
-use super::{PointArgs, RepositoryArgs, bar, failed, shown, threads, troubled, watched};
+use super::{PointArgs, RepositoryArgs, bar, failed, say_aside, shown, threads, troubled, watched, writer};
+use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
+use holdfast_backup::proof::{self, Proof, What};
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::restore::{self, Target};
 use holdfast_backup::verify::{self, Findings};
@@ -18,6 +20,12 @@ pub struct VerifyArgs {
     all: bool,
     #[command(flatten)]
     point: PointArgs,
+    /// Everything in so many percent of the packs, others each time.
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "all")]
+    sample: Option<f64>,
+    /// Do not write into the repository what was found.
+    #[arg(long)]
+    no_record: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -26,7 +34,14 @@ pub struct VerifyArgs {
 /// Reads everything, or a point, and takes it for nothing.
 pub fn verify(args: &VerifyArgs) -> Result<Exit, CliError> {
     let repository = args.repository.open()?;
-    let findings = if args.all { all(args, &repository)? } else { one(args, &repository)? };
+    let findings = match args.sample {
+        Some(percent) => packs(args, &repository, &sample(percent)?)?,
+        None if args.all => packs(args, &repository, &|_| true)?,
+        None => one(args, &repository)?,
+    };
+    if !args.no_record {
+        record(&repository, &findings, args.sample.is_none());
+    }
     let is_well = findings.wrong.is_empty() && findings.hurt.is_empty();
     if args.json {
         let whole = findings.whole.iter().map(|name| (name, None));
@@ -39,12 +54,33 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit, CliError> {
             "v": 1, "ok": is_well, "blocks": findings.well, "wrong": findings.wrong, "points": points,
         }))?;
     } else {
-        tell(&findings, args.all);
+        tell(&findings, args);
     }
     Ok(if is_well { Exit::Fine } else { Exit::Failed })
 }
 
-fn tell(findings: &Findings, all: bool) {
+/// What was read a day ago need not be said again, in microseconds.
+const SOON: i64 = 86_400_000_000;
+
+/// States beside each point what was found. A repository that cannot be written to is no less well for that.
+fn record(repository: &Repository, findings: &Findings, was_all_read: bool) {
+    let now = writer::now();
+    let whole = findings.whole.iter().filter(|_| was_all_read).map(|name| (name, What::Verified, ""));
+    let hurt = findings.hurt.iter().map(|(name, why)| (name, What::Hurt, &why[..]));
+    let state = |(name, what, words): (&PointName, What, &str)| {
+        let standing = proof::standing(repository, name)?;
+        let is_fresh = standing.verified.is_some_and(|at| (0..SOON).contains(&now.saturating_sub(at)));
+        let is_known = if what == What::Hurt { standing.is_hurt } else { is_fresh };
+        let words = words.chars().take(proof::WORDS_MOST / 4).collect();
+        let proof = Proof { what, when: now, boot: 0, words };
+        if is_known { Ok(()) } else { proof::prove(repository, name, &proof) }
+    };
+    if let Some(why) = whole.chain(hurt).find_map(|found| state(found).err()) {
+        say_aside(&format!("note: what was found is not recorded: {}", chain(&why)));
+    }
+}
+
+fn tell(findings: &Findings, args: &VerifyArgs) {
     for wrong in &findings.wrong {
         say!("damaged: {wrong}");
     }
@@ -52,18 +88,54 @@ fn tell(findings: &Findings, all: bool) {
         say!("point {} cannot be restored whole: {why}", shown(name));
     }
     let (whole, points) = (findings.whole.len(), findings.whole.len() + findings.hurt.len());
-    if all {
+    if let Some(percent) = args.sample {
+        say!("{} blocks are well, of {percent} % of the packs", findings.well);
+    } else if args.all {
         say!("{} blocks are well; {whole} of {points} points are whole", findings.well);
     } else if let Some(name) = findings.whole.first() {
         say!("point {} is whole", shown(name));
     }
 }
 
-fn all(args: &VerifyArgs, repository: &Repository) -> Result<Findings, CliError> {
+/// Percent, with or without the sign.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    number
+        .ok()
+        .filter(|percent| *percent > 0.0 && *percent <= 100.0)
+        .ok_or_else(|| format!("`{text}` is no share: write `5%`, more than 0 and at most 100"))
+}
+
+/// Says of each pack whether it is read this time: its name is random, and what it is compared with, too.
+fn sample(percent: f64) -> Result<impl Fn(&str) -> bool + Sync, CliError> {
+    let mut salt = [0; 8];
+    holdfast_backup::key::random(&mut salt).map_err(|error| CliError::Said {
+        error: "cannot choose a sample".into(),
+        cause: error.to_string(),
+        hint: "read everything with `--all`".into(),
+    })?;
+    let salt = u64::from_le_bytes(salt);
+    Ok(move |name: &str| {
+        let last = name.get(name.len().saturating_sub(8)..).unwrap_or_default();
+        let number = u64::from(u32::from_str_radix(last, 16).unwrap_or_default());
+        let drawn = (number ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (drawn as f64) < percent / 100.0 * 4_294_967_296.0
+    })
+}
+
+/// Reads the packs that are meant.
+fn packs(
+    args: &VerifyArgs,
+    repository: &Repository,
+    is_meant: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<Findings, CliError> {
     let folder = &args.repository.repo;
-    let packs = repository.store().list("packs").map_err(failed(format!("list `{}`", folder.display())))?;
+    let mut packs =
+        repository.store().list("packs").map_err(failed(format!("list `{}`", folder.display())))?;
+    packs.retain(|(name, _)| is_meant(name));
     let (done, bar) = (AtomicU64::new(0), bar(packs.iter().map(|(_, length)| length).sum(), args.json));
-    let found = watched(&bar, || done.load(Ordering::Relaxed), || verify::all(repository, threads(), &done));
+    let read = || verify::some(repository, threads(), &done, is_meant);
+    let found = watched(&bar, || done.load(Ordering::Relaxed), read);
     bar.finish_and_clear();
     found.map_err(troubled(folder))
 }

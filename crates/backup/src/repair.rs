@@ -1,0 +1,143 @@
+//! Repair: what can be made whole again is, and what is lost is said. A restore point is never removed, unless that is asked
+//! for by name.
+
+use crate::check;
+use crate::collect::{Copier, tell};
+use crate::id::PackId;
+use crate::index::{self, PACKS_MOST};
+use crate::mark::Mark;
+use crate::object::Kind;
+use crate::proof;
+use crate::repository::{PointName, Repository, Trouble, trouble};
+use crate::session::{Open, Session, Writer};
+use crate::verify::Findings;
+use std::collections::BTreeSet;
+
+/// How to repair.
+pub struct Rules<'a> {
+    /// Now, in microseconds since 1970.
+    pub now: i64,
+    /// Who repairs.
+    pub writer: &'a Writer,
+    /// Whether the writer of a session can be taken for dead.
+    pub is_over: &'a dyn Fn(&Open) -> bool,
+    /// Nobody writes: sessions that cannot be read may go.
+    pub nobody_writes: bool,
+    /// Points that cannot be restored whole are to be removed.
+    pub forget_hurt: bool,
+}
+
+/// What was done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Objects of the index that were written anew.
+    pub index: Vec<String>,
+    /// Packs that were hurt: what is well of them was written anew, and they are to go.
+    pub packs: Vec<PackId>,
+    /// Blocks that are lost. The next save of an image that has one heals every point that needs it.
+    pub lost: u64,
+    /// Marks, proofs and sessions that could not be read, and were removed.
+    pub removed: Vec<String>,
+    /// Sessions that cannot be read and stay: their writers may be alive.
+    pub left: Vec<String>,
+    /// Hurt points that were removed, as was asked for.
+    pub forgotten: Vec<PointName>,
+}
+
+/// Repairs what `found` says ([`crate::verify::all`]).
+///
+/// # Errors
+/// If the repository cannot be written: what was done until then stays, and it can be run again.
+pub fn repair(repository: &mut Repository, found: &Findings, rules: &Rules<'_>) -> Result<Repaired, Trouble> {
+    let mut done = Repaired::default();
+    for session in repository.sessions_and_damaged()?.0.into_iter().filter(|session| session.point.is_none())
+    {
+        if !(rules.nobody_writes || (rules.is_over)(&session)) {
+            return Err(Trouble::Busy); // somebody collects, and may have read what is removed here
+        }
+        repository.give_up(&session)?;
+    }
+    for name in check::bad_marks(repository)?.into_iter().chain(check::bad_proofs(repository)?) {
+        repository.remove(&name)?;
+        done.removed.push(name);
+    }
+    for name in check::bad_sessions(repository)? {
+        if rules.nobody_writes {
+            repository.remove(&name)?;
+            done.removed.push(name);
+        } else {
+            done.left.push(name);
+        }
+    }
+    rebuild_index(repository, &mut done)?;
+    let session = Session::collecting(repository, rules.writer)?;
+    repository.reload()?;
+    let ended = set_aside(repository, found, rules, &mut done);
+    session.end(repository)?;
+    ended?;
+    if rules.forget_hurt {
+        for (name, _) in &found.hurt {
+            repository.remove(&name.object())?;
+            done.forgotten.push(name.clone());
+        }
+        proof::tidy(repository)?;
+    }
+    repository.reload()?;
+    Ok(done)
+}
+
+/// Tells anew of the packs of which no readable object of the index tells; then those that cannot be read go.
+fn rebuild_index(repository: &Repository, done: &mut Repaired) -> Result<(), Trouble> {
+    let (mut known, mut bad) = (Vec::new(), Vec::new());
+    for (name, _) in repository.store.list("index").map_err(trouble("index", "listed"))? {
+        let told = repository.object(&name, Kind::Index).ok().and_then(|content| index::read(&content).ok());
+        match told {
+            Some(packs) => known.extend(packs),
+            None => bad.push(name),
+        }
+    }
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let fresh = repository.untold(&known, &repository.packs()?)?;
+    fresh.chunks(PACKS_MOST).try_for_each(|packs| tell(repository, packs))?;
+    for name in bad {
+        repository.remove(&name)?;
+        done.index.push(name);
+    }
+    Ok(())
+}
+
+/// Writes what is well of hurt packs anew, and marks them: a block that is lost is not found any more, so it is written again where
+/// it is met.
+fn set_aside(
+    repository: &Repository,
+    found: &Findings,
+    rules: &Rules<'_>,
+    done: &mut Repaired,
+) -> Result<(), Trouble> {
+    done.lost = found.lost.len() as u64;
+    let marked: BTreeSet<PackId> = repository.marks()?.into_iter().flat_map(|mark| mark.packs).collect();
+    let lost = found.lost.iter().filter_map(|id| repository.index.find(*id)).map(|found| found.pack);
+    let mut hurt: BTreeSet<PackId> = found.packs.iter().copied().chain(lost).collect();
+    hurt.retain(|pack| !marked.contains(pack));
+    if hurt.is_empty() {
+        return Ok(());
+    }
+    let (told, _) = repository.told()?;
+    let mut copier = Copier::new(repository)?;
+    for pack in told.iter().filter(|pack| hurt.contains(&pack.id)) {
+        for block in &pack.blocks {
+            match copier.copy_listed(block, pack.id) {
+                Err(Trouble::Block { .. }) => {} // lost: found by who verified, or just now
+                copied => copied?,
+            }
+        }
+    }
+    copier.close()?;
+    let name = PackId::random()?;
+    let mark = Mark { name, made: rules.now, packs: hurt.iter().copied().collect() };
+    repository.put_sealed(&Mark::object_of(name), Kind::Mark, name, &mark.write())?;
+    done.packs = mark.packs;
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! `holdfast backup key`: who can open a repository.
+
+use super::secret::{self, Secret};
+use super::{RepositoryArgs, store, troubled};
+use crate::act::chain;
+use crate::cli::{CliError, Exit, paint, print_json};
+use clap::{Args, Subcommand};
+use holdfast_backup::repository::Repository;
+use holdfast_backup::slots::{self, SlotError};
+use std::path::{Path, PathBuf};
+
+/// What to do with the keys.
+#[derive(Subcommand)]
+pub enum KeyCommand {
+    /// Let another key or passphrase open the repository, too.
+    Add(NewArgs),
+    /// List the keys.
+    List(ListArgs),
+    /// Remove a key, never the one that you open the repository with.
+    Remove(RemoveArgs),
+    /// Put a new key or passphrase in place of the one that you open the repository with.
+    Change(NewArgs),
+}
+
+/// A new key.
+#[derive(Args)]
+pub struct NewArgs {
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    /// The file that holds the new passphrase or key; if it is not there, a random key is put into it.
+    #[arg(long, value_name = "FILE")]
+    new_key_file: PathBuf,
+}
+
+/// Of which repository.
+#[derive(Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which key.
+#[derive(Args)]
+pub struct RemoveArgs {
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    /// Its name, as `list` shows it.
+    key: String,
+}
+
+/// Runs one command.
+pub fn key(command: &KeyCommand) -> Result<Exit, CliError> {
+    match command {
+        KeyCommand::Add(args) => new(args, false),
+        KeyCommand::List(args) => list(args),
+        KeyCommand::Remove(args) => remove(args),
+        KeyCommand::Change(args) => new(args, true),
+    }
+}
+
+fn own(args: &RepositoryArgs) -> Result<Vec<u8>, CliError> {
+    let id = Repository::identify(&*store(&args.repo)?).map_err(troubled(&args.repo))?;
+    secret::of(args.key_file.as_deref(), id)
+}
+
+fn new(args: &NewArgs, is_change: bool) -> Result<Exit, CliError> {
+    let (folder, own) = (&args.repository.repo, own(&args.repository)?);
+    let opened = store(folder)?;
+    slots::list(&*opened, &own).map_err(refused(folder))?; // before a file is made
+    let new: Secret = secret::for_another(&args.new_key_file)?;
+    let put = if is_change { slots::change } else { slots::add };
+    let name = put(&*opened, &own, new.bytes(), new.cost()).map_err(refused(folder))?;
+    let name = name.trim_start_matches("keys/");
+    say!("key {name} opens the repository: what is in {}", args.new_key_file.display());
+    if is_change {
+        say!(
+            "the one before opens it no more; a copy of the repository that somebody took may still be opened with it"
+        );
+    }
+    Ok(Exit::Fine)
+}
+
+fn list(args: &ListArgs) -> Result<Exit, CliError> {
+    let folder = &args.repository.repo;
+    let own = own(&args.repository)?;
+    let slots = slots::list(&*store(folder)?, &own).map_err(refused(folder))?;
+    let name = |slot: &slots::Slot| slot.name.trim_start_matches("keys/").to_owned();
+    if args.json {
+        let docs: Vec<_> = slots
+            .iter()
+            .map(|slot| {
+                serde_json::json!({
+                    "v": 1, "key": name(slot), "yours": slot.is_own, "damaged": slot.cost.is_none(),
+                    "memory_kib": slot.cost.map(|cost| cost.memory), "rounds": slot.cost.map(|cost| cost.rounds),
+                })
+            })
+            .collect();
+        print_json(&docs)?;
+        return Ok(Exit::Fine);
+    }
+    let mut table = paint::table(&["key", "a try costs", ""]);
+    for slot in &slots {
+        let cost = slot
+            .cost
+            .map_or_else(|| "damaged".into(), |cost| format!("{} KiB, {} rounds", cost.memory, cost.rounds));
+        table.add_row([name(slot), cost, if slot.is_own { "yours".into() } else { String::new() }]);
+    }
+    say!("{table}");
+    Ok(Exit::Fine)
+}
+
+fn remove(args: &RemoveArgs) -> Result<Exit, CliError> {
+    let folder = &args.repository.repo;
+    let name = format!("keys/{}", args.key);
+    slots::remove(&*store(folder)?, &own(&args.repository)?, &name).map_err(refused(folder))?;
+    say!("key {} opens the repository no more", args.key);
+    Ok(Exit::Fine)
+}
+
+fn refused(folder: &Path) -> impl Fn(SlotError) -> CliError {
+    let folder = folder.to_owned();
+    move |error| {
+        let said = |error: SlotError, hint: &str| CliError::Said {
+            error: "no key was changed".into(),
+            cause: chain(&error),
+            hint: hint.into(),
+        };
+        match error {
+            SlotError::Repository(trouble) => troubled(&folder)(trouble),
+            SlotError::TooMany => said(error, "remove one first"),
+            SlotError::None(_) => said(error, "`holdfast backup key list` lists them"),
+            SlotError::Last(_) => said(error, "open the repository with another key, or use `key change`"),
+        }
+    }
+}
