@@ -277,6 +277,7 @@ impl Keeper {
             repository,
             driver: Arc::clone(&self.driver),
             protector: self.protector.clone(),
+            state: config.state.clone(),
             by: by.to_owned(),
             hooks,
             cancel: cancel.clone(),
@@ -364,9 +365,9 @@ impl Keeper {
                 }
                 due::Answer::Ask => {
                     let Some(repository) = config.repositories.get(&backup.to).cloned() else { continue };
-                    let (vm, inbox) = (vm.clone(), self.inbox.clone());
+                    let (vm, inbox, state) = (vm.clone(), self.inbox.clone(), config.state.clone());
                     self.tasks.spawn(async move {
-                        let taken = run::newest(&repository, &vm).await;
+                        let taken = run::newest(&repository, &vm, &state).await;
                         let _stopping = inbox.send(Asked::Told { vm, news: News::Newest(taken) }).await;
                     });
                 }

@@ -9,6 +9,7 @@ use holdfast_core::action::Work;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::qemu::{Moment, Qemu, Still};
 use serde::Deserialize;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct Job {
     pub repository: RepositoryConfig,
     pub driver: Arc<Qemu>,
     pub protector: Protector,
+    /// The state folder, for what is kept where the daemon has no home.
+    pub state: PathBuf,
     /// Who asked.
     pub by: String,
     /// What its agent runs before.
@@ -115,7 +118,7 @@ impl Job {
             cause,
             hint: "no point was made, and none was harmed; what was saved is not saved twice".into(),
         };
-        let mut command = holdfast(&self.arguments(moment), &self.repository);
+        let mut command = holdfast(&self.arguments(moment), &self.repository, &self.state);
         let mut child = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => return failed(format!("the program that saves it did not start: {error}")),
@@ -147,6 +150,7 @@ impl Job {
         let mut words =
             vec!["backup", "image", &moment.uri, "--json", "--progress", "--of", self.vm.as_str()];
         words.extend(["--begins", &moment.begins, "--holes", moment.holes]);
+        words.extend(moment.frozen.then_some("--consistent"));
         words.extend(moment.bitmap.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
         words.into_iter().map(ToOwned::to_owned).collect()
     }
@@ -154,7 +158,7 @@ impl Job {
 
 /// This program, at the lowest priority, with a repository. What it is called is no matter: it is the one that runs, also
 /// after another was installed in its place.
-fn holdfast(words: &[String], repository: &RepositoryConfig) -> Command {
+fn holdfast(words: &[String], repository: &RepositoryConfig, state: &Path) -> Command {
     let ourselves = format!("/proc/{}/exe", std::process::id());
     let mut argv: Vec<String> =
         ["nice", "-n", "19", "ionice", "-c", "3", "-t", &ourselves].map(Into::into).into();
@@ -164,8 +168,10 @@ fn holdfast(words: &[String], repository: &RepositoryConfig) -> Command {
         argv.extend(["--key-file".to_owned(), key.display().to_string()]);
     }
     let mut command = program(&argv).expect("there are words");
-    for name in ["HOME", "XDG_CONFIG_HOME"] {
-        command.envs(std::env::var_os(name).map(|value| (name, value))); // where its keys are
+    // Where its keys are, and what it keeps to be faster the next time. A service has no home.
+    command.env("XDG_CACHE_HOME", state.join("cache"));
+    for name in ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
     command
 }
@@ -216,9 +222,10 @@ fn of_words(errors: &str, otherwise: impl Fn(String) -> End) -> End {
 }
 
 /// When the newest point of a VM in a repository was taken; nothing if there is none, or it cannot be told.
-pub async fn newest(repository: &RepositoryConfig, vm: &VmName) -> Option<f64> {
+pub async fn newest(repository: &RepositoryConfig, vm: &VmName, state: &Path) -> Option<f64> {
     let words = ["backup", "list", "--json"].map(ToOwned::to_owned);
-    let mut child = holdfast(&words, repository).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let mut child =
+        holdfast(&words, repository, state).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     spare_others(&child);
     let mut said = Vec::new();
     child.stdout.take()?.take(LIST_MOST).read_to_end(&mut said).await.ok()?;

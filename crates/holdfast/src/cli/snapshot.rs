@@ -188,6 +188,7 @@ fn state(one: &SnapshotDoc) -> &'static str {
 fn note(one: &SnapshotDoc) -> String {
     match one.resumed {
         0 => one.note.clone(),
+        1 => format!("{} (resumed once)", one.note).trim_start().to_owned(),
         times => format!("{} (resumed {times} times)", one.note).trim_start().to_owned(),
     }
 }

@@ -98,7 +98,7 @@ impl Machine {
         if memory.resumed > 0 && !again {
             return refused(format!(
                 "the memory of snapshot {} was resumed before, and what its guest thought secret or new would be \
-                 used twice (I23): boot it, or say that you want that",
+                 used twice (I23): go back to its disk alone, or add --again",
                 snapshot.id
             ));
         }

@@ -8,6 +8,7 @@ use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
 use holdfast_backup::kept::Kept;
 use holdfast_backup::point::{Disk, Point, is_name};
+use holdfast_backup::proof;
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
 use holdfast_backup::session::Session;
@@ -53,6 +54,9 @@ pub struct ImageArgs {
     /// The bitmap that records what is written from this point on. Later `--bitmap NAME` is compared with this point.
     #[arg(long, value_name = "NAME")]
     begins: Option<String>,
+    /// Its file systems were frozen, or its VM was off: the grade of the point is `consistent`, and not only `taken`.
+    #[arg(long)]
+    consistent: bool,
     /// Read no more than this in a second, such as `50MiB/s`.
     #[arg(long, value_name = "RATE", value_parser = pace::rate)]
     limit: Option<u64>,
@@ -148,6 +152,11 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     };
     let point = Point { vm: name, sequence: 0, taken, disks: vec![disk], note: note.write() };
     let point = session.commit(&repository, point).map_err(troubled(&args.repository.repo))?;
+    if args.consistent {
+        let what = proof::What::Grade(proof::Grade::Consistent);
+        let proof = proof::Proof { what, when: taken, boot: 0, words: "it was taken in order".into() };
+        proof::prove(&repository, &point, &proof).map_err(troubled(&args.repository.repo))?;
+    }
     if let Opened::Remote(remote) = opened {
         remote.close();
     }

@@ -2,7 +2,7 @@
 
 use super::failed;
 use crate::cli::CliError;
-use holdfast_backup::block::BLOCK;
+use holdfast_backup::block::PIECE;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::ops::Range;
@@ -75,9 +75,9 @@ pub struct AtLeast {
 }
 
 impl AtLeast {
-    /// Adds one that begins no earlier than the last one; whole blocks are kept.
+    /// Adds one that begins no earlier than the last one; whole pieces are kept.
     pub fn add(&mut self, range: Range<u64>, size: u64) {
-        let block = BLOCK as u64;
+        let block = PIECE as u64;
         let whole = range.start / block * block..range.end.next_multiple_of(block).min(size);
         join(&mut self.ranges, whole, self.near);
         while self.ranges.len() > RANGES_MOST {
@@ -113,9 +113,9 @@ impl AtMost {
         }
     }
 
-    /// Keeps the whole blocks of what came last.
+    /// Keeps the whole pieces of what came last.
     fn keep(&mut self, size: u64) {
-        let block = BLOCK as u64;
+        let block = PIECE as u64;
         let start = self.open.start.next_multiple_of(block);
         let end = if self.open.end == size { size } else { self.open.end / block * block };
         if start < end && end - start >= self.least {
@@ -152,21 +152,21 @@ mod tests {
 
     #[test]
     fn what_changed_is_never_less_than_was_said_and_holes_are_never_more() {
-        let size = 1_000 * KIB;
+        let size = 1_001 * KIB;
         let (mut changed, mut holes) = (AtLeast::default(), AtMost::default());
-        for part in [0..KIB, 60 * KIB..70 * KIB, 300 * KIB..301 * KIB, 999 * KIB..size] {
+        for part in [0..KIB, 6 * KIB..9 * KIB, 30 * KIB..31 * KIB, 1_000 * KIB..size] {
             changed.add(part, size);
         }
-        assert_eq!(changed.all(), [0..128 * KIB, 256 * KIB..320 * KIB, 960 * KIB..size]);
-        for part in [KIB..130 * KIB, 130 * KIB..200 * KIB, 300 * KIB..310 * KIB, 700 * KIB..size] {
+        assert_eq!(changed.all(), [0..12 * KIB, 28 * KIB..32 * KIB, 1_000 * KIB..size]);
+        for part in [KIB..13 * KIB, 13 * KIB..20 * KIB, 30 * KIB..34 * KIB, 998 * KIB..size] {
             holes.add(part, size);
         }
-        assert_eq!(holes.all(size), [64 * KIB..192 * KIB, 704 * KIB..size]);
+        assert_eq!(holes.all(size), [4 * KIB..20 * KIB, 1_000 * KIB..size]);
     }
 
     #[test]
     fn of_too_many_parts_the_changed_grow_and_the_holes_vanish() {
-        let (block, count) = (BLOCK as u64, 3 * RANGES_MOST as u64);
+        let (block, count) = (PIECE as u64, 3 * RANGES_MOST as u64);
         let size = 2 * block * count;
         let (mut changed, mut holes) = (AtLeast::default(), AtMost::default());
         for at in 0..count {

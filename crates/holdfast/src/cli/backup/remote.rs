@@ -233,8 +233,8 @@ impl Remote {
         self.wanted[first..].iter().flat_map(cut).filter(move |piece| piece.end > offset)
     }
 
-    /// Copies what lies within one block of the disk.
-    fn read_block(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    /// Copies bytes of one piece.
+    fn read_piece(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         loop {
             if take(&mut lock(&self.pieces).all, offset, bytes) {
                 return Ok(());
@@ -247,6 +247,20 @@ impl Remote {
             self.ask(&mut client, offset, bytes.len() as u64).map_err(io::Error::other)?;
             let (cookie, answer) = client.receive().map_err(io::Error::other)?;
             self.put(cookie, answer)?;
+        }
+    }
+
+    /// How far it is alike from this byte on, and whether it is a hole.
+    fn alike(&self, offset: u64) -> (u64, bool) {
+        let hole = self.holes.get(self.holes.partition_point(|hole| hole.end <= offset));
+        if let Some(hole) = hole.filter(|hole| hole.start <= offset) {
+            return (hole.end, true);
+        }
+        let far = hole.map_or(u64::MAX, |hole| hole.start).min((offset / PIECE + 1) * PIECE);
+        match self.pieces_from(offset).next() {
+            Some(piece) if piece.start <= offset => (piece.end, false),
+            Some(piece) => (piece.start.min(far), false),
+            None => (far, false),
         }
     }
 
@@ -377,9 +391,14 @@ impl Source for Remote {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         let (mut at, mut rest) = (offset, bytes);
         while !rest.is_empty() {
-            let long = (BLOCK as u64 - at % BLOCK as u64).min(rest.len() as u64);
-            let (block, tail) = rest.split_at_mut(long as usize);
-            self.read_block(at, block)?;
+            let (end, is_hole) = self.alike(at);
+            let long = (end - at).min(rest.len() as u64);
+            let (part, tail) = rest.split_at_mut(long as usize);
+            if is_hole {
+                part.fill(0);
+            } else {
+                self.read_piece(at, part)?;
+            }
             (at, rest) = (at + long, tail);
         }
         Ok(())
