@@ -22,7 +22,6 @@ fn wrong<T>(why: impl Into<String>) -> io::Result<T> {
 pub struct Reader {
     root: PathBuf,
     repository: Name,
-    pieces: [u8; 32],
     blocks: [u8; 32],
     seals: XChaCha20Poly1305,
     places: HashMap<Name, Vec<(Name, u64, usize)>>,
@@ -104,8 +103,8 @@ impl Reader {
         let master = master(root, secret, &repository)?;
         let derived = |what: &str| blake3::derive_key(&format!("holdfast backup 1: {what}"), &master);
         let seals = XChaCha20Poly1305::new((&derived("seals")).into());
-        let (pieces, blocks, places) = (derived("pieces"), derived("blocks"), HashMap::new());
-        let mut reader = Self { root: root.to_owned(), repository, pieces, blocks, seals, places };
+        let (blocks, places) = (derived("blocks"), HashMap::new());
+        let mut reader = Self { root: root.to_owned(), repository, blocks, seals, places };
         for entry in fs::read_dir(root.join("index"))? {
             let content = reader.object(&entry?.path(), b"HFINDEX\x01")?;
             reader.index(&content)?;
@@ -179,8 +178,7 @@ impl Reader {
                 body = left;
             }
         }
-        let pieces: Vec<u8> = content.chunks(PIECE).flat_map(|piece| short(&self.pieces, piece)).collect();
-        (short(&self.blocks, &pieces) == *name).then_some(content)
+        (short(&self.blocks, &content) == *name).then_some(content)
     }
 
     /// The point of this number of a VM: its disks, by name, size and pages.

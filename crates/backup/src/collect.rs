@@ -118,7 +118,7 @@ pub fn collect(repository: &mut Repository, rules: &Rules<'_>) -> Result<Collect
     let session = Session::collecting(repository, rules.writer)?;
     let ended = with_session(repository, session.name(), rules, &mut done);
     session.end(repository)?;
-    repository.reload()?;
+    repository.reload_all()?;
     ended.map(|()| done)
 }
 

@@ -71,7 +71,7 @@ pub fn repair(repository: &mut Repository, found: &Findings, rules: &Rules<'_>) 
     }
     rebuild_index(repository, &mut done)?;
     let session = Session::collecting(repository, rules.writer)?;
-    repository.reload()?;
+    repository.reload_all()?;
     let ended = set_aside(repository, found, rules, &mut done);
     session.end(repository)?;
     ended?;
@@ -82,7 +82,7 @@ pub fn repair(repository: &mut Repository, found: &Findings, rules: &Rules<'_>) 
         }
         proof::tidy(repository)?;
     }
-    repository.reload()?;
+    repository.reload_all()?;
     Ok(done)
 }
 

@@ -73,6 +73,9 @@ pub enum Trouble {
         /// The number that the point was to have.
         sequence: u64,
     },
+    /// Nobody was told that somebody writes: what he relies on might be removed.
+    #[error("nothing is written without a session")]
+    NoSession,
     /// Others change what it looks at, again and again.
     #[error("others are changing it all the time")]
     Busy,
@@ -95,6 +98,8 @@ pub struct Repository {
     pub(crate) index: Index,
     /// Packs that are there and must not be relied on: they are to go.
     pub(crate) doomed: BTreeSet<PackId>,
+    /// A session began on it.
+    pub(crate) is_writing: bool,
     damaged: Vec<String>,
 }
 
@@ -156,6 +161,7 @@ impl Repository {
             keys: master.keys(id),
             index: Index::default(),
             doomed: BTreeSet::new(),
+            is_writing: false,
             damaged: Vec::new(),
         })
     }
@@ -196,7 +202,14 @@ impl Repository {
     pub fn open_unread(store: Box<dyn Store>, secret: &[u8]) -> Result<Self, Trouble> {
         let id = Self::identify(&*store)?;
         let keys = slots::unlock(&*store, secret, id)?.1.keys(id);
-        Ok(Self { store, keys, index: Index::default(), doomed: BTreeSet::new(), damaged: Vec::new() })
+        Ok(Self {
+            store,
+            keys,
+            index: Index::default(),
+            doomed: BTreeSet::new(),
+            is_writing: false,
+            damaged: Vec::new(),
+        })
     }
 
     /// Reads the index anew: others may have written. Packs that no readable index tells of are read themselves, so a
@@ -205,6 +218,16 @@ impl Repository {
     /// # Errors
     /// If the repository cannot be listed, or has more packs than can be counted.
     pub fn reload(&mut self) -> Result<(), Trouble> {
+        let doomed = std::mem::take(&mut self.doomed); // of the session that began on it
+        self.reload_without(&doomed)
+    }
+
+    /// The same, with all packs: for somebody who reads, and writes no more.
+    ///
+    /// # Errors
+    /// If the repository cannot be listed, or has more packs than can be counted.
+    pub fn reload_all(&mut self) -> Result<(), Trouble> {
+        self.is_writing = false;
         self.reload_without(&BTreeSet::new())
     }
 
@@ -212,6 +235,10 @@ impl Repository {
     pub(crate) fn reload_without(&mut self, gone: &BTreeSet<PackId>) -> Result<(), Trouble> {
         let (mut packs, damaged) = self.told()?;
         packs.retain(|pack| !gone.contains(&pack.id));
+        // What lies in several is read in one that stays: those that are to go may be hurt, or gone in the next moment.
+        let marked: BTreeSet<PackId> =
+            self.marks().unwrap_or_default().into_iter().flat_map(|mark| mark.packs).collect();
+        packs.sort_by_key(|pack| marked.contains(&pack.id));
         self.index = Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })?;
         self.doomed.clone_from(gone);
         self.damaged = damaged;

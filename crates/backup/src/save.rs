@@ -111,6 +111,9 @@ pub fn disk(
     threads: usize,
     progress: &Progress,
 ) -> Result<Disk, SaveError> {
+    if !repository.is_writing {
+        return Err(Trouble::NoSession.into());
+    }
     let (new, packs, next) = Default::default();
     let shared = Shared { repository, progress, new, packs, next };
     let count = Disk::pages(source.size());

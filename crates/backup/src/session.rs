@@ -140,6 +140,7 @@ impl Session {
                 let marks = repository.read_marks(&session.0.knows)?;
                 let doomed = marks.into_iter().flat_map(|mark| mark.packs).collect();
                 repository.reload_without(&doomed)?;
+                repository.is_writing = true;
                 return Ok(session);
             }
             session.end(repository)?;

@@ -8,7 +8,7 @@ use holdfast_backup::key::{Cost, KeyError};
 use holdfast_backup::point::{Disk, Point};
 use holdfast_backup::repository::{PointName, Repository, Trouble};
 use holdfast_backup::restore::{self, Held, Onto, RestoreError, Target};
-use holdfast_backup::save::{self, Before, Progress, Source};
+use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::{Folder, Store};
 use holdfast_backup::verify;
@@ -274,6 +274,7 @@ fn of_a_change_that_is_told_only_its_pieces_are_read_and_of_the_repository_no_bl
     let mut repository = create(folder.path());
     let kept = Kept::open(&hashes, repository.id()).unwrap();
     let mut image = image(32 * BLOCK, 3);
+    image.0[5 * BLOCK..7 * BLOCK].fill(0); // holes
     let before = Before { kept: Some(&kept), ..Before::default() };
     let (first, whole) = saved(&mut repository, &image, before);
     assert!(whole > 8 * BLOCK as u64, "{whole}");
@@ -336,7 +337,8 @@ fn a_full_repository_ends_a_save_and_what_was_written_before_is_not_written_agai
     let noise = |at: u64| (at.wrapping_mul(at).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
     image.0.extend((0..130 << 20).map(noise));
     let store = Full(Folder::open(folder.path()).unwrap(), "packs", AtomicU64::new(2));
-    let repository = Repository::open(Box::new(store), b"secret").unwrap();
+    let mut repository = Repository::open(Box::new(store), b"secret").unwrap();
+    Session::begin(&mut repository, "orders", &Writer::default()).unwrap();
     let before = Before::default();
     let ended = save::disk(&repository, "disk0", &image, before, 4, &Progress::default());
     let Err(save::SaveError::Repository(Trouble::Store { source, .. })) = ended else { panic!("{ended:?}") };
@@ -404,7 +406,8 @@ fn holes_are_not_read() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let repository = create(folder.path());
+    let mut repository = create(folder.path());
+    Session::begin(&mut repository, "orders", &Writer::default()).unwrap();
     let mut bytes = vec![0; 300 * BLOCK];
     bytes[100 * BLOCK + 4_096..101 * BLOCK + 4_096].fill(7);
     let (source, progress) = (Sparse(Image(bytes)), Progress::default());
@@ -458,6 +461,15 @@ fn what_lay_in_a_pack_that_is_gone_is_written_again_where_it_is_met() {
     let repository = open(folder.path());
     assert!(restored(&repository, &second).unwrap() == image.0);
     assert!(restored(&repository, &first).unwrap() == image.0, "its blocks are there again, too");
+}
+
+#[test]
+fn nothing_is_written_without_a_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = create(folder.path());
+    let saved =
+        save::disk(&repository, "disk0", &image(BLOCK, 1), Before::default(), 1, &Progress::default());
+    assert!(matches!(saved, Err(SaveError::Repository(Trouble::NoSession))));
 }
 
 #[test]

@@ -121,7 +121,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let (ours, asked) = (Arc::clone(&qemu), inbox.clone());
     let reloader = Reloader { origin, driver: ours, inbox: asked, watching, sources, config: sender, newer };
     let (reloads, reloading) = reloader.start(stop.clone());
-    let protector = Protector::new(Arc::clone(&driver), inbox.clone(), in_force.clone());
+    let protector = Protector::start(&driver, &inbox, &in_force, &stop);
     let (backups, saving) = crate::backups::start(qemu, protector.clone(), in_force.clone(), stop.clone());
     let keeper = keep_drills(&driver, &inbox, &stop);
     follow(&book, &kept, &in_force, &stop);

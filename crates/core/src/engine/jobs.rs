@@ -308,8 +308,8 @@ impl Engine {
             )
             | Goal::Look
             | Goal::Up
-            | Goal::Cycle
-            | Goal::Rewind(_) => {}
+            | Goal::Cycle => {}
+            Goal::Rewind(_) => vm.view.dealt_with(), // what was said of the disk is of another one
             Goal::Down { .. } => vm.ran = None,
         }
     }

@@ -2,12 +2,14 @@
 
 use super::routes::{Api, Refused};
 use super::shape::V;
+use crate::decide::Desk;
 use crate::protect::{ProtectError, Request};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use holdfast_core::action::Rewind;
+use holdfast_core::incident::IncidentId;
 use holdfast_core::point::{Snapshot, SnapshotId};
 use holdfast_core::subject::VmName;
 use holdfast_drivers::DriverError;
@@ -94,6 +96,8 @@ pub struct SnapshotWords {
     pub resume: bool,
     /// Although that was done before.
     pub again: bool,
+    /// To this snapshot, where one is approved; `null`: to the best.
+    pub to: Option<u64>,
     /// Who asks.
     pub by: String,
 }
@@ -114,6 +118,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/api/v1/vms/{vm}/snapshots", get(list).post(take))
         .route("/api/v1/vms/{vm}/snapshots/{id}", delete(forget))
         .route("/api/v1/vms/{vm}/snapshots/{id}/revert", post(revert))
+        .route("/api/v1/incidents/{id}/approve", post(approve))
 }
 
 fn named(vm: &str, error: &str) -> Result<VmName, Refused> {
@@ -213,6 +218,25 @@ async fn revert(
 /// Microseconds since 1970 in seconds.
 const fn seconds(micros: i64) -> f64 {
     micros as f64 / 1e6
+}
+
+async fn approve(
+    State(api): State<Api>,
+    Path(id): Path<u64>,
+    words: Option<Json<SnapshotWords>>,
+) -> Result<Json<serde_json::Value>, Refused> {
+    let words = words.map(|Json(words)| words).unwrap_or_default();
+    let error = format!("cannot approve the way back of incident #{id}");
+    let incident = IncidentId(id);
+    let of =
+        move |desk: &Desk| desk.engine.incident(incident).and_then(|incident| incident.subject.vm().cloned());
+    let vm = api.inbox.look(of).await?.ok_or_else(|| {
+        let hint = "`holdfast incidents --open` lists them".to_owned();
+        Refused(StatusCode::NOT_FOUND, error.clone(), "there is no such incident of a vm".into(), hint)
+    })?;
+    let to = words.to.map(SnapshotId);
+    api.protector.approve(&words.by(), &vm, incident, to).await.map_err(refused(&error))?;
+    Ok(Json(serde_json::json!({ "v": V, "ok": true, "vm": vm })))
 }
 
 impl SnapshotDoc {

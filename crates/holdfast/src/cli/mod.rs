@@ -146,6 +146,8 @@ enum Command {
         #[command(subcommand)]
         command: snapshot::SnapshotCommand,
     },
+    /// Agree that an incident is ended by going back to a snapshot, which loses what came after it.
+    Approve(snapshot::ApproveArgs),
     /// Inject a real fault into a VM on purpose, and measure what happens.
     Drill {
         #[command(subcommand)]
@@ -312,6 +314,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         }
         Command::Vm { command } => wait_for(vm::vm(&place.client()?, command)),
         Command::Snapshot { command } => wait_for(snapshot::snapshot(&place.client()?, command)),
+        Command::Approve(args) => wait_for(snapshot::approve(&place.client()?, &args)),
         Command::Drill { command } => wait_for(drill::drill(&place, command)),
         Command::Demo(demo) => wait_for(demo::demo(&demo)),
     }

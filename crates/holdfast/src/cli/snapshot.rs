@@ -79,6 +79,26 @@ pub struct ResumeArgs {
     again: bool,
 }
 
+/// Which way back is approved.
+#[derive(Args)]
+pub struct ApproveArgs {
+    /// The incident.
+    id: u64,
+    /// To this snapshot; otherwise to the one that the incident tells of.
+    #[arg(long, value_name = "NUMBER")]
+    snapshot: Option<u64>,
+}
+
+/// `holdfast approve`: a person agrees to lose what came after a snapshot.
+pub async fn approve(client: &Client, args: &ApproveArgs) -> Result<Exit, CliError> {
+    let words = SnapshotWords { to: args.snapshot, by: client.by().to_owned(), ..SnapshotWords::default() };
+    let path = format!("/api/v1/incidents/{}/approve", args.id);
+    let done: serde_json::Value = client.order(Method::POST, &path, &words, ORDER).await?;
+    let vm = done["vm"].as_str().unwrap_or("it");
+    say!("{vm} goes back; `holdfast explain {}` tells to what, and `holdfast watch` shows it", args.id);
+    Ok(Exit::Fine)
+}
+
 /// A memory of many GiB is written meanwhile.
 const TAKES: Duration = Duration::from_secs(600);
 const ORDER: Duration = Duration::from_secs(60);

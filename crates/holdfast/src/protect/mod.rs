@@ -3,6 +3,7 @@
 //! What is done to the VM is announced to the engine first, so that what it explains is taken for no fault.
 
 mod snapshots;
+mod told;
 
 pub use snapshots::Request;
 
@@ -16,6 +17,7 @@ use holdfast_drivers::snapshots::Merged;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Looks after restore points. Clones share what is under way.
 #[derive(Clone)]
@@ -24,6 +26,7 @@ pub struct Protector {
     inbox: Inbox,
     config: watch::Receiver<Arc<Config>>,
     merging: Arc<Mutex<BTreeMap<VmName, Merged>>>,
+    told: Arc<Mutex<told::Told>>,
 }
 
 /// Why something about restore points was not done.
@@ -47,9 +50,17 @@ pub enum ProtectError {
 }
 
 impl Protector {
-    /// One for these VMs.
-    pub fn new(driver: Arc<dyn Driver>, inbox: Inbox, config: watch::Receiver<Arc<Config>>) -> Self {
-        Self { driver, inbox, config, merging: Arc::default() }
+    /// One for the VMs of this configuration. It tells the engine of their snapshots until the daemon stops.
+    pub fn start(
+        driver: &Arc<dyn Driver>,
+        inbox: &Inbox,
+        config: &watch::Receiver<Arc<Config>>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (driver, inbox, config) = (Arc::clone(driver), inbox.clone(), config.clone());
+        let protector = Self { driver, inbox, config, merging: Arc::default(), told: Arc::default() };
+        tokio::spawn(protector.clone().keep_telling(stop.clone()));
+        protector
     }
 
     /// How far the merge of a VM's deleted snapshots is, if one is under way.

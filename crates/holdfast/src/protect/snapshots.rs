@@ -2,6 +2,7 @@
 
 use super::{ProtectError, Protector};
 use holdfast_core::action::{Rewind, Wish, Work};
+use holdfast_core::incident::IncidentId;
 use holdfast_core::point::SnapshotId;
 use holdfast_core::subject::VmName;
 use holdfast_core::time::Duration;
@@ -50,6 +51,7 @@ impl Protector {
         self.announce(by, vm, Work::Snapshot, TAKE).await?;
         let taken = self.take_announced(vm, request).await;
         self.work_done(by, vm, Work::Snapshot).await;
+        self.tell(vm).await;
         taken
     }
 
@@ -79,6 +81,7 @@ impl Protector {
     pub async fn forget(&self, by: &str, vm: &VmName, id: SnapshotId) -> Result<(), ProtectError> {
         self.must_know(vm)?;
         self.snapshots()?.forget(vm, id, FORGET).await?;
+        self.tell(vm).await;
         let (protector, by, vm) = (self.clone(), by.to_owned(), vm.clone());
         tokio::spawn(async move { protector.tidy(&by, &vm).await });
         Ok(())
@@ -110,5 +113,20 @@ impl Protector {
         self.must_know(vm)?;
         self.snapshots()?.may_rewind(vm, to).await?;
         self.command(by, vm, Wish::Rewind(to)).await
+    }
+}
+
+impl Protector {
+    /// A person agrees that an incident is ended by going back to a snapshot, whatever that loses: to this one, or to the
+    /// best.
+    pub async fn approve(
+        &self,
+        by: &str,
+        vm: &VmName,
+        incident: IncidentId,
+        to: Option<SnapshotId>,
+    ) -> Result<(), ProtectError> {
+        self.tell(vm).await;
+        self.command(by, vm, Wish::Approve { incident, to }).await
     }
 }

@@ -138,3 +138,60 @@ fn a_daemon_killed_while_it_takes_snapshots_leaves_a_guest_that_runs_and_is_thaw
     create(&lab, &["--freeze"]);
     rows.all_there(&lab);
 }
+
+#[test]
+fn a_database_whose_files_are_gone_goes_back_by_itself_as_far_as_its_owner_allows() {
+    let recover = "\n[vm.orders.recover]\nmax_data_loss = \"1h\"\nboot_limit = \"45s\"\n";
+    let mut lab = Lab::changed(|config| config + recover);
+    lab.start_warm(&["orders"]);
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    create(&lab, &["--memory"]);
+    (0..3).for_each(|_| rows.wait_for_more(&lab));
+    let all = rows.stop();
+    delete_data(&lab);
+    let incident = recovered(&lab, 4 * BOOT);
+    assert_eq!(incident["remedies"].as_array().unwrap().last().unwrap()["name"], "resume", "{}", lab.story());
+    lab.wait_well(SOON);
+    assert_went_back(&lab, &before, &all);
+}
+
+#[test]
+fn nothing_is_lost_without_a_person_who_approves_it() {
+    let mut lab = Lab::changed(|config| config + "\n[vm.orders.recover]\ntries = 1\nboot_limit = \"45s\"\n");
+    lab.start_warm(&["orders"]);
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    create(&lab, &["--freeze"]);
+    (0..3).for_each(|_| rows.wait_for_more(&lab));
+    let all = rows.stop();
+    delete_data(&lab);
+    lab.until(4 * BOOT, "a person is asked", |lab| {
+        let held =
+            |incident: &Value| incident["reason"].as_str().is_some_and(|why| why.contains("person's word"));
+        lab.incidents().iter().any(held)
+    });
+    let id = lab.incidents()[0]["id"].to_string();
+    let told = lab.cli(&["explain", &id]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains(&format!("holdfast approve {id}")), "{told}");
+    let approved = lab.cli(&["approve", &id]);
+    assert!(approved.status.success(), "{}", String::from_utf8_lossy(&approved.stderr));
+    recovered(&lab, 2 * BOOT);
+    lab.wait_well(BOOT);
+    assert_went_back(&lab, &before, &all);
+}
+
+/// A bad script: the database is ended, and all its files are gone.
+fn delete_data(lab: &Lab) {
+    let gone =
+        "pkill -9 postgres; d=$(ls -d /var/lib/postgresql/*/main); rm -rf $d/base $d/pg_wal $d/global; sync";
+    lab.in_guest("orders", gone);
+}
+
+/// The incident that a remedy ended.
+fn recovered(lab: &Lab, limit: Duration) -> Value {
+    let find = |lab: &Lab| lab.incidents().into_iter().find(|incident| incident["resolution"] == "recovered");
+    lab.until(limit, "a remedy ends it", |lab| find(lab).is_some());
+    find(lab).unwrap()
+}

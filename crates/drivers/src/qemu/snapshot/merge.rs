@@ -187,7 +187,7 @@ impl Machine {
         };
         let top = live.top_node(until).await.map_err(failed)?;
         if !is_disk_node(&top) {
-            return Err(self.refused(MERGE, "a drill or a backup holds its disk"));
+            return Err(self.refused(MERGE, "a backup or a drill holds its disk"));
         }
         let (upper, lower) = (node(from)?, node(into)?);
         let mut order = json!({

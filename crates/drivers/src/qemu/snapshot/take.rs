@@ -178,7 +178,7 @@ impl Machine {
         let told = |error| self.unconfirmed(TAKE, ANSWER, &error);
         let top = live.top_node(deadline).await.map_err(told).map_err(not)?;
         if !is_disk_node(&top) {
-            return Err(refused("a drill or a backup holds its disk"));
+            return Err(refused("a backup or a drill holds its disk"));
         }
         let before = live.state(deadline).await.map_err(told).map_err(not)?;
         if !matches!(before, RunState::Running | RunState::Paused) {

@@ -195,7 +195,7 @@ fn troubled(folder: &Path) -> impl Fn(Trouble) -> CliError {
             Trouble::GivenUp { .. } => {
                 "no point was made; try again: what was saved is not saved twice".into()
             }
-            Trouble::NoRandom(_) | Trouble::Busy => "nothing was changed; try again".into(),
+            Trouble::NoRandom(_) | Trouble::Busy | Trouble::NoSession => "nothing was changed; try again".into(),
         };
         CliError::Said {
             error: format!("the repository `{shown}` cannot be used"),
@@ -299,11 +299,13 @@ fn watched<T>(bar: &ProgressBar, done: impl Fn() -> u64 + Sync, work: impl FnOnc
     })
 }
 
-/// Where this user keeps what can be made again.
+/// Where this user, or the service, keeps what can be made again.
 fn cache_folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    cache.map(|folder| folder.join("holdfast/pieces"))
+    let own = || set("HOME").map(|home| home.join(".cache"));
+    let folder = set("CACHE_DIRECTORY") // of a systemd service
+        .or_else(|| set("XDG_CACHE_HOME").or_else(own).map(|cache| cache.join("holdfast")));
+    folder.map(|folder| folder.join("pieces"))
 }
 
 fn threads() -> usize {
