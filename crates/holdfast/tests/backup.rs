@@ -403,8 +403,8 @@ fn a_disk_is_saved_over_nbd_without_its_holes_and_then_only_what_its_bitmap_says
     place.io(&["write -P 3 1M 4k", "write -P 4 70M 128k", "write -z 150M 64k"]);
     let offered = place.offer(&["since"]);
     let saved = place.json(&["image", URI, "--bitmap", "since"]);
-    // The blocks of 256 KiB in which something was written.
-    assert_eq!((&saved["read"], &saved["all"]), (&(768 << 10).into(), &false.into()), "{saved}");
+    // What QEMU tells of in steps of 64 KiB; what became zeros counts, though nobody asks the server for it.
+    assert_eq!((&saved["read"], &saved["all"]), (&(256 << 10).into(), &false.into()), "{saved}");
     drop(offered);
     let second = place.disk();
     assert!(first != second);
@@ -432,7 +432,7 @@ fn a_bitmap_of_ours_is_compared_with_the_point_that_began_with_it() {
     save(&[], &[]);
     place.io(&["write -P 1 30M 64k", "write -P 6 90M 64k"]);
     let saved = save(&["--bitmap", "holdfast-a", "--begins", "holdfast-b"], &["holdfast-a"]);
-    assert_eq!((&saved["read"], &saved["all"]), (&(512 << 10).into(), &false.into()), "{saved}");
+    assert_eq!((&saved["read"], &saved["all"]), (&(128 << 10).into(), &false.into()), "{saved}");
     assert!(place.restored("disk/3") == place.disk());
     let list = place.json(&["list"]);
     assert_eq!(list[2]["parent"], "disk/1", "{list}");

@@ -284,7 +284,7 @@ async fn snapshots_and_backups_take_turns_and_a_bitmap_is_right_again_after_a_me
     let snapshots = qemu.snapshots().unwrap();
     let first = begin(&qemu, &bench).await;
     let refused = snapshots.take(&bench.name, Wanted::default(), LONG).await.unwrap_err();
-    assert!(refused.to_string().contains("a drill or a backup holds its disk"), "{refused}");
+    assert!(refused.to_string().contains("a backup or a drill holds its disk"), "{refused}");
     end(&qemu, &bench, &first, true).await;
     people.io("write -P 1 10M 64k");
     let taken = snapshots.take(&bench.name, Wanted::default(), LONG).await.unwrap();
