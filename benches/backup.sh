@@ -136,7 +136,10 @@ values() { # NAME: its samples, the least first
   awk -v name="$1" '$1 == name { print $2 }' "$work/samples" | sort -n
 }
 median() { # NAME
-  values "$1" | awk '{ all[NR] = $1 } END { if (NR) print all[int((NR + 1) / 2)]; else print "-" }'
+  values "$1" | awk '{ all[NR] = $1 } END {
+    if (!NR) print "-"
+    else print (all[int((NR + 1) / 2)] + all[int((NR + 2) / 2)]) / 2
+  }'
 }
 row() { # WHAT NAME [UNIT [MUST AGAINST]]: at most MUST times AGAINST, which is a name or a number
   local what=$1 name=$2 unit=${3-s} must=${4-} against=${5-} value other='' verdict='' met=null
