@@ -5,47 +5,25 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod disks;
 mod memory;
 
+use disks::{Image, Restored};
 use holdfast_backup::block::BLOCK;
 use holdfast_backup::collect::{CollectError, Collected, Rules, collect};
 use holdfast_backup::key::Cost;
 use holdfast_backup::point::Point;
 use holdfast_backup::repository::{PointName, Repository, Trouble};
-use holdfast_backup::restore::{self, Target};
-use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
+use holdfast_backup::restore;
+use holdfast_backup::save::{self, Before, Progress, SaveError};
 use holdfast_backup::session::{Open, Session, Writer};
 use memory::{Memory, Steps};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 const CHEAP: Cost = Cost { memory: 8, rounds: 1, lanes: 1 };
 const DAY: i64 = 86_400_000_000;
-
-#[derive(Clone)]
-struct Image(Vec<u8>);
-
-impl Source for Image {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        bytes.copy_from_slice(&self.0[offset as usize..][..bytes.len()]);
-        Ok(())
-    }
-}
-
-struct Restored(Mutex<Vec<u8>>);
-
-impl Target for Restored {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.lock().unwrap()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-}
 
 /// Five blocks that cannot be compressed, made of these numbers; 0 is a hole.
 fn image(blocks: &[u8]) -> Image {

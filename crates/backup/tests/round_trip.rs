@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod disks;
+
+use disks::{Image, Restored};
 use holdfast_backup::block::BLOCK;
 use holdfast_backup::kept::Kept;
 use holdfast_backup::key::{Cost, KeyError};
 use holdfast_backup::point::{Disk, Point};
 use holdfast_backup::repository::{PointName, Repository, Trouble};
-use holdfast_backup::restore::{self, Held, Onto, RestoreError, Target};
+use holdfast_backup::restore::{self, Held, RestoreError};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::{Folder, Store};
@@ -20,35 +23,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const CHEAP: Cost = Cost { memory: 64, rounds: 1, lanes: 1 };
-
-struct Image(Vec<u8>);
-
-impl Source for Image {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        bytes.copy_from_slice(&self.0[offset as usize..][..bytes.len()]);
-        Ok(())
-    }
-}
-
-struct Restored(Mutex<Vec<u8>>);
-
-impl Target for Restored {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.lock().unwrap()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
-impl Onto for Restored {
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        bytes.copy_from_slice(&self.0.lock().unwrap()[offset as usize..][..bytes.len()]);
-        Ok(())
-    }
-}
 
 fn create(folder: &Path) -> Repository {
     Repository::create(Box::new(Folder::open(folder).unwrap()), b"secret", CHEAP).unwrap()

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod disks;
+
+use disks::Image;
 use holdfast_backup::block::BLOCK;
 use holdfast_backup::cat::{Reader, identify};
 use holdfast_backup::collect::{self, collect};
@@ -14,7 +17,7 @@ use holdfast_backup::repair::{self, repair};
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::restore::{self, Target};
 use holdfast_backup::retain::Keep;
-use holdfast_backup::save::{self, Before, Progress, Source};
+use holdfast_backup::save::{self, Before, Progress};
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::slots::{self, SlotError};
 use holdfast_backup::store::Folder;
@@ -27,19 +30,6 @@ use std::process::Command;
 use std::sync::atomic::AtomicU64;
 
 const CHEAP: Cost = Cost { memory: 8, rounds: 1, lanes: 1 };
-
-struct Image(Vec<u8>);
-
-impl Source for Image {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        bytes.copy_from_slice(&self.0[offset as usize..][..bytes.len()]);
-        Ok(())
-    }
-}
 
 struct Into<'a>(&'a File);
 

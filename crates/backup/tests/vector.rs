@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod disks;
+
+use disks::Image;
 use holdfast_backup::block::BLOCK;
 use holdfast_backup::cat::Reader;
 use holdfast_backup::collect::{Rules, collect};
@@ -11,30 +14,16 @@ use holdfast_backup::key::Cost;
 use holdfast_backup::point::Point;
 use holdfast_backup::proof::{self, Grade, Proof, What};
 use holdfast_backup::repository::{PointName, Repository};
-use holdfast_backup::save::{self, Before, Progress, Source};
+use holdfast_backup::save::{self, Before, Progress};
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::{Folder, Store};
 use holdfast_backup::{check, verify};
 use std::fmt::Write;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 const SECRET: &[u8] = b"correct horse battery staple";
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vector.txt");
-
-struct Image(Vec<u8>);
-
-impl Source for Image {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        bytes.copy_from_slice(&self.0[offset as usize..][..bytes.len()]);
-        Ok(())
-    }
-}
 
 /// Text, a hole, and an end of noise that is no whole block; the second has another piece in the first block.
 fn images() -> [Vec<u8>; 2] {

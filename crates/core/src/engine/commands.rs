@@ -89,26 +89,29 @@ impl Engine {
     fn wish_restart(&mut self, command: &Command, grace: Duration) -> Result<(), String> {
         let name = &command.vm;
         self.is_busy(name)?;
+        self.takes_over(command);
+        let goal = Goal::Down { grace, then_up: true };
+        self.begin_job(name, Job::new(goal, Reason::Command(command.id), OPERATION));
+        Ok(())
+    }
+
+    /// A person has it end and start again: what was open is his, and from now on it is to run.
+    fn takes_over(&mut self, command: &Command) {
+        let name = &command.vm;
         self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
         if let Some(vm) = self.vms.get_mut(name) {
             vm.desired = Desired::Running;
             vm.paused_by = None;
             vm.isolated = None;
         }
-        let goal = Goal::Down { grace, then_up: true };
-        self.begin_job(name, Job::new(goal, Reason::Command(command.id), OPERATION));
-        Ok(())
     }
 
     /// A person goes back to a snapshot: whatever was wrong is over with what it was wrong with.
     fn wish_rewind(&mut self, command: &Command, to: Rewind) -> Result<(), String> {
         let name = &command.vm;
         self.is_busy(name)?;
-        self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
+        self.takes_over(command);
         if let Some(vm) = self.vms.get_mut(name) {
-            vm.desired = Desired::Running;
-            vm.paused_by = None;
-            vm.isolated = None;
             vm.view.settled();
         }
         self.begin_job(name, Job::new(Goal::Rewind(to), Reason::Command(command.id), OPERATION));
