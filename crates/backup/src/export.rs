@@ -111,7 +111,7 @@ impl Layout {
         let mut out = b"QFI\xfb".to_vec();
         out.extend_from_slice(&3_u32.to_be_bytes());
         out.extend_from_slice(&[0; 12]); // no backing file (A31)
-        out.extend_from_slice(&16_u32.to_be_bytes()); // bits of a cluster
+        out.extend_from_slice(&CLUSTER.trailing_zeros().to_be_bytes());
         out.extend_from_slice(&self.size.to_be_bytes());
         out.extend_from_slice(&[0; 4]); // not encrypted
         out.extend_from_slice(&(second as u32).to_be_bytes());
