@@ -412,6 +412,20 @@ pub(crate) fn tell(repository: &Repository, packs: &[index::Pack]) -> Result<(),
     repository.store.put(&name, &bytes).map_err(trouble(&name, "written"))
 }
 
+/// Tells anew of what these packs are told of with: nothing. What is well of them was told of elsewhere before.
+pub(crate) fn untell(repository: &Repository, packs: &BTreeSet<PackId>) -> Result<(), Trouble> {
+    for (name, _) in repository.store.list("index").map_err(trouble("index", "listed"))? {
+        let Ok(content) = repository.object(&name, Kind::Index) else { continue }; // gone, or rebuilt
+        let Ok(mut told) = index::read(&content) else { continue };
+        if told.iter().any(|pack| packs.contains(&pack.id)) {
+            told.iter_mut().filter(|pack| packs.contains(&pack.id)).for_each(|pack| pack.blocks.clear());
+            tell(repository, &told)?;
+            repository.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Objects of the index that tell of packs that are gone, or of few where there are many objects, become new ones that tell
 /// of the rest: first the new ones, then the old ones go.
 fn tidy_index(repository: &Repository) -> Result<(), Trouble> {

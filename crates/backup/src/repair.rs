@@ -2,7 +2,7 @@
 //! for by name.
 
 use crate::check;
-use crate::collect::{Copier, tell};
+use crate::collect::{Copier, tell, untell};
 use crate::id::PackId;
 use crate::index::{self, PACKS_MOST};
 use crate::mark::Mark;
@@ -108,8 +108,8 @@ fn rebuild_index(repository: &Repository, done: &mut Repaired) -> Result<(), Tro
     Ok(())
 }
 
-/// Writes what is well of hurt packs anew, and marks them: a block that is lost is not found any more, so it is written again where
-/// it is met.
+/// Writes what is well of hurt packs anew, marks them, and tells of nothing in them: a block that is lost is not found any more, so
+/// it is written again where it is met.
 fn set_aside(
     repository: &Repository,
     found: &Findings,
@@ -139,5 +139,5 @@ fn set_aside(
     let mark = Mark { name, made: rules.now, packs: hurt.iter().copied().collect() };
     repository.put_sealed(&Mark::object_of(name), Kind::Mark, name, &mark.write())?;
     done.packs = mark.packs;
-    Ok(())
+    untell(repository, &hurt)
 }

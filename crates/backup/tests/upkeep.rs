@@ -14,7 +14,7 @@ use holdfast_backup::point::Point;
 use holdfast_backup::proof::{self, Grade, Proof, What};
 use holdfast_backup::prune;
 use holdfast_backup::repair::{self, repair};
-use holdfast_backup::repository::{PointName, Repository};
+use holdfast_backup::repository::{PointName, Repository, Trouble};
 use holdfast_backup::restore::{self, Target};
 use holdfast_backup::retain::Keep;
 use holdfast_backup::save::{self, Before, Progress};
@@ -257,6 +257,7 @@ fn a_damaged_index_is_written_anew_and_a_lost_block_is_healed_by_the_next_save()
     let packs = files(&folder.join("packs"));
     let largest = packs.iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
     flip(largest, BLOCK + 5_000);
+    let found = verified(&open(folder));
     let done = mend(false);
     assert_eq!(
         (done.lost, done.packs.len()),
@@ -264,6 +265,10 @@ fn a_damaged_index_is_written_anew_and_a_lost_block_is_healed_by_the_next_save()
         "a block, and the delta of it in another pack: {done:?}"
     );
     let repository = open(folder);
+    for id in &found.lost {
+        let read = repository.block(*id, &mut Vec::new());
+        assert!(matches!(read, Err(Trouble::Missing(_))), "it must not hide the one that heals it: {read:?}");
+    }
     let lost: Vec<_> =
         points.iter().filter(|(name, bytes)| restored(&repository, name).as_ref() != Some(bytes)).collect();
     assert!(!lost.is_empty() && lost.len() < 3, "one is hurt, others are not");
