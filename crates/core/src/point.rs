@@ -33,6 +33,14 @@ pub struct Snapshot {
     pub note: String,
 }
 
+impl Snapshot {
+    /// How far it is proved.
+    #[must_use]
+    pub const fn grade(&self) -> Grade {
+        if self.frozen || self.memory.is_some() { Grade::Consistent } else { Grade::Taken }
+    }
+}
+
 /// The memory of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {

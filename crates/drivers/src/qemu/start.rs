@@ -130,7 +130,9 @@ impl Machine {
             std::fs::create_dir_all(folder.inner()).map_err(told("make its run folder"))?;
             let account = account_for(&spec, &folder, &disk, engine)?;
             make_ready(&folder, account.as_ref()).map_err(told("make its run folder"))?;
-            hand_over(&spec.disk, account.as_ref())?;
+            for own in std::iter::once(&spec.disk).chain(&opened.below) {
+                hand_over(own, account.as_ref())?;
+            }
             let ports = choose_ports(&spec.network, &record.ports).map_err(told("find a free port"))?;
             spawn::rotate(&folder.console()).map_err(told("put its old console aside"))?;
             let first = record.incarnation == Incarnation::NONE;

@@ -211,6 +211,25 @@ async fn a_drill_finds_the_disk_that_is_on_top_and_no_snapshot_is_taken_of_its_e
 }
 
 #[tokio::test]
+async fn a_raw_disk_stays_raw_whatever_was_merged_into_its_head() {
+    let mut bench = bench(); // A31
+    let qemu = bench.open().await;
+    let id = take(&bench, &qemu, Wanted::default()).await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    of(&qemu).forget(&bench.name, id, LONG).await.unwrap();
+    assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    bench.power_off(&qemu, &lease).await;
+    let mut create = Command::new("qemu-img");
+    create.args(["create", "-q", "-f", "qcow2"]).arg(bench.path("other")).arg("1M");
+    assert!(create.status().expect("qemu-img, package qemu-utils").success());
+    std::fs::write(bench.path("disk"), std::fs::read(bench.path("other")).unwrap()).unwrap();
+    let start = Order::Start { lease: bench.lease() };
+    let refused = qemu.perform(&bench.name, &start, LONG).await.unwrap_err();
+    assert!(refused.to_string().contains("A31"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_disk_whose_record_of_overlays_is_lost_is_not_started() {
     let mut bench = bench();
     let qemu = bench.open().await;

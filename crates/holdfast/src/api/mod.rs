@@ -8,6 +8,7 @@ mod backups;
 pub mod lessons;
 pub mod logs;
 pub mod numbers;
+pub mod points;
 mod routes;
 pub mod shape;
 pub mod snapshots;

@@ -143,6 +143,7 @@ pub fn router(api: Api) -> Router {
         .merge(super::backups::routes())
         .merge(super::numbers::routes())
         .merge(super::snapshots::routes())
+        .merge(super::points::routes())
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .layer(axum::middleware::map_response(refuse_in_our_words))
         .with_state(api)

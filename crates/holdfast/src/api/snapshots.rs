@@ -121,7 +121,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/api/v1/incidents/{id}/approve", post(approve))
 }
 
-fn named(vm: &str, error: &str) -> Result<VmName, Refused> {
+pub(super) fn named(vm: &str, error: &str) -> Result<VmName, Refused> {
     vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
         let hint = "`holdfast vm list` lists them".to_owned();
         Refused(StatusCode::BAD_REQUEST, error.to_owned(), cause.to_string(), hint)
@@ -129,7 +129,7 @@ fn named(vm: &str, error: &str) -> Result<VmName, Refused> {
 }
 
 /// Why it was not done, with the way out.
-fn refused(error: &str) -> impl FnOnce(ProtectError) -> Refused {
+pub(super) fn refused(error: &str) -> impl FnOnce(ProtectError) -> Refused {
     let error = error.to_owned();
     move |cause| {
         let (status, hint) = match &cause {
@@ -216,7 +216,7 @@ async fn revert(
 }
 
 /// Microseconds since 1970 in seconds.
-const fn seconds(micros: i64) -> f64 {
+pub(super) const fn seconds(micros: i64) -> f64 {
     micros as f64 / 1e6
 }
 

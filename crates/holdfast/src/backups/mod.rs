@@ -138,6 +138,23 @@ enum Asked {
     Told { vm: VmName, news: News },
 }
 
+/// How long a repository may take to be listed.
+const LIST: Duration = Duration::from_secs(20);
+
+/// The restore points of a VM in its repository, oldest first, as `backup list --json` tells them: nothing if no backup is
+/// configured for it.
+///
+/// # Errors
+/// Why they cannot be told.
+pub async fn points(config: &Config, vm: &VmName) -> Result<Vec<serde_json::Value>, String> {
+    let to = config.vms.get(vm).and_then(|vm| vm.backup.as_ref());
+    let Some(repository) = to.and_then(|backup| config.repositories.get(&backup.to)) else {
+        return Ok(Vec::new());
+    };
+    let listed = tokio::time::timeout(LIST, run::list(repository, vm, &config.state)).await;
+    listed.map_err(|_| format!("it was not listed within {} s", LIST.as_secs()))?
+}
+
 /// Where backups are asked for.
 #[derive(Clone)]
 pub struct Backups(mpsc::Sender<Asked>);

@@ -223,14 +223,36 @@ fn of_words(errors: &str, otherwise: impl Fn(String) -> End) -> End {
 
 /// When the newest point of a VM in a repository was taken; nothing if there is none, or it cannot be told.
 pub async fn newest(repository: &RepositoryConfig, vm: &VmName, state: &Path) -> Option<f64> {
+    let points = list(repository, vm, state).await.ok()?;
+    points.iter().filter_map(|point| point["taken"].as_f64()).reduce(f64::max)
+}
+
+/// The points of a VM in a repository, oldest first, as `backup list --json` tells them; or why they cannot be told.
+pub async fn list(
+    repository: &RepositoryConfig,
+    vm: &VmName,
+    state: &Path,
+) -> Result<Vec<serde_json::Value>, String> {
     let words = ["backup", "list", "--json"].map(ToOwned::to_owned);
+    let mut command = holdfast(&words, repository, state);
     let mut child =
-        holdfast(&words, repository, state).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
     spare_others(&child);
+    let (Some(mut out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("the program that lists it says nothing".into());
+    };
     let mut said = Vec::new();
-    child.stdout.take()?.take(LIST_MOST).read_to_end(&mut said).await.ok()?;
-    let _gone = child.wait().await;
-    let points: Vec<serde_json::Value> = serde_json::from_slice(&said).ok()?;
-    let own = points.iter().filter(|point| point["vm"] == vm.as_str());
-    own.filter_map(|point| point["taken"].as_f64()).reduce(f64::max)
+    let mut bounded = (&mut out).take(LIST_MOST);
+    let (heard, errors) = tokio::join!(bounded.read_to_end(&mut said), last_words(err));
+    heard.map_err(|error| error.to_string())?;
+    let ended = child.wait().await.map_err(|error| error.to_string())?;
+    if !ended.success() {
+        let said =
+            errors.lines().rev().find_map(|line| line.strip_prefix("error:")).unwrap_or(&errors).trim();
+        return Err(crate::config::tame(said));
+    }
+    let mut points: Vec<serde_json::Value> =
+        serde_json::from_slice(&said).map_err(|error| error.to_string())?;
+    points.retain(|point| point["vm"] == vm.as_str());
+    Ok(points)
 }

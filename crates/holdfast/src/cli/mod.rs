@@ -17,6 +17,7 @@ mod learn;
 mod logs;
 mod metrics;
 mod page;
+mod points;
 mod reload;
 mod replay;
 mod rows;
@@ -146,6 +147,8 @@ enum Command {
         #[command(subcommand)]
         command: snapshot::SnapshotCommand,
     },
+    /// List all restore points of a VM, snapshots and backups: how far each is proved, its age, what it takes.
+    Points(points::PointsArgs),
     /// Agree that an incident is ended by going back to a snapshot, which loses what came after it.
     Approve(snapshot::ApproveArgs),
     /// Inject a real fault into a VM on purpose, and measure what happens.
@@ -314,6 +317,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         }
         Command::Vm { command } => wait_for(vm::vm(&place.client()?, command)),
         Command::Snapshot { command } => wait_for(snapshot::snapshot(&place.client()?, command)),
+        Command::Points(args) => wait_for(points::points(&place.client()?, &args)),
         Command::Approve(args) => wait_for(snapshot::approve(&place.client()?, &args)),
         Command::Drill { command } => wait_for(drill::drill(&place, command)),
         Command::Demo(demo) => wait_for(demo::demo(&demo)),

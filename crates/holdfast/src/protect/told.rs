@@ -2,7 +2,7 @@
 
 use super::Protector;
 use holdfast_core::input::Input;
-use holdfast_core::point::{Grade, Known, Snapshot};
+use holdfast_core::point::{Known, Snapshot};
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -59,10 +59,9 @@ impl Protector {
 /// A snapshot as decisions need it. What was set aside is none: nobody goes back there by himself.
 fn known(snapshot: &Snapshot, now: i64) -> Known {
     let age = u64::try_from(now - snapshot.taken).map_or(Duration::MAX, Duration::from_micros);
-    let whole = snapshot.frozen || snapshot.memory.is_some();
     Known {
         id: snapshot.id,
-        grade: if whole { Grade::Consistent } else { Grade::Taken },
+        grade: snapshot.grade(),
         resumable: snapshot.memory.as_ref().is_some_and(|memory| memory.resumed == 0),
         age,
     }
@@ -71,7 +70,7 @@ fn known(snapshot: &Snapshot, now: i64) -> Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_core::point::{Memory, SnapshotId};
+    use holdfast_core::point::{Grade, Memory, SnapshotId};
 
     fn snapshot(taken: i64, resumed: Option<u32>) -> Snapshot {
         let memory = resumed.map(|resumed| Memory { bytes: 1, machine: String::new(), resumed });

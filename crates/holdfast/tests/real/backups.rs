@@ -239,6 +239,11 @@ fn a_point_is_made_by_itself_when_the_newest_is_too_old() {
     let points =
         |lab: &Lab| -> Vec<Value> { serde_json::from_str(&plain(lab, &["list", "--json"])).unwrap() };
     lab.until(SOON * 2, "a first point is made by itself", |lab| points(lab).len() == 1);
-    assert!(lab.cli(&["vm", "list"]).status.success());
+    assert!(lab.cli(&["snapshot", "create", "orders"]).status.success());
+    let known = lab.json(&["points", "orders"]);
+    let told = |point: &Value| ["id", "kind", "grade"].map(|field| point[field].as_str().unwrap().to_owned());
+    let all: Vec<[String; 3]> = known.as_array().unwrap().iter().map(told).collect();
+    let expected = [["orders/1", "backup", "consistent"], ["snapshot/1", "snapshot", "consistent"]];
+    assert_eq!(all, expected.map(|point| point.map(str::to_owned)), "{known}");
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
 }

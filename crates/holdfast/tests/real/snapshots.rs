@@ -87,6 +87,9 @@ fn a_database_goes_on_with_its_memory_and_only_once() {
     let before = rows.so_far();
     let taken = create(&lab, &["--memory"]);
     assert!(taken["memory"].as_u64().unwrap() > 1 << 20, "{taken}");
+    let points = lab.json(&["points", "orders"]);
+    let point = (&points[0]["id"], &points[0]["grade"], &points[0]["memory"]);
+    assert_eq!(point, (&"snapshot/1".into(), &"consistent".into(), &true.into()), "{points}");
     (0..3).for_each(|_| rows.wait_for_more(&lab));
     let all = rows.stop();
     let at = started(&lab);

@@ -20,6 +20,8 @@ const TELL_GUEST: Duration = Duration::from_secs(20);
 pub struct Opened {
     /// The image on top.
     pub disk: PathBuf,
+    /// What it stands on and is the VM's own, too: files of its snapshots, and the disk that is configured.
+    pub below: Vec<PathBuf>,
     /// The memory that it goes on with.
     pub memory: Option<PathBuf>,
 }
@@ -125,13 +127,15 @@ impl Machine {
         const START: &str = "start";
         let tree = self.on_disk(START, |files| files.read()).await?;
         let Some(mut tree) = tree else {
-            return Ok(Opened { disk: self.spec().disk.clone(), memory: None });
+            return Ok(Opened { disk: self.spec().disk.clone(), below: Vec::new(), memory: None });
         };
         if tree.pending().is_some() {
             tree = self.settled_tree(START).await?;
         }
-        let memory = tree.resume.map(|id| self.files().memory(id));
-        Ok(Opened { disk: self.files().path(tree.top()), memory })
+        let files = self.files();
+        let memory = tree.resume.map(|id| files.memory(id));
+        let below = tree.chain().into_iter().skip(1).map(|file| files.path(file)).collect();
+        Ok(Opened { disk: files.path(tree.top()), below, memory })
     }
 
     /// The memory that the start goes on with is used from now on, whatever becomes of it (I23).

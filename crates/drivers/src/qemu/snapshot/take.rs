@@ -52,6 +52,7 @@ impl Machine {
             Life::Dead(_) => None,
             Life::Unclear(why) => return Err(self.refused(TAKE, why)),
         };
+        self.remember_raw(&tree).await?;
         let number = self.prepare_overlay(&mut tree).await?;
         let mut snapshot = Snapshot {
             id: SnapshotId(number.0),
@@ -83,6 +84,16 @@ impl Machine {
         tree.settle(Some(snapshot.clone()));
         self.note_tree(TAKE, &tree).await?;
         Ok(Taken { snapshot, stall, warnings })
+    }
+
+    /// A raw disk stays one, whatever its guest writes through overlays and merges into its head (A31).
+    async fn remember_raw(&self, tree: &Tree) -> Result<(), DriverError> {
+        let (mut record, disk) = (self.record(), self.spec().disk.clone());
+        if tree.base != super::super::launch::Format::Raw || record.raw.contains(&disk) {
+            return Ok(());
+        }
+        record.remember_raw(&disk);
+        self.write(record).await
     }
 
     /// Whether there is room for it; nothing is begun that would fill the disk.

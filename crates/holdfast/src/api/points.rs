@@ -1,0 +1,104 @@
+//! All restore points of a VM: snapshots and backups.
+
+use super::routes::{Api, Refused};
+use super::shape::V;
+use super::snapshots::{named, refused, seconds};
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use holdfast_core::point::{Grade, Snapshot};
+use holdfast_drivers::snapshots::Listed;
+use serde::{Deserialize, Serialize};
+
+/// What `points` stands on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PointsDoc {
+    /// The version of this shape.
+    pub v: u32,
+    /// Oldest first.
+    pub points: Vec<PointDoc>,
+    /// Why the points of its repository are missing here, if they are.
+    pub trouble: Option<String>,
+}
+
+/// `points --json`: one restore point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PointDoc {
+    /// What it is called: `snapshot/3`, or `orders/7` of a repository.
+    pub id: String,
+    /// Of which VM.
+    pub vm: String,
+    /// `snapshot` (beside the disk, lost with it) or `backup`.
+    pub kind: String,
+    /// Its memory was saved, and was not resumed yet.
+    pub memory: bool,
+    /// When it was taken, in seconds since 1970; `null`: it cannot be read.
+    pub taken: Option<f64>,
+    /// `taken consistent booted app-checked`, or `hurt`.
+    pub grade: String,
+    /// When more than `taken` was proved of it, in seconds since 1970.
+    pub proved: Option<f64>,
+    /// Bytes of its disk; of a snapshot `null`.
+    pub size: Option<u64>,
+    /// Bytes that it takes or has added.
+    pub added: Option<u64>,
+    /// How long it took to boot when it was proved, in seconds.
+    pub boot_s: Option<f64>,
+    /// The point that it was compared with.
+    pub parent: Option<String>,
+}
+
+/// Its route.
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/api/v1/vms/{vm}/points", get(points))
+}
+
+async fn points(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<PointsDoc>, Refused> {
+    let error = format!("cannot list the restore points of vm `{}`", vm.escape_debug());
+    let vm = named(&vm, &error)?;
+    let listed = api.protector.list(&vm).await.map_err(refused(&error))?;
+    let (saved, trouble) = match crate::backups::points(&api.config(), &vm).await {
+        Ok(saved) => (saved, None),
+        Err(why) => (Vec::new(), Some(why)),
+    };
+    let snapshots = listed.iter().map(|listed| of_snapshot(vm.as_str(), listed));
+    let mut points: Vec<PointDoc> = snapshots.chain(saved.iter().map(of_backup)).collect();
+    points.sort_by(|one, other| one.taken.unwrap_or(0.0).total_cmp(&other.taken.unwrap_or(0.0)));
+    Ok(Json(PointsDoc { v: V, points, trouble }))
+}
+
+fn of_snapshot(vm: &str, listed: &Listed) -> PointDoc {
+    let Snapshot { id, taken, memory, .. } = &listed.snapshot;
+    let grade = listed.snapshot.grade();
+    PointDoc {
+        id: format!("snapshot/{id}"),
+        vm: vm.to_owned(),
+        kind: "snapshot".into(),
+        memory: memory.as_ref().is_some_and(|memory| memory.resumed == 0),
+        taken: Some(seconds(*taken)),
+        grade: grade.to_string(),
+        proved: (grade > Grade::Taken).then(|| seconds(*taken)),
+        size: None,
+        added: Some(listed.disk_bytes + memory.as_ref().map_or(0, |memory| memory.bytes)),
+        boot_s: None,
+        parent: None,
+    }
+}
+
+fn of_backup(doc: &serde_json::Value) -> PointDoc {
+    let text = |field: &str| doc[field].as_str().map(str::to_owned);
+    let hurt = doc["hurt"] == true;
+    PointDoc {
+        id: text("id").unwrap_or_default(),
+        vm: text("vm").unwrap_or_default(),
+        kind: "backup".into(),
+        memory: false,
+        taken: doc["taken"].as_f64(),
+        grade: if hurt { "hurt".into() } else { text("grade").unwrap_or_default() },
+        proved: doc["proved"].as_f64(),
+        size: doc["size"].as_u64(),
+        added: doc["added"].as_u64(),
+        boot_s: doc["boot_s"].as_f64(),
+        parent: text("parent"),
+    }
+}

@@ -1,0 +1,55 @@
+//! `holdfast points VM`: everything that one can go back to.
+
+use super::paint::{self, Tone, tint};
+use super::{CliError, Exit, print_json};
+use crate::api::points::{PointDoc, PointsDoc};
+use crate::client::Client;
+use clap::Args;
+
+/// Of which VM.
+#[derive(Args)]
+pub struct PointsArgs {
+    /// The VM.
+    vm: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists its snapshots and backups, oldest first.
+pub async fn points(client: &Client, args: &PointsArgs) -> Result<Exit, CliError> {
+    let vm = super::vm::checked(&args.vm)?;
+    let known: PointsDoc = client.get(&format!("/api/v1/vms/{vm}/points")).await?;
+    if args.json {
+        print_json(&known.points)?;
+    } else if known.points.is_empty() {
+        say!(
+            "{vm} has no restore points; `holdfast snapshot create {vm}` or `holdfast backup create {vm}` makes one"
+        );
+    } else {
+        show(&known.points);
+    }
+    let Some(trouble) = &known.trouble else { return Ok(Exit::Fine) };
+    paint::aside(&format!("its backups are not listed: {trouble}"));
+    Ok(Exit::Failed)
+}
+
+fn show(points: &[PointDoc]) {
+    let mut table =
+        paint::table(&["point", "taken (UTC)", "age", "grade", "memory", "size", "takes", "boots in"]);
+    let size =
+        |bytes: Option<u64>| bytes.map_or("-".into(), |bytes| indicatif::BinaryBytes(bytes).to_string());
+    for point in points {
+        table.add_row([
+            tint(Tone::Bold, &point.id),
+            point.taken.map_or("-".into(), paint::utc_second),
+            point.taken.map_or("-".into(), paint::ago),
+            point.grade.clone(),
+            if point.memory { "yes".into() } else { "-".to_owned() },
+            size(point.size),
+            size(point.added),
+            point.boot_s.map_or("-".into(), |seconds| format!("{seconds:.1} s")),
+        ]);
+    }
+    say!("{table}");
+}
