@@ -125,6 +125,11 @@ impl Bench {
         panic!("{what} was not seen, but {instead:?}; the console says: {console:?}")
     }
 
+    /// Takes what was seen so far, until nothing more comes for a while.
+    pub async fn forget_what_was_seen(&self, qemu: &Qemu) {
+        while tokio::time::timeout(SHORT, qemu.next_event()).await.is_ok() {}
+    }
+
     pub async fn counters(&self, qemu: &Qemu) -> Counters {
         let seen = qemu.poll(&self.name, LONG).await.into_iter().map(|glimpse| glimpse.seen);
         let counters = seen.filter_map(|seen| {
