@@ -1,18 +1,15 @@
 //! `holdfast backup export`: a disk of a restore point as an image that other programs read. It has its name only once it is
 //! whole and on the disk, and never that of another file (I15).
 
-use super::{PointArgs, RepositoryArgs, bar, bytes, failed, shown, threads, troubled, watched};
-use crate::act::chain;
+use super::fresh::{self, Failure, Fresh};
+use super::{PointArgs, RepositoryArgs, bar, bytes, shown, threads, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use clap::{Args, ValueEnum};
 use holdfast_backup::export::{Layout, Qcow2};
 use holdfast_backup::point::{Disk, Point};
 use holdfast_backup::repository::Repository;
-use holdfast_backup::restore::{self, RestoreError, Target};
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use holdfast_backup::restore;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What to write.
@@ -45,14 +42,6 @@ enum Format {
     Qcow2,
 }
 
-struct Image(File);
-
-impl Target for Image {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
-    }
-}
-
 /// Writes it.
 pub fn export(args: &ExportArgs) -> Result<Exit, CliError> {
     if args.out.symlink_metadata().is_ok() {
@@ -70,19 +59,13 @@ pub fn export(args: &ExportArgs) -> Result<Exit, CliError> {
         Format::Raw => None,
         Format::Qcow2 => Some(Layout::of(&repository, disk).map_err(troubled(folder))?),
     };
-    let unfinished = args.out.with_file_name(format!(
-        ".{}.{}.unfinished",
-        args.out.file_name().unwrap_or_default().to_string_lossy(),
-        std::process::id()
-    ));
     let (done, bar) = (AtomicU64::new(0), bar(disk.size, args.json));
-    let work = || write(&repository, disk, layout.as_ref(), (&unfinished, &args.out), &done);
+    let length = layout.as_ref().map_or(disk.size, Layout::length);
+    let fill = |image: &Fresh| write(&repository, disk, layout.as_ref(), image, &done);
+    let work = || fresh::make(&args.out, length, fill);
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
     bar.finish_and_clear();
-    if let Err(error) = ended {
-        let _ = fs::remove_file(&unfinished); // ours, and of no use to anybody
-        return Err(error.for_people(&args.out, &shown(&name)));
-    }
+    ended.map_err(|error| error.for_people("export", &args.out, &shown(&name)))?;
     if args.json {
         print_json(&serde_json::json!({
             "v": 1, "id": shown(&name), "disk": disk.name, "out": args.out.to_string_lossy(), "size": disk.size,
@@ -104,49 +87,19 @@ fn disk<'a>(point: &'a Point, named: Option<&str>, shown: &str) -> Result<&'a Di
     })
 }
 
-enum Failure {
-    Restore(RestoreError),
-    File(io::Error),
-}
-
-impl Failure {
-    fn for_people(self, out: &Path, point: &str) -> CliError {
-        match self {
-            Self::File(source) => {
-                failed(format!("write `{}`; nothing is left of it", out.display()))(source)
-            }
-            Self::Restore(error) => CliError::Said {
-                error: format!("cannot export point {point}"),
-                cause: chain(&error),
-                hint:
-                    "nothing is left of the new file; `holdfast backup verify` names the points that are whole"
-                        .into(),
-            },
-        }
-    }
-}
-
 fn write(
     repository: &Repository,
     disk: &Disk,
     layout: Option<&Layout>,
-    (unfinished, out): (&Path, &Path),
+    image: &Fresh,
     done: &AtomicU64,
 ) -> Result<(), Failure> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished);
-    let image = Image(file.map_err(Failure::File)?);
-    image.0.set_len(layout.map_or(disk.size, Layout::length)).map_err(Failure::File)?;
     let restored = match layout {
-        None => restore::disk(repository, disk, &image, threads(), done),
+        None => restore::disk(repository, disk, image, threads(), done),
         Some(layout) => {
-            layout.write_tables(&image).map_err(Failure::File)?;
-            restore::disk(repository, disk, &Qcow2::new(layout, &image), threads(), done)
+            layout.write_tables(image).map_err(Failure::File)?;
+            restore::disk(repository, disk, &Qcow2::new(layout, image), threads(), done)
         }
     };
-    restored.map_err(Failure::Restore)?;
-    image.0.sync_all().map_err(Failure::File)?;
-    // A link never replaces a file that somebody made meanwhile.
-    fs::hard_link(unfinished, out).and_then(|()| fs::remove_file(unfinished)).map_err(Failure::File)?;
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Failure::File)
+    restored.map_err(Failure::Restore)
 }

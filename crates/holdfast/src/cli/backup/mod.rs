@@ -5,6 +5,7 @@ mod check;
 mod create;
 mod du;
 mod export;
+mod fresh;
 mod image;
 mod key;
 mod list;

@@ -5,8 +5,9 @@
 //! has another name, `FILE.unfinished`, so nobody takes it for whole, nor starts a VM from it; a crash leaves it so. The
 //! same command then looks at all of it and finishes it.
 
+use super::fresh::{Failure, sync_folder};
 use super::pace::{Pace, Paced};
-use super::restore::{Failure, RestoreArgs, disk_of, sync_folder};
+use super::restore::{RestoreArgs, disk_of};
 use super::{bar, bytes, failed, ranges, shown, threads, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use holdfast_backup::point::Disk;

@@ -1,17 +1,14 @@
 //! `holdfast backup restore`: a disk of a restore point becomes a file again. It has its name only once it is whole and
 //! on the disk, and never that of another file (I15). Onto one that is there: [`super::onto`].
 
+use super::fresh::{self, Failure, Fresh};
 use super::pace::{self, Pace, Paced};
-use super::{PointArgs, RepositoryArgs, bar, bytes, failed, shown, threads, troubled, watched};
-use crate::act::chain;
+use super::{PointArgs, RepositoryArgs, bar, bytes, shown, threads, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
 use holdfast_backup::point::Disk;
 use holdfast_backup::repository::{PointName, Repository};
-use holdfast_backup::restore::{self, RestoreError, Target};
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use holdfast_backup::restore;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -44,14 +41,6 @@ pub struct RestoreArgs {
     pub(super) json: bool,
 }
 
-struct New(File);
-
-impl Target for New {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
-    }
-}
-
 /// Restores it.
 pub fn restore(args: &RestoreArgs) -> Result<Exit, CliError> {
     match (&args.onto, &args.out) {
@@ -74,14 +63,15 @@ fn new(args: &RestoreArgs, out: &Path) -> Result<Exit, CliError> {
     let name = args.point.find(&repository, &args.repository.repo)?;
     let disk = disk_of(&repository, &args.repository.repo, &name)?;
     let (begun, done, bar) = (Instant::now(), AtomicU64::new(0), bar(disk.size, args.json));
-    let (unfinished, pace) = (unfinished(out), args.limit.map(Pace::new));
-    let work = || write(&repository, &disk, (&unfinished, out), pace.as_ref(), &done);
+    let pace = args.limit.map(Pace::new);
+    let fill = |file: &Fresh| {
+        let target = Paced(file, pace.as_ref());
+        restore::disk(&repository, &disk, &target, threads(), &done).map_err(Failure::Restore)
+    };
+    let work = || fresh::make(out, disk.size, fill);
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
     bar.finish_and_clear();
-    if let Err(error) = ended {
-        let _ = fs::remove_file(&unfinished); // ours, and of no use to anybody
-        return Err(error.for_people(out, &shown(&name)));
-    }
+    ended.map_err(|error| error.for_people("restore", out, &shown(&name)))?;
     let took = begun.elapsed().as_secs_f64();
     if args.json {
         print_json(&serde_json::json!({
@@ -101,56 +91,4 @@ pub fn disk_of(repository: &Repository, folder: &Path, name: &PointName) -> Resu
         cause: "there is nothing to write".into(),
         hint: "name another point".into(),
     })
-}
-
-pub enum Failure {
-    Restore(RestoreError),
-    File(io::Error),
-}
-
-impl Failure {
-    fn for_people(self, out: &Path, point: &str) -> CliError {
-        match self {
-            Self::File(source) => failed(format!("write `{}`; nothing is left of it", out.display()))(source),
-            Self::Restore(error) => CliError::Said {
-                error: format!("cannot restore point {point}"),
-                cause: chain(&error),
-                hint: "nothing is left of the new file; `holdfast backup verify` names the points that are whole".into(),
-            },
-        }
-    }
-}
-
-fn write(
-    repository: &Repository,
-    disk: &Disk,
-    (unfinished, out): (&Path, &Path),
-    pace: Option<&Pace>,
-    done: &AtomicU64,
-) -> Result<(), Failure> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(unfinished)
-        .map_err(Failure::File)?;
-    file.set_len(disk.size).map_err(Failure::File)?;
-    let target = New(file);
-    restore::disk(repository, disk, &Paced(&target, pace), threads(), done).map_err(Failure::Restore)?;
-    target.0.sync_all().map_err(Failure::File)?;
-    // A link never replaces a file that somebody made meanwhile.
-    fs::hard_link(unfinished, out).and_then(|()| fs::remove_file(unfinished)).map_err(Failure::File)?;
-    sync_folder(out).map_err(Failure::File)
-}
-
-/// The name of a file reaches the disk.
-pub fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-/// The name of a file that is not whole yet, beside the one it becomes.
-fn unfinished(out: &Path) -> PathBuf {
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    out.with_file_name(format!(".{name}.{}.unfinished", std::process::id()))
 }

@@ -1,0 +1,79 @@
+//! A new file that is made of a restore point. It has its name only once it is whole and on the disk, and never that of
+//! another file (I15).
+
+use super::failed;
+use crate::act::chain;
+use crate::cli::CliError;
+use holdfast_backup::restore::{RestoreError, Target};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file that is being written, under a name of its own.
+pub struct Fresh(File);
+
+impl Target for Fresh {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+}
+
+/// Why there is none.
+pub enum Failure {
+    Restore(RestoreError),
+    File(io::Error),
+}
+
+impl Failure {
+    /// `what` was to be done with the point: restore, export.
+    pub fn for_people(self, what: &str, out: &Path, point: &str) -> CliError {
+        match self {
+            Self::File(source) => failed(format!("write `{}`; nothing is left of it", out.display()))(source),
+            Self::Restore(error) => CliError::Said {
+                error: format!("cannot {what} point {point}"),
+                cause: chain(&error),
+                hint: "nothing is left of the new file; `holdfast backup verify` names the points that are whole".into(),
+            },
+        }
+    }
+}
+
+/// Makes a file of this length, which `fill` writes. If that fails, nothing is left of it.
+pub fn make(
+    out: &Path,
+    length: u64,
+    fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let unfinished = unfinished(out);
+    let made = write(&unfinished, out, length, fill);
+    made.inspect_err(|_| drop(fs::remove_file(&unfinished))) // ours, and of no use to anybody
+}
+
+fn write(
+    unfinished: &Path,
+    out: &Path,
+    length: u64,
+    fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished);
+    let fresh = Fresh(file.map_err(Failure::File)?);
+    fresh.0.set_len(length).map_err(Failure::File)?;
+    fill(&fresh)?;
+    fresh.0.sync_all().map_err(Failure::File)?;
+    // A link never replaces a file that somebody made meanwhile.
+    fs::hard_link(unfinished, out).and_then(|()| fs::remove_file(unfinished)).map_err(Failure::File)?;
+    sync_folder(out).map_err(Failure::File)
+}
+
+/// The name of a file reaches the disk.
+pub fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// The name of a file that is not whole yet, beside the one it becomes.
+fn unfinished(out: &Path) -> PathBuf {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    out.with_file_name(format!(".{name}.{}.unfinished", std::process::id()))
+}
