@@ -17,9 +17,10 @@ mod bitmap;
 
 use super::launch::{DISK_DEVICE, Format};
 use super::live::Live;
-use super::machine::{Machine, error_chain};
+use super::machine::Machine;
 use super::qmp::QmpError;
 use super::snapshot::freeze::frozen;
+use super::snapshot::qcow2;
 use super::snapshot::{is_disk_node, merges};
 use crate::DriverError;
 use bitmap::Bitmap;
@@ -460,9 +461,9 @@ fn make_scratch(path: &Path, disk: &Path, size: u64) -> Result<u64, String> {
         ));
     }
     let _left = fs::remove_file(path);
-    let file =
+    let mut file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(told("make"))?;
-    format_scratch(path, size)?;
+    qcow2::write_empty(&mut file, size).map_err(told("write"))?;
     file.set_len(room).map_err(told("bound"))?;
     // Whom the disk belongs to is who QEMU runs as.
     let owner = fs::metadata(disk).map_err(told("hand over"))?;
@@ -470,20 +471,6 @@ fn make_scratch(path: &Path, disk: &Path, size: u64) -> Result<u64, String> {
         chown(path, Some(owner.uid()), Some(owner.gid())).map_err(told("hand over"))?;
     }
     Ok(room)
-}
-
-fn format_scratch(path: &Path, size: u64) -> Result<(), String> {
-    let program = super::spawn::find_program("qemu-img")
-        .ok_or("`qemu-img` is missing, which makes the scratch file (package qemu-utils)")?;
-    let mut command = std::process::Command::new(program);
-    command.env_clear().args(["create", "-q", "-f", "qcow2"]).arg(path).arg(size.to_string());
-    let ended = command.stdin(std::process::Stdio::null()).output();
-    let ended = ended.map_err(|error| format!("cannot run `qemu-img`: {}", error_chain(&error)))?;
-    if ended.status.success() {
-        return Ok(());
-    }
-    let said = super::untrusted::tame(String::from_utf8_lossy(&ended.stderr).trim(), 200);
-    Err(format!("`qemu-img` made no scratch file: {said}"))
 }
 
 #[cfg(test)]

@@ -41,13 +41,25 @@ pub fn virtual_size(image: &Path, format: Format) -> io::Result<u64> {
 /// # Errors
 /// If it cannot be written, or would be larger than [`SIZE_MOST`].
 pub fn write_overlay(file: &mut File, size: u64, backing: &str, format: Format) -> io::Result<()> {
-    if size > SIZE_MOST || backing.len() > 1023 {
+    write(file, size, Some((backing, format)))
+}
+
+/// The same of a disk that stands on nothing, and so is all zeros.
+///
+/// # Errors
+/// As for [`write_overlay`].
+pub fn write_empty(file: &mut File, size: u64) -> io::Result<()> {
+    write(file, size, None)
+}
+
+fn write(file: &mut File, size: u64, backing: Option<(&str, Format)>) -> io::Result<()> {
+    if size > SIZE_MOST || backing.is_some_and(|(name, _)| name.len() > 1023) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the disk or its name is too large"));
     }
     let entries = size.div_ceil(PER_ENTRY).max(1);
     let table = (entries * 8).div_ceil(CLUSTER);
     let clusters = 3 + table; // the head, the table of counts, one block of counts, the first table
-    file.write_all(&head(size, entries, backing, format))?;
+    file.write_all(&head(size, entries, backing))?;
     file.seek(SeekFrom::Start(CLUSTER))?;
     file.write_all(&(2 * CLUSTER).to_be_bytes())?;
     file.seek(SeekFrom::Start(2 * CLUSTER))?;
@@ -56,16 +68,16 @@ pub fn write_overlay(file: &mut File, size: u64, backing: &str, format: Format) 
     file.sync_all()
 }
 
-fn head(size: u64, entries: u64, backing: &str, format: Format) -> Vec<u8> {
-    let layout = format.name().as_bytes();
-    let extension = 8 + layout.len().next_multiple_of(8);
-    let name_at = u64::from(HEADER) + extension as u64 + 8;
+fn head(size: u64, entries: u64, backing: Option<(&str, Format)>) -> Vec<u8> {
+    let extension = backing.map_or_else(Vec::new, |(_, format)| extension(format));
+    let name = backing.map_or("", |(name, _)| name);
+    let name_at = if backing.is_some() { u64::from(HEADER) + extension.len() as u64 + 8 } else { 0 };
     let mut head = Vec::new();
     head.extend_from_slice(&MAGIC);
     let mut word = |bytes: &[u8]| head.extend_from_slice(bytes);
     word(&3_u32.to_be_bytes());
     word(&name_at.to_be_bytes());
-    word(&(backing.len() as u32).to_be_bytes());
+    word(&(name.len() as u32).to_be_bytes());
     word(&CLUSTER_BITS.to_be_bytes());
     word(&size.to_be_bytes());
     word(&0_u32.to_be_bytes()); // not encrypted
@@ -78,13 +90,19 @@ fn head(size: u64, entries: u64, backing: &str, format: Format) -> Vec<u8> {
     word(&[0; 24]); // no features
     word(&4_u32.to_be_bytes()); // counts of 16 bits
     word(&HEADER.to_be_bytes());
-    word(&BACKING_FORMAT.to_be_bytes());
-    word(&(layout.len() as u32).to_be_bytes());
-    word(layout);
-    word(&vec![0; extension - 8 - layout.len()]);
+    word(&extension);
     word(&[0; 8]); // no more extensions
-    word(backing.as_bytes());
+    word(name.as_bytes());
     head
+}
+
+/// What says how the backing file is laid out.
+fn extension(format: Format) -> Vec<u8> {
+    let layout = format.name().as_bytes();
+    let mut bytes = [BACKING_FORMAT, layout.len() as u32].map(u32::to_be_bytes).concat();
+    bytes.extend_from_slice(layout);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes
 }
 
 #[cfg(test)]
@@ -130,6 +148,17 @@ mod tests {
                 ]);
             }
         }
+    }
+
+    #[test]
+    fn qemu_finds_no_fault_in_an_empty_disk_that_stands_on_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("empty");
+        write_empty(&mut File::create(&path).unwrap(), 3 << 30).unwrap();
+        let text = path.to_str().unwrap();
+        qemu_img(&["check", "-q", "-f", "qcow2", text]);
+        let told = qemu_img(&["info", "--output=json", text]);
+        assert!(told.contains(r#""virtual-size": 3221225472"#) && !told.contains("backing"), "{told}");
     }
 
     #[test]
