@@ -279,7 +279,7 @@ impl Keeper {
         let config = Arc::clone(&self.config.borrow());
         let known = config.vms.get(vm).ok_or(NoBackup::NoVm)?;
         let to = known.backup.as_ref().map(|backup| backup.to.clone()).ok_or(NoBackup::NotConfigured)?;
-        let hooks = known.apps.values().filter_map(|app| app.quiesce.clone()).collect();
+        let hooks = known.hooks();
         let repository = config.repositories.get(&to).cloned().ok_or(NoBackup::NotConfigured)?;
         if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
             return Err(NoBackup::Busy);

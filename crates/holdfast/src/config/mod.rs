@@ -112,6 +112,13 @@ pub struct VmConfig {
     pub backup: Option<BackupConfig>,
 }
 
+impl VmConfig {
+    /// What the guest agent runs just before a snapshot or a backup.
+    pub fn hooks(&self) -> Vec<Vec<String>> {
+        self.apps.values().filter_map(|app| app.quiesce.clone()).collect()
+    }
+}
+
 /// Where the configuration of a daemon comes from, so that it can be read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {

@@ -1,6 +1,7 @@
 //! Snapshots: near, fast, and lost with the disk.
 
 use super::{ProtectError, Protector};
+use crate::config::VmConfig;
 use holdfast_core::action::{Rewind, Wish, Work};
 use holdfast_core::incident::IncidentId;
 use holdfast_core::point::SnapshotId;
@@ -57,11 +58,7 @@ impl Protector {
 
     async fn take_announced(&self, vm: &VmName, request: Request) -> Result<Taken, ProtectError> {
         let Request { memory, freeze, note } = request;
-        let hooks = self.config.borrow().vms.get(vm).map(|vm| {
-            let hooks = vm.apps.values().filter_map(|app| app.quiesce.clone());
-            hooks.collect::<Vec<_>>()
-        });
-        let hooks = hooks.unwrap_or_default();
+        let hooks = self.config.borrow().vms.get(vm).map(VmConfig::hooks).unwrap_or_default();
         let wish = freeze.unwrap_or(!memory);
         let wanted = Wanted { memory, freeze: wish, hooks, note };
         let taken = self.snapshots()?.take(vm, wanted.clone(), TAKE).await;
