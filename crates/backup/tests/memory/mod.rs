@@ -1,5 +1,7 @@
 //! A store in memory, and who may take the next step on it.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use holdfast_backup::store::Store;
 use std::collections::BTreeMap;
 use std::io;

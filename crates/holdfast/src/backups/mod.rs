@@ -4,6 +4,7 @@
 //! The daemon itself never opens a repository: one that is huge, slow, damaged or hostile is that process's trouble.
 
 mod due;
+pub mod offer;
 mod run;
 
 use crate::config::Config;

@@ -77,7 +77,7 @@ pub fn export(args: &ExportArgs) -> Result<Exit, CliError> {
 }
 
 /// The disk of this name, or the first.
-fn disk<'a>(point: &'a Point, named: Option<&str>, shown: &str) -> Result<&'a Disk, CliError> {
+pub fn disk<'a>(point: &'a Point, named: Option<&str>, shown: &str) -> Result<&'a Disk, CliError> {
     let found = point.disks.iter().find(|disk| named.is_none_or(|named| named == disk.name));
     let names: Vec<&str> = point.disks.iter().map(|disk| &disk.name[..]).collect();
     found.ok_or_else(|| CliError::Said {

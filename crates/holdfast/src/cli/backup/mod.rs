@@ -17,6 +17,7 @@ mod remote;
 mod repair;
 mod restore;
 mod secret;
+mod serve;
 mod verify;
 mod writer;
 
@@ -55,6 +56,8 @@ pub enum BackupCommand {
     Key(key::KeyCommand),
     /// Write a disk of a restore point into a new raw or qcow2 image.
     Export(export::ExportArgs),
+    /// Offer a disk of a restore point over NBD, read-only, without restoring it.
+    Serve(serve::ServeArgs),
     /// Write a disk of a restore point to standard output, read from the page of the format alone.
     Cat(cat::CatArgs),
     /// Read and hash everything, or one restore point, and name what is hurt.
@@ -105,6 +108,7 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
         BackupCommand::Du(args) => du::du(args),
         BackupCommand::Key(command) => key::key(command),
         BackupCommand::Export(args) => export::export(args),
+        BackupCommand::Serve(args) => serve::serve(args),
         BackupCommand::Cat(args) => cat::cat(args),
         BackupCommand::Verify(args) => verify::verify(args),
     }

@@ -1,0 +1,256 @@
+//! `holdfast backup serve`: what is offered is the disk that was saved, only its user may read it, and it ends without a trace.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const MIB: usize = 1 << 20;
+
+/// A folder with a repository, in which the program runs as a user of its own.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        place.well(&["init"]);
+        place
+    }
+
+    /// One with the point `disk/1` of `disk.img`.
+    fn with_point() -> Self {
+        let place = Self::new();
+        fs::write(place.path("disk.img"), image(9 * MIB)).unwrap();
+        place.well(&["image", "disk.img"]);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        command.env_clear().env("HOME", self.0.path()).env("NO_COLOR", "1").current_dir(self.0.path());
+        command.arg("backup").args(words).args(["--repo", "repo"]).stdin(Stdio::null());
+        command
+    }
+
+    fn well(&self, words: &[&str]) {
+        let output = self.command(words).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+
+    /// What is said of something that is refused.
+    fn refused(&self, words: &[&str]) -> String {
+        let output = self.command(words).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn serve(&self, words: &[&str]) -> Server {
+        let mut command = self.command(&[&["serve", "--socket", "socket", "--json"], words].concat());
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut server = Server { child: command.spawn().unwrap(), ready: Value::Null };
+        let mut line = String::new();
+        BufReader::new(server.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        server.ready = serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {}", server.said()));
+        server
+    }
+}
+
+/// A server that is ready.
+struct Server {
+    child: Child,
+    ready: Value,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        self.child.wait().unwrap();
+    }
+}
+
+impl Server {
+    fn url(&self) -> &str {
+        self.ready["url"].as_str().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it said to people until it ended.
+    fn said(&mut self) -> String {
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        said
+    }
+}
+
+/// Bytes that cannot be compressed, in every second MiB.
+fn image(size: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..size).map(|at| if (at / MIB).is_multiple_of(2) { noise() } else { 0 }).collect()
+}
+
+fn qemu(program: &str, words: &[&str]) -> Output {
+    let output = Command::new(program).args(words).output();
+    output.unwrap_or_else(|error| panic!("{program}: {error}; install Debian's qemu-utils"))
+}
+
+#[track_caller]
+fn assert_same(url: &str, format: &str, image: &str) {
+    let compared = qemu("qemu-img", &["compare", "-f", "raw", "-F", format, url, image]);
+    assert!(compared.status.success(), "{compared:?}");
+}
+
+#[test]
+fn two_clients_at_once_read_the_disk_that_was_saved_and_nothing_is_left_behind() {
+    let place = Place::with_point();
+    let mut server = place.serve(&["--point", "disk/1", "--disk", "disk0"]);
+    let size = 9 * MIB;
+    let ready = &server.ready;
+    assert_eq!((&ready["v"], &ready["id"], &ready["size"]), (&1.into(), &"disk/1".into(), &size.into()));
+    assert_eq!(ready["socket"], place.path("socket").canonicalize().unwrap().to_str().unwrap());
+    let mode = fs::symlink_metadata(place.path("socket")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let silent = UnixStream::connect(place.path("socket")).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| assert_same(server.url(), "raw", &place.text("disk.img")));
+        }
+    });
+    let map = qemu("qemu-img", &["map", "--output=json", "-f", "raw", server.url()]);
+    let map: Value = serde_json::from_slice(&map.stdout).unwrap();
+    assert_eq!(map.as_array().unwrap().len(), 9, "holes are told: {map}");
+    server.signal(Signal::TERM);
+    assert!(server.ended().success() && !place.path("socket").exists());
+    drop(silent);
+}
+
+#[test]
+fn the_disk_of_a_qcow2_is_offered_as_its_guest_sees_it_and_takes_no_writes() {
+    let place = Place::new();
+    let (image, socket) = (place.text("disk.qcow2"), place.text("from"));
+    assert!(qemu("qemu-img", &["create", "-q", "-f", "qcow2", &image, "200M"]).status.success());
+    let write = ["-f", "qcow2", "-c", "write -P 1 0 2M", "-c", "write -P 2 150M 1M", &image];
+    assert!(qemu("qemu-io", &write).status.success());
+    let arguments = ["--read-only", "--persistent", "--format=qcow2", "--socket", &socket, &image];
+    let mut from = Command::new("qemu-nbd").args(arguments).spawn().unwrap();
+    while !place.path("from").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let saved = place.command(&["image", "nbd+unix:///?socket=from", "--of", "disk"]).output();
+    from.kill().unwrap();
+    from.wait().unwrap();
+    assert!(saved.as_ref().unwrap().status.success(), "{saved:?}");
+    let server = place.serve(&[]);
+    assert_same(server.url(), "qcow2", &image);
+    let written = qemu("qemu-io", &["-f", "raw", "-c", "write 0 4k", server.url()]);
+    assert!(!written.status.success(), "{written:?}");
+    // What a VM writes goes into an overlay.
+    let overlay = place.text("overlay.qcow2");
+    let words = ["create", "-q", "-f", "qcow2", "-b", server.url(), "-F", "raw", &overlay];
+    assert!(qemu("qemu-img", &words).status.success());
+    let words = ["-f", "qcow2", "-c", "write -P 3 1M 4k", "-c", "read -P 1 0 1M", &overlay];
+    let written = qemu("qemu-io", &words);
+    assert!(written.status.success() && !String::from_utf8_lossy(&written.stdout).contains("failed"));
+    assert_same(server.url(), "qcow2", &image);
+}
+
+#[test]
+fn the_socket_of_a_server_that_was_killed_is_replaced_and_that_of_one_that_runs_is_not() {
+    let place = Place::with_point();
+    let mut server = place.serve(&[]);
+    server.signal(Signal::KILL);
+    server.ended();
+    assert!(place.path("socket").exists());
+    let server = place.serve(&[]);
+    let refused = place.refused(&["serve", "--socket", "socket"]);
+    assert!(refused.contains("is the socket of a server that runs"), "{refused}");
+    assert!(refused.contains("end that server first"), "{refused}");
+    assert_same(server.url(), "raw", &place.text("disk.img"));
+
+    let refused = place.refused(&["serve", "--socket", "disk.img"]);
+    assert!(refused.contains("is there already, and is no socket"), "{refused}");
+    assert!(fs::read(place.path("disk.img")).unwrap() == image(9 * MIB));
+    let refused = place.refused(&["serve", "--socket", "nowhere/socket"]);
+    assert!(refused.contains("the folder must be there"), "{refused}");
+    assert!(!place.path("nowhere").exists());
+}
+
+#[test]
+fn a_server_ends_with_the_program_that_holds_its_input() {
+    let place = Place::with_point();
+    let mut server = place.serve(&["--until-input-ends"]);
+    assert_same(server.url(), "raw", &place.text("disk.img"));
+    assert!(server.child.try_wait().unwrap().is_none());
+    drop(server.child.stdin.take());
+    assert!(server.ended().success() && !place.path("socket").exists());
+}
+
+#[test]
+fn a_point_a_disk_or_a_key_that_is_not_there_makes_no_socket() {
+    let place = Place::with_point();
+    let refused = place.refused(&["serve", "--socket", "socket", "--point", "7"]);
+    assert!(refused.contains("there is no restore point `7`"), "{refused}");
+    let refused = place.refused(&["serve", "--socket", "socket", "--disk", "disk9"]);
+    assert!(refused.contains("has no such disk") && refused.contains("disk0"), "{refused}");
+    fs::write(place.path("other.key"), "not the secret of it").unwrap();
+    let refused = place.refused(&["serve", "--socket", "socket", "--key-file", "other.key"]);
+    assert!(refused.contains("name the right key with `--key-file`"), "{refused}");
+    assert!(!place.path("socket").exists());
+}
+
+#[test]
+fn a_damaged_block_is_an_error_for_the_client_and_is_told_once() {
+    let place = Place::with_point();
+    let packs = fs::read_dir(place.path("repo/packs")).unwrap();
+    for pack in packs.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap()) {
+        let pack = pack.unwrap().path();
+        let mut bytes = fs::read(&pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&pack, bytes).unwrap();
+    }
+    let mut server = place.serve(&[]);
+    for _ in 0..2 {
+        let copied =
+            qemu("qemu-img", &["convert", "-f", "raw", "-O", "raw", server.url(), &place.text("copy")]);
+        let said = String::from_utf8_lossy(&copied.stderr).into_owned();
+        assert!(!copied.status.success() && said.contains("Input/output error"), "{said}");
+    }
+    server.signal(Signal::INT);
+    assert!(server.ended().success());
+    let said = server.said();
+    assert_eq!(said.matches("the disk cannot be read at byte").count(), 1, "{said}");
+    assert!(said.contains("is damaged") && said.contains("backup repair"), "{said}");
+}
