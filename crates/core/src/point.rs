@@ -31,14 +31,35 @@ pub struct Snapshot {
     pub set_aside: bool,
     /// What it is, for people.
     pub note: String,
+    /// What its last trial showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
 }
 
 impl Snapshot {
-    /// How far it is proved.
+    /// How far it is proved. One that did not boot in a trial is no better than one that was only taken.
     #[must_use]
     pub const fn grade(&self) -> Grade {
-        if self.frozen || self.memory.is_some() { Grade::Consistent } else { Grade::Taken }
+        match &self.trial {
+            Some(trial) => trial.grade,
+            None if self.frozen || self.memory.is_some() => Grade::Consistent,
+            None => Grade::Taken,
+        }
     }
+}
+
+/// What was seen of a point when its disk was booted in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// What it proved; [`Grade::Taken`] if it did not boot.
+    pub grade: Grade,
+    /// When it ended, in microseconds since 1970.
+    pub when: i64,
+    /// How long it took until users would have been served, or the guest answered if it has no application, in
+    /// milliseconds.
+    pub boot_ms: Option<u64>,
+    /// What a person should know of it.
+    pub words: String,
 }
 
 /// The memory of a snapshot.

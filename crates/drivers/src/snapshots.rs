@@ -3,7 +3,7 @@
 use crate::DriverError;
 use async_trait::async_trait;
 use holdfast_core::action::Rewind;
-use holdfast_core::point::{Snapshot, SnapshotId};
+use holdfast_core::point::{Snapshot, SnapshotId, Trial};
 use holdfast_core::subject::VmName;
 use std::time::Duration;
 
@@ -28,6 +28,18 @@ pub trait Snapshots: Send + Sync {
     /// # Errors
     /// There is none of that number, or it cannot be written down; then it is still there.
     async fn forget(&self, vm: &VmName, id: SnapshotId, limit: Duration) -> Result<(), DriverError>;
+
+    /// Notes what a trial of one showed.
+    ///
+    /// # Errors
+    /// There is none of that number, or it cannot be written down; then what was known before still is.
+    async fn note_trial(
+        &self,
+        vm: &VmName,
+        id: SnapshotId,
+        trial: Trial,
+        limit: Duration,
+    ) -> Result<(), DriverError>;
 
     /// Gives back the room that no snapshot needs any more, at most `rate` bytes a second (0: as fast as it goes).
     /// `told` hears how far it is. Whether something is left that has to wait until the VM runs.

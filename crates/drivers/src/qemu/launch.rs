@@ -7,6 +7,8 @@ use holdfast_core::lease::{Incarnation, Token};
 use holdfast_core::subject::VmName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 /// The program.
@@ -17,6 +19,8 @@ pub const DISK_NODE: &str = "disk0";
 pub const DISK_DEVICE: &str = "/machine/peripheral/vd0";
 /// What marks our command lines; the guest sees it too, as it may.
 const MARK: &str = "name=opt/holdfast/start,string=";
+/// What marks those of trials.
+const TRIAL_MARK: &str = "name=opt/holdfast/trial,string=1";
 /// The network device.
 pub const NIC: &str = "nic0";
 
@@ -139,6 +143,17 @@ pub struct Start<'a> {
     pub token: Token,
     /// Wait for a memory state instead of booting.
     pub incoming: bool,
+    /// It is no start of the VM at all, but a trial of a state of its disk.
+    pub trial: Option<&'a Trial>,
+}
+
+/// What makes a start a trial: the guest is told so (`opt/holdfast/trial`), and its network leads nowhere.
+#[derive(Clone, Debug, Default)]
+pub struct Trial {
+    /// The last image stands on what is offered by NBD over this connection, which QEMU inherits.
+    pub below: Option<RawFd>,
+    /// The address that the guest has, if it asks nobody for one.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// A value in one of QEMU's comma-separated lists: commas are doubled.
@@ -151,8 +166,12 @@ fn listed(path: &Path) -> String {
 pub fn arguments(start: &Start<'_>) -> Vec<String> {
     let vm = start.vm;
     let mut line = Line::default();
-    line.pair("-name", format!("guest={0},process=holdfast-{0},debug-threads=on", vm.name));
-    line.pair("-fw_cfg", mark(start.incarnation, start.token));
+    let role = if start.trial.is_some() { "trial-" } else { "" };
+    line.pair("-name", format!("guest={role}{0},process=holdfast-{role}{0},debug-threads=on", vm.name));
+    match start.trial {
+        None => line.pair("-fw_cfg", mark(start.incarnation, start.token)),
+        Some(_) => line.pair("-fw_cfg", TRIAL_MARK),
+    }
     line.words("-nodefaults -no-user-config -display none");
     line.pair("-M", "pc");
     match start.engine {
@@ -165,7 +184,7 @@ pub fn arguments(start: &Start<'_>) -> Vec<String> {
     line.words("-action panic=pause,watchdog=none,shutdown=poweroff,reboot=reset");
     monitors(&mut line, start.folder);
     devices(&mut line, start);
-    network(&mut line, &vm.network, start.forwards);
+    network(&mut line, start);
     if let Some(kernel) = &vm.kernel {
         direct_boot(&mut line, kernel);
     }
@@ -206,10 +225,10 @@ pub fn recognize(folder: &RunFolder, words: &[String]) -> Option<(Incarnation, T
     Some((Incarnation(incarnation.parse().ok()?), Token(token.parse().ok()?)))
 }
 
-/// Whether a command line is a start of any VM by a driver like this one.
+/// Whether a command line is a start, or a trial, of any VM by a driver like this one.
 #[must_use]
 pub fn is_marked(words: &[String]) -> bool {
-    words.iter().any(|word| word.starts_with(MARK))
+    words.iter().any(|word| word.starts_with(MARK) || word == TRIAL_MARK)
 }
 
 fn monitors(line: &mut Line, folder: &RunFolder) {
@@ -223,8 +242,13 @@ fn monitors(line: &mut Line, folder: &RunFolder) {
 }
 
 fn devices(line: &mut Line, start: &Start<'_>) {
+    let below = start.trial.and_then(|trial| trial.below);
+    if let Some(below) = below {
+        line.pair("-blockdev", offered(start.disk.len(), below).to_string());
+    }
+    let files = start.disk.len() + usize::from(below.is_some());
     for (at, layer) in start.disk.iter().enumerate().rev() {
-        line.pair("-blockdev", block(at, layer, at + 1 < start.disk.len()).to_string());
+        line.pair("-blockdev", block(at, layer, at + 1 < files).to_string());
     }
     line.pair("-device", format!("virtio-blk-pci,drive={DISK_NODE},id=vd0,werror=stop,rerror=stop"));
     line.words("-device virtio-serial-pci,id=vs0");
@@ -236,12 +260,21 @@ fn devices(line: &mut Line, start: &Start<'_>) {
     line.words("-device vmgenid,guid=auto");
 }
 
+fn node_name(at: usize) -> String {
+    if at == 0 { DISK_NODE.to_owned() } else { format!("base{at}") }
+}
+
+/// The node of what is offered over a connection.
+fn offered(at: usize, connection: RawFd) -> Value {
+    let server = json!({ "type": "fd", "str": connection.to_string() });
+    json!({ "driver": "nbd", "node-name": node_name(at), "read-only": true, "server": server })
+}
+
 /// The node of one file of the disk. What it stands on is named here, never taken from the file.
 fn block(at: usize, layer: &Layer, has_backing: bool) -> Value {
-    let name = |at: usize| if at == 0 { DISK_NODE.to_owned() } else { format!("base{at}") };
     let mut node = json!({
         "driver": layer.format.name(),
-        "node-name": name(at),
+        "node-name": node_name(at),
         "read-only": at > 0,
         "file": {
             "driver": "file",
@@ -257,28 +290,41 @@ fn block(at: usize, layer: &Layer, has_backing: bool) -> Value {
         node["discard"] = "unmap".into();
     }
     if layer.format == Format::Qcow2 {
-        node["backing"] = if has_backing { name(at + 1).into() } else { Value::Null };
+        node["backing"] = if has_backing { node_name(at + 1).into() } else { Value::Null };
     }
     node
 }
 
-fn network(line: &mut Line, network: &Network, forwards: &[Forward]) {
-    let netdev = match network {
-        Network::None => return line.words("-nic none"),
-        Network::User(_) => {
-            let forwarded = |forward: &Forward| {
-                let listen = forward.listen;
-                format!(",hostfwd=tcp:{}:{}-:{}", listen.ip(), listen.port(), forward.guest)
-            };
-            format!("user,id=net0{}", forwards.iter().map(forwarded).collect::<String>())
+fn network(line: &mut Line, start: &Start<'_>) {
+    let network = &start.vm.network;
+    let to = start.trial.and_then(|trial| trial.address).map(|address| address.to_string());
+    let forwarded = |forward: &Forward| {
+        let (listen, to) = (forward.listen, to.as_deref().unwrap_or_default());
+        format!(",hostfwd=tcp:{}:{}-{to}:{}", listen.ip(), listen.port(), forward.guest)
+    };
+    let forwards = || start.forwards.iter().map(forwarded).collect::<String>();
+    let netdev = match (network, start.trial) {
+        (Network::None, _) => return line.words("-nic none"),
+        (Network::User(_) | Network::Tap { .. }, Some(trial)) => {
+            let around = trial.address.map_or_else(String::new, around);
+            format!("user,id=net0,restrict=on{around}{}", forwards())
         }
-        Network::Tap { interface, .. } => {
+        (Network::User(_), None) => format!("user,id=net0{}", forwards()),
+        (Network::Tap { interface, .. }, None) => {
             format!("tap,id=net0,ifname={interface},script=no,downscript=no")
         }
     };
     let mac = network.mac().unwrap_or_default();
     line.pair("-netdev", netdev);
     line.pair("-device", format!("virtio-net-pci,netdev=net0,id={NIC},mac={mac},romfile="));
+}
+
+/// A network in which this address is the guest's.
+fn around(guest: Ipv4Addr) -> String {
+    let [a, b, c, last] = guest.octets();
+    let mut free = [254, 253, 252].into_iter().filter(|&other| other != last);
+    let (host, dns) = (free.next().unwrap_or(254), free.next().unwrap_or(253));
+    format!(",net={a}.{b}.{c}.0/24,dhcpstart={guest},host={a}.{b}.{c}.{host},dns={a}.{b}.{c}.{dns}")
 }
 
 fn direct_boot(line: &mut Line, kernel: &Kernel) {
@@ -312,19 +358,27 @@ mod tests {
     }
 
     fn written(vm: &QemuVm, forwards: &[Forward]) -> String {
+        line_of(vm, forwards, None)
+    }
+
+    fn line_of(vm: &QemuVm, forwards: &[Forward], trial: Option<&Trial>) -> String {
         let folder = RunFolder::of(Path::new("/run/hf"), &vm.name);
         let start = Start {
             vm,
             folder: &folder,
             disk: &[
                 Layer { path: vm.disk.clone(), format: Format::Qcow2 },
-                Layer { path: "/base".into(), format: Format::Raw },
+                Layer {
+                    path: "/base".into(),
+                    format: if trial.is_some() { Format::Qcow2 } else { Format::Raw },
+                },
             ],
             engine: Engine::Tcg,
             forwards,
             incarnation: Incarnation(7),
             token: Token(12),
             incoming: false,
+            trial,
         };
         arguments(&start).join(" ")
     }
@@ -361,6 +415,27 @@ mod tests {
         let base = line.find(r#""node-name":"base1","read-only":true"#).unwrap();
         let disk = line.find(r#"{"backing":"base1","discard":"unmap","driver":"qcow2""#).unwrap();
         assert!(base < disk, "{line}");
+    }
+
+    #[test]
+    fn a_trial_is_never_taken_for_the_vm_and_its_network_leads_nowhere() {
+        let tap = Network::Tap { interface: "tap0".into(), mac: "52:54:00:00:00:01".into() };
+        let vm = QemuVm { network: tap, ..vm("/d/x") };
+        let forward = Forward { listen: "127.0.0.1:15432".parse().unwrap(), guest: 5432 };
+        let trial = Trial { below: Some(7), address: Some(Ipv4Addr::new(10, 9, 8, 254)) };
+        let line = line_of(&vm, &[forward], Some(&trial));
+        let words: Vec<String> = line.split(' ').map(ToOwned::to_owned).collect();
+        assert_eq!(recognize(&RunFolder::of(Path::new("/run/hf"), &vm.name), &words), None);
+        assert!(is_marked(&words) && line.contains("guest=trial-orders"), "{line}");
+        let network =
+            "user,id=net0,restrict=on,net=10.9.8.0/24,dhcpstart=10.9.8.254,host=10.9.8.253,dns=10.9.8.252";
+        assert!(line.contains(network) && !line.contains("tap0"), "{line}");
+        assert!(line.contains("hostfwd=tcp:127.0.0.1:15432-10.9.8.254:5432"), "{line}");
+        let base = line.find(r#""backing":"base2""#).unwrap();
+        assert!(
+            line.find(r#"{"driver":"nbd","node-name":"base2","read-only":true"#).unwrap() < base,
+            "{line}"
+        );
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod process;
 pub mod qmp;
 mod read;
 pub mod record;
+pub mod sandbox;
 mod sign;
 pub mod snapshot;
 mod spawn;
@@ -46,6 +47,7 @@ use crate::{Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places, Q
 use async_trait::async_trait;
 use fleet::Fleet;
 use holdfast_core::action::{Fact, Found, Operation, Order};
+use holdfast_core::point::SnapshotId;
 use holdfast_core::policy::Ability;
 use holdfast_core::subject::{AppName, VmName};
 use machine::Machine;
@@ -163,6 +165,14 @@ impl Qemu {
     /// As for [`Driver::perform`].
     pub async fn clear_backup(&self, vm: &VmName, limit: Duration) -> Result<(), DriverError> {
         self.machine(vm)?.clear_backup(limit).await
+    }
+
+    /// The images that a snapshot is made of, the top first: to be read, and nothing else.
+    ///
+    /// # Errors
+    /// There is no such snapshot, or what it stands on may not be read.
+    pub async fn files_of(&self, vm: &VmName, id: SnapshotId) -> Result<Vec<image::Layer>, DriverError> {
+        self.machine(vm)?.files_of_snapshot(id).await
     }
 
     fn machine(&self, vm: &VmName) -> Result<Arc<Machine>, DriverError> {

@@ -158,6 +158,7 @@ impl Machine {
             incarnation: record.incarnation,
             token: record.token,
             incoming: ready.memory.is_some(),
+            trial: None,
         });
         let (folder, log, account) = (self.folder.inner(), self.folder.log(), ready.account.clone());
         let process = tokio::task::spawn_blocking(move || {
@@ -271,7 +272,7 @@ fn still_there(process: &process::Process, limit: Duration) -> String {
 }
 
 /// The VM with the image on top of its disk, and the right to what that stands on.
-fn on_top(spec: &Arc<QemuVm>, disk: &Path) -> Arc<QemuVm> {
+pub(super) fn on_top(spec: &Arc<QemuVm>, disk: &Path) -> Arc<QemuVm> {
     if spec.disk == disk {
         return Arc::clone(spec);
     }
@@ -281,7 +282,7 @@ fn on_top(spec: &Arc<QemuVm>, disk: &Path) -> Arc<QemuVm> {
     Arc::new(with)
 }
 
-fn settle(wanted: Accel, root: &Path) -> Result<Engine, String> {
+pub(super) fn settle(wanted: Accel, root: &Path) -> Result<Engine, String> {
     let boot = process::boot_id().map_err(|e| format!("cannot tell the boot of this host: {e}"))?;
     let (engine, warning) = accel::settle(wanted, &root.join("accel"), &boot)?;
     if let Some(warning) = warning {
@@ -292,7 +293,7 @@ fn settle(wanted: Accel, root: &Path) -> Result<Engine, String> {
 
 /// Whom QEMU runs as. A configured user must exist; a default one is left out, with a warning, where it
 /// cannot read what the VM needs.
-fn account_for(
+pub(super) fn account_for(
     vm: &QemuVm,
     folder: &RunFolder,
     disk: &[Layer],
@@ -340,7 +341,7 @@ fn account_for(
 }
 
 /// The outer folder stays ours; the inner one belongs to QEMU's user, and nothing old is in its way.
-fn make_ready(folder: &RunFolder, account: Option<&Account>) -> io::Result<()> {
+pub(super) fn make_ready(folder: &RunFolder, account: Option<&Account>) -> io::Result<()> {
     let inner = folder.inner();
     std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o700))?;
     if rustix::process::geteuid().is_root() {
@@ -375,7 +376,7 @@ fn hand_over(disk: &Path, account: Option<&Account>) -> Result<(), String> {
 
 /// The ports of the forwards: the fixed ones, and for each port 0 the one chosen before if it is still
 /// free, otherwise a new one.
-fn choose_ports(network: &Network, before: &[Port]) -> io::Result<Vec<Port>> {
+pub(super) fn choose_ports(network: &Network, before: &[Port]) -> io::Result<Vec<Port>> {
     let Network::User(forwards) = network else { return Ok(Vec::new()) };
     let choose = |forward: &Forward| {
         let Forward { listen, guest } = *forward;

@@ -5,5 +5,6 @@
 mod backup;
 mod bench;
 mod linux;
+mod sandbox;
 mod sector;
 mod snapshots;

@@ -241,7 +241,7 @@ async fn approve(
 
 impl SnapshotDoc {
     fn of(listed: &Listed) -> Self {
-        let Snapshot { id, taken, memory, frozen, set_aside, note } = &listed.snapshot;
+        let Snapshot { id, taken, memory, frozen, set_aside, note, .. } = &listed.snapshot;
         Self {
             id: id.0,
             taken: seconds(*taken),

@@ -75,7 +75,7 @@ mod tests {
     fn snapshot(taken: i64, resumed: Option<u32>) -> Snapshot {
         let memory = resumed.map(|resumed| Memory { bytes: 1, machine: String::new(), resumed });
         let (id, note) = (SnapshotId(3), String::new());
-        Snapshot { id, taken, memory, frozen: false, set_aside: false, note }
+        Snapshot { id, taken, memory, frozen: false, set_aside: false, note, trial: None }
     }
 
     #[test]

@@ -19,12 +19,14 @@ pub use live::{is_disk_node, node_of};
 pub use merge::merges;
 
 use super::Qemu;
-use super::machine::Machine;
+use super::image::{self, Layer};
+use super::machine::{Machine, error_chain};
+use super::start::on_top;
 use crate::DriverError;
 use crate::snapshots::{Listed, Merged, Snapshots, Taken, Wanted, Watcher};
 use async_trait::async_trait;
 use holdfast_core::action::Rewind;
-use holdfast_core::point::SnapshotId;
+use holdfast_core::point::{SnapshotId, Trial};
 use holdfast_core::subject::VmName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,8 @@ use tree::Tree;
 /// So many files may stand on each other. Each costs a look at every read of what was never written since.
 pub const CHAIN_MOST: usize = 16;
 const LIST: &str = "list the snapshots of";
+const NOTE: &str = "note what was proved of a snapshot of";
+const READ: &str = "read a snapshot of";
 
 impl Machine {
     /// The files of its disk.
@@ -61,6 +65,33 @@ impl Machine {
         });
         let listed = listed.await.map_err(|e| self.refused(LIST, e.to_string()))?;
         listed.map_err(|why: String| self.refused(LIST, why))
+    }
+
+    /// What a snapshot is made of, the top first. Nobody writes to any of it while the snapshot is there.
+    ///
+    /// # Errors
+    /// There is no such snapshot, or what it stands on may not be read.
+    pub async fn files_of_snapshot(&self, id: SnapshotId) -> Result<Vec<Layer>, DriverError> {
+        let (spec, others) = self.spec_to_start();
+        self.on_disk(READ, move |files| {
+            let tree = files.read_or_new()?;
+            let file = tree.file_of(id).ok_or_else(|| format!("it has no snapshot {id}"))?;
+            let spec = on_top(&spec, &files.path(file));
+            image::check(&spec, &others).map_err(|error| error_chain(&error))
+        })
+        .await
+    }
+
+    /// Notes what a trial of a snapshot showed.
+    ///
+    /// # Errors
+    /// There is no such snapshot, or it cannot be written down.
+    pub async fn note_trial(&self, id: SnapshotId, trial: Trial, limit: Duration) -> Result<(), DriverError> {
+        let _one = self.snapshot_turn(NOTE, Instant::now() + limit).await?;
+        let mut tree = self.settled_tree(NOTE).await?;
+        let unknown = || self.refused(NOTE, format!("it has no snapshot {id}"));
+        tree.snapshot_mut(id).ok_or_else(unknown)?.trial = Some(trial);
+        self.note_tree(NOTE, &tree).await
     }
 
     /// Waits for the turn to change snapshots.
@@ -98,7 +129,7 @@ impl Machine {
             return;
         }
         if let Err(error) = self.settle_running().await {
-            let error = super::machine::error_chain(&error);
+            let error = error_chain(&error);
             tracing::warn!(vm = %self.name, error, "a snapshot that was under way is not settled");
         }
     }
@@ -116,6 +147,16 @@ impl Snapshots for Qemu {
 
     async fn forget(&self, vm: &VmName, id: SnapshotId, limit: Duration) -> Result<(), DriverError> {
         self.machine(vm)?.forget_snapshot(id, limit).await
+    }
+
+    async fn note_trial(
+        &self,
+        vm: &VmName,
+        id: SnapshotId,
+        trial: Trial,
+        limit: Duration,
+    ) -> Result<(), DriverError> {
+        self.machine(vm)?.note_trial(id, trial, limit).await
     }
 
     async fn tidy(&self, vm: &VmName, rate: u64, told: &Watcher<'_>) -> Result<bool, DriverError> {

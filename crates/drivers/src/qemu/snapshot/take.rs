@@ -61,6 +61,7 @@ impl Machine {
             frozen: false,
             set_aside: false,
             note: wanted.note.clone(),
+            trial: None,
         };
         let stall = match live {
             None => {

@@ -247,6 +247,7 @@ mod tests {
             frozen: false,
             set_aside: false,
             note: String::new(),
+            trial: None,
         }
     }
 
