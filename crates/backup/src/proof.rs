@@ -1,6 +1,7 @@
 //! What somebody saw of a restore point, written beside it for good: that it was read back, that a machine booted from it.
 //!
-//! Statements are only ever added. A later one that a point is hurt takes back what was proved of it before.
+//! Statements are only ever added. A later one that a point is hurt, or that it did not boot, takes back what was proved of it
+//! before.
 
 use crate::id::{LENGTH, PackId};
 use crate::object::{self, Kind};
@@ -18,7 +19,7 @@ pub const WORDS_MOST: usize = 1_024;
 /// How far a restore point can be trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
-    /// It is there.
+    /// It is there. Stated of a point, that it did not boot.
     #[default]
     Taken,
     /// It was taken while the guest held its file systems still, or was off.
@@ -73,6 +74,10 @@ pub struct Standing {
     pub proved: Option<i64>,
     /// How long it booted then, in milliseconds.
     pub boot: Option<u64>,
+    /// When it was last booted, or was to, in microseconds since 1970.
+    pub tried: Option<i64>,
+    /// What a person should know of that.
+    pub words: String,
     /// When it was last read back and well; nothing if never, or if it was found hurt later.
     pub verified: Option<i64>,
     /// It was found hurt, and not well since.
@@ -133,15 +138,22 @@ impl Standing {
             match proof.what {
                 What::Verified => (standing.verified, standing.is_hurt) = (Some(proof.when), false),
                 What::Hurt => standing = Self { is_hurt: true, ..Self::default() },
-                What::Grade(grade) if grade >= standing.grade && grade > Grade::Taken => {
-                    standing.grade = grade;
-                    standing.proved = Some(proof.when);
-                    standing.boot = (grade >= Grade::Booted).then_some(proof.boot);
-                }
-                What::Grade(_) => {}
+                What::Grade(grade) => standing.learn(grade, proof),
             }
         }
         standing
+    }
+
+    fn learn(&mut self, grade: Grade, proof: &Proof) {
+        if grade != Grade::Consistent {
+            (self.tried, self.words) = (Some(proof.when), proof.words.clone());
+        }
+        if grade == Grade::Taken {
+            (self.grade, self.proved, self.boot) = (grade, None, None);
+        } else if grade >= self.grade {
+            (self.grade, self.proved) = (grade, Some(proof.when));
+            self.boot = (grade >= Grade::Booted).then_some(proof.boot);
+        }
     }
 }
 
@@ -262,7 +274,10 @@ mod tests {
             (standing.grade, standing.proved, standing.boot),
             (Grade::AppChecked, Some(1), Some(4_200))
         );
-        assert_eq!(standing.verified, Some(3));
+        assert_eq!((standing.verified, standing.tried), (Some(3), Some(2)));
+        let broken = Standing::of(&[&all[..], &[proof(What::Grade(Grade::Taken), 4)]].concat());
+        assert_eq!((broken.grade, broken.proved, broken.tried), (Grade::Taken, None, Some(4)));
+        assert_eq!(broken.words, "SELECT 1");
         let all = [&all[..], &[proof(What::Hurt, 4)]].concat();
         assert_eq!(Standing::of(&all), Standing { is_hurt: true, ..Standing::default() });
         let all = [&all[..], &[proof(What::Verified, 5)]].concat();

@@ -121,13 +121,12 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let (ours, asked) = (Arc::clone(&qemu), inbox.clone());
     let reloader = Reloader { origin, driver: ours, inbox: asked, watching, sources, config: sender, newer };
     let (reloads, reloading) = reloader.start(stop.clone());
-    let protector = Protector::start(&driver, &inbox, &in_force, &stop);
-    let (backups, saving) = crate::backups::start(qemu, protector.clone(), in_force.clone(), stop.clone());
+    let points = keep_points(&qemu, &inbox, &in_force, &stop);
     let keeper = keep_drills(&driver, &inbox, &stop);
     follow(&book, &kept, &in_force, &stop);
     let standing = keep_standing(&inbox, &stop);
     let api = Api {
-        protector,
+        protector: points.protector,
         inbox: inbox.clone(),
         driver,
         config: in_force,
@@ -137,7 +136,8 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
         numbers: crate::api::numbers::Numbers::new(kept.shelf.clone(), newest),
         sources: feeds.registry,
         standing,
-        backups,
+        backups: points.backups,
+        proofs: points.proofs,
     };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));
@@ -145,11 +145,36 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]); // nobody listens outside systemd
     decider.run(receiver, stop.clone()).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    end_all([reloading, serving, saving]).await;
+    end_all([reloading, serving, points.saving, points.proving]).await;
     keep_what_waits(book, kept).await;
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())
+}
+
+/// Those who look after restore points.
+struct PointKeepers {
+    protector: Protector,
+    backups: crate::backups::Backups,
+    proofs: crate::proofs::Proofs,
+    saving: tokio::task::JoinHandle<()>,
+    proving: tokio::task::JoinHandle<()>,
+}
+
+/// Restore points are taken, saved and proved.
+fn keep_points(
+    qemu: &Arc<Qemu>,
+    inbox: &Inbox,
+    in_force: &tokio::sync::watch::Receiver<Arc<Config>>,
+    stop: &CancellationToken,
+) -> PointKeepers {
+    let driver: Arc<dyn Driver> = Arc::clone(qemu) as Arc<dyn Driver>;
+    let protector = Protector::start(&driver, inbox, in_force, stop);
+    let (ours, known) = (Arc::clone(qemu), in_force.clone());
+    let (backups, saving) = crate::backups::start(ours, protector.clone(), known, stop.clone());
+    let (ours, known) = (Arc::clone(qemu), in_force.clone());
+    let (proofs, proving) = crate::proofs::start(ours, protector.clone(), inbox.clone(), known, stop.clone());
+    PointKeepers { protector, backups, proofs, saving, proving }
 }
 
 /// Drills are taken back when the daemon ends in the middle of one.
@@ -183,7 +208,7 @@ fn follow(
 
 /// Waits for the end of those who were told to stop, for a few seconds each: what is left of a backup is cleared by the
 /// next daemon.
-async fn end_all(tasks: [tokio::task::JoinHandle<()>; 3]) {
+async fn end_all(tasks: [tokio::task::JoinHandle<()>; 4]) {
     for task in tasks {
         let _ = tokio::time::timeout(ENDS, task).await;
     }

@@ -15,6 +15,7 @@ mod events;
 mod journal;
 mod lease;
 mod logbook;
+mod proofs;
 mod protect;
 mod recorder;
 mod reload;

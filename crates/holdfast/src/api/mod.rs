@@ -9,6 +9,7 @@ pub mod lessons;
 pub mod logs;
 pub mod numbers;
 pub mod points;
+pub mod proofs;
 mod routes;
 pub mod shape;
 pub mod snapshots;

@@ -44,6 +44,9 @@ pub struct PointDoc {
     pub added: Option<u64>,
     /// How long it took to boot when it was proved, in seconds.
     pub boot_s: Option<f64>,
+    /// What its last trial showed.
+    #[serde(default)]
+    pub trial: Option<String>,
     /// The point that it was compared with.
     pub parent: Option<String>,
 }
@@ -68,8 +71,9 @@ async fn points(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<P
 }
 
 fn of_snapshot(vm: &str, listed: &Listed) -> PointDoc {
-    let Snapshot { id, taken, memory, .. } = &listed.snapshot;
+    let Snapshot { id, taken, memory, trial, .. } = &listed.snapshot;
     let grade = listed.snapshot.grade();
+    let proved = trial.as_ref().map_or(*taken, |trial| trial.when);
     PointDoc {
         id: format!("snapshot/{id}"),
         vm: vm.to_owned(),
@@ -77,10 +81,11 @@ fn of_snapshot(vm: &str, listed: &Listed) -> PointDoc {
         memory: memory.as_ref().is_some_and(|memory| memory.resumed == 0),
         taken: Some(seconds(*taken)),
         grade: grade.to_string(),
-        proved: (grade > Grade::Taken).then(|| seconds(*taken)),
+        proved: (grade > Grade::Taken).then(|| seconds(proved)),
         size: None,
         added: Some(listed.disk_bytes + memory.as_ref().map_or(0, |memory| memory.bytes)),
-        boot_s: None,
+        boot_s: trial.as_ref().and_then(|trial| trial.boot_ms).map(|boot| boot as f64 / 1e3),
+        trial: trial.as_ref().map(|trial| trial.words.clone()),
         parent: None,
     }
 }
@@ -99,6 +104,7 @@ fn of_backup(doc: &serde_json::Value) -> PointDoc {
         size: doc["size"].as_u64(),
         added: doc["added"].as_u64(),
         boot_s: doc["boot_s"].as_f64(),
+        trial: text("trial"),
         parent: text("parent"),
     }
 }

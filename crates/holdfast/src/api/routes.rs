@@ -59,6 +59,8 @@ pub struct Api {
     pub standing: Standing,
     /// Backups of running VMs.
     pub backups: crate::backups::Backups,
+    /// Proofs that restore points work.
+    pub proofs: crate::proofs::Proofs,
     /// Restore points.
     pub protector: Protector,
 }
@@ -144,6 +146,7 @@ pub fn router(api: Api) -> Router {
         .merge(super::numbers::routes())
         .merge(super::snapshots::routes())
         .merge(super::points::routes())
+        .merge(super::proofs::routes())
         .layer(DefaultBodyLimit::max(BODY_MOST))
         .layer(axum::middleware::map_response(refuse_in_our_words))
         .with_state(api)

@@ -12,6 +12,7 @@ use crate::protect::Protector;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::Driver;
 use holdfast_drivers::qemu::Qemu;
+pub use run::child;
 use run::{End, Job, News};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -98,6 +98,20 @@ pub fn offer(
     Ok(offer)
 }
 
+/// Offers a disk to whoever is at the other end of this, until he has had enough. `tell` hears of the first read that
+/// fails.
+///
+/// # Errors
+/// If the connection breaks.
+pub fn serve_one(
+    disk: Offered,
+    stream: UnixStream,
+    tell: impl Fn(&OfferedError) + Send + Sync + 'static,
+) -> Result<(), holdfast_nbd::NbdError> {
+    let disk = Told { disk, tell: Box::new(tell), is_told: AtomicBool::new(false) };
+    server::serve(stream, "", &disk)
+}
+
 impl Offer {
     /// The socket.
     pub fn path(&self) -> &Path {

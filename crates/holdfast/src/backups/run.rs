@@ -118,7 +118,7 @@ impl Job {
             cause,
             hint: "no point was made, and none was harmed; what was saved is not saved twice".into(),
         };
-        let mut command = holdfast(&self.arguments(moment), &self.repository, &self.state);
+        let mut command = child(&self.arguments(moment), &self.repository, &self.state);
         let mut child = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => return failed(format!("the program that saves it did not start: {error}")),
@@ -156,9 +156,9 @@ impl Job {
     }
 }
 
-/// This program, at the lowest priority, with a repository. What it is called is no matter: it is the one that runs, also
+/// The words of `holdfast backup`, run by this program at the lowest priority, with a repository. What it is called is no matter: it is the one that runs, also
 /// after another was installed in its place.
-fn holdfast(words: &[String], repository: &RepositoryConfig, state: &Path) -> Command {
+pub fn child(words: &[String], repository: &RepositoryConfig, state: &Path) -> Command {
     let ourselves = format!("/proc/{}/exe", std::process::id());
     let mut argv: Vec<String> =
         ["nice", "-n", "19", "ionice", "-c", "3", "-t", &ourselves].map(Into::into).into();
@@ -234,7 +234,7 @@ pub async fn list(
     state: &Path,
 ) -> Result<Vec<serde_json::Value>, String> {
     let words = ["backup", "list", "--json"].map(ToOwned::to_owned);
-    let mut command = holdfast(&words, repository, state);
+    let mut command = child(&words, repository, state);
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
     spare_others(&child);

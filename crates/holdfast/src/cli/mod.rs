@@ -18,6 +18,7 @@ mod logs;
 mod metrics;
 mod page;
 mod points;
+mod prove;
 mod reload;
 mod replay;
 mod rows;
@@ -149,6 +150,8 @@ enum Command {
     },
     /// List all restore points of a VM, snapshots and backups: how far each is proved, its age, what it takes.
     Points(points::PointsArgs),
+    /// Prove that a restore point works: boot it in a sandbox without a network, and ask its applications.
+    Prove(prove::ProveArgs),
     /// Agree that an incident is ended by going back to a snapshot, which loses what came after it.
     Approve(snapshot::ApproveArgs),
     /// Inject a real fault into a VM on purpose, and measure what happens.
@@ -318,6 +321,7 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         Command::Vm { command } => wait_for(vm::vm(&place.client()?, command)),
         Command::Snapshot { command } => wait_for(snapshot::snapshot(&place.client()?, command)),
         Command::Points(args) => wait_for(points::points(&place.client()?, &args)),
+        Command::Prove(args) => wait_for(prove::prove(&place.client()?, &args)),
         Command::Approve(args) => wait_for(snapshot::approve(&place.client()?, &args)),
         Command::Drill { command } => wait_for(drill::drill(&place, command)),
         Command::Demo(demo) => wait_for(demo::demo(&demo)),

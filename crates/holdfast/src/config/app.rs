@@ -108,6 +108,18 @@ impl Probe {
         }
     }
 
+    /// Whom it asks, to be changed.
+    pub const fn target_mut(&mut self) -> Option<&mut Target> {
+        match self {
+            Self::Postgres { target, .. }
+            | Self::Mysql { target, .. }
+            | Self::Redis { target, .. }
+            | Self::Http { target, .. }
+            | Self::Tcp { target } => Some(target),
+            Self::Command { .. } => None,
+        }
+    }
+
     /// As whom and in which database it asks, where there are such.
     #[must_use]
     pub fn login(&self) -> (Option<String>, Option<String>) {

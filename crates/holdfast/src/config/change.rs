@@ -110,7 +110,7 @@ impl Differences {
 }
 
 fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
-    let VmConfig { spec, policy, apps, logs, numbers, backup } = old;
+    let VmConfig { spec, policy, apps, logs, numbers, backup, proof } = old;
     let mut at_once = Differences::default();
     note_policy(&mut at_once, policy, &new.policy);
     for app in apps.keys().chain(new.apps.keys().filter(|app| !apps.contains_key(*app))) {
@@ -124,6 +124,7 @@ fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
         at_once.note(&format!("number.{}", units::bare(number)), differs);
     }
     at_once.note("protect.backup", backup != &new.backup);
+    at_once.note("protect.prove", proof != &new.proof);
     let mut of_machine = Differences::default();
     note_machine(&mut of_machine, spec, &new.spec);
     VmChange { vm: name.clone(), at_once: at_once.0, of_machine: of_machine.0 }

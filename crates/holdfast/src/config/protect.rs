@@ -31,6 +31,27 @@ pub struct BackupConfig {
     pub every: Option<Duration>,
 }
 
+/// How the restore points of a VM are proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProofConfig {
+    /// How old the last trial may become before the newest point is tried; `None`: only when a person asks.
+    pub every: Option<Duration>,
+    /// How long a trial may take.
+    pub within: Duration,
+    /// How much it gives way to others, 0 to 19.
+    pub nice: u32,
+}
+
+/// Reads how the restore points of a VM are proved.
+pub fn proof(vm: &VmName, section: &Section<'_>) -> ProofConfig {
+    let title = |what: &str| format!("[vm.{}.protect{what}]", bare(vm.as_str()));
+    let protect = section.section("protect", title(""), settings::PROTECT);
+    let prove = protect.section("prove", title(".prove"), settings::PROVE);
+    let every = prove.time("every");
+    let auto = prove.flag("auto");
+    ProofConfig { every: auto.then_some(every), within: prove.time("within"), nice: prove.count("nice") }
+}
+
 /// Reads the repositories.
 pub fn repositories(top: &Section<'_>, frame: &Frame<'_>) -> BTreeMap<String, RepositoryConfig> {
     let title = |name: &str| format!("[repository.{}]", bare(name));

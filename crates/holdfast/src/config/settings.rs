@@ -5,7 +5,7 @@ mod logs;
 mod protect;
 
 pub use logs::{HOST_LOG, LOG, LOGS, NUMBER, NUMBERS, OTLP, SYSLOG};
-pub use protect::{BACKUP, PROTECT, REPOSITORY};
+pub use protect::{BACKUP, PROTECT, PROVE, REPOSITORY};
 
 use super::units::{write_duration, write_size};
 use holdfast_core::time::Duration;

@@ -46,6 +46,7 @@ pub fn read(
     let logs = logs::of_vm(name, section, frame, &names, claims);
     let numbers = number::of_vm(name, section, frame, &apps, claims);
     let backup = protect::backup(name, section, claims);
+    let proof = protect::proof(name, section);
     let policy = policy(section, frame, &apps, &places, network == Network::None, before);
     let kernel = kernel(section, frame);
     let images: Vec<Text> = section.texts("images");
@@ -80,7 +81,7 @@ pub fn read(
         }
     }
     let disk_path = spec.disk.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-    Some(VmConfig { spec, policy: VmPolicy { disk_path, ..policy }, apps, logs, numbers, backup })
+    Some(VmConfig { spec, policy: VmPolicy { disk_path, ..policy }, apps, logs, numbers, backup, proof })
 }
 
 /// Where each application and its time limit are written.

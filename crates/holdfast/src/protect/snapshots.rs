@@ -4,7 +4,7 @@ use super::{ProtectError, Protector};
 use crate::config::VmConfig;
 use holdfast_core::action::{Rewind, Wish, Work};
 use holdfast_core::incident::IncidentId;
-use holdfast_core::point::SnapshotId;
+use holdfast_core::point::{SnapshotId, Trial};
 use holdfast_core::subject::VmName;
 use holdfast_core::time::Duration;
 use holdfast_drivers::DriverError;
@@ -81,6 +81,13 @@ impl Protector {
         self.tell(vm).await;
         let (protector, by, vm) = (self.clone(), by.to_owned(), vm.clone());
         tokio::spawn(async move { protector.tidy(&by, &vm).await });
+        Ok(())
+    }
+
+    /// Notes what a trial of one showed. The engine is told.
+    pub async fn note_trial(&self, vm: &VmName, id: SnapshotId, trial: Trial) -> Result<(), ProtectError> {
+        self.snapshots()?.note_trial(vm, id, trial, FORGET).await?;
+        self.tell(vm).await;
         Ok(())
     }
 

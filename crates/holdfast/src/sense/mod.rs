@@ -6,7 +6,7 @@
 
 mod closer;
 pub mod console;
-mod convert;
+pub mod convert;
 mod findings;
 pub mod host;
 pub mod lag;

@@ -21,6 +21,7 @@ mod logs;
 mod network;
 mod numbers;
 mod orders;
+mod proofs;
 mod remedies;
 mod rows;
 mod snapshots;

@@ -63,6 +63,7 @@ fn doc(name: &PointName, point: Option<&Point>, standing: &Standing) -> serde_js
         "grade": standing.grade.to_string(), "proved": standing.proved.map(seconds),
         "verified": standing.verified.map(seconds), "size": point.map(size),
         "added": note.as_ref().map(|note| note.added), "boot_s": standing.boot.map(|boot| boot as f64 / 1e3),
+        "tried": standing.tried.map(seconds), "trial": standing.tried.map(|_| &standing.words),
         "parent": note.and_then(|note| note.parent),
     })
 }

@@ -6,6 +6,7 @@ mod create;
 mod du;
 mod export;
 mod fresh;
+mod grade;
 mod image;
 mod key;
 mod list;
@@ -58,6 +59,12 @@ pub enum BackupCommand {
     Export(export::ExportArgs),
     /// Offer a disk of a restore point over NBD, read-only, without restoring it.
     Serve(serve::ServeArgs),
+    /// Offer a restore point to whoever is at the other end of standard input.
+    #[command(hide = true)]
+    Offer(grade::OfferArgs),
+    /// State what a trial of a restore point showed.
+    #[command(hide = true)]
+    Grade(grade::GradeArgs),
     /// Write a disk of a restore point to standard output, read from the page of the format alone.
     Cat(cat::CatArgs),
     /// Read and hash everything, or one restore point, and name what is hurt.
@@ -109,6 +116,8 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
         BackupCommand::Key(command) => key::key(command),
         BackupCommand::Export(args) => export::export(args),
         BackupCommand::Serve(args) => serve::serve(args),
+        BackupCommand::Offer(args) => grade::offer(args),
+        BackupCommand::Grade(args) => grade::grade(args),
         BackupCommand::Cat(args) => cat::cat(args),
         BackupCommand::Verify(args) => verify::verify(args),
     }

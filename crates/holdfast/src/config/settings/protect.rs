@@ -19,8 +19,33 @@ pub const REPOSITORY: &[Setting] = &[
 ];
 
 /// `[vm.NAME.protect]`.
-pub const PROTECT: &[Setting] =
-    &[set("backup", Kind::Table("[vm.orders.protect.backup]"), "", "its backups, while it runs")];
+pub const PROTECT: &[Setting] = &[
+    set("backup", Kind::Table("[vm.orders.protect.backup]"), "", "its backups, while it runs"),
+    set("prove", Kind::Table("[vm.orders.protect.prove]"), "", "proof that its restore points work"),
+];
+
+/// `[vm.NAME.protect.prove]`.
+pub const PROVE: &[Setting] = &[
+    set(
+        "auto",
+        Kind::Flag,
+        "true",
+        "whether the newest restore point is tried by itself: booted in a sandbox, its applications asked",
+    ),
+    set(
+        "every",
+        Kind::Time { least: secs(60), most: secs(366 * DAY) },
+        "\"1d\"",
+        "how old the last trial may become before the newest point is tried",
+    ),
+    set("within", Kind::Time { least: secs(10), most: secs(DAY) }, "\"10m\"", "how long a trial may take"),
+    set(
+        "nice",
+        Kind::Count { least: 0, most: 19 },
+        "19",
+        "how much a trial gives way to all else on this host; with 19 it has what nobody else wants",
+    ),
+];
 
 /// `[vm.NAME.protect.backup]`.
 pub const BACKUP: &[Setting] = &[

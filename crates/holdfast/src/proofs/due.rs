@@ -1,0 +1,199 @@
+//! Which point is meant, and when the next one is due.
+
+use super::run::Which;
+use crate::config::Config;
+use crate::protect::{ProtectError, Protector};
+use holdfast_core::point::SnapshotId;
+use holdfast_core::subject::VmName;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a trial may take where nothing is configured.
+pub const WITHIN: Duration = Duration::from_secs(600);
+/// A point that is younger is left alone: it may be one that somebody takes for an hour.
+const SETTLED: f64 = 600.0;
+/// The points of a VM are listed so often.
+const LIST_EVERY: Duration = Duration::from_secs(300);
+/// One that could not be tried is not tried again before this time is over.
+const AGAIN: Duration = Duration::from_secs(6 * 3_600);
+
+/// Why no proof began.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProofError {
+    /// There is no such VM.
+    #[error("there is no such vm")]
+    NoVm,
+    /// It has no such point.
+    #[error("it has no restore point `{0}`")]
+    NoPoint(String),
+    /// Nobody can tell which points there are.
+    #[error("its restore points cannot be listed: {0}")]
+    Unknown(String),
+    /// Another is tried.
+    #[error("a point of vm `{0}` is being tried, and it is one at a time")]
+    Busy(VmName),
+    /// The daemon ends.
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl ProofError {
+    /// The way out.
+    pub fn hint(&self, vm: &str) -> String {
+        match self {
+            Self::NoVm => "`holdfast vm list` lists them".into(),
+            Self::NoPoint(_) => format!(
+                "`holdfast points {vm}` lists them; `holdfast snapshot create {vm}` or `holdfast backup create {vm}` makes one"
+            ),
+            Self::Unknown(_) => format!("`holdfast points {vm}` tells more"),
+            Self::Busy(_) => "wait for it".into(),
+            Self::Stopping => "wait for it to start again".into(),
+        }
+    }
+}
+
+/// A point, as far as trials are concerned.
+#[derive(Clone, Debug, PartialEq)]
+struct Point {
+    which: Which,
+    /// When it was taken, in seconds since 1970.
+    taken: f64,
+    /// When it was last tried.
+    tried: Option<f64>,
+    /// It was compared with none before it.
+    is_full: bool,
+}
+
+/// All points of a VM that could be tried, oldest first.
+async fn points(protector: &Protector, config: &Config, vm: &VmName) -> Result<Vec<Point>, ProofError> {
+    let listed = match protector.list(vm).await {
+        Ok(listed) => listed,
+        Err(ProtectError::Unable) => Vec::new(),
+        Err(error) => return Err(ProofError::Unknown(crate::act::chain(&error))),
+    };
+    let snapshots = listed.into_iter().map(|listed| listed.snapshot).filter(|snapshot| !snapshot.set_aside);
+    let mut all: Vec<Point> = snapshots
+        .map(|snapshot| Point {
+            which: Which::Snapshot(snapshot.id),
+            taken: snapshot.taken as f64 / 1e6,
+            tried: snapshot.trial.map(|trial| trial.when as f64 / 1e6),
+            is_full: false,
+        })
+        .collect();
+    let saved = crate::backups::points(config, vm).await.map_err(ProofError::Unknown)?;
+    all.extend(saved.iter().filter_map(of_backup));
+    all.sort_by(|one, other| one.taken.total_cmp(&other.taken));
+    Ok(all)
+}
+
+fn of_backup(doc: &serde_json::Value) -> Option<Point> {
+    let is_whole = doc["hurt"] == false;
+    let which = Which::Backup(doc["id"].as_str()?.to_owned(), doc["size"].as_u64()?);
+    let (taken, tried) = (doc["taken"].as_f64()?, doc["tried"].as_f64());
+    is_whole.then(|| Point { which, taken, tried, is_full: doc["parent"].is_null() })
+}
+
+/// The point that is meant: as `points` names it, or the newest.
+pub async fn find(
+    protector: &Protector,
+    config: &Config,
+    vm: &VmName,
+    point: Option<&str>,
+) -> Result<Which, ProofError> {
+    if let Some(id) = point.and_then(|point| point.strip_prefix("snapshot/")?.parse().ok()) {
+        return Ok(Which::Snapshot(SnapshotId(id))); // what is wrong with it, its driver tells
+    }
+    let wanted = point.filter(|point| *point != "latest");
+    let all = points(protector, config, vm).await?;
+    let found = match wanted {
+        None => all.last(),
+        Some(wanted) => all.iter().find(|point| point.which.to_string() == wanted),
+    };
+    found
+        .map(|point| point.which.clone())
+        .ok_or_else(|| ProofError::NoPoint(wanted.unwrap_or("latest").into()))
+}
+
+/// When points were listed and tried last.
+#[derive(Debug, Default)]
+pub struct Due {
+    listed: BTreeMap<VmName, Instant>,
+    tried: BTreeMap<(VmName, String), Instant>,
+}
+
+impl Due {
+    /// A trial of this point begins.
+    pub fn tried(&mut self, vm: &VmName, which: &Which) {
+        self.tried.retain(|_, at| at.elapsed() < AGAIN);
+        self.tried.insert((vm.clone(), which.to_string()), Instant::now());
+    }
+
+    /// The point of this VM that is to be tried now, if one is.
+    pub async fn of(
+        &mut self,
+        protector: &Protector,
+        config: &Config,
+        vm: &VmName,
+        every: Duration,
+    ) -> Option<String> {
+        if self.listed.get(vm).is_some_and(|at| at.elapsed() < LIST_EVERY) {
+            return None;
+        }
+        self.listed.insert(vm.clone(), Instant::now());
+        let all = match points(protector, config, vm).await {
+            Ok(all) => all,
+            Err(error) => {
+                tracing::debug!(%vm, %error, "whether a proof is due is not known");
+                return None;
+            }
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let due = due(&all, now, every)?.which.to_string();
+        (!self.tried.contains_key(&(vm.clone(), due.clone()))).then_some(due)
+    }
+}
+
+/// The one to be tried: a full one that never was, as all that follow stand on it, else the newest, once the last trial is
+/// too old.
+fn due(all: &[Point], now: f64, every: Duration) -> Option<&Point> {
+    let untried = |point: &&Point| point.tried.is_none() && now - point.taken >= SETTLED;
+    let last = all.iter().filter_map(|point| point.tried).fold(f64::NEG_INFINITY, f64::max);
+    let is_over = (now - last).abs() >= every.as_secs_f64(); // a trial in the future says nothing
+    let full = all.iter().rev().find(|point| point.is_full).filter(untried);
+    full.or_else(|| all.last().filter(untried).filter(|_| is_over))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(id: u64, taken: f64, tried: Option<f64>, is_full: bool) -> Point {
+        Point { which: Which::Snapshot(SnapshotId(id)), taken, tried, is_full }
+    }
+
+    fn due_of(all: &[Point], now: f64) -> Option<String> {
+        due(all, now, Duration::from_secs(86_400)).map(|point| point.which.to_string())
+    }
+
+    #[test]
+    fn the_newest_is_tried_once_a_day_and_a_full_one_at_once() {
+        let mut all = vec![point(1, 1_000.0, None, false), point(2, 2_000.0, None, false)];
+        assert_eq!(due_of(&all, 2_100.0), None, "it is too young");
+        assert_eq!(due_of(&all, 2_700.0).as_deref(), Some("snapshot/2"));
+        all[1].tried = Some(2_800.0);
+        assert_eq!(due_of(&all, 200_000.0), None, "it was tried");
+        all.push(point(3, 3_000.0, None, false));
+        assert_eq!(due_of(&all, 80_000.0), None, "one was tried today");
+        assert_eq!(due_of(&all, 90_000.0).as_deref(), Some("snapshot/3"));
+        all.insert(2, point(7, 2_900.0, None, true));
+        assert_eq!(due_of(&all, 80_000.0).as_deref(), Some("snapshot/7"));
+        assert_eq!(due_of(&[], 80_000.0), None);
+    }
+
+    #[test]
+    fn a_clock_that_jumped_makes_no_proof_due_for_ever() {
+        let all = [point(1, 1_000.0, Some(9e9), false), point(2, 2_000.0, None, false)];
+        assert_eq!(due_of(&all, 3_000.0).as_deref(), Some("snapshot/2"));
+        assert_eq!(due_of(&[point(1, 9e9, None, false)], 3_000.0), None);
+    }
+}

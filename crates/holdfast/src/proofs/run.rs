@@ -1,0 +1,181 @@
+//! One proof: where the point comes from, its sandbox, and what is written down of it, whatever happens.
+
+use super::inside;
+use super::watch::{self, Told};
+use crate::act::chain;
+use crate::backups::child;
+use crate::config::Config;
+use crate::protect::Protector;
+use holdfast_core::point::{SnapshotId, Trial};
+use holdfast_core::subject::VmName;
+use holdfast_drivers::qemu::Qemu;
+use holdfast_drivers::qemu::sandbox::{Disk, Plan, Sandbox};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::process::Child;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// What must be free where the sandbox writes: a boot writes less.
+const ROOM: u64 = 512 << 20;
+
+/// A restore point of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Beside its disk.
+    Snapshot(SnapshotId),
+    /// In its repository, by its whole name (`orders/7`), of so many bytes.
+    Backup(String, u64),
+}
+
+impl std::fmt::Display for Which {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Snapshot(id) => write!(f, "snapshot/{id}"),
+            Self::Backup(name, _) => f.write_str(name),
+        }
+    }
+}
+
+/// What is to be done.
+pub struct Job {
+    pub vm: VmName,
+    pub which: Which,
+    pub config: Arc<Config>,
+    pub driver: Arc<Qemu>,
+    pub protector: Protector,
+    /// How long it may take.
+    pub budget: Duration,
+    pub cancel: CancellationToken,
+}
+
+/// How it ended.
+pub enum End {
+    /// It is known what the point is worth.
+    Known(Told),
+    /// There was no trial, or nothing could be written down of it.
+    Failed(String),
+    /// Somebody, or something, wanted it to end.
+    Cancelled,
+}
+
+impl Job {
+    /// Tries the point, and writes down what that proved.
+    pub async fn run(&self) -> End {
+        let told = match self.attempt().await {
+            Ok(Some(told)) => told,
+            Ok(None) => return End::Cancelled,
+            Err(why) => return End::Failed(why),
+        };
+        match self.note(&told).await {
+            Ok(()) => End::Known(told),
+            Err(why) => End::Failed(format!("{}; but that cannot be written down: {why}", told.words())),
+        }
+    }
+
+    /// What was seen; nothing if it was cancelled.
+    async fn attempt(&self) -> Result<Option<Told>, String> {
+        let vm = self.config.vms.get(&self.vm).ok_or("there is no such vm")?;
+        let apps = inside::apps(vm);
+        let (disk, offers) = self.disk().await?;
+        let folder = folder(&self.config.state).join(self.vm.as_str());
+        remove(&folder).map_err(|e| format!("cannot remove what an earlier trial left: {e}"))?;
+        std::fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+        has_room(&folder)?;
+        let plan = Plan {
+            vm: vm.spec.clone(),
+            disk,
+            folder,
+            run_folder: self.config.state.join("run"),
+            ports: inside::ports(&apps),
+            nice: vm.proof.nice,
+            address: inside::address(vm),
+        };
+        let started = tokio::task::spawn_blocking(move || Sandbox::start(plan)).await;
+        let sandbox = started.map_err(|e| e.to_string())?.map_err(|error| chain(&error))?;
+        let mut told = Told::default();
+        let watched = watch::watch(&sandbox, &apps, self.budget, &mut told);
+        let is_over = self.cancel.run_until_cancelled(watched).await.is_some();
+        if let Err(error) = sandbox.end().await {
+            warn!(vm = %self.vm, %error, "what a trial wrote is removed by the next one");
+        }
+        drop(offers); // it ends with its client, and is killed otherwise
+        Ok(is_over.then_some(told))
+    }
+
+    /// What it boots from, and the process that offers it.
+    async fn disk(&self) -> Result<(Disk, Option<Child>), String> {
+        match &self.which {
+            Which::Snapshot(id) => {
+                let files = self.driver.files_of(&self.vm, *id).await.map_err(|error| chain(&error))?;
+                Ok((Disk::Files(files), None))
+            }
+            Which::Backup(name, size) => {
+                let (ours, theirs) = UnixStream::pair().map_err(|e| format!("no connection: {e}"))?;
+                let mut command = self.child(&["backup", "offer", "--point", name])?;
+                command.stdin(OwnedFd::from(theirs)).kill_on_drop(true);
+                let child = command.spawn().map_err(|e| format!("what offers it did not start: {e}"))?;
+                Ok((Disk::Offered(ours.into(), *size), Some(child)))
+            }
+        }
+    }
+
+    /// Our own program with the repository of the VM.
+    fn child(&self, words: &[&str]) -> Result<tokio::process::Command, String> {
+        let backup = self.config.vms.get(&self.vm).and_then(|vm| vm.backup.as_ref());
+        let repository = backup.and_then(|backup| self.config.repositories.get(&backup.to));
+        let repository = repository.ok_or("it has no repository any more")?;
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        Ok(child(&words, repository, &self.config.state))
+    }
+
+    async fn note(&self, told: &Told) -> Result<(), String> {
+        let words: String = told.words().chars().take(300).collect();
+        let grade = told.grade();
+        let boot_ms = told.up().filter(|_| told.failed.is_none()).map(|up| up.as_millis() as u64);
+        match &self.which {
+            Which::Snapshot(id) => {
+                let trial = Trial { grade, when: now(), boot_ms, words };
+                self.protector.note_trial(&self.vm, *id, trial).await.map_err(|error| chain(&error))
+            }
+            Which::Backup(name, _) => {
+                let boot = boot_ms.unwrap_or_default().to_string();
+                let words =
+                    ["backup", "grade", "--point", name, "--grade", grade.name(), "--boot-ms", &boot, &words];
+                let said = self.child(&words)?.output().await.map_err(|e| e.to_string())?;
+                let why = || crate::config::tame(String::from_utf8_lossy(&said.stderr).trim());
+                if said.status.success() { Ok(()) } else { Err(why()) }
+            }
+        }
+    }
+}
+
+/// Where sandboxes write.
+pub fn folder(state: &Path) -> PathBuf {
+    state.join("trials")
+}
+
+/// Removes what trials left that were ended with their daemon.
+pub fn remove(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn has_room(folder: &Path) -> Result<(), String> {
+    let disk = rustix::fs::statvfs(folder).map_err(|e| format!("cannot tell how full its disk is: {e}"))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= ROOM {
+        return Ok(());
+    }
+    Err(format!("{} MiB are free where it would write, and it needs {}", free >> 20, ROOM >> 20))
+}
+
+/// In microseconds since 1970.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}

@@ -1,0 +1,229 @@
+//! A point boots in its sandbox, and is asked what its users would ask it.
+
+use super::inside::{Check, Inside, NOT_HERE};
+use crate::config::tame;
+use crate::sense::{convert, probe};
+use holdfast_core::point::Grade;
+use holdfast_core::signal::AppSign;
+use holdfast_core::subject::AppName;
+use holdfast_drivers::Places;
+use holdfast_drivers::qemu::sandbox::Sandbox;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often it is asked.
+const ASK: Duration = Duration::from_millis(250);
+/// A trial runs when nobody else wants the processor, so its answers may take long.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So long the agent of a guest that serves its users is waited for.
+const AGENT: Duration = Duration::from_secs(30);
+/// The longest words of a check that are kept, in characters.
+const WORDS: usize = 240;
+
+/// How an application did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// As its users want it, so long after the start.
+    Right(Duration),
+    /// Not, and why.
+    None(String),
+    /// It was not asked, and why.
+    NotAsked(&'static str),
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing wrong was found.
+    Sound,
+    /// Something is wrong.
+    Wrong,
+    /// It could not be made, or not to its end.
+    Open,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Of which application.
+    pub app: AppName,
+    /// What the check is called.
+    pub check: &'static str,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What it said, tamed.
+    pub text: String,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// When its agent answered, after the start.
+    pub booted: Option<Duration>,
+    /// When all its applications served.
+    pub served: Option<Duration>,
+    /// Each of them.
+    pub apps: BTreeMap<AppName, Answer>,
+    /// What its checks found.
+    pub findings: Vec<Finding>,
+    /// Why it is of no use.
+    pub failed: Option<String>,
+}
+
+impl Told {
+    /// How far that proves the point.
+    pub fn grade(&self) -> Grade {
+        let is_served = self.has_asked() && self.all_answered();
+        let is_wrong = self.findings.iter().any(|finding| finding.verdict == Verdict::Wrong);
+        match self.up() {
+            _ if self.failed.is_some() => Grade::Taken,
+            None => Grade::Taken,
+            Some(_) if is_served && !is_wrong => Grade::AppChecked,
+            Some(_) => Grade::Booted,
+        }
+    }
+
+    fn has_asked(&self) -> bool {
+        self.apps.values().any(|answer| !matches!(answer, Answer::NotAsked(_)))
+    }
+
+    fn all_answered(&self) -> bool {
+        !self.apps.values().any(|answer| matches!(answer, Answer::None(_)))
+    }
+
+    /// How long its users would have waited.
+    pub fn up(&self) -> Option<Duration> {
+        self.served.or(self.booted)
+    }
+
+    /// All of it for people, in a sentence or a few.
+    pub fn words(&self) -> String {
+        let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+        let mut words = Vec::new();
+        words.extend(self.failed.clone());
+        words.extend(self.booted.map(|booted| format!("booted in {}", seconds(booted))));
+        for (app, answer) in &self.apps {
+            words.push(match answer {
+                Answer::Right(after) => format!("{app} answered after {}", seconds(*after)),
+                Answer::None(why) => format!("{app} did not answer: {why}"),
+                Answer::NotAsked(why) => format!("{app} was not asked: {why}"),
+            });
+        }
+        for Finding { app, check, verdict, text } in &self.findings {
+            let how = match verdict {
+                Verdict::Sound => "",
+                Verdict::Wrong => "found something wrong: ",
+                Verdict::Open => "tells nothing: ",
+            };
+            words.push(format!("{check} of {app}: {how}{text}"));
+        }
+        words.join("; ")
+    }
+}
+
+/// Watches one until all is known, or the time is over.
+pub async fn watch(sandbox: &Sandbox, apps: &[Inside], budget: Duration, told: &mut Told) {
+    let (began, deadline) = (Instant::now(), Instant::now() + budget);
+    for inside in apps {
+        let answer = match &inside.app {
+            Ok(_) => Answer::None("it was not asked yet".into()),
+            Err(why) => Answer::NotAsked(why),
+        };
+        told.apps.insert(inside.name.clone(), answer);
+    }
+    let failed = tokio::select! {
+        biased;
+        said = sandbox.ended() => Some(format!("its QEMU ended and said: {said}")),
+        over = tokio::time::timeout_at(deadline, boot(sandbox, apps, began, told)) => match over {
+            Ok(stuck) => stuck,
+            Err(_) => None,
+        },
+    };
+    told.failed = failed;
+    let is_up = told.up().is_some();
+    if told.failed.is_none() && !is_up {
+        told.failed = Some(format!("it did not boot within {} s", budget.as_secs()));
+    }
+    if told.failed.is_some() {
+        let lines = sandbox.last_lines();
+        let why = lines.iter().find(|line| line.contains("panic")).or(lines.last());
+        let last = why.map(|line| format!("; its console says: {line}"));
+        told.failed = told.failed.take().map(|why| why + &last.unwrap_or_default());
+        return;
+    }
+    if told.booted.is_some() {
+        for inside in apps.iter().filter(|inside| inside.app.is_ok()) {
+            for check in &inside.checks {
+                let finding = run(sandbox, &inside.name, check, deadline).await;
+                told.findings.push(finding);
+            }
+        }
+    }
+}
+
+/// Asks until all have answered. Why it will never be, if that is so.
+async fn boot(sandbox: &Sandbox, apps: &[Inside], began: Instant, told: &mut Told) -> Option<String> {
+    loop {
+        if told.booted.is_none() && has_agent(sandbox).await {
+            told.booted = Some(began.elapsed());
+        }
+        for inside in apps {
+            ask(sandbox, inside, began, told).await;
+        }
+        if told.has_asked() && told.all_answered() {
+            told.served = told.served.or_else(|| Some(began.elapsed()));
+        }
+        let has_waited = told.served.is_some_and(|served| began.elapsed() > served + AGENT);
+        if told.all_answered() && (told.booted.is_some() || has_waited) {
+            return None;
+        }
+        if let Some(why) = sandbox.stuck().await {
+            return Some(why.into());
+        }
+        tokio::time::sleep(ASK).await;
+    }
+}
+
+async fn has_agent(sandbox: &Sandbox) -> bool {
+    let Ok(mut session) = sandbox.agent().session(Duration::from_secs(2)).await else { return false };
+    session.ping().await.is_ok()
+}
+
+async fn ask(sandbox: &Sandbox, inside: &Inside, began: Instant, told: &mut Told) {
+    let (Ok(app), Some(Answer::None(_))) = (&inside.app, told.apps.get(&inside.name)) else { return };
+    let places = Places { ports: sandbox.ports(), ..Places::default() };
+    let sign = match convert::probe(app, &places) {
+        Ok(question) => probe::probe(&question, PATIENCE.max(app.timeout.into())).await,
+        Err(sign) => sign,
+    };
+    let answer = match sign {
+        AppSign::Answered { .. } => Answer::Right(began.elapsed()),
+        AppSign::Failed { text, .. } => Answer::None(text),
+    };
+    told.apps.insert(inside.name.clone(), answer);
+}
+
+async fn run(sandbox: &Sandbox, app: &AppName, check: &Check, deadline: Instant) -> Finding {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let ended = async {
+        let mut session = sandbox.agent().session(left).await?;
+        session.exec(&check.argv).await
+    };
+    let (verdict, text) = match ended.await {
+        Ok(end) => {
+            let said = String::from_utf8_lossy(&end.output);
+            let last: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+            let last = last.iter().skip(last.len().saturating_sub(3)).copied().collect::<Vec<_>>().join("; ");
+            let verdict = match end.code {
+                Some(0) => Verdict::Sound,
+                Some(NOT_HERE) => Verdict::Open,
+                Some(_) | None => Verdict::Wrong,
+            };
+            (verdict, last)
+        }
+        Err(error) => (Verdict::Open, error.to_string()),
+    };
+    let text: String = tame(&text).chars().take(WORDS).collect();
+    Finding { app: app.clone(), check: check.name, verdict, text }
+}
