@@ -25,7 +25,6 @@ pub mod prune;
 pub mod repair;
 pub mod repository;
 pub mod restore;
-pub mod retain;
 pub mod save;
 pub mod session;
 pub mod slots;
@@ -33,3 +32,5 @@ pub mod store;
 pub mod usage;
 pub mod verify;
 mod worker;
+
+pub use holdfast_retain as retain;
