@@ -42,7 +42,15 @@ impl Machine {
         let to = way.to;
         let text = format!("what it was before it went back to snapshot {to}");
         let id = tree.next();
-        let aside = Snapshot { id, taken: now(), memory: None, frozen: false, set_aside: true, note: text };
+        let aside = Snapshot {
+            id,
+            taken: now(),
+            memory: None,
+            frozen: false,
+            set_aside: true,
+            scheduled: false,
+            note: text,
+        };
         let parent = tree.file_of(to).unwrap_or_default();
         let number = tree.begin();
         let begun = tree.clone();
