@@ -27,7 +27,6 @@ mod recent;
 pub mod repair;
 pub mod repository;
 pub mod restore;
-pub mod retain;
 pub mod save;
 pub mod session;
 pub mod slots;
@@ -35,3 +34,5 @@ pub mod store;
 pub mod usage;
 pub mod verify;
 mod worker;
+
+pub use holdfast_retain as retain;

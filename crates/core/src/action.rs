@@ -323,6 +323,8 @@ pub enum Wish {
     },
     /// The announced work is over.
     WorkDone(Work),
+    /// A snapshot is given up by schedule: from now on nobody goes back to it.
+    GiveUp(SnapshotId),
 }
 
 /// Which snapshot is gone back to, and how.

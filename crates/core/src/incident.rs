@@ -267,10 +267,10 @@ impl Incident {
         Self::about(id, now, subject_of(vm, &diagnosis), diagnosis, down_since)
     }
 
-    /// A new one about the host: it is told, and held at once; what is only to come stays suspected.
+    /// A new one that is only told, as all of the host: it is held at once; what is only to come stays suspected.
     #[must_use]
-    pub fn of_host(id: IncidentId, now: Timestamp, host: Subject, diagnosis: Diagnosis) -> Self {
-        let mut incident = Self::about(id, now, host, diagnosis, None);
+    pub fn only_told(id: IncidentId, now: Timestamp, of: Subject, diagnosis: Diagnosis) -> Self {
+        let mut incident = Self::about(id, now, of, diagnosis, None);
         incident.times.serving = true; // users are served by VMs: whom it strikes has an incident of its own
         if !incident.diagnosis.is_forecast() {
             incident.confirm_of_host(now);

@@ -3,8 +3,10 @@
 use crate::action::{Command, Outcome};
 use crate::point::Known;
 use crate::policy::Policies;
+use crate::protect::Means;
 use crate::signal::Signal;
 use crate::subject::{HostName, VmName};
+use crate::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// One thing the engine is told.
@@ -33,6 +35,17 @@ pub enum Input {
         vm: VmName,
         /// All of them.
         known: Vec<Known>,
+    },
+    /// How old the newest restore point of a VM is that is made by schedule.
+    Newest {
+        /// The VM.
+        vm: VmName,
+        /// Made by this.
+        means: Means,
+        /// How old it is; `None`: there is none, or nobody can tell.
+        age: Option<Duration>,
+        /// Why the last try to make one failed, for people; `None`: it did not.
+        trouble: Option<String>,
     },
     /// Time has passed.
     Tick,

@@ -153,6 +153,7 @@ pub const fn harm(fault: Fault) -> Option<&'static str> {
         | Fault::HostOverloaded
         | Fault::HostDiskFull
         | Fault::ProbeBroken
-        | Fault::ObserverSlow => None,
+        | Fault::ObserverSlow
+        | Fault::RestorePointsStale => None,
     }
 }

@@ -30,5 +30,6 @@ pub mod action;
 pub mod lease;
 pub mod point;
 pub mod policy;
+pub mod protect;
 pub mod subject;
 pub mod time;

@@ -29,6 +29,9 @@ pub struct Snapshot {
     pub frozen: bool,
     /// It is what the VM had when somebody went back to another snapshot: evidence, and the way back.
     pub set_aside: bool,
+    /// It was taken by schedule, and may go by schedule.
+    #[serde(default)]
+    pub scheduled: bool,
     /// What it is, for people.
     pub note: String,
     /// What its last trial showed.
@@ -147,6 +150,25 @@ impl Points {
     #[must_use]
     pub fn find(&self, id: SnapshotId, now: Timestamp, down_since: Timestamp) -> Option<WayBack> {
         self.before(now, down_since).find(|way| way.point.id == id)
+    }
+
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn knows(&self, id: SnapshotId) -> bool {
+        self.known.iter().any(|point| point.id == id)
+    }
+
+    /// It is to go: nobody goes back to it from now on. The newest one, and the newest of the best proved, stay.
+    pub(crate) fn give_up(&mut self, id: SnapshotId) -> Result<(), &'static str> {
+        let best = self.known.iter().max_by_key(|point| (point.grade, point.id));
+        if !self.knows(id) {
+            return Err("there is no such snapshot");
+        }
+        if best.is_some_and(|best| best.id == id) || self.known.iter().all(|point| point.id <= id) {
+            return Err("it is the newest one, or the newest of the best proved");
+        }
+        self.known.retain(|point| point.id != id);
+        Ok(())
     }
 
     /// The best of those from before the fault that were not tried yet: the best proved, of these the newest. With a

@@ -1,6 +1,7 @@
 //! What is wanted for a VM, as meant (the program checks what was written).
 
 use crate::isolate::Isolation;
+use crate::protect::Schedules;
 use crate::subject::{AppName, VmName};
 use crate::time::Duration;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,9 @@ pub struct VmPolicy {
     /// How it is isolated while it is held and may do harm.
     #[serde(default)]
     pub isolate: Isolation,
+    /// Which restore points are made of it by schedule.
+    #[serde(default)]
+    pub protect: Schedules,
 }
 
 impl Default for VmPolicy {
@@ -88,6 +92,7 @@ impl Default for VmPolicy {
             disk_path: String::new(),
             max_data_loss: Duration::ZERO,
             isolate: Isolation::None,
+            protect: Schedules::default(),
         }
     }
 }

@@ -77,6 +77,8 @@ pub struct Wanted {
     /// Commands in the guest before that, as a checkpoint of a database. One that fails is told, and the snapshot is
     /// taken all the same.
     pub hooks: Vec<Vec<String>>,
+    /// It is taken by schedule, and may go by schedule.
+    pub scheduled: bool,
     /// What it is, for people.
     pub note: String,
 }

@@ -185,10 +185,12 @@ fn l() {}
 
 #[test]
 fn dependencies_point_one_way() {
-    let allowed: [(&str, &[&str]); 7] = [
+    let allowed: [(&str, &[&str]); 9] = [
         ("witness", &[]),
+        ("retain", &[]),
         ("fuzz", &[]),
-        ("core", &["holdfast-witness"]),
+        ("core", &["holdfast-retain", "holdfast-witness"]),
+        ("backup", &["holdfast-retain"]),
         ("logs", &[]),
         ("nbd", &[]),
         ("drivers", &["holdfast-core", "holdfast-witness"]),

@@ -5,6 +5,7 @@
 use crate::faults::AgentFault;
 use crate::journal::{Restored, write};
 use crate::machine::Machine;
+use crate::snapshots::gives_up_in_need;
 use crate::unserved::Unserved;
 use crate::world::World;
 use holdfast_core::action::{Action, ActionId, Command, Ended, Fact, Found, Operation, Order, Reason, Wish};
@@ -126,9 +127,18 @@ impl Checker {
                     ) => {}
                 }
             }
-            Input::Command(command) => self.answered(now, command, reaction),
+            Input::Command(command) => {
+                self.answered(now, command, reaction);
+                if let Some(what) = gives_up_in_need(command, reaction, engine) {
+                    self.broken("I12", now, what);
+                }
+            }
             Input::Signal(signal) => self.saw(&signal.seen, world),
-            Input::Configured(_) | Input::WallClock { .. } | Input::Points { .. } | Input::Tick => {}
+            Input::Configured(_)
+            | Input::WallClock { .. }
+            | Input::Points { .. }
+            | Input::Newest { .. }
+            | Input::Tick => {}
         }
         for action in &reaction.actions {
             self.asks_for(now, action, engine, world);
@@ -184,7 +194,7 @@ impl Checker {
             | Wish::Approve { .. } => {
                 self.recoveries.remove(vm);
             }
-            Wish::Pause | Wish::Resume | Wish::Announce { .. } | Wish::WorkDone(_) => {}
+            Wish::Pause | Wish::Resume | Wish::Announce { .. } | Wish::WorkDone(_) | Wish::GiveUp(_) => {}
         }
     }
 

@@ -41,7 +41,7 @@ pub(crate) struct Daemon {
     without: Option<VmName>,
     /// It found its state damaged: it watches until a person accepts that.
     pub(crate) distrusts: bool,
-    commands: u64,
+    pub(crate) commands: u64,
     /// The numbered points it has passed.
     pub(crate) points: u64,
     /// With `ignores-stall`: it is stopped and does not know it.

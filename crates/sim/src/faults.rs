@@ -241,6 +241,10 @@ phrases! {
         Taken: "is taken by another process", undone by Free;
         /// That process has closed it.
         Free: "is free";
+        /// No snapshot can be taken of it.
+        NoSnapshots: "takes no snapshots", undone by Snapshots;
+        /// They can be again.
+        Snapshots: "takes snapshots";
     }
 }
 

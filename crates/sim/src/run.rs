@@ -58,6 +58,8 @@ pub(crate) enum Due {
     Event(usize),
     /// Something that no event stands for.
     Undo(Happening),
+    /// It is looked whether a snapshot of a VM is due.
+    Points(usize),
     /// All faults are over.
     Heal,
 }
@@ -139,6 +141,7 @@ impl Run {
             busy_at: Timestamp::ZERO,
         };
         run.plan_events();
+        run.plan_points();
         for probe in run.world.probes() {
             let at = Timestamp::ZERO + probe.phase(run.options.seed);
             run.push_probe(at, probe);
@@ -224,6 +227,7 @@ impl Run {
             Due::Deadline(flight) => self.give_up(flight),
             Due::Event(event) => self.strike_event(event),
             Due::Undo(happening) => self.strike(&happening),
+            Due::Points(vm) => self.mind_points(vm),
             Due::Heal => {
                 self.healed = true;
                 self.heal();

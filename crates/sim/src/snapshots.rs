@@ -1,12 +1,15 @@
 //! Snapshots of a simulated VM: what of its inside is on its disk, and so comes back when one goes back.
 
+use crate::daemon::Running;
 use crate::guest::Guest;
-use crate::run::Run;
-use holdfast_core::action::Rewind;
+use crate::run::{Due, Run};
+use holdfast_core::action::{Command, CommandId, Rewind, Wish};
+use holdfast_core::engine::{Engine, Reaction};
 use holdfast_core::input::Input;
-use holdfast_core::point::{Grade, Known, SnapshotId};
+use holdfast_core::point::{Grade, Known, Snapshot, SnapshotId};
+use holdfast_core::protect::{Keep, Means, Schedule, may_go};
 use holdfast_core::subject::{AppName, VmName};
-use holdfast_core::time::Timestamp;
+use holdfast_core::time::{Duration, Timestamp};
 
 /// What of a guest is on its disk: which applications are damaged there.
 type OnDisk = Vec<(AppName, bool)>;
@@ -20,6 +23,8 @@ struct Kept {
     resumed: bool,
     /// What it was before it went back: nobody goes there by himself.
     set_aside: bool,
+    /// It was taken by schedule.
+    scheduled: bool,
 }
 
 /// All snapshots of a VM.
@@ -29,6 +34,26 @@ pub(crate) struct Snapshots {
     last: u64,
     /// The next start goes on with a memory.
     pub(crate) resumes: bool,
+    /// None can be taken.
+    pub(crate) fails: bool,
+}
+
+/// So many of those that were taken by schedule are kept.
+const KEEP: Keep = Keep { last: 3, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
+/// It is looked so many times in the time between two of them whether one is due.
+const LOOKS: u32 = 10;
+
+/// One is taken so often, and a person is told of twice that, as in the program.
+pub(crate) fn schedule(every: Duration) -> Schedule {
+    Schedule { every, stale_after: (every * 2).max(Duration::from_secs(600)) }
+}
+
+/// No snapshot goes while anything is wrong or under way: it may be the one that is needed (I12).
+pub(crate) fn gives_up_in_need(command: &Command, reaction: &Reaction, engine: &Engine) -> Option<String> {
+    let refused = reaction.answers.iter().any(|a| a.command == command.id && a.refused.is_some());
+    let vm = engine.vm(&command.vm).filter(|_| !refused && matches!(command.wish, Wish::GiveUp(_)))?;
+    let needed = vm.open_incidents().next().is_some() || vm.job.is_some() || vm.in_maintenance();
+    needed.then(|| format!("a snapshot of {} was given up while it may be needed", command.vm))
 }
 
 fn on_disk(guest: &Guest) -> OnDisk {
@@ -40,7 +65,15 @@ impl Snapshots {
     pub(crate) fn take(&mut self, now: Timestamp, guest: &Guest, memory: bool) {
         self.last += 1;
         let (id, on_disk) = (SnapshotId(self.last), on_disk(guest));
-        self.kept.push(Kept { id, taken: now, on_disk, memory, resumed: false, set_aside: false });
+        self.kept.push(Kept {
+            id,
+            taken: now,
+            on_disk,
+            memory,
+            resumed: false,
+            set_aside: false,
+            scheduled: false,
+        });
     }
 
     /// As the engine is told of them.
@@ -52,6 +85,29 @@ impl Snapshots {
             age: now.since(kept.taken),
         };
         self.kept.iter().filter(|kept| !kept.set_aside).map(known).collect()
+    }
+
+    /// Those that may go by what is kept. Nothing here has a clock that is wrong: the world's own time will do.
+    fn may_go(&self, now: Timestamp) -> Vec<SnapshotId> {
+        let micros = |at: Timestamp| i64::try_from(at.since(Timestamp::ZERO).as_micros()).unwrap_or(i64::MAX);
+        let snapshot = |kept: &Kept| Snapshot {
+            id: kept.id,
+            taken: micros(kept.taken),
+            memory: None,
+            frozen: kept.memory,
+            set_aside: kept.set_aside,
+            scheduled: kept.scheduled,
+            trial: None,
+            note: String::new(),
+        };
+        let all: Vec<Snapshot> = self.kept.iter().map(snapshot).collect();
+        may_go(&all, &KEEP, micros(now)).unwrap_or_default()
+    }
+
+    /// How old the newest is that one could go back to.
+    fn age(&self, now: Timestamp) -> Option<Duration> {
+        let newest = self.kept.iter().rfind(|kept| !kept.set_aside)?;
+        Some(now.since(newest.taken))
     }
 
     /// Goes back: what the guest was is kept, and its disk is what it was.
@@ -91,5 +147,55 @@ impl Run {
         let Some(vm) = self.world.index(name) else { return };
         let known = self.world.machines[vm].snapshots.known(self.world.now);
         self.receive(Input::Points { vm: name.clone(), known });
+    }
+
+    /// The daemon begins to look after the snapshots that are taken by schedule.
+    pub(crate) fn plan_points(&mut self) {
+        for vm in 0..self.world.machines.len() {
+            if let Some(schedule) = self.world.machines[vm].setup.policy.protect.snapshot {
+                self.after(schedule.every / LOOKS, Due::Points(vm));
+            }
+        }
+    }
+
+    /// What is due is taken, what need not be kept is given up, and the engine is told: as the program does it.
+    pub(crate) fn mind_points(&mut self, vm: usize) {
+        let machine = &self.world.machines[vm];
+        let name = machine.setup.name.clone();
+        let Some(schedule) = machine.setup.policy.protect.snapshot else { return };
+        self.after(schedule.every / LOOKS, Due::Points(vm));
+        if self.daemon.running != Running::Up {
+            return;
+        }
+        let machine = &mut self.world.machines[vm];
+        let is_due = schedule.is_due(machine.snapshots.age(self.world.now));
+        let may = self.daemon.engine.holds_off(&name, Means::Snapshot).is_none();
+        if is_due && may && !machine.snapshots.fails {
+            machine.snapshots.take(self.world.now, &machine.guest, false);
+            machine.snapshots.kept.iter_mut().rev().take(1).for_each(|kept| kept.scheduled = true);
+            self.tell_points(&name);
+        }
+        let machine = &self.world.machines[vm];
+        let trouble =
+            (is_due && may && machine.snapshots.fails).then(|| "there is no room for it".to_owned());
+        let age = machine.snapshots.age(self.world.now);
+        if is_due {
+            self.receive(Input::Newest { vm: name.clone(), means: Means::Snapshot, age, trouble });
+        }
+        for id in self.world.machines[vm].snapshots.may_go(self.world.now) {
+            self.give_up_snapshot(vm, &name, id);
+        }
+    }
+
+    /// The engine is asked first; what it refuses stays.
+    fn give_up_snapshot(&mut self, vm: usize, name: &VmName, id: SnapshotId) {
+        self.daemon.commands += 1;
+        let (by, number) = ("schedule".to_owned(), CommandId(self.daemon.commands));
+        self.receive(Input::Command(Command { id: number, by, vm: name.clone(), wish: Wish::GiveUp(id) }));
+        let agreed = self.daemon.engine.vm(name).is_some_and(|vm| !vm.points.knows(id));
+        if agreed && self.daemon.running == Running::Up {
+            self.world.machines[vm].snapshots.kept.retain(|kept| kept.id != id);
+            self.tell_points(name);
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! about it. Read from text and written as text (STYLE 3.7), so that a failing seed can be kept as a file.
 
 use crate::faults::Happening;
+use crate::snapshots::schedule;
 use crate::words::{duration_text, parse_duration};
 use holdfast_core::isolate::Isolation;
 use holdfast_core::policy::{Ability, AppPolicy, Budget, Mode, VmPolicy};
@@ -329,6 +330,7 @@ fn vm_clause(vm: &mut VmSetup, clause: &str, words: &[&str]) -> Result<(), Strin
             let ability = ability_named(ability).ok_or_else(|| format!("`{ability}` is no ability"))?;
             policy.abilities.remove(&ability);
         }
+        ["a", "snapshot", "every", long] => policy.protect.snapshot = Some(schedule(duration(long)?)),
         ["may", "lose", long] => policy.max_data_loss = duration(long)?,
         ["isolate", how] => {
             let ways = [Isolation::Network, Isolation::Pause];
@@ -375,6 +377,8 @@ impl fmt::Display for VmSetup {
         long("hang after", policy.hang_after, usual.hang_after)?;
         long("back-off", policy.budget.backoff, usual.budget.backoff)?;
         long("may lose", policy.max_data_loss, usual.max_data_loss)?;
+        let every = policy.protect.snapshot.map(|schedule| schedule.every);
+        long("a snapshot every", every.unwrap_or_default(), Duration::ZERO)?;
         long("watchdog", self.watchdog.unwrap_or_default(), Duration::ZERO)?;
         if policy.budget != (Budget { backoff: policy.budget.backoff, ..usual.budget }) {
             write!(f, ", {} tries in {}", policy.budget.tries, duration_text(policy.budget.within))?;

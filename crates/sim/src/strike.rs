@@ -74,6 +74,9 @@ impl World {
             }
             DiskFault::Taken => self.machines[vm].taken = true,
             DiskFault::Free => self.machines[vm].taken = false,
+            DiskFault::NoSnapshots | DiskFault::Snapshots => {
+                self.machines[vm].snapshots.fails = fault == DiskFault::NoSnapshots;
+            }
             DiskFault::Fails | DiskFault::Works => {
                 self.machines[vm].storage = fault == DiskFault::Works;
                 self.use_storage_soon(vm);

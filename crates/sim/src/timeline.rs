@@ -1,7 +1,7 @@
 //! What Holdfast did and said, line by line: the part of a story that is compared.
 
 use crate::faults::Happening;
-use holdfast_core::action::{Action, Order};
+use holdfast_core::action::{Action, Order, Wish};
 use holdfast_core::engine::{Engine, Reaction, VmStatus};
 use holdfast_core::incident::{IncidentId, STORY_MOST};
 use holdfast_core::input::Input;
@@ -54,17 +54,22 @@ impl Timeline {
     }
 
     /// The engine took a step.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are a person's")]
     pub(crate) fn step(&mut self, now: Timestamp, input: &Input, reaction: &Reaction, engine: &Engine) {
         if self.quiet {
             return;
         }
         if let Input::Command(command) = input {
             for answer in reaction.answers.iter().filter(|answer| answer.command == command.id) {
-                let text = match &answer.refused {
-                    None => format!("{}: accepted", self.asked),
-                    Some(why) => format!("{}: refused, {why}", self.asked),
+                let (step, asked) = match &command.wish {
+                    Wish::GiveUp(id) => ("schedule", format!("gives up snapshot {id} of {}", command.vm)),
+                    _ => ("person", self.asked.clone()),
                 };
-                self.line(now, "person", &text);
+                let text = match &answer.refused {
+                    None => format!("{asked}: accepted"),
+                    Some(why) => format!("{asked}: refused, {why}"),
+                };
+                self.line(now, step, &text);
             }
         }
         for id in &reaction.changed {

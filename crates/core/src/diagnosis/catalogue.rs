@@ -72,6 +72,8 @@ pub enum Fault {
     ProbeBroken,
     /// Holdfast itself runs late.
     ObserverSlow,
+    /// The newest restore point of a VM is older than it may be.
+    RestorePointsStale,
 }
 
 /// A layer, from the application down to us.
@@ -143,7 +145,7 @@ pub const fn level(fault: Fault) -> Level {
         | Fault::StorageLost
         | Fault::HostFailing
         | Fault::HostNetLost => Level::Host,
-        Fault::ProbeBroken | Fault::ObserverSlow => Level::Observer,
+        Fault::ProbeBroken | Fault::ObserverSlow | Fault::RestorePointsStale => Level::Observer,
     }
 }
 
@@ -157,6 +159,7 @@ pub const fn is_warning(fault: Fault) -> bool {
             | Fault::CorruptionReported
             | Fault::ReplicationBroken
             | Fault::LockPileUp
+            | Fault::RestorePointsStale
     )
 }
 
@@ -286,7 +289,7 @@ mod tests {
         let mut faults: Vec<Fault> = catalogue.iter().map(|row| row.fault).collect();
         faults.sort_unstable();
         faults.dedup();
-        assert_eq!(faults.len(), 31);
+        assert_eq!(faults.len(), 32);
         assert_eq!(faults.len(), catalogue.iter().count());
         for row in catalogue.iter() {
             for (kind, likelihood) in row.seen {

@@ -3,7 +3,7 @@
 use super::catalogue::{Fault, FaultRow, days};
 use crate::evidence::Kind::*;
 
-pub(super) const ROWS: &[&FaultRow] = &[&OBSERVER_SLOW];
+pub(super) const ROWS: &[&FaultRow] = &[&OBSERVER_SLOW, &RESTORE_POINTS_STALE];
 
 /// Our own loop runs late, so what we call late may be ours.
 const OBSERVER_SLOW: FaultRow = FaultRow {
@@ -20,4 +20,13 @@ const OBSERVER_SLOW: FaultRow = FaultRow {
         (AppUnreachable, 0.05),
         (NetworkSilent, 0.05),
     ],
+};
+
+/// Users are served; what a failure would lose now is more than was meant. That a point is too old is counted, not guessed.
+const RESTORE_POINTS_STALE: FaultRow = FaultRow {
+    fault: Fault::RestorePointsStale,
+    says: "has no restore point that is new enough",
+    once_in: days(90),
+    from: "Judged: some four times a year: a disk that is full, a repository that is away. The age of the newest point says it.",
+    seen: &[(PointsStale, 0.99)],
 };

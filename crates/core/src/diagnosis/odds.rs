@@ -156,30 +156,36 @@ impl Catalogue {
         let of_host = |row: &&Row| {
             matches!(level(row.data.fault), Level::Host) || row.data.fault == Fault::ObserverSlow
         };
-        let healthy: (Option<&Row>, i32) = (None, 0);
-        let mut found = Vec::new();
-        for row in self.rows().iter().filter(of_host) {
-            // A host can be overloaded and full at once, so each is weighed against "healthy" alone, and only a
-            // sign of its own can make it likely.
-            let top = sum(row, &panel) - row.prior;
-            let probability = share(top, &[(Some(row), top), healthy]);
-            if probability >= 9_000 {
-                found.push(Diagnosis {
-                    fault: row.data.fault,
-                    app: None,
-                    probability,
-                    prior: row.prior,
-                    evidence: weigh(row, &panel),
-                    rivals: Vec::new(),
-                    grounds: grounds(row, None, &panel),
-                });
-            }
-        }
-        found
+        self.rows().iter().filter(of_host).filter_map(|row| alone(row, &panel)).collect()
+    }
+
+    /// Whether the restore points of a VM are too old.
+    #[must_use]
+    pub fn diagnose_points(&self, evidence: &[Evidence]) -> Option<Diagnosis> {
+        let panel: Vec<&Evidence> = evidence.iter().collect();
+        let row = self.rows().iter().find(|row| row.data.fault == Fault::RestorePointsStale)?;
+        alone(row, &panel)
     }
 }
 
-/// Faults that only the host's own evidence can show, and that explain nothing of a VM's silence by themselves: what
+/// A fault that several others may stand beside, as a host can be overloaded and full at once: it is weighed against
+/// "healthy" alone, and only a sign of its own can make it likely.
+fn alone(row: &Row, panel: &[&Evidence]) -> Option<Diagnosis> {
+    let healthy: (Option<&Row>, i32) = (None, 0);
+    let top = sum(row, panel) - row.prior;
+    let probability = share(top, &[(Some(row), top), healthy]);
+    (probability >= 9_000).then(|| Diagnosis {
+        fault: row.data.fault,
+        app: None,
+        probability,
+        prior: row.prior,
+        evidence: weigh(row, panel),
+        rivals: Vec::new(),
+        grounds: grounds(row, None, panel),
+    })
+}
+
+/// Faults that only evidence of their own can show, and that explain nothing of a VM's silence by themselves: what
 /// the VM then meets has names of its own.
 const fn is_of_host_alone(fault: Fault) -> bool {
     matches!(
@@ -189,6 +195,7 @@ const fn is_of_host_alone(fault: Fault) -> bool {
             | Fault::StorageLost
             | Fault::HostFailing
             | Fault::HostNetLost
+            | Fault::RestorePointsStale
     )
 }
 

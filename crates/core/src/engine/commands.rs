@@ -34,6 +34,7 @@ impl Engine {
             Wish::Release => self.release(command),
             Wish::Announce { work, until } => self.announce(name, *work, *until),
             Wish::WorkDone(work) => self.work_done(name, *work),
+            Wish::GiveUp(id) => self.give_up(name, *id),
         }
     }
 

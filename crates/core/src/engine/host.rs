@@ -59,7 +59,7 @@ impl Engine {
                     let id = self.next_incident();
                     let subject = Subject::Host(host.clone());
                     self.host_incidents.insert(fault, id);
-                    self.open(Incident::of_host(id, now, subject, diagnosis))
+                    self.open(Incident::only_told(id, now, subject, diagnosis))
                 }
             };
             self.tell_of_host(id);

@@ -13,6 +13,7 @@ mod lessons;
 mod phases;
 mod planning;
 mod points;
+mod protect;
 mod service;
 mod status;
 mod vm;
@@ -77,6 +78,9 @@ pub struct Engine {
     last_incident: IncidentId,
     last_action: ActionId,
     timers: BTreeSet<(Timestamp, VmName)>,
+    /// When to look at the restore points of a VM: beside the others, so that a calm VM stays one.
+    #[serde(default)]
+    point_timers: BTreeSet<(Timestamp, VmName)>,
     asked: BTreeMap<ActionId, VmName>,
     now: Timestamp,
     muted: bool,
@@ -114,9 +118,13 @@ impl Engine {
             Input::Command(command) => self.obey(command),
             Input::WallClock { offset } => self.anchor(*offset),
             Input::Points { vm, known } => self.know_points(vm, known),
+            Input::Newest { vm, means, age, trouble } => {
+                self.know_newest(vm, *means, *age, trouble.as_deref())
+            }
             Input::Tick => {}
         }
         self.run_timers();
+        self.run_point_timers();
         self.forget_old_incidents();
         std::mem::take(&mut self.reaction)
     }
@@ -148,7 +156,8 @@ impl Engine {
     /// When the next `Tick` is due, if any.
     #[must_use]
     pub fn wake_at(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        let first = [self.timers.first(), self.point_timers.first()];
+        first.into_iter().flatten().map(|(at, _)| *at).min()
     }
 
     /// The moment of the last step.
@@ -246,6 +255,7 @@ impl Engine {
         let names: Vec<VmName> = self.vms.keys().cloned().collect();
         for name in names {
             self.look_again(&name);
+            self.expect_points(&name, true);
         }
     }
 
@@ -270,13 +280,16 @@ impl Engine {
             }
             vm.policy = Arc::clone(&shared); // neighbours mostly want the same
             self.wake(name, self.now); // what is wanted may be another thing than before
+            self.expect_points(name, false);
         }
         self.vms.sort_unstable_keys();
     }
 
     /// The VM is no longer ours to look after: nothing more is done to it (S20).
     fn abandon(&mut self, name: &VmName) {
-        self.close_all(name, &Resolution::Superseded { by: "configuration".into() });
+        let how = Resolution::Superseded { by: "configuration".into() };
+        self.close_all(name, &how);
+        self.end_overdue(name, how, "it is not looked after any more");
         if let Some(vm) = self.vms.shift_remove(name) {
             self.left.insert(name.clone(), vm.leave(self.now)); // the others stay in order
         }
@@ -285,6 +298,7 @@ impl Engine {
             oldest.and_then(|name| self.left.remove(&name));
         }
         self.timers.retain(|(_, vm)| vm != name);
+        self.point_timers.retain(|(_, vm)| vm != name);
         self.brake.clear(name);
     }
 

@@ -113,7 +113,7 @@ impl Engine {
     /// The incident to speak of: the widest, but one that is sure before one that is not.
     fn foremost(&self, vm: &VmState) -> Option<IncidentId> {
         let sure = |id: &IncidentId| self.incidents.get(id).is_some_and(Incident::is_confirmed);
-        vm.open_incidents().find(sure).or_else(|| vm.open_incidents().next())
+        vm.open_incidents().find(sure).or_else(|| vm.open_incidents().next()).or(vm.protected.overdue)
     }
 
     fn protection(&self, vm: &VmState) -> &'static str {

@@ -8,6 +8,7 @@ use crate::lease::{Incarnation, Lease};
 use crate::plan::Tries;
 use crate::point::Points;
 use crate::policy::VmPolicy;
+use crate::protect::Protected;
 use crate::recover::{Job, Power, Step};
 use crate::signal::{AgentSign, AppSign, HypervisorSign, ProcessSign, RunState, Seen, Signal};
 use crate::subject::{AppName, VmName};
@@ -100,6 +101,9 @@ pub struct VmState {
     /// Its snapshots.
     #[serde(default)]
     pub points: Points,
+    /// What is known of the restore points that are made of it by schedule.
+    #[serde(default)]
+    pub protected: Protected,
     /// When it last went back to one by itself.
     #[serde(default)]
     pub went_back: Option<Timestamp>,
@@ -135,6 +139,7 @@ impl VmState {
             isolate_at: Timestamp::ZERO,
             judge_from: Timestamp::ZERO,
             points: Points::default(),
+            protected: Protected::default(),
             went_back: None,
             look: (0, Timestamp::ZERO),
             waits_for: None,

@@ -199,6 +199,8 @@ kinds! {
     ObserverLags: Observer, 0.02;
     /// Our own loop is on time.
     ObserverOnTime: Observer, 0.98;
+    /// The newest restore point that is made by schedule is too old.
+    PointsStale: Observer, 1e-6;
 }
 
 /// What a statement is about. Of what one channel says about one thing only the strongest counts; the guest

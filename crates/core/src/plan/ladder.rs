@@ -70,7 +70,8 @@ pub const fn ladder(fault: Fault) -> &'static [Remedy] {
         | Fault::HostOverloaded
         | Fault::HostDiskFull
         | Fault::ProbeBroken
-        | Fault::ObserverSlow => &[Hold],
+        | Fault::ObserverSlow
+        | Fault::RestorePointsStale => &[Hold],
     }
 }
 

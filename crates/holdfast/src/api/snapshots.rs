@@ -44,6 +44,9 @@ pub struct SnapshotDoc {
     pub frozen: bool,
     /// What the VM was before it went back to another.
     pub set_aside: bool,
+    /// It was taken by schedule, and may go by schedule.
+    #[serde(default)]
+    pub scheduled: bool,
     /// Bytes that its file takes.
     pub disk: u64,
     /// The VM's disk stands on it now.
@@ -175,7 +178,7 @@ async fn take(
         return Err(Refused(StatusCode::BAD_REQUEST, error, cause, "say it shorter".into()));
     }
     let by = words.by();
-    let request = Request { memory: words.memory, freeze: words.freeze, note: words.note };
+    let request = Request { memory: words.memory, freeze: words.freeze, note: words.note, scheduled: false };
     let taken = api.protector.take(&by, &vm, request).await.map_err(refused(&error))?;
     let Snapshot { id, taken: at, memory, frozen, .. } = taken.snapshot;
     Ok(Json(TakenDoc {
@@ -241,7 +244,7 @@ async fn approve(
 
 impl SnapshotDoc {
     fn of(listed: &Listed) -> Self {
-        let Snapshot { id, taken, memory, frozen, set_aside, note, .. } = &listed.snapshot;
+        let Snapshot { id, taken, memory, frozen, set_aside, scheduled, note, .. } = &listed.snapshot;
         Self {
             id: id.0,
             taken: seconds(*taken),
@@ -249,6 +252,7 @@ impl SnapshotDoc {
             resumed: memory.as_ref().map_or(0, |memory| memory.resumed),
             frozen: *frozen,
             set_aside: *set_aside,
+            scheduled: *scheduled,
             disk: listed.disk_bytes,
             below: listed.is_below,
             note: note.clone(),

@@ -23,6 +23,8 @@ struct Known {
     asked: Option<Instant>,
     /// Somebody was asked, and has answered.
     is_known: bool,
+    /// Why the last try to make one failed, or to ask.
+    trouble: Option<String>,
 }
 
 /// Whether it is due.
@@ -40,7 +42,20 @@ impl Due {
     /// The newest point was taken then; nothing if there is none, or nobody can tell.
     pub fn learn(&mut self, vm: &VmName, taken: Option<f64>) {
         let known = self.known.entry(vm.clone()).or_default();
-        (known.taken, known.is_known) = (taken, true);
+        (known.taken, known.is_known, known.trouble) = (taken, true, None);
+    }
+
+    /// None was made, or nobody can tell how old the newest is.
+    pub fn failed(&mut self, vm: &VmName, why: String) {
+        let known = self.known.entry(vm.clone()).or_default();
+        (known.is_known, known.trouble) = (true, Some(why));
+    }
+
+    /// When the newest point was taken, in microseconds since 1970, and why there is no newer one; nothing until somebody
+    /// has answered.
+    pub fn newest(&self, vm: &VmName) -> Option<(Option<i64>, Option<String>)> {
+        let known = self.known.get(vm).filter(|known| known.is_known)?;
+        Some((known.taken.map(|taken| (taken * 1e6) as i64), known.trouble.clone()))
     }
 
     /// One begins now.

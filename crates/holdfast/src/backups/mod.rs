@@ -5,7 +5,11 @@
 
 mod due;
 pub mod offer;
+mod prune;
 mod run;
+mod schedule;
+
+pub use prune::PruneDoc;
 
 use crate::config::Config;
 use crate::protect::Protector;
@@ -29,6 +33,8 @@ const QUEUE: usize = 64;
 const AT_ONCE: usize = 4;
 /// How often it is looked whether one is due.
 const LOOK: Duration = Duration::from_secs(10);
+/// Who asks for what is due, for the record (I19).
+const SCHEDULE: &str = "schedule";
 /// What an earlier daemon left is cleared within this time.
 const CLEAR: Duration = Duration::from_secs(30);
 
@@ -94,6 +100,9 @@ pub struct BackupDoc {
     pub cause: Option<String>,
     /// The way out.
     pub hint: Option<String>,
+    /// What came of it that its points were pruned afterwards, if they were.
+    #[serde(default)]
+    pub pruned: Option<PruneDoc>,
 }
 
 /// Why no backup began.
@@ -138,6 +147,7 @@ enum Asked {
     Look { vm: VmName, reply: oneshot::Sender<Option<BackupDoc>> },
     Cancel { vm: VmName, by: String, reply: oneshot::Sender<bool> },
     Told { vm: VmName, news: News },
+    Pruned { to: String },
 }
 
 /// How long a repository may take to be listed.
@@ -149,7 +159,7 @@ const LIST: Duration = Duration::from_secs(20);
 /// # Errors
 /// Why they cannot be told.
 pub async fn points(config: &Config, vm: &VmName) -> Result<Vec<serde_json::Value>, String> {
-    let to = config.vms.get(vm).and_then(|vm| vm.backup.as_ref());
+    let to = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
     let Some(repository) = to.and_then(|backup| config.repositories.get(&backup.to)) else {
         return Ok(Vec::new());
     };
@@ -191,6 +201,9 @@ struct Keeper {
     config: watch::Receiver<Arc<Config>>,
     runs: BTreeMap<VmName, Run>,
     due: due::Due,
+    pruner: prune::Pruner,
+    /// Ends what is no backup when the daemon ends.
+    stop: CancellationToken,
     tasks: JoinSet<()>,
     inbox: mpsc::Sender<Asked>,
     turns: Arc<Semaphore>,
@@ -198,6 +211,7 @@ struct Keeper {
 
 struct Run {
     doc: BackupDoc,
+    is_scheduled: bool,
     cancel: CancellationToken,
 }
 
@@ -216,6 +230,8 @@ pub fn start(
         config,
         runs: BTreeMap::new(),
         due: due::Due::default(),
+        pruner: prune::Pruner::default(),
+        stop: stop.clone(),
         tasks: JoinSet::new(),
         inbox,
         turns: Arc::new(Semaphore::new(AT_ONCE)),
@@ -233,7 +249,7 @@ impl Keeper {
                 biased;
                 () = stop.cancelled() => break,
                 Some(asked) = asked.recv() => self.take(asked),
-                _ = look.tick() => self.begin_what_is_due(),
+                _ = look.tick() => self.look().await,
                 Some(_) = self.tasks.join_next() => {}
             }
         }
@@ -267,20 +283,24 @@ impl Keeper {
             Asked::Look { vm, reply } => drop(reply.send(self.runs.get(&vm).map(|run| run.doc.clone()))),
             Asked::Cancel { vm, by, reply } => drop(reply.send(self.cancel(&vm, &by))),
             Asked::Told { vm, news } => self.hear(&vm, news),
+            Asked::Pruned { to } => self.pruner.end(&to),
         }
     }
 
     fn take_last(&mut self, asked: Asked) {
         match asked {
             Asked::Begin { reply, .. } => drop(reply.send(Err(NoBackup::Stopping))),
-            Asked::Look { .. } | Asked::Cancel { .. } | Asked::Told { .. } => self.take(asked),
+            Asked::Look { .. } | Asked::Cancel { .. } | Asked::Told { .. } | Asked::Pruned { .. } => {
+                self.take(asked);
+            }
         }
     }
 
     fn begin(&mut self, vm: &VmName, by: &str) -> Result<BackupDoc, NoBackup> {
         let config = Arc::clone(&self.config.borrow());
         let known = config.vms.get(vm).ok_or(NoBackup::NoVm)?;
-        let to = known.backup.as_ref().map(|backup| backup.to.clone()).ok_or(NoBackup::NotConfigured)?;
+        let to =
+            known.protect.backup.as_ref().map(|backup| backup.to.clone()).ok_or(NoBackup::NotConfigured)?;
         let hooks = known.hooks();
         let repository = config.repositories.get(&to).cloned().ok_or(NoBackup::NotConfigured)?;
         if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
@@ -321,7 +341,7 @@ impl Keeper {
         });
         info!(%vm, by, to = doc.to, "a backup begins");
         self.due.tried(vm);
-        self.runs.insert(vm.clone(), Run { doc: doc.clone(), cancel });
+        self.runs.insert(vm.clone(), Run { doc: doc.clone(), is_scheduled: by == SCHEDULE, cancel });
         Ok(doc)
     }
 
@@ -334,10 +354,12 @@ impl Keeper {
     }
 
     fn hear(&mut self, vm: &VmName, news: News) {
-        if let News::Newest(taken) = news {
-            return self.due.learn(vm, taken);
+        match &news {
+            News::Newest(Ok(taken)) => return self.due.learn(vm, *taken),
+            News::Newest(Err(why)) => return self.due.failed(vm, why.clone()),
+            News::Pruned(_) | News::Begun(_) | News::Progress(_) | News::Ended(_) => {}
         }
-        let Some(Run { doc, .. }) = self.runs.get_mut(vm) else { return };
+        let Some(Run { doc, is_scheduled, .. }) = self.runs.get_mut(vm) else { return };
         match news {
             News::Begun(moment) => {
                 (doc.state, doc.size, doc.why_all) = (BackupState::Runs, moment.size, moment.why_all);
@@ -350,6 +372,9 @@ impl Keeper {
                 match doc.state {
                     BackupState::Done => {
                         self.due.learn(vm, Some(doc.since));
+                        if *is_scheduled {
+                            self.pruner.want(&doc.to, vm);
+                        }
                         let (id, read, added) = (doc.id.as_deref(), doc.read, doc.added);
                         info!(%vm, id, read, added, seconds = doc.seconds, "a restore point was made");
                     }
@@ -357,40 +382,16 @@ impl Keeper {
                     BackupState::Waits | BackupState::Runs | BackupState::Failed => {
                         let (error, cause) = (doc.error.as_deref(), doc.cause.as_deref());
                         warn!(%vm, error, cause, hint = doc.hint, "no restore point was made");
+                        self.due.failed(vm, doc.why_failed());
                     }
                 }
+            }
+            News::Pruned(pruned) => {
+                let to = doc.to.clone();
+                doc.pruned = Some(pruned.clone());
+                self.tell_pruned(vm, &to, &pruned);
             }
             News::Newest(_) => {}
-        }
-    }
-
-    /// Begins those backups that are due; for that it must first be known how old the newest points are.
-    fn begin_what_is_due(&mut self) {
-        let config = Arc::clone(&self.config.borrow());
-        for (vm, wanted) in &config.vms {
-            let Some((backup, every)) = wanted.backup.as_ref().and_then(|b| Some((b, b.every?))) else {
-                continue;
-            };
-            let is_idle = self.runs.get(vm).is_none_or(|run| run.doc.state.is_over());
-            if !is_idle || self.driver.places(vm).pid.is_none() {
-                continue;
-            }
-            match self.due.is_due(vm, every) {
-                due::Answer::No => {}
-                due::Answer::Yes => {
-                    if let Err(cause) = self.begin(vm, "schedule") {
-                        warn!(%vm, %cause, "a backup that is due did not begin");
-                    }
-                }
-                due::Answer::Ask => {
-                    let Some(repository) = config.repositories.get(&backup.to).cloned() else { continue };
-                    let (vm, inbox, state) = (vm.clone(), self.inbox.clone(), config.state.clone());
-                    self.tasks.spawn(async move {
-                        let taken = run::newest(&repository, &vm, &state).await;
-                        let _stopping = inbox.send(Asked::Told { vm, news: News::Newest(taken) }).await;
-                    });
-                }
-            }
         }
     }
 }
@@ -417,7 +418,14 @@ impl BackupDoc {
             error: None,
             cause: None,
             hint: None,
+            pruned: None,
         }
+    }
+
+    /// What failed, and why.
+    fn why_failed(&self) -> String {
+        let said = [&self.error, &self.cause].into_iter().flatten().map(String::as_str);
+        said.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
     }
 
     fn end(&mut self, end: End) {

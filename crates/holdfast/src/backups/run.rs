@@ -1,6 +1,7 @@
 //! One backup: the moment, the process that saves it, and the end, whatever happens to any of them.
 
 use super::BackupDoc;
+use super::prune::PruneDoc;
 use crate::act::chain;
 use crate::config::RepositoryConfig;
 use crate::protect::Protector;
@@ -50,8 +51,10 @@ pub enum News {
     Begun(Moment),
     Progress(Progress),
     Ended(End),
-    /// When the newest point in the repository was taken.
-    Newest(Option<f64>),
+    /// When the newest point in the repository was taken, or why that cannot be told.
+    Newest(Result<Option<f64>, String>),
+    /// Its points were pruned, or were to be.
+    Pruned(PruneDoc),
 }
 
 /// How it ended.
@@ -221,10 +224,11 @@ fn of_words(errors: &str, otherwise: impl Fn(String) -> End) -> End {
     }
 }
 
-/// When the newest point of a VM in a repository was taken; nothing if there is none, or it cannot be told.
-pub async fn newest(repository: &RepositoryConfig, vm: &VmName, state: &Path) -> Option<f64> {
-    let points = list(repository, vm, state).await.ok()?;
-    points.iter().filter_map(|point| point["taken"].as_f64()).reduce(f64::max)
+/// When the newest point of a VM in a repository was taken, in seconds since 1970; nothing if there is none. Or why that
+/// cannot be told.
+pub async fn newest(repository: &RepositoryConfig, vm: &VmName, state: &Path) -> Result<Option<f64>, String> {
+    let points = list(repository, vm, state).await?;
+    Ok(points.iter().rev().find_map(|point| point["taken"].as_f64()))
 }
 
 /// The points of a VM in a repository, oldest first, as `backup list --json` tells them; or why they cannot be told.
@@ -234,25 +238,40 @@ pub async fn list(
     state: &Path,
 ) -> Result<Vec<serde_json::Value>, String> {
     let words = ["backup", "list", "--json"].map(ToOwned::to_owned);
-    let mut command = child(&words, repository, state);
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|e| e.to_string())?;
-    spare_others(&child);
-    let (Some(mut out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err("the program that lists it says nothing".into());
-    };
-    let mut said = Vec::new();
-    let mut bounded = (&mut out).take(LIST_MOST);
-    let (heard, errors) = tokio::join!(bounded.read_to_end(&mut said), last_words(err));
-    heard.map_err(|error| error.to_string())?;
-    let ended = child.wait().await.map_err(|error| error.to_string())?;
-    if !ended.success() {
-        let said =
-            errors.lines().rev().find_map(|line| line.strip_prefix("error:")).unwrap_or(&errors).trim();
-        return Err(crate::config::tame(said));
-    }
+    let said = ask(&words, repository, state).await.map_err(|said| said.error)?;
     let mut points: Vec<serde_json::Value> =
         serde_json::from_slice(&said).map_err(|error| error.to_string())?;
     points.retain(|point| point["vm"] == vm.as_str());
     Ok(points)
+}
+
+/// What our own command line says when it fails.
+pub struct Said {
+    /// What failed.
+    pub error: String,
+    /// Why, if that is told.
+    pub cause: Option<String>,
+}
+
+/// Runs our own command line with a repository; what it prints. Its process ends with whoever waits for it.
+pub async fn ask(words: &[String], repository: &RepositoryConfig, state: &Path) -> Result<Vec<u8>, Said> {
+    let failed = |error: String| Said { error, cause: None };
+    let mut command = child(words, repository, state);
+    let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = started.map_err(|error| failed(error.to_string()))?;
+    spare_others(&child);
+    let (Some(mut out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(failed("the program that is asked says nothing".into()));
+    };
+    let mut said = Vec::new();
+    let mut bounded = (&mut out).take(LIST_MOST);
+    let (heard, errors) = tokio::join!(bounded.read_to_end(&mut said), last_words(err));
+    heard.map_err(|error| failed(error.to_string()))?;
+    let ended = child.wait().await.map_err(|error| failed(error.to_string()))?;
+    if ended.success() {
+        return Ok(said);
+    }
+    let find = |what: &str| errors.lines().rev().find_map(|line| line.strip_prefix(what));
+    let tame = |text: &str| crate::config::tame(text.trim());
+    Err(Said { error: tame(find("error:").unwrap_or(&errors)), cause: find("cause:").map(tame) })
 }

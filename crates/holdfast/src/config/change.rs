@@ -110,7 +110,7 @@ impl Differences {
 }
 
 fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
-    let VmConfig { spec, policy, apps, logs, numbers, backup, proof } = old;
+    let VmConfig { spec, policy, apps, logs, numbers, protect } = old;
     let mut at_once = Differences::default();
     note_policy(&mut at_once, policy, &new.policy);
     for app in apps.keys().chain(new.apps.keys().filter(|app| !apps.contains_key(*app))) {
@@ -123,8 +123,9 @@ fn vm_change(name: &VmName, old: &VmConfig, new: &VmConfig) -> VmChange {
         let differs = numbers.get(number) != new.numbers.get(number);
         at_once.note(&format!("number.{}", units::bare(number)), differs);
     }
-    at_once.note("protect.backup", backup != &new.backup);
-    at_once.note("protect.prove", proof != &new.proof);
+    at_once.note("protect.snapshots", protect.snapshots != new.protect.snapshots);
+    at_once.note("protect.backup", protect.backup != new.protect.backup);
+    at_once.note("protect.prove", protect.proof != new.protect.proof);
     let mut of_machine = Differences::default();
     note_machine(&mut of_machine, spec, &new.spec);
     VmChange { vm: name.clone(), at_once: at_once.0, of_machine: of_machine.0 }
@@ -144,6 +145,7 @@ fn note_policy(differences: &mut Differences, old: &VmPolicy, new: &VmPolicy) {
         disk_path: _, // the disk's
         max_data_loss,
         isolate,
+        protect: _, // told as restore points
     } = old;
     differences.note("mode", mode != &new.mode);
     differences.note("autostart", autostart != &new.autostart);
@@ -196,7 +198,7 @@ mod tests {
     }
 
     /// Every setting of a VM, each with another value than its default.
-    const ALL: [(&str, &str, bool); 26] = [
+    const ALL: [(&str, &str, bool); 27] = [
         ("memory = \"2GiB\"", "memory", true),
         ("cpus = 2", "cpus", true),
         ("accel = \"tcg\"", "accel", true),
@@ -219,6 +221,7 @@ mod tests {
         ("[vm.a.recover]\nhang_after = \"11s\"", "recover.hang_after", false),
         ("[vm.a.recover]\nmax_data_loss = \"1s\"", "recover.max_data_loss", false),
         ("[vm.a.recover]\nisolate = \"pause\"", "recover.isolate", false),
+        ("protect.snapshots = { every = \"1h\", keep = { last = 1 } }", "protect.snapshots", false),
         ("[vm.a.protect.backup]\nto = \"main\"\n[repository.main]\npath = \"/r\"", "protect.backup", false),
         ("[vm.a.log.journal]\njournal = true", "log.journal", false),
         ("[vm.a.number.queue]\ncommand = \"/bin/q\"", "number.queue", false),

@@ -28,7 +28,7 @@ pub use file::FIRST;
 pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
 pub use number::{NumberConfig, NumberFrom};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
-pub use protect::{BackupConfig, ProofConfig, RepositoryConfig};
+pub use protect::{ProtectConfig, RepositoryConfig, SnapshotsConfig};
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
 use files::FileUse;
@@ -108,10 +108,8 @@ pub struct VmConfig {
     pub logs: BTreeMap<String, LogConfig>,
     /// Its numbers that a user defined, by name.
     pub numbers: BTreeMap<String, NumberConfig>,
-    /// How it is backed up, if it is.
-    pub backup: Option<BackupConfig>,
-    /// How its restore points are proved.
-    pub proof: ProofConfig,
+    /// Which restore points are made of it.
+    pub protect: ProtectConfig,
 }
 
 impl VmConfig {

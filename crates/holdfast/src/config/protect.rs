@@ -3,8 +3,10 @@
 use super::problem::{Problem, Problems};
 use super::rules::Claims;
 use super::section::Section;
-use super::units::{bare, quote};
+use super::units::{bare, quote, write_duration};
 use super::{Frame, settings, vm};
+use holdfast_core::protect::Keep;
+use holdfast_core::protect::{Schedule, Schedules};
 use holdfast_core::subject::{AppName, VmName};
 use holdfast_core::time::Duration;
 use std::collections::BTreeMap;
@@ -12,6 +14,12 @@ use std::path::PathBuf;
 
 /// So many repositories at most.
 const MOST: usize = 64;
+/// So many snapshots are kept at most: a disk stands on 16 files, and those that a person takes need room, too.
+const MOST_KEPT: u32 = 12;
+/// A memory is not saved more often: the VM stands still meanwhile.
+const MEMORY_EVERY: Duration = Duration::from_secs(900);
+/// Nobody is told of a point that is younger than this, if nothing else is written.
+const STALE_LEAST: Duration = Duration::from_secs(600);
 
 /// A place for restore points.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +30,26 @@ pub struct RepositoryConfig {
     pub key_file: Option<PathBuf>,
 }
 
+/// How snapshots are taken of a VM by schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotsConfig {
+    /// When.
+    pub schedule: Schedule,
+    /// Which stay.
+    pub keep: Keep,
+    /// With its memory.
+    pub memory: bool,
+}
+
 /// How a VM is backed up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackupConfig {
     /// Into this repository.
     pub to: String,
-    /// How old its newest point may become before the next is made; otherwise only when a person asks.
-    pub every: Option<Duration>,
+    /// When; otherwise only when a person asks.
+    pub schedule: Option<Schedule>,
+    /// Which points stay; otherwise all.
+    pub keep: Option<Keep>,
 }
 
 /// How the restore points of a VM are proved.
@@ -42,14 +63,25 @@ pub struct ProofConfig {
     pub nice: u32,
 }
 
-/// Reads how the restore points of a VM are proved.
-pub fn proof(vm: &VmName, section: &Section<'_>) -> ProofConfig {
-    let title = |what: &str| format!("[vm.{}.protect{what}]", bare(vm.as_str()));
-    let protect = section.section("protect", title(""), settings::PROTECT);
-    let prove = protect.section("prove", title(".prove"), settings::PROVE);
-    let every = prove.time("every");
-    let auto = prove.flag("auto");
-    ProofConfig { every: auto.then_some(every), within: prove.time("within"), nice: prove.count("nice") }
+/// Which restore points are made of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtectConfig {
+    /// Snapshots by schedule.
+    pub snapshots: Option<SnapshotsConfig>,
+    /// Backups.
+    pub backup: Option<BackupConfig>,
+    /// Proofs.
+    pub proof: ProofConfig,
+}
+
+impl ProtectConfig {
+    /// What is made by schedule.
+    pub fn schedules(&self) -> Schedules {
+        Schedules {
+            snapshot: self.snapshots.map(|snapshots| snapshots.schedule),
+            backup: self.backup.as_ref().and_then(|backup| backup.schedule),
+        }
+    }
 }
 
 /// Reads the repositories.
@@ -79,30 +111,125 @@ pub fn repositories(top: &Section<'_>, frame: &Frame<'_>) -> BTreeMap<String, Re
     repositories
 }
 
-/// Reads how a VM is backed up, if it is.
-pub fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option<BackupConfig> {
+/// Reads which restore points are made of a VM.
+pub fn read(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> ProtectConfig {
     let title = |what: &str| format!("[vm.{}.protect{what}]", bare(vm.as_str()));
     let protect = section.section("protect", title(""), settings::PROTECT);
-    if !protect.has("backup") {
-        return None;
+    let of = |key: &str, settings| {
+        protect.has(key).then(|| protect.section(key, title(&format!(".{key}")), settings))
+    };
+    let prove = protect.section("prove", title(".prove"), settings::PROVE);
+    let (auto, every) = (prove.flag("auto"), prove.time("every"));
+    ProtectConfig {
+        proof: ProofConfig {
+            every: auto.then_some(every),
+            within: prove.time("within"),
+            nice: prove.count("nice"),
+        },
+        snapshots: of("snapshots", settings::SNAPSHOTS).and_then(|section| snapshots(vm, &section)),
+        backup: of("backup", settings::BACKUP).and_then(|section| backup(vm, &section, claims)),
     }
-    let backup = protect.section("backup", title(".backup"), settings::BACKUP);
-    let every = backup.time_if_any("every");
-    let Some(to) = backup.text("to") else {
-        if !backup.has("to") {
+}
+
+fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option<BackupConfig> {
+    let (schedule, keep) = (schedule(section), keep(vm, section));
+    let Some(to) = section.text("to") else {
+        if !section.has("to") {
             let error = format!("the backup of vm `{vm}` names no repository");
+            let cause = "there may be several, and none is the usual one";
             let hint = "write `to = \"NAME\"`, and its folder below `[repository.NAME]`";
-            backup.refuse(Problem::at(
-                backup.place("to"),
-                error,
-                "there may be several, and none is the usual one",
-                hint,
-            ));
+            section.refuse(Problem::at(section.place("to"), error, cause, hint));
         }
         return None;
     };
     claims.repositories.push(to.clone());
-    Some(BackupConfig { to: to.into_inner(), every })
+    Some(BackupConfig { to: to.into_inner(), schedule, keep })
+}
+
+fn snapshots(vm: &VmName, section: &Section<'_>) -> Option<SnapshotsConfig> {
+    let missing = [
+        ("every", "write `every = \"1h\"`: how old the newest may become before the next is taken"),
+        ("keep", "write `keep = { last = 3 }`: the others give their room back"),
+    ];
+    for (key, hint) in missing.into_iter().filter(|(key, _)| !section.has(key)) {
+        let error = format!("`{key}` of the snapshots of vm `{vm}` is not written");
+        let cause = "they are taken again and again, and there is room for few";
+        section.refuse(Problem::at(section.place(key), error, cause, hint));
+    }
+    let (schedule, keep) = (schedule(section), keep(vm, section));
+    let memory = section.flag("memory");
+    let (schedule, keep) = (schedule?, keep?);
+    if keep.most() > MOST_KEPT {
+        let error = format!("vm `{vm}` would keep up to {} snapshots", keep.most());
+        let cause = format!(
+            "at most {MOST_KEPT}: each is one more file that its disk stands on, and is read through"
+        );
+        let hint = "keep fewer; what is to be kept for long belongs into `[vm.NAME.protect.backup]`";
+        section.refuse(Problem::at(section.place("keep"), error, cause, hint));
+    }
+    if memory && schedule.every < MEMORY_EVERY {
+        let least = write_duration(MEMORY_EVERY);
+        let error =
+            format!("the memory of vm `{vm}` would be saved every {}", write_duration(schedule.every));
+        let cause = format!("it stands still while that is done, so {least} is the least");
+        let hint = format!("write `every = \"{least}\"` or more, or `memory = false`");
+        section.refuse(Problem::at(section.place("memory"), error, cause, hint));
+    }
+    Some(SnapshotsConfig { schedule, keep, memory })
+}
+
+/// When points are made, if that is written.
+fn schedule(section: &Section<'_>) -> Option<Schedule> {
+    let told = section.time_if_any("stale_after");
+    let Some(every) = section.time_if_any("every") else {
+        let hint = "write `every`, or remove it";
+        if !section.has("every") {
+            section.pointless("stale_after", "no point is made by schedule", hint);
+        }
+        return None;
+    };
+    let stale_after = told.unwrap_or_else(|| (every * 2).max(STALE_LEAST));
+    if stale_after <= every {
+        let cause = format!(
+            "`stale_after` {} is not more than `every` {}: a person would be told before the next one is due",
+            write_duration(stale_after),
+            write_duration(every)
+        );
+        let hint = format!("write `stale_after = \"{}\"`", write_duration(every * 2));
+        section.refuse(Problem::at(
+            section.place("stale_after"),
+            "a point would always be too old",
+            cause,
+            hint,
+        ));
+    }
+    Some(Schedule { every, stale_after })
+}
+
+/// What is to be kept, if that is written.
+fn keep(vm: &VmName, section: &Section<'_>) -> Option<Keep> {
+    if !section.has("keep") {
+        return None;
+    }
+    let title = section.name.replace(']', ".keep]");
+    let before = section.problems().count();
+    let table = section.section("keep", title, settings::KEEP);
+    let count = |key| table.count_if_any(key).unwrap_or(0);
+    let keep = Keep {
+        last: count("last"),
+        hourly: count("hourly"),
+        daily: count("daily"),
+        weekly: count("weekly"),
+        monthly: count("monthly"),
+        yearly: count("yearly"),
+    };
+    if keep.is_nothing() && section.problems().count() == before {
+        let error = format!("nothing of vm `{vm}` would be kept");
+        let cause = "a restore point that goes at once is none";
+        let hint = "write how many, as in `keep = { last = 3, daily = 7 }`, or leave `keep` out";
+        section.refuse(Problem::at(section.place("keep"), error, cause, hint));
+    }
+    Some(keep)
 }
 
 /// Refuses backups into repositories that are not there.
@@ -133,12 +260,47 @@ mod tests {
             "[repository.main]\npath = \"/mnt/hf\"\nkey_file = \"main.key\"\n{VM}protect.backup = {{ to = \"main\", every = \"1d\" }}\n"
         );
         let config = parse(&text).unwrap();
-        let every = Some(Duration::from_secs(86_400));
-        let backup = config.vms.values().next().unwrap().backup.clone();
-        assert_eq!(backup, Some(BackupConfig { to: "main".into(), every }));
+        let (every, stale_after) = (Duration::from_secs(86_400), Duration::from_secs(172_800));
+        let schedule = Some(Schedule { every, stale_after });
+        let vm = config.vms.values().next().unwrap();
+        let backup = Some(BackupConfig { to: "main".into(), schedule, keep: None });
+        assert_eq!(vm.protect, ProtectConfig { snapshots: None, backup });
+        assert_eq!(vm.policy.protect, Schedules { snapshot: None, backup: schedule });
         let main = &config.repositories["main"];
         assert!(main.path.ends_with("mnt/hf") && main.key_file.as_ref().unwrap().is_absolute());
-        assert_eq!(parse(VM).unwrap().vms.values().next().unwrap().backup, None);
+        assert_eq!(parse(VM).unwrap().vms.values().next().unwrap().protect, ProtectConfig::default());
+    }
+
+    #[test]
+    fn snapshots_are_taken_by_schedule_and_some_are_kept() {
+        let text = "protect.snapshots = { every = \"1m\", keep = { last = 2, hourly = 3 } }\n";
+        let config = parse(&format!("{VM}{text}")).unwrap();
+        let snapshots = config.vms.values().next().unwrap().protect.snapshots.unwrap();
+        let (every, stale_after) = (Duration::from_secs(60), STALE_LEAST);
+        assert_eq!(snapshots.schedule, Schedule { every, stale_after });
+        assert_eq!(snapshots.keep, Keep { last: 2, hourly: 3, ..Keep::default() });
+        assert!(!snapshots.memory);
+    }
+
+    #[test]
+    fn what_is_wrong_with_snapshots_is_said() {
+        for (inside, why) in [
+            ("", "`every` of the snapshots of vm `a` is not written"),
+            ("every = \"1h\"", "`keep` of the snapshots of vm `a` is not written"),
+            ("every = \"1h\", keep = {}", "nothing of vm `a` would be kept"),
+            ("every = \"1h\", keep = { last = 0 }", "nothing of vm `a` would be kept"),
+            ("every = \"1h\", keep = { dayly = 1 }", "unknown setting"),
+            ("every = \"1h\", keep = 3", "keep"),
+            ("every = \"1h\", keep = { last = -1 }", "last"),
+            ("every = \"1h\", keep = { hourly = 8, daily = 5 }", "keep up to 13 snapshots"),
+            ("every = \"1m\", keep = { last = 1 }, memory = true", "stands still"),
+            ("every = \"1s\", keep = { last = 1 }", "every"),
+            ("every = \"1h\", keep = { last = 1 }, stale_after = \"1h\"", "always be too old"),
+        ] {
+            let text = format!("{VM}protect.snapshots = {{ {inside} }}\n");
+            let said = parse(&text).unwrap_err().to_string();
+            assert!(said.contains(why), "{text}: {said}");
+        }
     }
 
     #[test]
@@ -150,6 +312,8 @@ mod tests {
             ("[repository.main]\n", "repository `main` has no path"),
             ("[repository.\"../x\"]\npath = \"/x\"\n", "is no name of a repository"),
             ("protect.snapshots = 3", "snapshots"),
+            ("protect.backup = { to = \"x\", keep = {} }", "nothing of vm `a` would be kept"),
+            ("protect.backup = { to = \"x\", stale_after = \"1h\" }", "no point is made by schedule"),
         ] {
             let said = parse(&format!("{VM}{text}")).unwrap_err().to_string();
             assert!(said.contains(why), "{text}: {said}");

@@ -160,14 +160,12 @@ impl<'d> Section<'d> {
 
     /// A whole number.
     pub fn count(&self, key: &str) -> u32 {
-        self.take(key, |value, kind| {
-            let Kind::Count { least, most } = kind else { return Err(Wrong::Type) };
-            let number = value.as_integer().ok_or(Wrong::Type)?;
-            let large = || Wrong::Range(format!("{} is too large or too small", quote(number.as_str())));
-            let wide = i128::from_str_radix(number.as_str(), number.radix()).map_err(|_| large())?;
-            ranged(wide, i128::from(*least), i128::from(*most), i128::to_string)?;
-            u32::try_from(wide).map_err(|_| large())
-        })
+        self.take(key, read_count)
+    }
+
+    /// A whole number without a default, if it is written.
+    pub fn count_if_any(&self, key: &str) -> Option<u32> {
+        self.written(key, read_count)
     }
 
     /// `true` or `false`.
@@ -282,6 +280,15 @@ impl<'d> Section<'d> {
         let cause = format!("`{}`: {}", about.key, about.about);
         self.refuse(Problem::at(value.span(), error, cause, format!("write {}", about.kind.allowed())));
     }
+}
+
+fn read_count(value: &DeValue<'_>, kind: &Kind) -> Result<u32, Wrong> {
+    let Kind::Count { least, most } = kind else { return Err(Wrong::Type) };
+    let number = value.as_integer().ok_or(Wrong::Type)?;
+    let large = || Wrong::Range(format!("{} is too large or too small", quote(number.as_str())));
+    let wide = i128::from_str_radix(number.as_str(), number.radix()).map_err(|_| large())?;
+    ranged(wide, i128::from(*least), i128::from(*most), i128::to_string)?;
+    u32::try_from(wide).map_err(|_| large())
 }
 
 fn read_time(value: &DeValue<'_>, kind: &Kind) -> Result<Duration, Wrong> {

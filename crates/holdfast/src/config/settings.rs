@@ -5,7 +5,7 @@ mod logs;
 mod protect;
 
 pub use logs::{HOST_LOG, LOG, LOGS, NUMBER, NUMBERS, OTLP, SYSLOG};
-pub use protect::{BACKUP, PROTECT, PROVE, REPOSITORY};
+pub use protect::{BACKUP, KEEP, PROTECT, PROVE, REPOSITORY, SNAPSHOTS};
 
 use super::units::{write_duration, write_size};
 use holdfast_core::time::Duration;
@@ -259,7 +259,12 @@ pub const VM: &[Setting] = &[
     set("log", Kind::Table("[vm.orders.log.postgres]"), "", "its logs, each by its name"),
     set("number", Kind::Table("[vm.orders.number.queue]"), "", "numbers of your own, each by its name"),
     set("recover", Kind::Table("[vm.orders.recover]"), "", "how it is brought back"),
-    set("protect", Kind::Table("[vm.orders.protect.backup]"), "", "which restore points are made of it"),
+    set(
+        "protect",
+        Kind::Table("[vm.orders.protect.backup]"),
+        "",
+        "which restore points are made of it while it runs",
+    ),
 ];
 
 /// `[vm.NAME.app.NAME]`.
@@ -380,7 +385,7 @@ mod tests {
     use toml::de::{DeTable, DeValue};
 
     /// The tables of settings with their names as the example writes them.
-    const TABLES: [(&str, &[Setting]); 15] = [
+    const TABLES: [(&str, &[Setting]); 17] = [
         ("", TOP),
         ("[brake]", BRAKE),
         ("[logs]", LOGS),
@@ -395,11 +400,14 @@ mod tests {
         ("[vm.orders.number.", NUMBER),
         ("[vm.orders.recover]", RECOVER),
         ("[vm.orders.protect]", PROTECT),
+        ("[vm.orders.protect.snapshots]", SNAPSHOTS),
+        ("[vm.orders.protect.prove]", PROVE),
         ("[vm.orders.protect.backup]", BACKUP),
+        ("[vm.orders.protect.backup.keep]", KEEP),
     ];
 
     /// What the manual calls them.
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 18] = [
         "top",
         "brake",
         "logs",
@@ -414,7 +422,10 @@ mod tests {
         "number",
         "recover",
         "protect",
+        "snapshots",
+        "prove",
         "backup",
+        "keep",
     ];
 
     /// The lines of the example by the table they stand in.

@@ -45,8 +45,7 @@ pub fn read(
     let names: Vec<AppName> = places.iter().map(|(name, _)| name.clone()).collect();
     let logs = logs::of_vm(name, section, frame, &names, claims);
     let numbers = number::of_vm(name, section, frame, &apps, claims);
-    let backup = protect::backup(name, section, claims);
-    let proof = protect::proof(name, section);
+    let protect = protect::read(name, section, claims);
     let policy = policy(section, frame, &apps, &places, network == Network::None, before);
     let kernel = kernel(section, frame);
     let images: Vec<Text> = section.texts("images");
@@ -81,7 +80,8 @@ pub fn read(
         }
     }
     let disk_path = spec.disk.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
-    Some(VmConfig { spec, policy: VmPolicy { disk_path, ..policy }, apps, logs, numbers, backup, proof })
+    let policy = VmPolicy { disk_path, protect: protect.schedules(), ..policy };
+    Some(VmConfig { spec, policy, apps, logs, numbers, protect })
 }
 
 /// Where each application and its time limit are written.

@@ -220,7 +220,7 @@ impl Keeper {
         };
         info!(%vm, by, point = doc.point, "a restore point is tried");
         let cancel = CancellationToken::new();
-        let budget = config.vms.get(vm).map_or(due::WITHIN, |vm| vm.proof.within);
+        let budget = config.vms.get(vm).map_or(due::WITHIN, |vm| vm.protect.proof.within);
         let (driver, protector) = (Arc::clone(&self.driver), self.protector.clone());
         let job = Job { vm: vm.clone(), which, config, driver, protector, budget, cancel: cancel.clone() };
         let task = tokio::spawn(async move { job.run().await });
@@ -273,7 +273,7 @@ impl Keeper {
     async fn begin_what_is_due(&mut self) {
         let config = Arc::clone(&self.config.borrow());
         for (vm, wanted) in &config.vms {
-            let Some(every) = wanted.proof.every else { continue };
+            let Some(every) = wanted.protect.proof.every else { continue };
             if let Some(point) = self.due.of(&self.protector, &config, vm, every).await {
                 if let Err(cause) = self.begin(vm, Some(&point), "schedule", true).await {
                     warn!(%vm, point, %cause, "a proof that is due did not begin");

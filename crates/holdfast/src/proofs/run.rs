@@ -91,7 +91,7 @@ impl Job {
             folder,
             run_folder: self.config.state.join("run"),
             ports: inside::ports(&apps),
-            nice: vm.proof.nice,
+            nice: vm.protect.proof.nice,
             address: inside::address(vm),
         };
         let started = tokio::task::spawn_blocking(move || Sandbox::start(plan)).await;
@@ -125,7 +125,7 @@ impl Job {
 
     /// Our own program with the repository of the VM.
     fn child(&self, words: &[&str]) -> Result<tokio::process::Command, String> {
-        let backup = self.config.vms.get(&self.vm).and_then(|vm| vm.backup.as_ref());
+        let backup = self.config.vms.get(&self.vm).and_then(|vm| vm.protect.backup.as_ref());
         let repository = backup.and_then(|backup| self.config.repositories.get(&backup.to));
         let repository = repository.ok_or("it has no repository any more")?;
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();

@@ -2,6 +2,7 @@
 //!
 //! What is done to the VM is announced to the engine first, so that what it explains is taken for no fault.
 
+mod schedule;
 mod snapshots;
 mod told;
 
@@ -27,6 +28,7 @@ pub struct Protector {
     config: watch::Receiver<Arc<Config>>,
     merging: Arc<Mutex<BTreeMap<VmName, Merged>>>,
     told: Arc<Mutex<told::Told>>,
+    watched: Arc<Mutex<schedule::Watched>>,
 }
 
 /// Why something about restore points was not done.
@@ -50,7 +52,8 @@ pub enum ProtectError {
 }
 
 impl Protector {
-    /// One for the VMs of this configuration. It tells the engine of their snapshots until the daemon stops.
+    /// One for the VMs of this configuration. It tells the engine of their snapshots, and takes those that are due,
+    /// until the daemon stops.
     pub fn start(
         driver: &Arc<dyn Driver>,
         inbox: &Inbox,
@@ -58,8 +61,10 @@ impl Protector {
         stop: &CancellationToken,
     ) -> Self {
         let (driver, inbox, config) = (Arc::clone(driver), inbox.clone(), config.clone());
-        let protector = Self { driver, inbox, config, merging: Arc::default(), told: Arc::default() };
+        let (merging, told, watched) = Default::default();
+        let protector = Self { driver, inbox, config, merging, told, watched };
         tokio::spawn(protector.clone().keep_telling(stop.clone()));
+        tokio::spawn(protector.clone().keep_schedule(stop.clone()));
         protector
     }
 

@@ -13,7 +13,7 @@ use holdfast_drivers::snapshots::{Listed, Snapshots, Taken, Wanted};
 /// A snapshot may take so long: a memory of many GiB is written meanwhile.
 const TAKE: Duration = Duration::from_secs(600);
 /// To forget one may take so long.
-const FORGET: Duration = Duration::from_secs(30);
+pub(super) const FORGET: Duration = Duration::from_secs(30);
 /// A merge is announced for so long, and again.
 const MERGE: Duration = Duration::from_secs(6 * 3_600);
 /// Bytes a second that a merge writes at most, so that the VM has its share of the disk.
@@ -28,6 +28,8 @@ pub struct Request {
     pub freeze: Option<bool>,
     /// What it is, for people.
     pub note: String,
+    /// It is taken by schedule, and may go by schedule.
+    pub scheduled: bool,
 }
 
 impl Protector {
@@ -57,10 +59,10 @@ impl Protector {
     }
 
     async fn take_announced(&self, vm: &VmName, request: Request) -> Result<Taken, ProtectError> {
-        let Request { memory, freeze, note } = request;
+        let Request { memory, freeze, note, scheduled } = request;
         let hooks = self.config.borrow().vms.get(vm).map(VmConfig::hooks).unwrap_or_default();
         let wish = freeze.unwrap_or(!memory);
-        let wanted = Wanted { memory, freeze: wish, hooks, note };
+        let wanted = Wanted { memory, freeze: wish, hooks, scheduled, note };
         let taken = self.snapshots()?.take(vm, wanted.clone(), TAKE).await;
         match taken {
             // A guest without an agent, or one that is off: the disk is as after a power cut, and that is said.
@@ -92,7 +94,7 @@ impl Protector {
     }
 
     /// Gives the room of forgotten snapshots back.
-    async fn tidy(&self, by: &str, vm: &VmName) {
+    pub(super) async fn tidy(&self, by: &str, vm: &VmName) {
         let Ok(snapshots) = self.snapshots() else { return };
         if let Err(error) = self.announce(by, vm, Work::Snapshot, MERGE).await {
             tracing::warn!(%vm, %error, "the room of deleted snapshots is given back later");

@@ -29,6 +29,11 @@ impl Protector {
         }
     }
 
+    /// The engine knows of something else than it was told.
+    pub(super) fn forget_told(&self, vm: &VmName) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(vm);
+    }
+
     /// Tells the engine of a VM's snapshots, if they are others than before.
     pub(super) async fn tell(&self, vm: &VmName) {
         let Some(snapshots) = self.driver.snapshots() else { return };
@@ -75,7 +80,7 @@ mod tests {
     fn snapshot(taken: i64, resumed: Option<u32>) -> Snapshot {
         let memory = resumed.map(|resumed| Memory { bytes: 1, machine: String::new(), resumed });
         let (id, note) = (SnapshotId(3), String::new());
-        Snapshot { id, taken, memory, frozen: false, set_aside: false, note, trial: None }
+        Snapshot { id, taken, memory, frozen: false, set_aside: false, scheduled: false, note, trial: None }
     }
 
     #[test]

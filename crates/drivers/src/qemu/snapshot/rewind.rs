@@ -48,6 +48,7 @@ impl Machine {
             memory: None,
             frozen: false,
             set_aside: true,
+            scheduled: false,
             note: text,
             trial: None,
         };

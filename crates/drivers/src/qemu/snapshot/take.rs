@@ -60,6 +60,7 @@ impl Machine {
             memory: None,
             frozen: false,
             set_aside: false,
+            scheduled: wanted.scheduled,
             note: wanted.note.clone(),
             trial: None,
         };

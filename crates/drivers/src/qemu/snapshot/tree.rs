@@ -246,6 +246,7 @@ mod tests {
             memory: None,
             frozen: false,
             set_aside: false,
+            scheduled: false,
             note: String::new(),
             trial: None,
         }

@@ -20,6 +20,7 @@ pub const REPOSITORY: &[Setting] = &[
 
 /// `[vm.NAME.protect]`.
 pub const PROTECT: &[Setting] = &[
+    set("snapshots", Kind::Table("[vm.orders.protect.snapshots]"), "", "its snapshots, while it runs"),
     set("backup", Kind::Table("[vm.orders.protect.backup]"), "", "its backups, while it runs"),
     set("prove", Kind::Table("[vm.orders.protect.prove]"), "", "proof that its restore points work"),
 ];
@@ -47,6 +48,29 @@ pub const PROVE: &[Setting] = &[
     ),
 ];
 
+/// `[vm.NAME.protect.snapshots]`.
+pub const SNAPSHOTS: &[Setting] = &[
+    set(
+        "every",
+        Kind::Time { least: secs(10), most: secs(366 * DAY) },
+        "",
+        "how old the newest may become before the next is taken; it must be written",
+    ),
+    set(
+        "keep",
+        Kind::Table("{ last = 3, daily = 7 }"),
+        "",
+        "which of those that were taken by schedule stay, 12 at most; it must be written",
+    ),
+    set(
+        "memory",
+        Kind::Flag,
+        "false",
+        "save the memory, too: it stands still meanwhile, and can go on from there",
+    ),
+    STALE_AFTER,
+];
+
 /// `[vm.NAME.protect.backup]`.
 pub const BACKUP: &[Setting] = &[
     set("to", Kind::Text("\"main\""), "", "the repository of its restore points; it must be written"),
@@ -56,4 +80,30 @@ pub const BACKUP: &[Setting] = &[
         "",
         "how old the newest point may become before the next is made; by default one is made only on demand",
     ),
+    set(
+        "keep",
+        Kind::Table("{ last = 3, daily = 7 }"),
+        "",
+        "which of its points stay once newer ones are verified; by default none is ever removed",
+    ),
+    STALE_AFTER,
 ];
+
+const STALE_AFTER: Setting = set(
+    "stale_after",
+    Kind::Time { least: secs(10), most: secs(732 * DAY) },
+    "",
+    "how old the newest may become before a person is told; by default twice `every`, and 10m at least",
+);
+
+/// `keep = { .. }`: periods are those of UTC, and only such count as have a point.
+pub const KEEP: &[Setting] = &[
+    set("last", COUNT, "", "the newest, so many; by default 0"),
+    set("hourly", COUNT, "", "the newest of each of so many hours; by default 0"),
+    set("daily", COUNT, "", "the newest of each of so many days; by default 0"),
+    set("weekly", COUNT, "", "the newest of each of so many weeks, which begin on a Monday; by default 0"),
+    set("monthly", COUNT, "", "the newest of each of so many months; by default 0"),
+    set("yearly", COUNT, "", "the newest of each of so many years; by default 0"),
+];
+
+const COUNT: Kind = Kind::Count { least: 0, most: 10_000 };

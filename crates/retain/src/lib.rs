@@ -1,10 +1,14 @@
-//! Which restore points stay, and why. A function of what is listed: no clock, no disk.
+//! Which restore points stay, and why: the one rule for snapshots and backups. A function of what is listed: no clock, no
+//! disk.
 //!
 //! Periods are those of UTC, and only such as have a point count: a VM that was off for a month loses nothing by it, and a
 //! clock that jumped makes no point older.
 
+use serde::{Deserialize, Serialize};
+
 /// How many are kept of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Keep {
     /// The newest ones, whenever they were taken.
     pub last: u32,
@@ -25,6 +29,13 @@ impl Keep {
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// So many points are asked for at most: one may be the newest of its hour and of its day.
+    #[must_use]
+    pub fn most(&self) -> u32 {
+        let counts = [self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly];
+        counts.into_iter().fold(0, u32::saturating_add)
     }
 }
 

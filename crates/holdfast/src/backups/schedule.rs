@@ -1,0 +1,95 @@
+//! Backups by schedule: those that are due begin, what need not be kept is pruned afterwards, and the engine hears how old
+//! the newest are. What is due follows from the points that are there.
+
+use super::prune::{Prune, PruneDoc};
+use super::run::{self, News};
+use super::{Asked, Keeper, SCHEDULE, due};
+use crate::config::Config;
+use holdfast_core::protect::Means;
+use holdfast_core::subject::VmName;
+use holdfast_drivers::Driver;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{debug, info, warn};
+
+impl Keeper {
+    /// Looks whether anything is to be done.
+    pub(super) async fn look(&mut self) {
+        let config = Arc::clone(&self.config.borrow());
+        for (vm, wanted) in &config.vms {
+            let Some(backup) = &wanted.protect.backup else { continue };
+            let Some(schedule) = backup.schedule else { continue };
+            if let Some((taken, trouble)) = self.due.newest(vm) {
+                self.protector.tell_newest(vm, Means::Backup, taken, trouble).await;
+            }
+            self.begin_if_due(&config, vm, schedule.every).await;
+        }
+        self.begin_prunes(&config);
+    }
+
+    /// Begins a backup that is due; for that it must first be known how old the newest point is.
+    async fn begin_if_due(&mut self, config: &Config, vm: &VmName, every: Duration) {
+        let is_idle = self.runs.get(vm).is_none_or(|run| run.doc.state.is_over());
+        if !is_idle || self.driver.places(vm).pid.is_none() {
+            return;
+        }
+        match self.due.is_due(vm, every) {
+            due::Answer::No => {}
+            due::Answer::Yes => {
+                if let Some(why) = self.protector.holds_off(vm, Means::Backup).await {
+                    debug!(%vm, why, "a backup that is due waits");
+                } else if let Err(cause) = self.begin(vm, SCHEDULE) {
+                    warn!(%vm, %cause, "a backup that is due did not begin");
+                }
+            }
+            due::Answer::Ask => self.ask_for_newest(config, vm),
+        }
+    }
+
+    fn ask_for_newest(&mut self, config: &Config, vm: &VmName) {
+        let to = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
+        let Some(repository) = to.and_then(|backup| config.repositories.get(&backup.to)).cloned() else {
+            return;
+        };
+        let (vm, inbox, state) = (vm.clone(), self.inbox.clone(), config.state.clone());
+        self.tasks.spawn(async move {
+            let taken = run::newest(&repository, &vm, &state).await;
+            let _stopping = inbox.send(Asked::Told { vm, news: News::Newest(taken) }).await;
+        });
+    }
+
+    /// Prunes those repositories that want it, each for one VM after another.
+    fn begin_prunes(&mut self, config: &Config) {
+        for batch in self.pruner.begin(Instant::now()) {
+            let prunes: Vec<(VmName, Prune)> = batch
+                .vms
+                .into_iter()
+                .filter_map(|vm| Prune::of(config, &vm).map(|prune| (vm, prune)))
+                .collect();
+            let (inbox, stop, to) = (self.inbox.clone(), self.stop.clone(), batch.to);
+            self.tasks.spawn(async move {
+                for (vm, prune) in prunes {
+                    let Some(pruned) = prune.run(&stop).await else { break };
+                    let told = Asked::Told { vm, news: News::Pruned(pruned) };
+                    if inbox.send(told).await.is_err() {
+                        break;
+                    }
+                }
+                let _stopping = inbox.send(Asked::Pruned { to }).await;
+            });
+        }
+    }
+
+    /// Tells what came of a prune. Why nothing went is told once, as it is so each time.
+    pub(super) fn tell_pruned(&mut self, vm: &VmName, to: &str, pruned: &PruneDoc) {
+        let PruneDoc { points, bytes, error, .. } = pruned;
+        if !self.pruner.is_news(to, error.as_deref()) {
+            debug!(%vm, to, error, "nothing was pruned, as before");
+            return;
+        }
+        match error {
+            None => info!(%vm, to, points, bytes, "restore points that need not be kept were removed"),
+            Some(error) => warn!(%vm, to, error, "no restore point was removed"),
+        }
+    }
+}

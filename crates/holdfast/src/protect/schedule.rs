@@ -1,0 +1,221 @@
+//! Snapshots by schedule: what is due is taken, what need not be kept is given up, and the engine hears how old the newest
+//! is. What is to be done follows from the snapshots that are there, so a restart forgets nothing.
+
+use super::{Protector, Request};
+use crate::act::chain;
+use crate::config::SnapshotsConfig;
+use holdfast_core::action::Wish;
+use holdfast_core::input::Input;
+use holdfast_core::point::{Snapshot, SnapshotId};
+use holdfast_core::protect::{Means, may_go};
+use holdfast_core::subject::VmName;
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether something is due.
+const LOOK: Duration = Duration::from_secs(5);
+/// What failed is not tried again before this time is over.
+const AGAIN: Duration = Duration::from_secs(600);
+/// So many VMs have one taken at once; the others wait for their turn.
+const AT_ONCE: usize = 2;
+/// Who asks, for the record (I19).
+const BY: &str = "schedule";
+
+/// What is known of each VM.
+pub(super) type Watched = BTreeMap<VmName, Watch>;
+
+/// What is known of the points of one VM, besides what is there.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    is_busy: bool,
+    /// When one was last begun.
+    tried: Option<Instant>,
+    /// Why the last one failed.
+    trouble: Option<String>,
+    /// Why nothing is given up, as it was told.
+    kept: Option<String>,
+    /// What the engine was told.
+    told: BTreeMap<Means, (Option<i64>, Option<String>)>,
+}
+
+/// What is to be done for a VM now.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Todo {
+    take: bool,
+    give_up: Vec<SnapshotId>,
+}
+
+impl Protector {
+    /// Does what is due, until the daemon stops.
+    pub(super) async fn keep_schedule(self, stop: CancellationToken) {
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        loop {
+            let config = Arc::clone(&self.config.borrow());
+            for (vm, wanted) in &config.vms {
+                if let Some(snapshots) = wanted.protect.snapshots {
+                    self.mind(vm, &snapshots, &turns).await;
+                }
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Looks after the snapshots of one VM. What takes long is begun, and not waited for.
+    async fn mind(&self, vm: &VmName, wanted: &SnapshotsConfig, turns: &Arc<Semaphore>) {
+        let Some(driver) = self.driver.snapshots() else { return };
+        if self.watched().entry(vm.clone()).or_default().is_busy {
+            return;
+        }
+        let listed = match driver.list(vm).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                let told = self.watched().get(vm).and_then(|watch| watch.told.get(&Means::Snapshot)?.0);
+                return self.tell_newest(vm, Means::Snapshot, told, Some(chain(&error))).await;
+            }
+        };
+        let known: Vec<Snapshot> = listed.into_iter().map(|listed| listed.snapshot).collect();
+        self.tell_of_snapshots(vm, &known).await;
+        let todo = self.todo(vm, wanted, &known);
+        if todo == Todo::default() || self.merging(vm).is_some() {
+            return;
+        }
+        if let Some(why) = self.holds_off(vm, Means::Snapshot).await {
+            tracing::debug!(%vm, why, "what is due waits");
+            return;
+        }
+        self.watched().entry(vm.clone()).or_default().is_busy = true;
+        let (protector, vm, wanted, turns) = (self.clone(), vm.clone(), *wanted, Arc::clone(turns));
+        tokio::spawn(async move {
+            if let Ok(_turn) = turns.acquire().await {
+                protector.do_what_is_due(&vm, &wanted, todo).await;
+            }
+            protector.watched().entry(vm).or_default().is_busy = false;
+        });
+    }
+
+    fn todo(&self, vm: &VmName, wanted: &SnapshotsConfig, known: &[Snapshot]) -> Todo {
+        let mut watched = self.watched();
+        let watch = watched.entry(vm.clone()).or_default();
+        let newest = newest(known).and_then(age);
+        let waits = AGAIN.min(wanted.schedule.every);
+        let is_soon = watch.tried.is_some_and(|tried| tried.elapsed() < waits);
+        let take = wanted.schedule.is_due(newest) && !is_soon;
+        match may_go(known, &wanted.keep, now()) {
+            Ok(give_up) => {
+                watch.kept = None;
+                Todo { take, give_up }
+            }
+            Err(odd) => {
+                let why = odd.to_string();
+                if watch.kept.is_none() {
+                    tracing::warn!(%vm, why, "no snapshot is given up until that is past, or it is deleted");
+                }
+                watch.kept = Some(why);
+                Todo { take, give_up: Vec::new() }
+            }
+        }
+    }
+
+    async fn do_what_is_due(&self, vm: &VmName, wanted: &SnapshotsConfig, todo: Todo) {
+        if !todo.take {
+            return self.give_up(vm, &todo.give_up).await;
+        }
+        self.watched().entry(vm.clone()).or_default().tried = Some(Instant::now());
+        let note = "by schedule".to_owned();
+        let request = Request { memory: wanted.memory, freeze: None, note, scheduled: true };
+        let taken = self.take(BY, vm, request).await;
+        let trouble = taken.as_ref().err().map(|error| chain(error));
+        match (&taken, &trouble) {
+            (Ok(taken), _) => {
+                let (snapshot, stall) = (taken.snapshot.id.0, taken.stall.as_secs_f64());
+                tracing::info!(%vm, snapshot, stall, "a snapshot was taken by schedule");
+            }
+            (Err(_), why) => tracing::warn!(%vm, why, "no snapshot was taken by schedule"),
+        }
+        self.watched().entry(vm.clone()).or_default().trouble = trouble;
+        let Some(driver) = self.driver.snapshots() else { return };
+        let Ok(listed) = driver.list(vm).await else { return };
+        let known: Vec<Snapshot> = listed.into_iter().map(|listed| listed.snapshot).collect();
+        self.tell_of_snapshots(vm, &known).await;
+        let todo = self.todo(vm, wanted, &known); // what the new one takes the place of
+        self.give_up(vm, &todo.give_up).await;
+    }
+
+    /// Each is taken from the engine first, so that nobody goes back to it while its files go.
+    async fn give_up(&self, vm: &VmName, ids: &[SnapshotId]) {
+        let Some(driver) = self.driver.snapshots() else { return };
+        let mut gone = Vec::new();
+        for id in ids {
+            if let Err(why) = self.command(BY, vm, Wish::GiveUp(*id)).await {
+                tracing::debug!(%vm, snapshot = id.0, %why, "a snapshot that may go stays for now");
+                break;
+            }
+            if let Err(error) = driver.forget(vm, *id, super::snapshots::FORGET).await {
+                let error = chain(&error);
+                tracing::warn!(%vm, snapshot = id.0, error, "a snapshot that may go is still there");
+                break;
+            }
+            gone.push(id.0);
+        }
+        if ids.is_empty() {
+            return;
+        }
+        self.forget_told(vm); // whatever the engine was told, it is told what is there
+        self.tell(vm).await;
+        if !gone.is_empty() {
+            tracing::info!(%vm, ?gone, "snapshots that need not be kept were given up");
+            self.tidy(BY, vm).await;
+        }
+    }
+
+    /// Why no point is made of the VM by schedule just now.
+    pub async fn holds_off(&self, vm: &VmName, means: Means) -> Option<String> {
+        let of = vm.clone();
+        let asked = self.inbox.look(move |desk| desk.engine.holds_off(&of, means)).await;
+        asked.unwrap_or_else(|stopping| Some(stopping.to_string()))
+    }
+
+    async fn tell_of_snapshots(&self, vm: &VmName, known: &[Snapshot]) {
+        let trouble = self.watched().get(vm).and_then(|watch| watch.trouble.clone());
+        let taken = newest(known).map(|newest| newest.taken);
+        self.tell_newest(vm, Means::Snapshot, taken, trouble).await;
+    }
+
+    /// Tells the engine when the newest point was taken (microseconds since 1970), and why there is no newer one, if that is
+    /// another thing than it was.
+    pub async fn tell_newest(&self, vm: &VmName, means: Means, taken: Option<i64>, trouble: Option<String>) {
+        let is_new = {
+            let mut watched = self.watched();
+            let told = &mut watched.entry(vm.clone()).or_default().told;
+            told.insert(means, (taken, trouble.clone())) != Some((taken, trouble.clone()))
+        };
+        let age = taken.and_then(|taken| u64::try_from(now() - taken).ok()).map(Duration::from_micros);
+        let input = Input::Newest { vm: vm.clone(), means, age, trouble };
+        if is_new && self.inbox.send(input).await.is_err() {
+            tracing::debug!(%vm, "the daemon is stopping");
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The newest that one could go back to: by its number, whatever the clock said.
+fn newest(known: &[Snapshot]) -> Option<&Snapshot> {
+    known.iter().filter(|snapshot| !snapshot.set_aside).max_by_key(|snapshot| snapshot.id)
+}
+
+/// How old it is; nothing if it seems to come from the future.
+fn age(snapshot: &Snapshot) -> Option<Duration> {
+    u64::try_from(now() - snapshot.taken).ok().map(Duration::from_micros)
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
