@@ -25,7 +25,9 @@ pub trait Target: Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// All of these bytes will be written: there may be room made for them at once. Who cannot says so when they are written.
-    fn expect(&self, _span: &Range<u64>) {}
+    fn expect(&self, span: &Range<u64>) {
+        let _it_makes_no_room = span;
+    }
 }
 
 /// Something that holds another state of a disk, and takes what differs.
