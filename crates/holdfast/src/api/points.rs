@@ -44,6 +44,9 @@ pub struct PointDoc {
     pub added: Option<u64>,
     /// How long it took to boot when it was proved, in seconds.
     pub boot_s: Option<f64>,
+    /// Why it should be looked at before it is trusted: much of the disk was written anew as if it were encrypted.
+    #[serde(default)]
+    pub warning: Option<String>,
     /// The point that it was compared with.
     pub parent: Option<String>,
 }
@@ -81,6 +84,7 @@ fn of_snapshot(vm: &str, listed: &Listed) -> PointDoc {
         size: None,
         added: Some(listed.disk_bytes + memory.as_ref().map_or(0, |memory| memory.bytes)),
         boot_s: None,
+        warning: None,
         parent: None,
     }
 }
@@ -99,6 +103,7 @@ fn of_backup(doc: &serde_json::Value) -> PointDoc {
         size: doc["size"].as_u64(),
         added: doc["added"].as_u64(),
         boot_s: doc["boot_s"].as_f64(),
+        warning: text("warning"),
         parent: text("parent"),
     }
 }

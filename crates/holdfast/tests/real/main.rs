@@ -22,6 +22,7 @@ mod network;
 mod numbers;
 mod orders;
 mod remedies;
+mod repositories;
 mod rows;
 mod snapshots;
 mod starved;
