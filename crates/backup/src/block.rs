@@ -178,6 +178,12 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Bytes of its content as they are stored: all of them, if it could not be compressed by a sixteenth.
+    #[must_use]
+    pub const fn stored(&self) -> usize {
+        self.body.len()
+    }
+
     /// Makes its content in `block`, which holds the content of its base if it is a delta. Whoever called for it by
     /// name must still compare it with that ([`crate::key::Keys::name`]).
     ///

@@ -9,6 +9,7 @@ use crate::point::Disk;
 use crate::repository::{Repository, Trouble};
 use crate::restore::Target;
 use std::io;
+use std::ops::Range;
 
 const CLUSTER: u64 = BLOCK as u64;
 /// Entries of a table of one cluster.
@@ -141,11 +142,24 @@ impl<'a> Qcow2<'a> {
     }
 }
 
+impl Qcow2<'_> {
+    /// Where this byte of the disk lies in the image. Blocks that are neighbours, with no hole between them, are neighbours there.
+    fn place(&self, offset: u64) -> Option<u64> {
+        let block = usize::try_from(offset / CLUSTER).ok()?;
+        let place = self.layout.data.get(block).filter(|place| **place != NOWHERE)?;
+        Some((self.layout.tables().2 + u64::from(*place)) * CLUSTER + offset % CLUSTER)
+    }
+}
+
 impl Target for Qcow2<'_> {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "it is no block of this disk");
-        let block = usize::try_from(offset / CLUSTER).map_err(|_| wrong())?;
-        let place = self.layout.data.get(block).filter(|place| **place != NOWHERE).ok_or_else(wrong)?;
-        self.image.write_at((self.layout.tables().2 + u64::from(*place)) * CLUSTER + offset % CLUSTER, bytes)
+        self.image.write_at(self.place(offset).ok_or_else(wrong)?, bytes)
+    }
+
+    fn expect(&self, span: &Range<u64>) {
+        if let Some(start) = self.place(span.start) {
+            self.image.expect(&(start..start + (span.end - span.start)));
+        }
     }
 }

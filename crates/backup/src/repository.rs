@@ -1,6 +1,6 @@
 //! A repository that is open: what it has, and the content of any block of it.
 
-use crate::block::{DEEPEST, Damage, Form, Record};
+use crate::block::{BLOCK, DEEPEST, Damage, Form, Record};
 use crate::id::{BlockId, LENGTH, PackId, RepositoryId};
 use crate::index::{self, Index, Listed};
 use crate::key::{Cost, Forged, KeyError, Keys, Master};
@@ -412,6 +412,14 @@ impl Repository {
             *name = BlockId(*bytes);
         }
         Ok(names)
+    }
+
+    /// Bytes of the blocks of a disk that hold something; a page that cannot be read holds nothing.
+    #[must_use]
+    pub fn used(&self, disk: &Disk) -> u64 {
+        let pages = (0..disk.pages.len()).filter_map(|number| self.page(disk, number).ok());
+        let used = pages.flatten().filter(|name| *name != BlockId::HOLE).count();
+        (used * BLOCK) as u64
     }
 
     /// The opened record of a block.

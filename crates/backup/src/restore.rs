@@ -9,6 +9,13 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// So many threads work at most: each has a run and the records of a block in memory, 4 MiB at most.
+const THREADS_MOST: usize = 16;
+/// So many bytes are written at once where blocks are neighbours: a disk takes them faster than one block after the other.
+const RUN: usize = 4 * BLOCK;
+/// What [`disk`] hands to a target begins at a multiple of this in memory, too: so a file can be written past the page cache.
+pub const ALIGN: usize = 4096;
+
 /// Something that takes the bytes of a disk.
 pub trait Target: Sync {
     /// Writes these bytes at `offset`.
@@ -16,6 +23,11 @@ pub trait Target: Sync {
     /// # Errors
     /// If it cannot be written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// All of these bytes will be written: there may be room made for them at once. Who cannot says so when they are written.
+    fn expect(&self, span: &Range<u64>) {
+        let _it_makes_no_room = span;
+    }
 }
 
 /// Something that holds another state of a disk, and takes what differs.
@@ -79,7 +91,8 @@ pub fn disk(
     threads: usize,
     done: &AtomicU64,
 ) -> Result<(), RestoreError> {
-    pages(disk, threads, |number, block| page(repository, disk, number, target, block, done))
+    let own = || (Vec::new(), Run::new(target, done));
+    pages(disk, threads, own, |number, (block, run)| page(repository, disk, number, block, run))
 }
 
 /// Makes what a target of the size of this disk holds into the disk, with so many threads: of blocks that are not the same
@@ -99,47 +112,96 @@ pub fn onto(
     let held = held.filter(|held| held.disk.size == disk.size);
     let written = AtomicU64::new(0);
     let differing = Differing { repository, disk, target, held, done, written: &written };
-    pages(disk, threads, |number, block| differing.page(number, block))?;
+    pages(disk, threads, Vec::new, |number, block| differing.page(number, block))?;
     Ok(written.into_inner())
 }
 
-/// Does the same for all pages of a disk, until one fails. Each thread has bytes of its own.
-fn pages(
+/// Does the same for all pages of a disk, until one fails. Each thread has something of its own.
+fn pages<T>(
     disk: &Disk,
     threads: usize,
-    page: impl Fn(usize, &mut Vec<u8>) -> Result<(), RestoreError> + Sync,
+    own: impl Fn() -> T + Sync,
+    page: impl Fn(usize, &mut T) -> Result<(), RestoreError> + Sync,
 ) -> Result<(), RestoreError> {
     let next = AtomicU64::new(0);
     let work = || -> Result<(), RestoreError> {
-        let mut block = Vec::new();
+        let mut own = own();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed) as usize;
             if number >= disk.pages.len() {
                 return Ok(());
             }
-            page(number, &mut block).inspect_err(|_| next.store(u64::MAX >> 1, Ordering::Relaxed))?;
+            page(number, &mut own).inspect_err(|_| next.store(u64::MAX >> 1, Ordering::Relaxed))?;
         }
     };
-    on_threads(threads, work).into_iter().collect()
+    on_threads(threads.min(THREADS_MOST), work).into_iter().collect()
 }
 
 fn page(
     repository: &Repository,
     disk: &Disk,
     number: usize,
-    target: &dyn Target,
     block: &mut Vec<u8>,
-    done: &AtomicU64,
+    run: &mut Run<'_>,
 ) -> Result<(), RestoreError> {
-    for (name, span) in named(repository, disk, number)? {
-        if name != BlockId::HOLE {
-            read(repository, name, &span, block)?;
-            let written = target.write_at(span.start, block);
-            written.map_err(|source| RestoreError::Target { at: span.start, source })?;
-        }
-        done.fetch_add(span.end - span.start, Ordering::Relaxed);
+    let named: Vec<_> = named(repository, disk, number)?.collect();
+    let is_same =
+        |one: &(BlockId, _), next: &(BlockId, _)| (one.0 == BlockId::HOLE) == (next.0 == BlockId::HOLE);
+    for part in named.chunk_by(is_same).filter(|part| part[0].0 != BlockId::HOLE) {
+        run.target.expect(&(part[0].1.start..part[part.len() - 1].1.end));
     }
-    Ok(())
+    for (name, span) in named {
+        if name == BlockId::HOLE {
+            run.done.fetch_add(span.end - span.start, Ordering::Relaxed);
+        } else {
+            read(repository, name, &span, block)?;
+            run.take(span.start, block)?;
+        }
+    }
+    run.write()
+}
+
+/// Blocks that are neighbours and not yet written.
+struct Run<'a> {
+    target: &'a dyn Target,
+    done: &'a AtomicU64,
+    bytes: Vec<u8>,
+    /// Where in these bytes they begin, and how long they are.
+    from: usize,
+    length: usize,
+    /// Where in the disk.
+    at: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(target: &'a dyn Target, done: &'a AtomicU64) -> Self {
+        let bytes = vec![0; RUN + ALIGN];
+        let from = bytes.as_ptr().align_offset(ALIGN).min(ALIGN);
+        Self { target, done, bytes, from, length: 0, at: 0 }
+    }
+
+    /// Takes a block, after those are written that it does not follow.
+    fn take(&mut self, at: u64, block: &[u8]) -> Result<(), RestoreError> {
+        if self.at + self.length as u64 != at || self.length + block.len() > RUN {
+            self.write()?;
+            self.at = at;
+        }
+        let free = self.from + self.length;
+        self.bytes[free..free + block.len()].copy_from_slice(block);
+        self.length += block.len();
+        Ok(())
+    }
+
+    /// Writes those that were taken.
+    fn write(&mut self) -> Result<(), RestoreError> {
+        let (at, length) = (self.at, std::mem::take(&mut self.length));
+        if length > 0 {
+            let written = self.target.write_at(at, &self.bytes[self.from..self.from + length]);
+            written.map_err(|source| RestoreError::Target { at, source })?;
+            self.done.fetch_add(length as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }
 
 /// The blocks of a page, and where in the disk each stands.

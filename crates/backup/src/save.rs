@@ -15,7 +15,7 @@ use crate::worker::Worker;
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -61,6 +61,23 @@ pub struct Progress {
     pub written: AtomicU64,
     /// Somebody wants it to end.
     pub stop: AtomicBool,
+    /// What is other than at the earlier point.
+    pub change: Change,
+}
+
+/// What of a disk is other than at the earlier point, or new if there is none; counted where it is found anyway.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Bytes that differ: of pieces, or of whole blocks where it is not known which pieces do.
+    pub changed: AtomicU64,
+    /// Bytes of these that the repository did not have.
+    pub new: AtomicU64,
+    /// What these were compressed to.
+    pub packed: AtomicU64,
+    /// Bytes of the new ones that could not be compressed by a sixteenth: what is compressed or encrypted already.
+    pub dense: AtomicU64,
+    /// By how many bytes the blocks that hold something became more.
+    pub grown: AtomicI64,
 }
 
 /// Why a point could not be made.

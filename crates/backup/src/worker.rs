@@ -1,6 +1,6 @@
 //! One thread of those that save a disk: it reads pages, finds what is new in them, and fills a pack with that.
 
-use crate::block::{self, BLOCK, DEEPEST, Form, Mask, PIECE};
+use crate::block::{self, BLOCK, DEEPEST, Form, Mask, PIECE, Record};
 use crate::id::{BlockId, LENGTH};
 use crate::index::Listed;
 use crate::pack::Packer;
@@ -9,8 +9,18 @@ use crate::point::PAGE;
 use crate::repository::Trouble;
 use crate::save::{Before, Full, Packs, SaveError, Shared, Source};
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+
+/// What came of a block that was to be written.
+#[derive(Default)]
+struct Written {
+    /// The pieces in which it differs from what stood in its place, if that is known.
+    differs: Option<Mask>,
+    /// Bytes that were compressed, and what to; 0 if it was there already.
+    new: usize,
+    packed: usize,
+}
 
 /// One thread's own.
 pub struct Worker<'a> {
@@ -103,6 +113,9 @@ impl<'a> Worker<'a> {
         if let Some(was) = was.filter(|_| known == Some(names)) {
             return Ok(was);
         }
+        let used = |names: &[BlockId]| names.iter().filter(|name| **name != BlockId::HOLE).count() as i64;
+        let grown = (used(names) - known.map_or(0, used)) * BLOCK as i64;
+        self.shared.progress.change.grown.fetch_add(grown, Ordering::Relaxed);
         if names.iter().all(|name| *name == BlockId::HOLE) {
             return Ok(BlockId::HOLE);
         }
@@ -151,13 +164,16 @@ impl<'a> Worker<'a> {
             return Ok(Some(was));
         }
         let id = repository.keys.name_of(&pieces);
+        let mut written = Written { differs: Some(mask), ..Written::default() };
         if id == self.zeros {
+            self.count(&written, BLOCK);
             return Ok(Some(BlockId::HOLE));
         }
         kept.keep(number, &pieces);
         if self.shared.claims(id) {
-            self.write_delta(id, (was, depth), mask)?;
+            (written.new, written.packed) = self.write_delta(id, (was, depth), mask)?;
         }
+        self.count(&written, BLOCK);
         Ok(Some(id))
     }
 
@@ -166,6 +182,7 @@ impl<'a> Worker<'a> {
         let length = (span.end - span.start) as usize;
         if self.source.is_hole(span) {
             self.skipped(length as u64);
+            self.emptied(was, length);
             return Ok(BlockId::HOLE);
         }
         self.block.resize(length, 0);
@@ -177,6 +194,7 @@ impl<'a> Worker<'a> {
     fn content(&mut self, span: &Range<u64>, was: BlockId) -> Result<BlockId, SaveError> {
         let length = self.block.len();
         if is_zero(&self.block) {
+            self.emptied(was, length);
             return Ok(BlockId::HOLE);
         }
         let keys = &self.shared.repository.keys;
@@ -191,7 +209,10 @@ impl<'a> Worker<'a> {
         }
         let Some(kept) = kept else {
             let id = keys.name(&self.block);
-            self.keep(id, was, None)?;
+            let kept = self.keep(id, was, None)?;
+            if id != was {
+                self.count(&kept, length);
+            }
             return Ok(id);
         };
         let pieces = keys.pieces(&self.block);
@@ -201,8 +222,29 @@ impl<'a> Worker<'a> {
             let both = pieces.iter().zip(&old).enumerate();
             both.filter(|(_, (new, old))| new != old).fold(0, |mask, (at, _)| mask | 1 << at)
         };
-        self.keep(id, was, old.map(differs))?;
+        let kept = self.keep(id, was, old.map(differs))?;
+        if id != was {
+            self.count(&kept, length);
+        }
         Ok(id)
+    }
+
+    /// Counts what differs of a block of this length.
+    fn count(&self, kept: &Written, length: usize) {
+        let change = &self.shared.progress.change;
+        let add = |to: &AtomicU64, bytes: usize| to.fetch_add(bytes as u64, Ordering::Relaxed);
+        let changed = kept.differs.map_or(length, |mask| length.min(mask.count_ones() as usize * PIECE));
+        add(&change.changed, changed);
+        add(&change.new, kept.new);
+        add(&change.packed, kept.packed);
+        add(&change.dense, if kept.packed == kept.new { kept.new } else { 0 });
+    }
+
+    /// The block holds nothing any more.
+    fn emptied(&self, was: BlockId, length: usize) {
+        if was != BlockId::HOLE {
+            self.count(&Written::default(), length);
+        }
     }
 
     /// Reads these pieces of the block that begins at `start`, those that are neighbours at once. What stands between them is
@@ -236,29 +278,39 @@ impl<'a> Worker<'a> {
 
     /// Writes the block that was read, of this name, unless it is there already. `was` stood in its place, and differs
     /// in these pieces, if that is known.
-    fn keep(&mut self, id: BlockId, was: BlockId, mask: Option<Mask>) -> Result<(), SaveError> {
+    fn keep(&mut self, id: BlockId, was: BlockId, mask: Option<Mask>) -> Result<Written, SaveError> {
         if !self.shared.claims(id) {
-            return Ok(());
+            return Ok(Written { differs: mask, ..Written::default() });
         }
-        if let Some((base, depth, mask)) =
-            self.base(was, mask).filter(|(_, depth, mask)| block::is_delta(*mask, *depth))
-        {
-            return self.write_delta(id, (base, depth), mask);
-        }
-        self.record.clear();
-        block::write(id, &self.block, &mut self.record).map_err(SaveError::NoMemory)?;
-        self.add(id, Form::Whole)
+        let base = self.base(was, mask);
+        let differs = mask.or_else(|| base.filter(|(base, ..)| *base == was).map(|(.., mask)| mask));
+        let delta = base.filter(|(_, depth, mask)| block::is_delta(*mask, *depth));
+        let (new, packed) = match delta {
+            Some((base, depth, mask)) => self.write_delta(id, (base, depth), mask)?,
+            None => {
+                self.record.clear();
+                block::write(id, &self.block, &mut self.record).map_err(SaveError::NoMemory)?;
+                (self.block.len(), self.add(id, Form::Whole)?)
+            }
+        };
+        Ok(Written { differs, new, packed })
     }
 
-    /// Writes these pieces of the block.
-    fn write_delta(&mut self, id: BlockId, base: (BlockId, u8), mask: Mask) -> Result<(), SaveError> {
+    /// Writes these pieces of the block. How many bytes they have, and what they were compressed to.
+    fn write_delta(
+        &mut self,
+        id: BlockId,
+        base: (BlockId, u8),
+        mask: Mask,
+    ) -> Result<(usize, usize), SaveError> {
         self.record.clear();
         let pieces = block::pieces_of(&self.block, mask);
         block::write_delta(id, &pieces, base, mask, &mut self.record).map_err(SaveError::NoMemory)?;
-        self.add(id, Form::Delta { base: base.0, depth: base.1 })
+        Ok((pieces.len(), self.add(id, Form::Delta { base: base.0, depth: base.1 })?))
     }
 
-    fn add(&mut self, id: BlockId, form: Form) -> Result<(), SaveError> {
+    /// Appends the record to the pack. What its content was compressed to.
+    fn add(&mut self, id: BlockId, form: Form) -> Result<usize, SaveError> {
         let keys = &self.shared.repository.keys;
         let packer = match &mut self.packer {
             Some(packer) => packer,
@@ -266,7 +318,11 @@ impl<'a> Worker<'a> {
         };
         let spot = packer.add(&self.record);
         self.listed.push(Listed { id, spot, form });
-        if packer.is_full() { self.hand_over() } else { Ok(()) }
+        let stored = Record::read(&self.record).map_or(0, |record| record.stored());
+        if packer.is_full() {
+            self.hand_over()?;
+        }
+        Ok(stored)
     }
 
     /// What the block could be a delta of, how deep, and in which pieces it differs: of what stood in its place; or, were

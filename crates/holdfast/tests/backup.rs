@@ -9,6 +9,7 @@ use holdfast_backup::store::Folder;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -115,6 +116,21 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".unfinished"));
     assert_eq!(unfinished.count(), 0);
+}
+
+#[test]
+fn a_disk_that_ends_within_a_page_is_restored_to_the_byte_and_its_holes_take_no_room() {
+    let place = Place::with_repository();
+    let mut bytes = image(9 * MIB);
+    bytes.extend(image(MIB - 333));
+    bytes[4 * MIB..8 * MIB].fill(0);
+    fs::write(place.path("disk.img"), &bytes).unwrap();
+    place.well(&["image", "disk.img"]);
+    place.well(&["restore", "--out", "out.img"]);
+    let known = fs::metadata(place.path("out.img")).unwrap();
+    assert_eq!(known.len(), bytes.len() as u64);
+    assert!(known.blocks() * 512 <= 5 * MIB as u64, "{} bytes are in use", known.blocks() * 512);
+    assert!(fs::read(place.path("out.img")).unwrap() == bytes);
 }
 
 #[test]

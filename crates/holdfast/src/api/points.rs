@@ -47,6 +47,9 @@ pub struct PointDoc {
     /// What its last trial showed.
     #[serde(default)]
     pub trial: Option<String>,
+    /// Why it should be looked at before it is trusted: much of the disk was written anew as if it were encrypted.
+    #[serde(default)]
+    pub warning: Option<String>,
     /// The point that it was compared with.
     pub parent: Option<String>,
 }
@@ -86,6 +89,7 @@ fn of_snapshot(vm: &str, listed: &Listed) -> PointDoc {
         added: Some(listed.disk_bytes + memory.as_ref().map_or(0, |memory| memory.bytes)),
         boot_s: trial.as_ref().and_then(|trial| trial.boot_ms).map(|boot| boot as f64 / 1e3),
         trial: trial.as_ref().map(|trial| trial.words.clone()),
+        warning: None,
         parent: None,
     }
 }
@@ -105,6 +109,7 @@ fn of_backup(doc: &serde_json::Value) -> PointDoc {
         added: doc["added"].as_u64(),
         boot_s: doc["boot_s"].as_f64(),
         trial: text("trial"),
+        warning: text("warning"),
         parent: text("parent"),
     }
 }

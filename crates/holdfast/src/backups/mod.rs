@@ -368,6 +368,9 @@ impl Keeper {
             }
             News::Progress(progress) => progress.note(doc),
             News::Ended(end) => {
+                if let End::Done { id, warning: Some(warning), .. } = &end {
+                    warn!(%vm, id, warning, "a restore point is suspicious");
+                }
                 doc.end(end);
                 match doc.state {
                     BackupState::Done => {
@@ -432,8 +435,9 @@ impl BackupDoc {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.seconds = Some((now - self.since).max(0.0));
         match end {
-            End::Done { id, progress, why_all } => {
+            End::Done { id, progress, why_all, warning } => {
                 progress.note(self);
+                self.warnings.extend(warning);
                 (self.state, self.id) = (BackupState::Done, Some(id));
                 self.why_all = self.why_all.take().or(why_all);
             }

@@ -59,7 +59,7 @@ pub enum News {
 
 /// How it ended.
 pub enum End {
-    Done { id: String, progress: Progress, why_all: Option<String> },
+    Done { id: String, progress: Progress, why_all: Option<String>, warning: Option<String> },
     Failed { error: String, cause: String, hint: String },
     Cancelled,
 }
@@ -74,6 +74,7 @@ pub struct Progress {
     added: u64,
     id: Option<String>,
     why_all: Option<String>,
+    warning: Option<String>,
 }
 
 impl Progress {
@@ -141,7 +142,8 @@ impl Job {
         match (child.wait().await, said) {
             (Ok(status), Some(mut progress)) if status.success() && progress.id.is_some() => {
                 let (id, why_all) = (progress.id.take().unwrap_or_default(), progress.why_all.take());
-                End::Done { id, progress, why_all }
+                let warning = progress.warning.take();
+                End::Done { id, progress, why_all, warning }
             }
             (Ok(status), _) if errors.is_empty() => failed(format!("the program that saves it: {status}")),
             (Err(error), _) => failed(format!("the program that saves it was lost: {error}")),

@@ -4,6 +4,7 @@ use super::paint::{self, Tone, tint};
 use super::{CliError, Exit, print_json};
 use crate::api::points::{PointDoc, PointsDoc};
 use crate::client::Client;
+use crate::config::tame;
 use clap::Args;
 
 /// Of which VM.
@@ -52,4 +53,9 @@ fn show(points: &[PointDoc]) {
         ]);
     }
     say!("{table}");
+    for point in points {
+        if let Some(warning) = &point.warning {
+            say!("{}", tint(Tone::Warm, &tame(&format!("{}: {warning}", point.id))));
+        }
+    }
 }

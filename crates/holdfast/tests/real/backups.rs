@@ -32,7 +32,7 @@ fn lab_with(more: &str) -> Lab {
 }
 
 /// What needs no daemon.
-fn plain(lab: &Lab, words: &[&str]) -> String {
+pub fn plain(lab: &Lab, words: &[&str]) -> String {
     let mut command = holdfast();
     command.arg("backup").args(words).arg("--repo").arg(lab.path().join("repo"));
     let ended = command.arg("--key-file").arg(lab.path().join("key")).output().unwrap();
@@ -74,7 +74,7 @@ fn readers(lab: &Lab) -> Vec<i32> {
 }
 
 /// The nodes of a backup that its QEMU has.
-fn nodes(lab: &Lab) -> Vec<String> {
+pub fn nodes(lab: &Lab) -> Vec<String> {
     let mut qmp = BufReader::new(UnixStream::connect(lab.vm("orders")["qmp"].as_str().unwrap()).unwrap());
     qmp.get_mut()
         .write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-named-block-nodes\"}")

@@ -23,6 +23,7 @@ mod numbers;
 mod orders;
 mod proofs;
 mod remedies;
+mod repositories;
 mod rows;
 mod snapshots;
 mod starved;

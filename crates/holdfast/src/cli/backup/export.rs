@@ -2,7 +2,7 @@
 //! whole and on the disk, and never that of another file (I15).
 
 use super::fresh::{self, Failure, Fresh};
-use super::{PointArgs, RepositoryArgs, bar, bytes, shown, threads, troubled, watched};
+use super::{PointArgs, RepositoryArgs, bar, bytes, shown, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use clap::{Args, ValueEnum};
 use holdfast_backup::export::{Layout, Qcow2};
@@ -95,10 +95,10 @@ fn write(
     done: &AtomicU64,
 ) -> Result<(), Failure> {
     let restored = match layout {
-        None => restore::disk(repository, disk, image, threads(), done),
+        None => restore::disk(repository, disk, image, fresh::threads(), done),
         Some(layout) => {
             layout.write_tables(image).map_err(Failure::File)?;
-            restore::disk(repository, disk, &Qcow2::new(layout, image), threads(), done)
+            restore::disk(repository, disk, &Qcow2::new(layout, image), fresh::threads(), done)
         }
     };
     restored.map_err(Failure::Restore)

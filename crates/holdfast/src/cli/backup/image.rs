@@ -2,7 +2,9 @@
 
 use super::pace::{self, Pace, Paced};
 use super::remote::{self, Place, Remote};
-use super::{Note, RepositoryArgs, bar, bytes, failed, ranges, shown, threads, troubled, watched, writer};
+use super::{
+    Note, RepositoryArgs, bar, bytes, failed, ranges, shown, suspicion, threads, troubled, watched, writer,
+};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
@@ -145,11 +147,9 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         }
     };
     let size = disk.size;
-    let note = Note {
-        added: progress.written.load(Ordering::Relaxed),
-        parent: basis.parent.map(|(name, _)| shown(&name)),
-        bitmap: args.begins.clone(),
-    };
+    let added = progress.written.load(Ordering::Relaxed);
+    let mut note = Note { added, bitmap: args.begins.clone(), ..Note::default() };
+    suspicion::note(&mut note, &repository, &disk, basis.parent.as_ref(), &progress.change);
     let point = Point { vm: name, sequence: 0, taken, disks: vec![disk], note: note.write() };
     let point = session.commit(&repository, point).map_err(troubled(&args.repository.repo))?;
     if args.consistent {
@@ -161,12 +161,12 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         remote.close();
     }
     let (read, skipped) = (progress.read.into_inner(), progress.skipped.into_inner());
-    let (added, took) = (progress.written.into_inner(), begun.elapsed().as_secs_f64());
+    let took = begun.elapsed().as_secs_f64();
     if args.json {
         let doc = serde_json::json!({
             "v": 1, "id": shown(&point), "vm": point.vm, "sequence": point.sequence, "taken": taken as f64 / 1e6,
             "size": size, "read": read, "skipped": skipped, "added": added, "seconds": took,
-            "all": basis.changed.is_none(), "why_all": basis.why_all,
+            "all": basis.changed.is_none(), "why_all": basis.why_all, "warning": note.warning,
         });
         if args.progress {
             say!("{doc}");
@@ -176,6 +176,9 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     } else {
         let what = if skipped > 0 { format!("{} of {}", bytes(read), bytes(size)) } else { bytes(read) };
         say!("restore point {}: {what} read, {} added, {took:.1} s", shown(&point), bytes(added));
+        if let Some(warning) = &note.warning {
+            super::say_aside(&format!("{}: {warning}", shown(&point)));
+        }
     }
     Ok(Exit::Fine)
 }

@@ -1,7 +1,9 @@
 //! `holdfast backup list`: which restore points there are.
 
 use super::{Note, RepositoryArgs, bytes, shown, troubled};
-use crate::cli::{CliError, Exit, paint, print_json};
+use crate::cli::paint::{self, Tone, tint};
+use crate::cli::{CliError, Exit, print_json};
+use crate::config::tame;
 use clap::Args;
 use holdfast_backup::point::Point;
 use holdfast_backup::proof::{self, Standing};
@@ -33,19 +35,26 @@ pub fn list(args: &ListArgs) -> Result<Exit, CliError> {
         say!("no restore points");
         return Ok(Exit::Fine);
     }
-    let mut table = paint::table(&["point", "taken (UTC)", "size", "added", "grade", "verified (UTC)"]);
+    let mut table =
+        paint::table(&["point", "taken (UTC)", "size", "changed", "added", "grade", "verified (UTC)"]);
+    let mut warnings = Vec::new();
     for (name, point, standing) in &points {
         let at = |micros: i64| paint::utc_second(micros as f64 / 1e6);
-        let (taken, size, added) = match point {
-            Ok(point) => (at(point.taken), bytes(size(point)), bytes(Note::of(point).added)),
-            Err(_) => ("-".into(), "-".into(), "-".into()),
-        };
+        let note = point.as_ref().map(Note::of).unwrap_or_default();
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let known = point.as_ref().ok();
+        let taken = or_none(known.map(|point| at(point.taken)));
+        let size = or_none(known.map(|point| bytes(size(point))));
+        let changed = or_none(note.change.map(|change| bytes(change.changed)));
+        let added = or_none(known.map(|_| bytes(note.added)));
         let is_hurt = standing.is_hurt || point.is_err();
         let grade = if is_hurt { "hurt".into() } else { standing.grade.to_string() };
         let verified = standing.verified.map_or_else(|| "-".into(), at);
-        table.add_row([shown(name), taken, size, added, grade, verified]);
+        table.add_row([shown(name), taken, size, changed, added, grade, verified]);
+        warnings.extend(note.warning.map(|warning| format!("{}: {}", shown(name), tame(&warning))));
     }
     say!("{table}");
+    warnings.iter().for_each(|warning| say!("{}", tint(Tone::Warm, warning)));
     Ok(Exit::Fine)
 }
 
@@ -56,6 +65,7 @@ fn size(point: &Point) -> u64 {
 /// One point; without what it says if it cannot be read.
 fn doc(name: &PointName, point: Option<&Point>, standing: &Standing) -> serde_json::Value {
     let note = point.map(Note::of);
+    let change = note.as_ref().and_then(|note| note.change);
     let seconds = |micros: i64| micros as f64 / 1e6;
     serde_json::json!({
         "v": 1, "id": shown(name), "vm": name.vm, "kind": "backup", "memory": false, "damaged": point.is_none(),
@@ -64,6 +74,9 @@ fn doc(name: &PointName, point: Option<&Point>, standing: &Standing) -> serde_js
         "verified": standing.verified.map(seconds), "size": point.map(size),
         "added": note.as_ref().map(|note| note.added), "boot_s": standing.boot.map(|boot| boot as f64 / 1e3),
         "tried": standing.tried.map(seconds), "trial": standing.tried.map(|_| &standing.words),
-        "parent": note.and_then(|note| note.parent),
+        "changed": change.map(|change| change.changed), "new": change.map(|change| change.new),
+        "packed": change.map(|change| change.packed), "dense": change.map(|change| change.dense),
+        "used": change.map(|change| change.used),
+        "warning": note.as_ref().and_then(|note| note.warning.clone()), "parent": note.and_then(|note| note.parent),
     })
 }

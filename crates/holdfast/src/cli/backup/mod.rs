@@ -19,6 +19,7 @@ mod repair;
 mod restore;
 mod secret;
 mod serve;
+mod suspicion;
 mod verify;
 mod writer;
 
@@ -257,7 +258,7 @@ impl PointArgs {
 }
 
 /// What else is kept with a point.
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 struct Note {
     /// Bytes that it brought to the repository.
     #[serde(default)]
@@ -268,6 +269,12 @@ struct Note {
     /// The bitmap that records what is written from this point on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bitmap: Option<String>,
+    /// What is other than at that point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    change: Option<suspicion::Change>,
+    /// Why it should be looked at before it is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 impl Note {

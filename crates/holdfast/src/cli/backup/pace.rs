@@ -67,6 +67,10 @@ impl<T: Target + ?Sized> Target for Paced<'_, T> {
         Pace::hold(self.1, bytes.len());
         self.0.write_at(offset, bytes)
     }
+
+    fn expect(&self, span: &Range<u64>) {
+        self.0.expect(span);
+    }
 }
 
 impl<T: Onto + ?Sized> Onto for Paced<'_, T> {

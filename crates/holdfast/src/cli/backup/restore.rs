@@ -3,7 +3,7 @@
 
 use super::fresh::{self, Failure, Fresh};
 use super::pace::{self, Pace, Paced};
-use super::{PointArgs, RepositoryArgs, bar, bytes, shown, threads, troubled, watched};
+use super::{PointArgs, RepositoryArgs, bar, bytes, shown, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
 use holdfast_backup::point::Disk;
@@ -66,7 +66,7 @@ fn new(args: &RestoreArgs, out: &Path) -> Result<Exit, CliError> {
     let pace = args.limit.map(Pace::new);
     let fill = |file: &Fresh| {
         let target = Paced(file, pace.as_ref());
-        restore::disk(&repository, &disk, &target, threads(), &done).map_err(Failure::Restore)
+        restore::disk(&repository, &disk, &target, fresh::threads(), &done).map_err(Failure::Restore)
     };
     let work = || fresh::make(out, disk.size, fill);
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
