@@ -10,9 +10,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a trial may take where nothing is configured.
 pub const WITHIN: Duration = Duration::from_secs(600);
-/// A point that is younger is left alone: it may be one that somebody takes for an hour.
-const SETTLED: f64 = 600.0;
-/// The points of a VM are listed so often.
+/// A point that is younger than this, and than the time between trials, is left alone: it may be one that somebody takes for
+/// an hour.
+const SETTLED: Duration = Duration::from_secs(600);
+/// The points of a VM are listed so often, or as often as there is to be a trial.
 const LIST_EVERY: Duration = Duration::from_secs(300);
 /// One that could not be tried is not tried again before this time is over.
 const AGAIN: Duration = Duration::from_secs(6 * 3_600);
@@ -136,7 +137,7 @@ impl Due {
         vm: &VmName,
         every: Duration,
     ) -> Option<String> {
-        if self.listed.get(vm).is_some_and(|at| at.elapsed() < LIST_EVERY) {
+        if self.listed.get(vm).is_some_and(|at| at.elapsed() < LIST_EVERY.min(every)) {
             return None;
         }
         self.listed.insert(vm.clone(), Instant::now());
@@ -156,7 +157,8 @@ impl Due {
 /// The one to be tried: a full one that never was, as all that follow stand on it, else the newest, once the last trial is
 /// too old.
 fn due(all: &[Point], now: f64, every: Duration) -> Option<&Point> {
-    let untried = |point: &&Point| point.tried.is_none() && now - point.taken >= SETTLED;
+    let settled = SETTLED.min(every).as_secs_f64();
+    let untried = |point: &&Point| point.tried.is_none() && now - point.taken >= settled;
     let last = all.iter().filter_map(|point| point.tried).fold(f64::NEG_INFINITY, f64::max);
     let is_over = (now - last).abs() >= every.as_secs_f64(); // a trial in the future says nothing
     let full = all.iter().rev().find(|point| point.is_full).filter(untried);

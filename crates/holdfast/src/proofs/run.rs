@@ -3,8 +3,8 @@
 use super::inside;
 use super::watch::{self, Told};
 use crate::act::chain;
-use crate::backups::child;
-use crate::config::Config;
+use crate::backups::{ask, child};
+use crate::config::{Config, RepositoryConfig};
 use crate::protect::Protector;
 use holdfast_core::point::{SnapshotId, Trial};
 use holdfast_core::subject::VmName;
@@ -115,7 +115,8 @@ impl Job {
             }
             Which::Backup(name, size) => {
                 let (ours, theirs) = UnixStream::pair().map_err(|e| format!("no connection: {e}"))?;
-                let mut command = self.child(&["backup", "offer", "--point", name])?;
+                let words = ["backup", "offer", "--point", name].map(ToOwned::to_owned);
+                let mut command = child(&words, self.repository()?, &self.config.state);
                 command.stdin(OwnedFd::from(theirs)).kill_on_drop(true);
                 let child = command.spawn().map_err(|e| format!("what offers it did not start: {e}"))?;
                 Ok((Disk::Offered(ours.into(), *size), Some(child)))
@@ -123,13 +124,11 @@ impl Job {
         }
     }
 
-    /// Our own program with the repository of the VM.
-    fn child(&self, words: &[&str]) -> Result<tokio::process::Command, String> {
+    /// Where its backups are.
+    fn repository(&self) -> Result<&RepositoryConfig, String> {
         let backup = self.config.vms.get(&self.vm).and_then(|vm| vm.protect.backup.as_ref());
         let repository = backup.and_then(|backup| self.config.repositories.get(&backup.to));
-        let repository = repository.ok_or("it has no repository any more")?;
-        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        Ok(child(&words, repository, &self.config.state))
+        repository.ok_or_else(|| "it has no repository any more".to_owned())
     }
 
     async fn note(&self, told: &Told) -> Result<(), String> {
@@ -145,9 +144,10 @@ impl Job {
                 let boot = boot_ms.unwrap_or_default().to_string();
                 let words =
                     ["backup", "grade", "--point", name, "--grade", grade.name(), "--boot-ms", &boot, &words];
-                let said = self.child(&words)?.output().await.map_err(|e| e.to_string())?;
-                let why = || crate::config::tame(String::from_utf8_lossy(&said.stderr).trim());
-                if said.status.success() { Ok(()) } else { Err(why()) }
+                let words: Vec<String> = words.into_iter().map(ToOwned::to_owned).collect();
+                let said = ask(&words, self.repository()?, &self.config.state).await;
+                said.map(drop)
+                    .map_err(|said| said.cause.map_or(said.error.clone(), |why| said.error + ": " + &why))
             }
         }
     }

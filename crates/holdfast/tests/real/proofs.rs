@@ -2,18 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{Lab, SOON, holdfast};
+use crate::lab::{BOOT, Lab, SOON, holdfast, signal};
 use crate::rows::Rows;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A laboratory whose trials are only made when somebody asks, and which is backed up.
 fn lab() -> Lab {
+    lab_with("auto = false")
+}
+
+/// The same, with other settings of its trials.
+fn lab_with(prove: &str) -> Lab {
+    let prove = format!("[vm.orders.protect]\nprove = {{ {prove}, nice = 0 }}\nbackup.to = \"main\"\n");
     let mut lab = Lab::changed(|config| {
         let quiesce = "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n";
-        let backup = "[vm.orders.protect]\nprove = { auto = false, nice = 0 }\nbackup.to = \"main\"\n";
         let repository = "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n";
-        config + quiesce + backup + repository
+        config + quiesce + &prove + repository
     });
     std::fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
     let mut init = holdfast();
@@ -102,4 +107,20 @@ fn a_point_that_does_not_boot_is_found_out_and_is_worth_less_than_before() {
     let known = point(&lab, &id);
     assert_eq!((&known["grade"], &known["proved"]), (&"taken".into(), &Value::Null), "{known}");
     nothing_is_left(&lab);
+}
+
+#[test]
+fn the_newest_point_is_tried_by_itself_and_a_trial_gives_way_to_an_incident() {
+    let lab = lab_with("every = \"1m\"");
+    let first = lab.json(&["snapshot", "create", "orders"])["id"].clone();
+    lab.until(BOOT * 2, "a trial by schedule is over", |lab| {
+        point(lab, &format!("snapshot/{first}"))["grade"] == "app-checked"
+    });
+    lab.json(&["snapshot", "create", "orders"]);
+    lab.until(BOOT * 2, "the next trial runs", |lab| !trials(lab).is_empty());
+    signal(lab.pid("orders"), "KILL");
+    lab.until(SOON, "it gave way", |lab| trials(lab).is_empty());
+    lab.wait_well(BOOT);
+    nothing_is_left(&lab);
+    assert!(lab.story().contains("a trial gives way"), "{}", lab.story());
 }
