@@ -141,6 +141,15 @@ fn pack(content: &[u8], out: &mut Vec<u8>) -> std::io::Result<bool> {
     })
 }
 
+/// Bytes of the content of a record of this length that could not be compressed; 0 if it could. A whole one (depth 0) has all
+/// its bytes then, a delta whole pieces: of 4096 deltas that could be compressed, one may be taken for such.
+#[must_use]
+pub const fn raw(record: usize, depth: u8) -> usize {
+    let content = record.saturating_sub(if depth == 0 { HEAD } else { DELTA_HEAD });
+    let is_raw = if depth == 0 { content == BLOCK } else { content.is_multiple_of(PIECE) };
+    if is_raw { content } else { 0 }
+}
+
 /// The record of a block, as it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {

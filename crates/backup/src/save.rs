@@ -74,7 +74,8 @@ pub struct Change {
     pub new: AtomicU64,
     /// What these were compressed to.
     pub packed: AtomicU64,
-    /// Bytes of the new ones that could not be compressed by a sixteenth: what is compressed or encrypted already.
+    /// Bytes of the new ones that could not be compressed by a sixteenth: what is compressed or encrypted already. And of those
+    /// that the repository has, where they replace something else: an attempt that failed may have brought them.
     pub dense: AtomicU64,
     /// By how many bytes the blocks that hold something became more.
     pub grown: AtomicI64,

@@ -3,6 +3,7 @@
 use crate::block::{self, BLOCK, DEEPEST, Form, Mask, PIECE, Record};
 use crate::id::{BlockId, LENGTH};
 use crate::index::Listed;
+use crate::key::TAG;
 use crate::pack::Packer;
 use crate::parts::{is_zero, overlaps};
 use crate::point::PAGE;
@@ -20,6 +21,8 @@ struct Written {
     /// Bytes that were compressed, and what to; 0 if it was there already.
     new: usize,
     packed: usize,
+    /// Bytes that were there already, and could not be compressed.
+    raw: usize,
 }
 
 /// One thread's own.
@@ -172,6 +175,8 @@ impl<'a> Worker<'a> {
         kept.keep(number, &pieces);
         if self.shared.claims(id) {
             (written.new, written.packed) = self.write_delta(id, (was, depth), mask)?;
+        } else {
+            written.raw = self.raw(id, was);
         }
         self.count(&written, BLOCK);
         Ok(Some(id))
@@ -237,7 +242,14 @@ impl<'a> Worker<'a> {
         add(&change.changed, changed);
         add(&change.new, kept.new);
         add(&change.packed, kept.packed);
-        add(&change.dense, if kept.packed == kept.new { kept.new } else { 0 });
+        let new = if kept.packed == kept.new { kept.new } else { 0 };
+        add(&change.dense, new + kept.raw.min(changed));
+    }
+
+    /// Bytes of a block that is there already and could not be compressed, if it replaces something.
+    fn raw(&self, id: BlockId, was: BlockId) -> usize {
+        let found = self.shared.repository.index.find(id).filter(|_| was != BlockId::HOLE);
+        found.map_or(0, |found| block::raw((found.spot.length as usize).saturating_sub(TAG), found.depth))
     }
 
     /// The block holds nothing any more.
@@ -280,7 +292,7 @@ impl<'a> Worker<'a> {
     /// in these pieces, if that is known.
     fn keep(&mut self, id: BlockId, was: BlockId, mask: Option<Mask>) -> Result<Written, SaveError> {
         if !self.shared.claims(id) {
-            return Ok(Written { differs: mask, ..Written::default() });
+            return Ok(Written { differs: mask, raw: self.raw(id, was), ..Written::default() });
         }
         let base = self.base(was, mask);
         let differs = mask.or_else(|| base.filter(|(base, ..)| *base == was).map(|(.., mask)| mask));
@@ -293,7 +305,7 @@ impl<'a> Worker<'a> {
                 (self.block.len(), self.add(id, Form::Whole)?)
             }
         };
-        Ok(Written { differs, new, packed })
+        Ok(Written { differs, new, packed, raw: 0 })
     }
 
     /// Writes these pieces of the block. How many bytes they have, and what they were compressed to.

@@ -110,7 +110,7 @@ pub struct TooLong;
 /// # Errors
 /// [`TooLong`]; then `out` is as it was.
 pub fn encode(salt: u32, kind: Kind, payload: &[&[u8]], out: &mut Vec<u8>) -> Result<u32, TooLong> {
-    let length = payload.iter().map(|part| part.len()).sum();
+    let length = payload.iter().map(|part| part.len()).sum::<usize>();
     if !kind.lengths().contains(&length) {
         return Err(TooLong);
     }

@@ -3,12 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::backups::{nodes, plain};
-use crate::lab::Lab;
-use crate::rows::Rows;
+use crate::lab::{BOOT, Lab};
+use crate::rows::{Rows, address, ask};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// What a database does on a busy day.
+const LOAD: &str = r#"su postgres -c "psql -h /run/postgresql -d orders -c \"
+create table load as select i, md5(i::text) as what, now() as at from generate_series(1, 100000) i\" -c \"
+update load set what = md5(what) where i % 3 = 0\" -c checkpoint -c 'create table loaded (i int)'""#;
 
 /// A file system in memory that holds so many KiB; it is gone with this.
 struct Mount(PathBuf);
@@ -120,9 +125,19 @@ fn a_repository_that_is_away_locked_or_full_costs_a_backup_and_loses_nothing() {
     fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
     goes_on(&lab, &full);
 
+    // A database is loaded and changed: that is not suspicious.
+    lab.in_guest("orders", LOAD);
+    let is_loaded =
+        |_: &Lab| ask(&address(&lab), "select to_regclass('loaded')") == Some(vec!["loaded".into()]);
+    lab.until(BOOT, "a table is loaded", is_loaded);
+    assert_eq!(create(&lab)["warnings"], json!([]));
+
     // 48 MiB come, and there is room for 24.
     let (before, held) = (points(&lab), mount.used());
+    let written = || fs::metadata(lab.disk("orders")).unwrap().len();
+    let start = written();
     lab.in_guest("orders", "dd if=/dev/urandom of=/root/archive bs=1M count=48 && sync");
+    lab.until(BOOT, "the guest writes 48 MiB", |_| written() - start >= 46 << 20);
     mount.resize(held + (24 << 10));
     fails(&lab, &rows, [&unusable, "No space left on device", "nothing was lost"]);
     assert_eq!(points(&lab), before);

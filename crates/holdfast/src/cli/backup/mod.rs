@@ -5,6 +5,7 @@ mod check;
 mod create;
 mod du;
 mod export;
+mod files;
 mod fresh;
 mod grade;
 mod image;
@@ -60,6 +61,10 @@ pub enum BackupCommand {
     Export(export::ExportArgs),
     /// Offer a disk of a restore point over NBD, read-only, without restoring it.
     Serve(serve::ServeArgs),
+    /// List a folder of a restore point, where its file system is ext4, ext3 or ext2.
+    Files(files::FilesArgs),
+    /// Bring single files or folders of a restore point back as new ones.
+    Extract(files::ExtractArgs),
     /// Offer a restore point to whoever is at the other end of standard input.
     #[command(hide = true)]
     Offer(grade::OfferArgs),
@@ -117,6 +122,8 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
         BackupCommand::Key(command) => key::key(command),
         BackupCommand::Export(args) => export::export(args),
         BackupCommand::Serve(args) => serve::serve(args),
+        BackupCommand::Files(args) => files::files(args),
+        BackupCommand::Extract(args) => files::extract(args),
         BackupCommand::Offer(args) => grade::offer(args),
         BackupCommand::Grade(args) => grade::grade(args),
         BackupCommand::Cat(args) => cat::cat(args),

@@ -33,7 +33,7 @@ pub struct Change {
     pub new: u64,
     /// What that was compressed to.
     pub packed: u64,
-    /// What of the new could not be compressed by a sixteenth.
+    /// What could not be compressed by a sixteenth: of the new, and of what an attempt that failed had brought.
     pub dense: u64,
 }
 
