@@ -219,6 +219,7 @@ mod tests {
             frozen,
             set_aside: false,
             scheduled: true,
+            trial: None,
             note,
         }
     }

@@ -264,11 +264,19 @@ mod tests {
         let schedule = Some(Schedule { every, stale_after });
         let vm = config.vms.values().next().unwrap();
         let backup = Some(BackupConfig { to: "main".into(), schedule, keep: None });
-        assert_eq!(vm.protect, ProtectConfig { snapshots: None, backup });
+        assert_eq!((&vm.protect.snapshots, &vm.protect.backup), (&None, &backup));
         assert_eq!(vm.policy.protect, Schedules { snapshot: None, backup: schedule });
         let main = &config.repositories["main"];
         assert!(main.path.ends_with("mnt/hf") && main.key_file.as_ref().unwrap().is_absolute());
-        assert_eq!(parse(VM).unwrap().vms.values().next().unwrap().protect, ProtectConfig::default());
+        let plain = parse(VM).unwrap().vms.into_values().next().unwrap().protect;
+        assert_eq!((plain.snapshots, plain.backup), (None, None));
+        let daily = Some(Duration::from_secs(86_400));
+        let proof = ProofConfig { every: daily, within: Duration::from_secs(600), nice: 19 };
+        assert_eq!(plain.proof, proof);
+        let never =
+            parse(&format!("{VM}protect.prove = {{ auto = false, within = \"1m\", nice = 0 }}\n")).unwrap();
+        let never = never.vms.into_values().next().unwrap().protect.proof;
+        assert_eq!(never, ProofConfig { every: None, within: Duration::from_secs(60), nice: 0 });
     }
 
     #[test]

@@ -385,7 +385,7 @@ mod tests {
     use toml::de::{DeTable, DeValue};
 
     /// The tables of settings with their names as the example writes them.
-    const TABLES: [(&str, &[Setting]); 17] = [
+    const TABLES: [(&str, &[Setting]); 18] = [
         ("", TOP),
         ("[brake]", BRAKE),
         ("[logs]", LOGS),

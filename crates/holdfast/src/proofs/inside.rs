@@ -87,15 +87,10 @@ fn is_here(host: &str) -> bool {
 
 fn checks(app: &AppConfig) -> Vec<Check> {
     let own = app.check.clone().map(|argv| Check { name: "its check", argv });
-    let data = match &app.probe {
-        Probe::Postgres { target, db, .. } => {
-            let words = ["/bin/sh", "-c", AMCHECK, "amcheck"].map(ToOwned::to_owned);
-            let argv = words.into_iter().chain([target.port().to_string(), db.clone()]).collect();
-            Some(Check { name: "pg_amcheck", argv })
-        }
-        _ => None,
-    };
-    own.into_iter().chain(data).collect()
+    let Probe::Postgres { target, db, .. } = &app.probe else { return own.into_iter().collect() };
+    let words = ["/bin/sh", "-c", AMCHECK, "amcheck"].map(ToOwned::to_owned);
+    let argv = words.into_iter().chain([target.port().to_string(), db.clone()]).collect();
+    own.into_iter().chain([Check { name: "pg_amcheck", argv }]).collect()
 }
 
 /// Reads every table and every B-tree index of a PostgreSQL server, on the port that is named, and checks them (pg_amcheck,

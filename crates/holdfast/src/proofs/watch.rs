@@ -135,10 +135,7 @@ pub async fn watch(sandbox: &Sandbox, apps: &[Inside], budget: Duration, told: &
     let failed = tokio::select! {
         biased;
         said = sandbox.ended() => Some(format!("its QEMU ended and said: {said}")),
-        over = tokio::time::timeout_at(deadline, boot(sandbox, apps, began, told)) => match over {
-            Ok(stuck) => stuck,
-            Err(_) => None,
-        },
+        stuck = tokio::time::timeout_at(deadline, boot(sandbox, apps, began, told)) => stuck.unwrap_or_default(),
     };
     told.failed = failed;
     let is_up = told.up().is_some();
@@ -194,7 +191,7 @@ async fn ask(sandbox: &Sandbox, inside: &Inside, began: Instant, told: &mut Told
     let (Ok(app), Some(Answer::None(_))) = (&inside.app, told.apps.get(&inside.name)) else { return };
     let places = Places { ports: sandbox.ports(), ..Places::default() };
     let sign = match convert::probe(app, &places) {
-        Ok(question) => probe::probe(&question, PATIENCE.max(app.timeout.into())).await,
+        Ok(question) => probe::probe(&question, PATIENCE.max(app.timeout)).await,
         Err(sign) => sign,
     };
     let answer = match sign {
