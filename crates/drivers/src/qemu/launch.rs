@@ -2,6 +2,7 @@
 //! defaults of a distribution (`-nodefaults -no-user-config`).
 
 use super::image::Layer;
+use super::offered;
 use super::spec::{Forward, Kernel, Network, QemuVm};
 use holdfast_core::lease::{Incarnation, Token};
 use holdfast_core::subject::VmName;
@@ -250,7 +251,9 @@ fn block(at: usize, layer: &Layer, has_backing: bool) -> Value {
             "locking": "on",
         },
     });
-    if at > 0 {
+    if layer.is_offered {
+        node["file"] = offered::block(&layer.path);
+    } else if at > 0 {
         node["file"]["auto-read-only"] = true.into(); // opened for writing only while something is merged into it
     }
     if at == 0 {
@@ -317,8 +320,8 @@ mod tests {
             vm,
             folder: &folder,
             disk: &[
-                Layer { path: vm.disk.clone(), format: Format::Qcow2 },
-                Layer { path: "/base".into(), format: Format::Raw },
+                Layer { path: vm.disk.clone(), format: Format::Qcow2, is_offered: false },
+                Layer { path: "/base".into(), format: Format::Raw, is_offered: false },
             ],
             engine: Engine::Tcg,
             forwards,
@@ -361,6 +364,15 @@ mod tests {
         let base = line.find(r#""node-name":"base1","read-only":true"#).unwrap();
         let disk = line.find(r#"{"backing":"base1","discard":"unmap","driver":"qcow2""#).unwrap();
         assert!(base < disk, "{line}");
+    }
+
+    #[test]
+    fn a_restore_point_that_is_offered_is_only_read_and_waited_for() {
+        let socket = Layer { path: "/d/x.offered".into(), format: Format::Raw, is_offered: true };
+        let node = block(1, &socket, false);
+        assert_eq!((&node["read-only"], &node["driver"]), (&true.into(), &"raw".into()));
+        let server = json!({ "type": "unix", "path": "/d/x.offered" });
+        assert_eq!(node["file"], json!({ "driver": "nbd", "server": server, "reconnect-delay": 5 }));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod du;
 mod export;
 mod fresh;
 mod image;
+mod instant;
 mod key;
 mod list;
 mod onto;
