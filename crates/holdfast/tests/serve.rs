@@ -254,3 +254,125 @@ fn a_damaged_block_is_an_error_for_the_client_and_is_told_once() {
     assert_eq!(said.matches("the disk cannot be read at byte").count(), 1, "{said}");
     assert!(said.contains("is damaged") && said.contains("backup repair"), "{said}");
 }
+
+/// A QEMU without a guest that has `disk.qcow2` open, with a control socket.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Place {
+    fn machine(&self) -> Machine {
+        let disk = self.text("disk.qcow2");
+        let node = format!("driver=qcow2,node-name=disk,file.driver=file,file.filename={disk}");
+        let socket = |name: &str| format!("unix:{},server=on,wait=off", self.text(name));
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-M", "none", "-nodefaults", "-display", "none", "-blockdev", &node]);
+        qemu.args(["-qmp", &socket("qmp"), "-qmp", &socket("awake")]);
+        let mut machine = Machine(qemu.spawn().expect("Debian's qemu-system-x86"));
+        let begun = Instant::now();
+        let is_awake = || {
+            let mut greeting = UnixStream::connect(self.path("awake")).ok()?;
+            greeting.read_exact(&mut [0]).ok()
+        };
+        while is_awake().is_none() {
+            assert!(machine.0.try_wait().unwrap().is_none(), "QEMU ended");
+            assert!(begun.elapsed() < Duration::from_secs(60), "QEMU does not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        machine
+    }
+
+    /// `disk.qcow2`, as it is before.
+    fn old_disk(&self) {
+        let disk = self.text("disk.qcow2");
+        assert!(qemu("qemu-img", &["create", "-q", "-f", "qcow2", &disk, "9M"]).status.success());
+        assert!(qemu("qemu-io", &["-f", "qcow2", "-c", "write -P 9 0 1M", &disk]).status.success());
+    }
+
+    fn instant(&self, more: &[&str]) -> Server {
+        let words = ["restore", "--instant", "disk.qcow2", "--qmp", "qmp", "--json", "--point", "disk/1"];
+        let mut command = self.command(&[&words, more].concat());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut server = Server { child, ready: Value::Null };
+        let begun = Instant::now();
+        while UnixStream::connect(self.path("disk.qcow2.offered")).is_err() {
+            assert!(server.child.try_wait().unwrap().is_none(), "{}", server.said());
+            assert!(begun.elapsed() < Duration::from_secs(60), "the point is not offered");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    fn needs_point(&self) -> bool {
+        let told = qemu("qemu-img", &["info", "-U", "--output=json", &self.text("disk.qcow2")]);
+        let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+        told["backing-filename"].is_string()
+    }
+}
+
+#[test]
+fn a_disk_becomes_a_point_while_it_is_in_use_and_whoever_is_killed_meanwhile_it_ends_whole() {
+    let place = Place::with_point();
+    place.old_disk();
+    let old = fs::read(place.path("disk.qcow2")).unwrap();
+    let slow = place.instant(&["--limit", "64KiB/s"]);
+    assert!(fs::read(place.path("disk.qcow2.before-disk-1")).unwrap() == old, "what it was is kept");
+    let machine = place.machine();
+    slow.signal(Signal::KILL);
+    drop(slow);
+    assert!(place.needs_point());
+    place.well(&["image", "disk.img"]);
+    let other = place.refused(&["restore", "--instant", "disk.qcow2", "--qmp", "qmp", "--point", "disk/2"]);
+    assert!(other.contains("it is becoming point disk/1"), "{other}");
+    let slow = place.instant(&["--limit", "64KiB/s"]);
+    drop(machine);
+    let machine = place.machine();
+    slow.signal(Signal::KILL);
+    drop(slow);
+
+    let mut last = place.instant(&[]);
+    assert!(last.ended().success(), "{}", last.said());
+    let mut said = String::new();
+    last.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    let told: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&told["id"], &told["size"]), (&"disk/1".into(), &(9 * MIB).into()), "{said}");
+    assert!(!place.needs_point());
+    drop(machine); // killed at once: all was on the disk before
+    assert_same(&place.text("disk.img"), "qcow2", &place.text("disk.qcow2"));
+    for end in [".instant", ".offered", ".unfinished-overlay"] {
+        assert!(!place.path(&format!("disk.qcow2{end}")).exists(), "{end}");
+    }
+    assert!(fs::read(place.path("disk.qcow2.before-disk-1")).unwrap() == old);
+}
+
+#[test]
+fn a_disk_that_must_not_become_a_point_stays_as_it_is() {
+    let place = Place::with_point();
+    let instant = |disk: &str, more: &[&str]| {
+        place.refused(&[&["restore", "--instant", disk, "--qmp", "qmp", "--of", "disk"], more].concat())
+    };
+    fs::write(place.path("raw.img"), [7; 4_096]).unwrap();
+    assert!(instant("raw.img", &[]).contains("it is raw now"));
+    place.old_disk();
+    let old = fs::read(place.path("disk.qcow2")).unwrap();
+    let machine = place.machine();
+    assert!(instant("disk.qcow2", &[]).contains("somebody uses it"));
+    drop(machine);
+    fs::write(place.path("disk.qcow2.before-disk-1"), "the only copy of something").unwrap();
+    assert!(instant("disk.qcow2", &[]).contains("is there already, and never replaced (I15)"));
+    fs::remove_file(place.path("disk.qcow2.before-disk-1")).unwrap();
+    fs::create_dir(place.path("disk.qcow2.snapshots")).unwrap();
+    fs::write(place.path("disk.qcow2.snapshots/1.qcow2"), "an overlay").unwrap();
+    assert!(instant("disk.qcow2", &[]).contains("has overlays of the disk"));
+    fs::remove_dir_all(place.path("disk.qcow2.snapshots")).unwrap();
+    assert!(instant("a b.qcow2", &[]).contains("its path has other characters"));
+    place.well(&["image", "disk.qcow2", "--of", "file"]);
+    let refused = place.refused(&["restore", "--instant", "disk.qcow2", "--qmp", "qmp", "--of", "file"]);
+    assert!(refused.contains("holds a qcow2 file, and not the disk in it"), "{refused}");
+    assert!(fs::read(place.path("disk.qcow2")).unwrap() == old && !place.path("disk.qcow2.instant").exists());
+}

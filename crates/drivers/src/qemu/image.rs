@@ -5,6 +5,7 @@
 //! told the whole chain file by file, so that it follows no name either.
 
 use super::launch::Format;
+use super::offered;
 use super::spec::QemuVm;
 use super::untrusted::tame;
 use std::ffi::OsString;
@@ -25,6 +26,8 @@ pub struct Layer {
     pub path: PathBuf,
     /// How it is laid out.
     pub format: Format,
+    /// It is no file: somebody offers it over NBD on this socket.
+    pub is_offered: bool,
 }
 
 /// Why an image is not opened.
@@ -54,6 +57,17 @@ pub enum ImageError {
         path: PathBuf,
         /// What it reads from.
         backing: String,
+    },
+    /// It stands on a restore point that is not offered now.
+    #[error(
+        "the image {path} stands on a restore point, and nobody offers that on {socket}: give `holdfast backup restore \
+         --instant {path}` again, with the words as before"
+    )]
+    NotOffered {
+        /// The image.
+        path: PathBuf,
+        /// Where it is to be offered.
+        socket: PathBuf,
     },
     /// It is damaged, or of a kind that is not supported.
     #[error("the image {path} is of no use: {why}")]
@@ -93,14 +107,42 @@ pub fn check(vm: &QemuVm, others: &[PathBuf]) -> Result<Vec<Layer>, ImageError> 
             let strange = |why| ImageError::Strange { path: path.clone(), why };
             let names = Names::parse(&head).map_err(strange)?;
             if let Some(backing) = names.backing {
-                let file = allowed(vm, others, &path, &backing);
                 let outside = || ImageError::Outside { path: path.clone(), backing: tame(&backing, 200) };
+                let is_raw = names.format == Some(Format::Raw);
+                if let Some(socket) = offered::socket(&backing).filter(|_| is_raw) {
+                    let socket = allowed_socket(vm, Path::new(socket)).ok_or_else(outside)?;
+                    return on_offered(layers, path, socket);
+                }
+                let file = allowed(vm, others, &path, &backing);
                 next = Some((file.ok_or_else(outside)?, names.format));
             }
         }
-        layers.push(Layer { path, format });
+        layers.push(Layer { path, format, is_offered: false });
     }
     Ok(layers)
+}
+
+/// The chain ends with this image, and with the restore point that it stands on.
+fn on_offered(mut layers: Vec<Layer>, image: PathBuf, socket: PathBuf) -> Result<Vec<Layer>, ImageError> {
+    if !offered::is_there(&socket) {
+        return Err(ImageError::NotOffered { path: image, socket });
+    }
+    layers.push(Layer { path: image, format: Format::Qcow2, is_offered: false });
+    layers.push(Layer { path: socket, format: Format::Raw, is_offered: true });
+    Ok(layers)
+}
+
+/// What an image says that it stands on: a file, or what somebody offers, by the name that its head has for it.
+///
+/// # Errors
+/// If it cannot be read, or is no qcow2.
+pub fn backing(path: &Path) -> Result<Option<String>, ImageError> {
+    let head = read_head(path)?;
+    let strange = |why| ImageError::Strange { path: path.to_owned(), why };
+    if format_of(&head) != Format::Qcow2 {
+        return Err(strange("it is no qcow2"));
+    }
+    Ok(Names::parse(&head).map_err(strange)?.backing)
 }
 
 /// How an image is laid out, by its head.
@@ -140,9 +182,20 @@ fn allowed(vm: &QemuVm, others: &[PathBuf], image: &Path, backing: &str) -> Opti
     let has_protocol = backing.split_once(':').is_some_and(|(before, _)| !before.contains('/'));
     let real = (!has_protocol).then(|| fs::canonicalize(beside.join(backing)).ok()).flatten()?;
     let foreign = others.iter().filter_map(|other| fs::canonicalize(other).ok()).any(|other| other == real);
+    (!foreign && is_in_place(vm, &real)).then_some(real)
+}
+
+/// The same of a socket, which may not be there now, and is never reached through a link.
+fn allowed_socket(vm: &QemuVm, socket: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(socket.parent()?).ok()?.join(socket.file_name()?);
+    is_in_place(vm, &real).then_some(real)
+}
+
+/// Whether this real path lies beside the disk, or where the configuration says.
+fn is_in_place(vm: &QemuVm, real: &Path) -> bool {
     let own = vm.disk.parent().and_then(|folder| fs::canonicalize(folder).ok());
     let mut places = vm.images.iter().filter_map(|path| fs::canonicalize(path).ok()).chain(own);
-    (!foreign && places.any(|place| real.starts_with(&place))).then_some(real)
+    places.any(|place| real.starts_with(&place))
 }
 
 const MAGIC: &[u8] = b"QFI\xfb";
@@ -303,8 +356,45 @@ mod tests {
         assert!(matches!(refused(&vm(&disk, Vec::new())), ImageError::Outside { .. }));
         let vm = vm(&disk, vec![theirs.path().to_owned()]);
         let layers = check(&vm, &[]).unwrap();
-        assert_eq!(layers[1], Layer { path: base.canonicalize().unwrap(), format: Format::Raw });
+        assert_eq!(
+            layers[1],
+            Layer { path: base.canonicalize().unwrap(), format: Format::Raw, is_offered: false }
+        );
         assert!(matches!(check(&vm, &[base]), Err(ImageError::Outside { .. })), "another VM's disk");
+    }
+
+    #[test]
+    fn a_restore_point_is_read_only_where_it_may_lie_and_while_it_is_offered() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()); // A31
+        let disk = ours.path().join("d.qcow2");
+        let named = |folder: &Path| format!("{}{}", offered::NAME, folder.join("d.qcow2.offered").display());
+        let (here, there) = (named(&ours.path().canonicalize().unwrap()), named(theirs.path()));
+        let _elsewhere =
+            std::os::unix::net::UnixListener::bind(theirs.path().join("d.qcow2.offered")).unwrap();
+        create(&disk, Some(&there));
+        assert!(matches!(refused(&vm(&disk, Vec::new())), ImageError::Outside { .. }));
+        fs::remove_file(&disk).unwrap();
+        create(&disk, Some(&here));
+        let why = refused(&vm(&disk, Vec::new()));
+        assert!(
+            matches!(why, ImageError::NotOffered { .. }) && why.to_string().contains("--instant"),
+            "{why}"
+        );
+        let socket = ours.path().canonicalize().unwrap().join("d.qcow2.offered");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let layers = check(&vm(&disk, Vec::new()), &[]).unwrap();
+        let point = Layer { path: socket.clone(), format: Format::Raw, is_offered: true };
+        assert_eq!((layers.len(), &layers[1]), (2, &point));
+        assert_eq!(backing(&disk).unwrap().as_deref(), Some(here.as_str()));
+        drop(listener); // as if it was killed
+        let why = refused(&vm(&disk, Vec::new()));
+        assert!(
+            matches!(why, ImageError::NotOffered { .. }) && why.to_string().contains("--instant"),
+            "{why}"
+        );
+        fs::remove_file(&socket).unwrap();
+        fs::write(&socket, "a file of that name").unwrap();
+        assert!(matches!(refused(&vm(&disk, Vec::new())), ImageError::NotOffered { .. }));
     }
 
     #[test]

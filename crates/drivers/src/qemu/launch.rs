@@ -2,6 +2,7 @@
 //! defaults of a distribution (`-nodefaults -no-user-config`).
 
 use super::image::Layer;
+use super::offered;
 use super::spec::{Forward, Kernel, Network, QemuVm};
 use holdfast_core::lease::{Incarnation, Token};
 use holdfast_core::subject::VmName;
@@ -283,7 +284,9 @@ fn block(at: usize, layer: &Layer, has_backing: bool) -> Value {
             "locking": "on",
         },
     });
-    if at > 0 {
+    if layer.is_offered {
+        node["file"] = offered::block(&layer.path);
+    } else if at > 0 {
         node["file"]["auto-read-only"] = true.into(); // opened for writing only while something is merged into it
     }
     if at == 0 {
@@ -367,10 +370,11 @@ mod tests {
             vm,
             folder: &folder,
             disk: &[
-                Layer { path: vm.disk.clone(), format: Format::Qcow2 },
+                Layer { path: vm.disk.clone(), format: Format::Qcow2, is_offered: false },
                 Layer {
                     path: "/base".into(),
                     format: if trial.is_some() { Format::Qcow2 } else { Format::Raw },
+                    is_offered: false,
                 },
             ],
             engine: Engine::Tcg,
@@ -436,6 +440,15 @@ mod tests {
             line.find(r#"{"driver":"nbd","node-name":"base2","read-only":true"#).unwrap() < base,
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_restore_point_that_is_offered_is_only_read_and_waited_for() {
+        let socket = Layer { path: "/d/x.offered".into(), format: Format::Raw, is_offered: true };
+        let node = block(1, &socket, false);
+        assert_eq!((&node["read-only"], &node["driver"]), (&true.into(), &"raw".into()));
+        let server = json!({ "type": "unix", "path": "/d/x.offered" });
+        assert_eq!(node["file"], json!({ "driver": "nbd", "server": server, "reconnect-delay": 5 }));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod live;
 mod look;
 mod machine;
 mod memory;
+pub mod offered;
 mod operate;
 pub mod process;
 pub mod qmp;

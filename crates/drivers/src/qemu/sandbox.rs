@@ -215,7 +215,8 @@ impl Ready {
         made.map_err(|error| SandboxError::NotReady(error_chain(&error)))?;
         std::fs::create_dir_all(run.inner()).map_err(told("make its folder"))?;
         let engine = start::settle(plan.vm.accel, &plan.run_folder).map_err(SandboxError::NotReady)?;
-        let mut disk = vec![Layer { path: run.inner().join("overlay"), format: Format::Qcow2 }];
+        let mut disk =
+            vec![Layer { path: run.inner().join("overlay"), format: Format::Qcow2, is_offered: false }];
         if let Disk::Files(files) = &plan.disk {
             disk.extend(files.iter().cloned());
         }

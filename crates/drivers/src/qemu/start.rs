@@ -9,7 +9,7 @@ use super::machine::{Machine, error_chain};
 use super::record::{Port, Record};
 use super::spawn::{self, Launch};
 use super::spec::{Accel, Forward, Network, QemuVm};
-use super::{accel, memory, process};
+use super::{accel, memory, offered, process};
 use crate::DriverError;
 use holdfast_core::action::Fact;
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Lease, Token};
@@ -132,6 +132,9 @@ impl Machine {
             make_ready(&folder, account.as_ref()).map_err(told("make its run folder"))?;
             for own in std::iter::once(&spec.disk).chain(&opened.below) {
                 hand_over(own, account.as_ref())?;
+            }
+            for point in disk.iter().filter(|layer| layer.is_offered) {
+                offered::hand_over(&point.path, account.as_ref())?;
             }
             let ports = choose_ports(&spec.network, &record.ports).map_err(told("find a free port"))?;
             spawn::rotate(&folder.console()).map_err(told("put its old console aside"))?;
@@ -328,7 +331,7 @@ pub(super) fn account_for(
         }
         let kvm = (engine == Engine::Kvm).then(|| Path::new("/dev/kvm"));
         let tun = tap.as_ref().map(|_| Path::new("/dev/net/tun"));
-        let below = disk.iter().skip(1).map(|layer| layer.path.as_path());
+        let below = disk.iter().skip(1).filter(|layer| !layer.is_offered).map(|layer| layer.path.as_path());
         let barrier = account::barrier(&account, vm, below.chain(kvm).chain(tun));
         let Some(barrier) = barrier.or_else(|| account.kept_from_entering(folder.path())) else {
             return Ok(Some(account));

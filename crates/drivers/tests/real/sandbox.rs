@@ -44,7 +44,7 @@ async fn a_snapshot_is_booted_beside_its_vm_and_neither_is_changed() {
     let taken = qemu.snapshots().unwrap().take(&bench.name, Wanted::default(), LONG).await.unwrap();
     let frozen = std::fs::read(bench.path("disk")).unwrap();
     let files = qemu.files_of(&bench.name, taken.snapshot.id).await.unwrap();
-    assert_eq!(files, [Layer { path: bench.path("disk"), format: Format::Raw }]);
+    assert_eq!(files, [Layer { path: bench.path("disk"), format: Format::Raw, is_offered: false }]);
 
     let sandbox = Sandbox::start(plan(&bench, Disk::Files(files))).unwrap();
     let pid = sandbox.pid();
@@ -65,7 +65,7 @@ async fn a_snapshot_is_booted_beside_its_vm_and_neither_is_changed() {
 #[tokio::test]
 async fn one_that_does_not_boot_says_so() {
     let bench = Bench::new();
-    let layer = |format| vec![Layer { path: bench.path("disk"), format }];
+    let layer = |format| vec![Layer { path: bench.path("disk"), format, is_offered: false }];
     std::fs::write(bench.path("disk"), vec![0; 1 << 20]).unwrap();
     let sandbox = Sandbox::start(plan(&bench, Disk::Files(layer(Format::Raw)))).unwrap();
     assert_eq!(sandbox.stuck().await, None, "it waits for ever");
@@ -89,7 +89,7 @@ async fn one_that_does_not_boot_says_so() {
 async fn play_the_daemon_that_is_killed() {
     let Some(folder) = std::env::var_os("HOLDFAST_TEST_TRIAL").map(std::path::PathBuf::from) else { return };
     let vm = QemuVm { disk: folder.join("disk"), network: Network::None, ..Bench::new().vm() };
-    let disk = Disk::Files(vec![Layer { path: folder.join("disk"), format: Format::Raw }]);
+    let disk = Disk::Files(vec![Layer { path: folder.join("disk"), format: Format::Raw, is_offered: false }]);
     let (trial, run_folder) = (folder.join("trial"), folder.clone());
     let plan = Plan { vm, disk, folder: trial, run_folder, ports: Vec::new(), nice: 0, address: None };
     let sandbox = Sandbox::start(plan).unwrap();

@@ -4,7 +4,7 @@
 use holdfast_backup::offered::{Offered, OfferedError};
 use holdfast_nbd::server::{self, Disk};
 use holdfast_nbd::{Extent, IS_HOLE, READS_ZERO};
-use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, Uid, chownat, fchmod, flock};
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -116,6 +116,18 @@ impl Offer {
     /// The socket.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives the socket to another user, who then can read the disk.
+    ///
+    /// # Errors
+    /// If only root may do that.
+    pub fn give_to(&self, user: u32) -> io::Result<()> {
+        if self.path.symlink_metadata()?.uid() == user {
+            return Ok(());
+        }
+        let user = Some(Uid::from_raw(user));
+        Ok(chownat(CWD, &self.path, user, None, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Where the disk is, as QEMU and `backup image` understand it.

@@ -16,6 +16,7 @@ mod flood;
 mod hands;
 mod hostile;
 mod images;
+mod instant;
 mod isolation;
 mod logs;
 mod network;

@@ -9,6 +9,7 @@ mod files;
 mod fresh;
 mod grade;
 mod image;
+mod instant;
 mod key;
 mod list;
 mod onto;

@@ -21,11 +21,18 @@ pub struct RestoreArgs {
     #[command(flatten)]
     pub(super) point: PointArgs,
     /// The file to write, which must not be there yet.
-    #[arg(long, value_name = "FILE", required_unless_present = "onto")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["onto", "instant"])]
     out: Option<PathBuf>,
     /// A file that is there and becomes the point: only what differs is written. What it holds now is given up (I15).
     #[arg(long, value_name = "FILE", conflicts_with = "out")]
     onto: Option<PathBuf>,
+    /// The disk of a VM that is off: it becomes a qcow2 that stands on the point, so the VM can be started at once, and its blocks come
+    /// in while it runs. What it was is kept beside it. Ends when all is there.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "onto"], requires = "qmp")]
+    pub(super) instant: Option<PathBuf>,
+    /// The control socket of that VM's QEMU, as `holdfast vm show --json` names it.
+    #[arg(long, value_name = "PATH", requires = "instant")]
+    qmp: Option<PathBuf>,
     /// The point that the file of `--onto` holds, so that it need not be read to see what differs. This is believed.
     #[arg(long, value_name = "POINT", requires = "onto")]
     pub(super) holds: Option<String>,
@@ -43,6 +50,9 @@ pub struct RestoreArgs {
 
 /// Restores it.
 pub fn restore(args: &RestoreArgs) -> Result<Exit, CliError> {
+    if let (Some(instant), Some(qmp)) = (&args.instant, &args.qmp) {
+        return super::instant::restore(args, instant, qmp);
+    }
     match (&args.onto, &args.out) {
         (Some(onto), _) => super::onto::restore(args, onto),
         (None, Some(out)) => new(args, out),
