@@ -17,6 +17,7 @@ mod hands;
 mod hostile;
 mod images;
 mod isolation;
+mod kept;
 mod logs;
 mod network;
 mod numbers;
