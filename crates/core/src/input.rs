@@ -42,7 +42,7 @@ pub enum Input {
         vm: VmName,
         /// Made by this.
         means: Means,
-        /// How old it is; `None`: there is none, or nobody can tell.
+        /// How old it is; `None`: there is none, or with a trouble, nobody can tell: then it is what was told before.
         age: Option<Duration>,
         /// Why the last try to make one failed, for people; `None`: it did not.
         trouble: Option<String>,

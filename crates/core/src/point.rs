@@ -233,4 +233,19 @@ mod tests {
         assert_eq!(best(Some(100), &[], false), Some((4, 90)));
         assert_eq!(best(Some(1), &[], false), None);
     }
+
+    #[test]
+    fn the_newest_and_the_newest_of_the_best_proved_are_never_given_up_i12() {
+        let known = vec![
+            known(1, Grade::Consistent, 40, false),
+            known(2, Grade::Consistent, 30, false),
+            known(3, Grade::Taken, 20, false),
+            known(4, Grade::Taken, 10, false),
+        ];
+        let mut points = Points::told(Timestamp::ZERO, known);
+        for (id, goes) in [(4, false), (2, false), (1, true), (3, true), (3, false), (2, false)] {
+            assert_eq!(points.give_up(SnapshotId(id)).is_ok(), goes, "{id}");
+        }
+        assert!(points.knows(SnapshotId(2)) && !points.knows(SnapshotId(3)));
+    }
 }

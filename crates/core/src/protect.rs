@@ -7,6 +7,7 @@ use crate::point::{Snapshot, SnapshotId};
 use crate::time::{Duration, Timestamp, show};
 use holdfast_retain::{Candidate, decide};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 pub use holdfast_retain::Keep;
 
@@ -87,8 +88,8 @@ pub struct Newest {
 /// What the engine knows of the restore points that are made of a VM by schedule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Protected {
-    /// Since when some are to be made.
-    pub(crate) since: Option<Timestamp>,
+    /// Since when each kind is to be made.
+    pub(crate) since: BTreeMap<Means, Timestamp>,
     /// Since when one could be made, and of which incarnation: the VM runs, and so do we.
     pub(crate) able: Option<(Incarnation, Timestamp)>,
     /// The newest snapshot.
@@ -121,12 +122,13 @@ impl Protected {
     /// Whether the newest point of a kind is too old, and since when; else when it will be.
     #[must_use]
     pub fn overdue(&self, means: Means, schedule: &Schedule, now: Timestamp) -> Overdue {
-        let (Some(since), Some((_, able))) = (self.since, self.able) else {
+        let (Some(since), Some((_, able))) = (self.since.get(&means), self.able) else {
             return Overdue::Not(Timestamp::NEVER);
         };
-        let old = self.age(means, now).unwrap_or_else(|| now.since(since));
-        let may = schedule.stale_after.min(GRACE);
-        let left = schedule.stale_after.saturating_sub(old).max(may.saturating_sub(now.since(able)));
+        let old = self.age(means, now).unwrap_or_else(|| now.since(*since));
+        // A start of ours makes no point that is too old a newer one.
+        let grace = if self.overdue.is_some() { Duration::ZERO } else { schedule.stale_after.min(GRACE) };
+        let left = schedule.stale_after.saturating_sub(old).max(grace.saturating_sub(now.since(able)));
         if left.is_zero() {
             Overdue::Since(now - old.saturating_sub(schedule.stale_after))
         } else {
@@ -264,7 +266,8 @@ mod tests {
         let able = |since: u64| Some((Incarnation::default(), at(since)));
         let schedule =
             Schedule { every: Duration::from_secs(3_600), stale_after: Duration::from_secs(7_200) };
-        let mut known = Protected { since: Some(at(100)), able: able(100), ..Protected::default() };
+        let since = BTreeMap::from([(Means::Snapshot, at(100))]);
+        let mut known = Protected { since, able: able(100), ..Protected::default() };
         let overdue = |known: &Protected, now: u64| known.overdue(Means::Snapshot, &schedule, at(now));
         assert_eq!(overdue(&known, 200), Overdue::Not(at(7_300)), "there is none yet");
         assert_eq!(overdue(&known, 7_400), Overdue::Since(at(7_300)));
@@ -275,6 +278,10 @@ mod tests {
         known.able = able(15_000);
         assert_eq!(overdue(&known, 15_140), Overdue::Not(at(15_600)), "it was off until a moment ago");
         assert_eq!(overdue(&known, 15_600), Overdue::Since(at(15_140)));
+        known.overdue = Some(IncidentId(1));
+        known.able = able(15_599);
+        assert_eq!(overdue(&known, 15_600), Overdue::Since(at(15_140)), "it was told before");
+        assert_eq!(known.overdue(Means::Backup, &schedule, at(99_999)), Overdue::Not(Timestamp::NEVER));
         known.able = None;
         assert_eq!(overdue(&known, 99_999), Overdue::Not(Timestamp::NEVER));
         let said = known.says(Means::Snapshot, &schedule, at(15_600), Some("it is in maintenance"));

@@ -162,7 +162,7 @@ pub fn story(seed: u64) -> Story {
         events.push(Event { when: When::At(secs(15)), what, lasting: None });
     }
     for (_, vm) in (0..).zip(&mut vms).filter(|(number, _)| noise(seed, *number, 4, 16) == 0) {
-        vm.policy.protect.snapshot = Some(crate::snapshots::schedule(secs(20 * 3_600)));
+        vm.policy.protect.snapshot = Some(crate::snapshots::schedule(secs(50 * 3_600)));
     }
     let mut at = random.between(secs(20), secs(240 * 3_600));
     if vms.iter().any(|vm| vm.found == FoundAs::Off) {

@@ -80,6 +80,8 @@ impl Engine {
     ) {
         let told = self.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
+        // Who cannot look does not know better than we did.
+        let age = age.or_else(|| trouble.and(vm.protected.age(means, told)));
         vm.protected.learn(means, Newest { told, age, trouble: trouble.map(ToOwned::to_owned) });
         self.look_at_points(name);
     }
@@ -91,10 +93,14 @@ impl Engine {
         if restarted {
             vm.protected.able = None;
         }
-        if vm.policy.protect.iter().next().is_some() {
-            vm.protected.since.get_or_insert(now);
+        let schedules = vm.policy.protect;
+        vm.protected.since.retain(|means, _| schedules.iter().any(|(wanted, _)| wanted == *means));
+        for (means, _) in schedules.iter() {
+            vm.protected.since.entry(means).or_insert(now);
+        }
+        if !vm.protected.since.is_empty() {
             self.look_at_points(name);
-        } else if vm.protected.since.is_some() {
+        } else if vm.protected.look.is_some() {
             let by = "configuration".to_owned();
             self.end_overdue(name, Resolution::Superseded { by }, "none are to be made any more");
             let look = self.vms.get_mut(name).and_then(|vm| std::mem::take(&mut vm.protected).look);
@@ -112,7 +118,7 @@ impl Engine {
     /// Whether its points are too old now, and when to look again.
     fn look_at_points(&mut self, name: &VmName) {
         let now = self.now;
-        let Some(vm) = self.vms.get_mut(name).filter(|vm| vm.protected.since.is_some()) else { return };
+        let Some(vm) = self.vms.get_mut(name).filter(|vm| !vm.protected.since.is_empty()) else { return };
         let runs = vm.power.incarnation().filter(|_| !vm.in_maintenance());
         let before = vm.protected.able.filter(|(incarnation, _)| runs == Some(*incarnation));
         vm.protected.able = runs.map(|incarnation| before.unwrap_or((incarnation, now)));

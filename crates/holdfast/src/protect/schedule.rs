@@ -37,6 +37,8 @@ pub(super) struct Watch {
     trouble: Option<String>,
     /// Why nothing is given up, as it was told.
     kept: Option<String>,
+    /// When one that was to go last stayed all the same.
+    stayed: Option<Instant>,
     /// What the engine was told.
     told: BTreeMap<Means, (Option<i64>, Option<String>)>,
 }
@@ -105,9 +107,11 @@ impl Protector {
         let waits = AGAIN.min(wanted.schedule.every);
         let is_soon = watch.tried.is_some_and(|tried| tried.elapsed() < waits);
         let take = wanted.schedule.is_due(newest) && !is_soon;
+        let stays = watch.stayed.is_some_and(|stayed| stayed.elapsed() < AGAIN);
         match may_go(known, &wanted.keep, now()) {
-            Ok(give_up) => {
+            Ok(mut give_up) => {
                 watch.kept = None;
+                give_up.retain(|_| !stays);
                 Todo { take, give_up }
             }
             Err(odd) => {
@@ -153,11 +157,13 @@ impl Protector {
         for id in ids {
             if let Err(why) = self.command(BY, vm, Wish::GiveUp(*id)).await {
                 tracing::debug!(%vm, snapshot = id.0, %why, "a snapshot that may go stays for now");
+                self.watched().entry(vm.clone()).or_default().stayed = Some(Instant::now());
                 break;
             }
             if let Err(error) = driver.forget(vm, *id, super::snapshots::FORGET).await {
                 let error = chain(&error);
                 tracing::warn!(%vm, snapshot = id.0, error, "a snapshot that may go is still there");
+                self.watched().entry(vm.clone()).or_default().stayed = Some(Instant::now());
                 break;
             }
             gone.push(id.0);

@@ -247,3 +247,41 @@ fn a_point_is_made_by_itself_when_the_newest_is_too_old() {
     assert_eq!(all, expected.map(|point| point.map(str::to_owned)), "{known}");
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
 }
+
+#[test]
+fn a_scheduled_backup_prunes_what_need_not_be_kept_and_a_repository_that_cannot_be_opened_is_told() {
+    let mut lab = lab_with("every = \"1m\"\nstale_after = \"65s\"\nkeep = { last = 1 }\n");
+    let (first, second) = (create(&lab), create(&lab));
+    plain(&lab, &["verify", "--all"]);
+    let there = |lab: &Lab| -> Vec<String> {
+        let points: Vec<Value> = serde_json::from_str(&plain(lab, &["list", "--json"])).unwrap();
+        points.iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let id = |point: &Value| point["id"].as_str().unwrap().to_owned();
+    lab.until(2 * BOOT, "the older one is pruned", |lab| !there(lab).contains(&id(&first)));
+    let left = there(&lab);
+    assert!(left.contains(&id(&second)) && left.len() >= 2, "the newest verified one stays: {left:?}");
+    let log = std::fs::read_to_string(lab.path().join("daemon.log")).unwrap();
+    assert!(log.contains("restore points that need not be kept were removed"), "{log}");
+
+    // One that writes just now would make the folder of a repository anew, so it is the key that goes.
+    let (key, away) = (lab.path().join("key"), lab.path().join("away"));
+    std::fs::rename(&key, &away).unwrap();
+    let stale = |lab: &Lab| {
+        let open =
+            |incident: &Value| incident["fault"] == "RestorePointsStale" && incident["closed"].is_null();
+        lab.incidents().into_iter().find(open)
+    };
+    lab.until(2 * BOOT, "a person is told", |lab| stale(lab).is_some());
+    let told = |lab: &Lab| {
+        let id = stale(lab).map(|incident| incident["id"].to_string()).unwrap_or_default();
+        String::from_utf8_lossy(&lab.cli(&["explain", &id]).stdout).into_owned()
+    };
+    lab.until(2 * BOOT, "why is told", |lab| told(lab).contains("the last try"));
+    assert!(told(&lab).contains("the newest backup is"), "{}", told(&lab));
+    std::fs::rename(&away, &key).unwrap();
+    lab.until(2 * BOOT, "one is made again", |lab| there(lab).len() > left.len());
+    lab.until(BOOT, "that is over", |lab| stale(lab).is_none());
+    assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
+    lab.stop();
+}

@@ -18,6 +18,7 @@ mod hostile;
 mod images;
 mod instant;
 mod isolation;
+mod kept;
 mod logs;
 mod network;
 mod numbers;
