@@ -58,7 +58,13 @@ impl Machine {
         if lease.incarnation() <= record.incarnation || lease.token() <= record.token {
             return Err(self.stale(lease.incarnation(), lease.token()));
         }
-        let ready = self.prepare(&record).await?;
+        let ready = match self.prepare(&record).await {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.use_up(lease, record).await;
+                return Err(error);
+            }
+        };
         let (incarnation, token) = (lease.incarnation(), lease.token());
         let cgroup = self.group();
         let path = cgroup.as_ref().map(|group| group.path().to_owned());
@@ -89,6 +95,20 @@ impl Machine {
             tokio::spawn(async move { machine.tell_guest_it_was_away().await });
         }
         Ok(started)
+    }
+
+    /// A start that was refused is used up, here as for whoever gave the lease (I3): whoever looks next finds that
+    /// incarnation dead, and not the one before. If that cannot be written down, it may be tried once more.
+    async fn use_up(&self, lease: &Lease, record: Record) {
+        let (incarnation, token) = (lease.incarnation(), lease.token());
+        let used = Record { incarnation, token, process: None, cgroup: None, ..record };
+        match self.write(used).await {
+            Ok(()) => drop(self.note_refused_start(incarnation)),
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(vm = %self.name, error, "a refused start is not on record");
+            }
+        }
     }
 
     fn note_refused_start(&self, incarnation: Incarnation) -> DeathProof {

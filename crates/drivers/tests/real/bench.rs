@@ -70,13 +70,14 @@ impl Bench {
     }
 
     pub async fn start(&mut self, qemu: &Qemu) -> Lease {
-        let lease = self.lease();
-        let order = Order::Start { lease: lease.clone() };
-        let mut started = qemu.perform(&self.name, &order, LONG).await;
+        let mut lease = self.lease();
+        let start = |lease: &Lease| Order::Start { lease: lease.clone() };
+        let mut started = qemu.perform(&self.name, &start(&lease), LONG).await;
         // A process that another test is just starting has all our files open, for a moment.
         while let Err(DriverError::Blocked { .. }) = started {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            started = qemu.perform(&self.name, &order, LONG).await;
+            lease = self.lease(); // a refused start is used up
+            started = qemu.perform(&self.name, &start(&lease), LONG).await;
         }
         assert!(matches!(started, Ok(Fact::Started { .. })), "{started:?}");
         lease

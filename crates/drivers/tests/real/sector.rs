@@ -189,6 +189,25 @@ async fn a_start_that_was_refused_leaves_no_control_group() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_refused_before_there_is_a_process_is_used_up_too() {
+    let mut bench = bench(); // I3
+    let qemu = bench.open().await;
+    let (disk, away) = (bench.path("disk"), bench.path("away"));
+    std::fs::rename(&disk, &away).unwrap();
+    let lease = bench.lease();
+    let start = Order::Start { lease: lease.clone() };
+    let refused = qemu.perform(&bench.name, &start, LONG).await;
+    assert!(matches!(refused, Err(DriverError::Refused { .. })), "{refused:?}");
+    let Found::Dead(proof) = qemu.inspect(&bench.name).await.unwrap() else { panic!("it is dead") };
+    assert_eq!((proof.incarnation(), proof.death()), (lease.incarnation(), &Death::StartRefused));
+    std::fs::rename(&away, &disk).unwrap();
+    let again = qemu.perform(&bench.name, &start, LONG).await;
+    assert!(matches!(again, Err(DriverError::Stale { .. })), "{again:?}");
+    let lease = bench.start(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
 async fn a_vm_whose_record_is_lost_is_found_by_what_it_says_of_itself() {
     let mut bench = bench();
     let qemu = bench.open().await;
