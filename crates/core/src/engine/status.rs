@@ -101,7 +101,7 @@ impl Engine {
                 .apps(&lens)
                 .map(|(name, alive, answered)| app(name, alive, answered, &evidence))
                 .collect(),
-            incident,
+            incident: incident.or(vm.protected.overdue), // which says nothing of how the VM stands
             protection: self.protection(vm).to_owned(),
             note: note(vm, lens.now),
             tries: (vm.tries.spent(now, &vm.policy.budget), vm.policy.budget.tries),
@@ -113,7 +113,7 @@ impl Engine {
     /// The incident to speak of: the widest, but one that is sure before one that is not.
     fn foremost(&self, vm: &VmState) -> Option<IncidentId> {
         let sure = |id: &IncidentId| self.incidents.get(id).is_some_and(Incident::is_confirmed);
-        vm.open_incidents().find(sure).or_else(|| vm.open_incidents().next()).or(vm.protected.overdue)
+        vm.open_incidents().find(sure).or_else(|| vm.open_incidents().next())
     }
 
     fn protection(&self, vm: &VmState) -> &'static str {
