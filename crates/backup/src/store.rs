@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -42,9 +43,12 @@ pub trait Store: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
 }
 
-/// A folder of this computer.
+/// A folder of this computer. It stays the same one whatever becomes of its name: where a disk was unmounted, or the folder
+/// moved, nothing is written into what has its name now.
 pub struct Folder {
     root: PathBuf,
+    /// Open as long as it is used.
+    _held: File,
     next: AtomicU64,
     /// Folders whose own names are on the disk.
     known: Mutex<HashSet<PathBuf>>,
@@ -56,10 +60,13 @@ impl Folder {
     /// # Errors
     /// If it is none, or cannot be entered.
     pub fn open(root: &Path) -> io::Result<Self> {
-        if !fs::metadata(root)?.is_dir() {
+        let held = File::open(root)?;
+        if !held.metadata()?.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder"));
         }
-        let folder = Self { root: root.to_owned(), next: AtomicU64::new(0), known: Mutex::default() };
+        let itself = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+        let root = if itself.is_dir() { itself } else { root.to_owned() };
+        let folder = Self { root, _held: held, next: AtomicU64::new(0), known: Mutex::default() };
         folder.clear(SystemTime::now());
         Ok(folder)
     }
@@ -197,6 +204,20 @@ mod tests {
         store.remove("packs/ab/1").unwrap();
         assert_eq!(store.read("packs/ab/1", 0, 1).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::read_dir(folder.path().join(UNFINISHED)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_whose_name_went_elsewhere_is_written_to_and_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (named, moved) = (folder.path().join("repo"), folder.path().join("moved"));
+        fs::create_dir(&named).unwrap();
+        let store = Folder::open(&named).unwrap();
+        fs::rename(&named, &moved).unwrap();
+        store.put("packs/ab/1", b"hello").unwrap();
+        assert_eq!(fs::read(moved.join("packs/ab/1")).unwrap(), b"hello");
+        fs::remove_dir_all(&moved).unwrap();
+        assert_eq!(store.put("packs/ab/2", b"hello").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!named.exists() && !moved.exists());
     }
 
     #[test]
