@@ -13,6 +13,8 @@ pub use due::ProofError;
 use crate::config::Config;
 use crate::decide::Inbox;
 use crate::protect::Protector;
+use holdfast_core::diagnosis::{Level, level};
+use holdfast_core::incident::Incident;
 use holdfast_core::point::Grade;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::qemu::Qemu;
@@ -257,8 +259,10 @@ impl Keeper {
 
     /// Begins one that is due, or ends ours where something is wrong on this host.
     async fn look(&mut self) {
-        let is_calm =
-            self.inbox.look(|desk| desk.engine.incidents().all(|incident| incident.is_closed())).await;
+        // That a probe is broken, or a point too old, says nothing of this host: a trial harms nobody then.
+        let troubles =
+            |incident: &Incident| !incident.is_closed() && level(incident.fault()) != Level::Observer;
+        let is_calm = self.inbox.look(move |desk| !desk.engine.incidents().any(troubles)).await;
         let is_calm = is_calm.unwrap_or(false);
         match &self.running {
             Some(running) if running.is_ours && !is_calm => {
