@@ -1,12 +1,13 @@
 //! `holdfast backup export`: a disk of a restore point as an image that other programs read. It has its name only once it is
 //! whole and on the disk, and never that of another file (I15).
 
+use super::disk::{DiskArgs, Meant};
 use super::fresh::{self, Failure, Fresh};
-use super::{PointArgs, RepositoryArgs, bar, bytes, shown, troubled, watched};
+use super::{bar, bytes, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use clap::{Args, ValueEnum};
 use holdfast_backup::export::{Layout, Qcow2};
-use holdfast_backup::point::{Disk, Point};
+use holdfast_backup::point::Disk;
 use holdfast_backup::repository::Repository;
 use holdfast_backup::restore;
 use std::path::PathBuf;
@@ -16,12 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Args)]
 pub struct ExportArgs {
     #[command(flatten)]
-    repository: RepositoryArgs,
-    #[command(flatten)]
-    point: PointArgs,
-    /// Which disk; the first, if none is named.
-    #[arg(long, value_name = "DISK")]
-    disk: Option<String>,
+    of: DiskArgs,
     /// The file to write, which must not be there yet.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -51,40 +47,26 @@ pub fn export(args: &ExportArgs) -> Result<Exit, CliError> {
             hint: "name another file, or move that one away".into(),
         });
     }
-    let (repository, folder) = (args.repository.open()?, &args.repository.repo);
-    let name = args.point.find(&repository, folder)?;
-    let point = repository.point(&name).map_err(troubled(folder))?;
-    let disk = disk(&point, args.disk.as_deref(), &shown(&name))?;
+    let Meant { repository, point, disk } = args.of.open()?;
     let layout = match args.format {
         Format::Raw => None,
-        Format::Qcow2 => Some(Layout::of(&repository, disk).map_err(troubled(folder))?),
+        Format::Qcow2 => Some(Layout::of(&repository, &disk).map_err(troubled(&args.of.repository.repo))?),
     };
     let (done, bar) = (AtomicU64::new(0), bar(disk.size, args.json));
     let length = layout.as_ref().map_or(disk.size, Layout::length);
-    let fill = |image: &Fresh| write(&repository, disk, layout.as_ref(), image, &done);
+    let fill = |image: &Fresh| write(&repository, &disk, layout.as_ref(), image, &done);
     let work = || fresh::make(&args.out, length, fill);
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
     bar.finish_and_clear();
-    ended.map_err(|error| error.for_people("export", &args.out, &shown(&name)))?;
+    ended.map_err(|error| error.for_people("export", &args.out, &point))?;
     if args.json {
         print_json(&serde_json::json!({
-            "v": 1, "id": shown(&name), "disk": disk.name, "out": args.out.to_string_lossy(), "size": disk.size,
+            "v": 1, "id": point, "disk": disk.name, "out": args.out.to_string_lossy(), "size": disk.size,
         }))?;
     } else {
-        say!("wrote {} of point {} into {}", bytes(disk.size), shown(&name), args.out.display());
+        say!("wrote {} of point {} into {}", bytes(disk.size), point, args.out.display());
     }
     Ok(Exit::Fine)
-}
-
-/// The disk of this name, or the first.
-pub fn disk<'a>(point: &'a Point, named: Option<&str>, shown: &str) -> Result<&'a Disk, CliError> {
-    let found = point.disks.iter().find(|disk| named.is_none_or(|named| named == disk.name));
-    let names: Vec<&str> = point.disks.iter().map(|disk| &disk.name[..]).collect();
-    found.ok_or_else(|| CliError::Said {
-        error: format!("restore point {shown} has no such disk"),
-        cause: format!("its disks are: {}", names.join(", ")),
-        hint: "name one of them with `--disk`".into(),
-    })
 }
 
 fn write(

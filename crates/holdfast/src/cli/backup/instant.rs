@@ -10,7 +10,7 @@ mod stream;
 
 use super::fresh::sync_folder;
 use super::restore::RestoreArgs;
-use super::{bar, export, failed, say_aside, shown, troubled};
+use super::{bar, disk, failed, say_aside, shown, troubled};
 use crate::act::chain;
 use crate::backups::offer;
 use crate::cli::{CliError, Exit, print_json, wait_for};
@@ -63,7 +63,7 @@ pub fn restore(args: &RestoreArgs, file: &Path, qmp: &Path) -> Result<Exit, CliE
     let (repository, folder) = (args.repository.open()?, &args.repository.repo);
     let name = args.point.find(&repository, folder)?;
     let point = repository.point(&name).map_err(troubled(folder))?;
-    let (id, disk) = (shown(&name), export::disk(&point, None, &shown(&name))?.clone());
+    let (id, disk) = (shown(&name), disk::named(&point, None, &shown(&name))?.clone());
     let repo = folder.canonicalize().map_err(failed(format!("find `{}`", folder.display())))?;
     let number = repository.id().to_string();
     let place = Place::of(file, &id)?;

@@ -3,6 +3,7 @@
 mod cat;
 mod check;
 mod create;
+mod disk;
 mod du;
 mod export;
 mod files;

@@ -1,7 +1,8 @@
 //! `holdfast backup serve`: a disk of a restore point, offered over NBD and read where it is asked for. Nothing is restored, and
 //! nothing can be written to it.
 
-use super::{PointArgs, RepositoryArgs, export, say_aside, shown, troubled};
+use super::disk::{DiskArgs, Meant};
+use super::say_aside;
 use crate::act::chain;
 use crate::backups::offer::{self, Offer};
 use crate::cli::{CliError, Exit, print_json_line, wait_for};
@@ -19,12 +20,7 @@ const MOST: usize = 64 << 20;
 #[derive(Args)]
 pub struct ServeArgs {
     #[command(flatten)]
-    repository: RepositoryArgs,
-    #[command(flatten)]
-    point: PointArgs,
-    /// Which disk; the first, if none is named.
-    #[arg(long, value_name = "DISK")]
-    disk: Option<String>,
+    of: DiskArgs,
     /// The Unix socket to make, in a folder that is there; only you may open it.
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
@@ -38,13 +34,10 @@ pub struct ServeArgs {
 
 /// Offers it until it is told to end.
 pub fn serve(args: &ServeArgs) -> Result<Exit, CliError> {
-    let (repository, folder) = (args.repository.open()?, &args.repository.repo);
-    let name = args.point.find(&repository, folder)?;
-    let point = repository.point(&name).map_err(troubled(folder))?;
-    let disk = export::disk(&point, args.disk.as_deref(), &shown(&name))?.clone();
+    let Meant { repository, point: id, disk } = args.of.open()?;
     let disk_name = disk.name.clone();
     let disk = Offered::new(repository, disk, MOST);
-    let (id, size) = (shown(&name), disk.size());
+    let size = disk.size();
     wait_for(async {
         let asked = |source| CliError::Io { what: "listen to signals".into(), source };
         let mut interrupt = signal(SignalKind::interrupt()).map_err(asked)?;

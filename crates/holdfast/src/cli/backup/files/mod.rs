@@ -9,7 +9,7 @@ mod partition;
 
 pub use extract::{ExtractArgs, extract};
 
-use super::{PointArgs, RepositoryArgs, export, shown, troubled};
+use super::disk::{DiskArgs, Meant};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, paint, print_json};
 use clap::Args;
@@ -30,12 +30,7 @@ const SHOWN_MOST: usize = 512;
 #[derive(Args)]
 pub struct FsArgs {
     #[command(flatten)]
-    repository: RepositoryArgs,
-    #[command(flatten)]
-    point: PointArgs,
-    /// Which disk; the first, if none is named.
-    #[arg(long, value_name = "DISK")]
-    disk: Option<String>,
+    of: DiskArgs,
     /// Which partition; otherwise the first one with a file system that can be read and has this path.
     #[arg(long, value_name = "NUMBER")]
     partition: Option<u32>,
@@ -82,13 +77,10 @@ struct Found {
 
 /// Finds the file system that has this path.
 fn open(args: &FsArgs, path: &str) -> Result<Found, CliError> {
-    let (repository, folder) = (args.repository.open()?, &args.repository.repo);
-    let name = args.point.find(&repository, folder)?;
-    let point = repository.point(&name).map_err(troubled(folder))?;
-    let disk = export::disk(&point, args.disk.as_deref(), &shown(&name))?.clone();
+    let Meant { repository, point, disk } = args.of.open()?;
     let disk = Arc::new(Offered::new(repository, disk, MOST));
     let refused = |cause: String, hint: &str| CliError::Said {
-        error: format!("cannot read `{}` of point {}", path.escape_debug(), shown(&name)),
+        error: format!("cannot read `{}` of point {}", path.escape_debug(), point),
         cause,
         hint: hint.into(),
     };
@@ -107,7 +99,7 @@ fn open(args: &FsArgs, path: &str) -> Result<Found, CliError> {
         let number = partition.number;
         let fs = Ext4::load(Box::new(Bytes { disk: Arc::clone(&disk), partition }));
         match fs.and_then(|fs| fs.symlink_metadata(path).map(|_| fs).inspect_err(|_| is_any = true)) {
-            Ok(fs) => return Ok(Found { fs, partition: number, point: shown(&name) }),
+            Ok(fs) => return Ok(Found { fs, partition: number, point }),
             Err(error) => last = Some(format!("partition {number}: {}", chain(&error))),
         }
     }
