@@ -1,6 +1,7 @@
 //! Which point is meant, and when the next one is due.
 
 use super::run::Which;
+use super::watch::rows;
 use crate::config::Config;
 use crate::protect::{ProtectError, Protector};
 use holdfast_core::point::SnapshotId;
@@ -61,6 +62,8 @@ struct Point {
     taken: f64,
     /// When it was last tried.
     tried: Option<f64>,
+    /// How many rows were counted then.
+    rows: Option<u64>,
     /// It was compared with none before it.
     is_full: bool,
 }
@@ -77,7 +80,8 @@ async fn points(protector: &Protector, config: &Config, vm: &VmName) -> Result<V
         .map(|snapshot| Point {
             which: Which::Snapshot(snapshot.id),
             taken: snapshot.taken as f64 / 1e6,
-            tried: snapshot.trial.map(|trial| trial.when as f64 / 1e6),
+            tried: snapshot.trial.as_ref().map(|trial| trial.when as f64 / 1e6),
+            rows: snapshot.trial.and_then(|trial| rows(&trial.words)),
             is_full: false,
         })
         .collect();
@@ -91,28 +95,37 @@ fn of_backup(doc: &serde_json::Value) -> Option<Point> {
     let is_whole = doc["hurt"] == false;
     let which = Which::Backup(doc["id"].as_str()?.to_owned(), doc["size"].as_u64()?);
     let (taken, tried) = (doc["taken"].as_f64()?, doc["tried"].as_f64());
-    is_whole.then(|| Point { which, taken, tried, is_full: doc["parent"].is_null() })
+    let rows = doc["trial"].as_str().and_then(rows);
+    is_whole.then(|| Point { which, taken, tried, rows, is_full: doc["parent"].is_null() })
 }
 
-/// The point that is meant: as `points` names it, or the newest.
+/// The point that is meant, as `points` names it, or the newest; and how many rows were counted when another was tried last.
 pub async fn find(
     protector: &Protector,
     config: &Config,
     vm: &VmName,
     point: Option<&str>,
-) -> Result<Which, ProofError> {
+) -> Result<(Which, Option<u64>), ProofError> {
+    let all = points(protector, config, vm).await;
+    let before = all.as_ref().ok().and_then(|all| rows_before(all));
     if let Some(id) = point.and_then(|point| point.strip_prefix("snapshot/")?.parse().ok()) {
-        return Ok(Which::Snapshot(SnapshotId(id))); // what is wrong with it, its driver tells
+        return Ok((Which::Snapshot(SnapshotId(id)), before)); // what is wrong with it, its driver tells
     }
-    let wanted = point.filter(|point| *point != "latest");
-    let all = points(protector, config, vm).await?;
+    let (all, wanted) = (all?, point.filter(|point| *point != "latest"));
     let found = match wanted {
         None => all.last(),
         Some(wanted) => all.iter().find(|point| point.which.to_string() == wanted),
     };
     found
-        .map(|point| point.which.clone())
+        .map(|point| (point.which.clone(), before))
         .ok_or_else(|| ProofError::NoPoint(wanted.unwrap_or("latest").into()))
+}
+
+/// The rows that were counted last.
+fn rows_before(all: &[Point]) -> Option<u64> {
+    let counted = all.iter().filter(|point| point.rows.is_some());
+    let last = counted.max_by(|one, other| one.tried.unwrap_or(0.0).total_cmp(&other.tried.unwrap_or(0.0)));
+    last.and_then(|point| point.rows)
 }
 
 /// When points were listed and tried last.
@@ -170,7 +183,7 @@ mod tests {
     use super::*;
 
     fn point(id: u64, taken: f64, tried: Option<f64>, is_full: bool) -> Point {
-        Point { which: Which::Snapshot(SnapshotId(id)), taken, tried, is_full }
+        Point { which: Which::Snapshot(SnapshotId(id)), taken, tried, rows: None, is_full }
     }
 
     fn due_of(all: &[Point], now: f64) -> Option<String> {
@@ -190,6 +203,13 @@ mod tests {
         all.insert(2, point(7, 2_900.0, None, true));
         assert_eq!(due_of(&all, 80_000.0).as_deref(), Some("snapshot/7"));
         assert_eq!(due_of(&[], 80_000.0), None);
+    }
+
+    #[test]
+    fn rows_are_compared_with_those_of_the_last_trial() {
+        let counted = |tried: f64, rows| Point { rows, ..point(1, 1.0, Some(tried), false) };
+        let all = [counted(5.0, Some(7)), counted(9.0, Some(3)), counted(10.0, None), counted(2.0, Some(1))];
+        assert_eq!((rows_before(&all), rows_before(&all[2..3])), (Some(3), None));
     }
 
     #[test]

@@ -206,7 +206,7 @@ impl Keeper {
         if let Some(running) = &self.running {
             return Err(ProofError::Busy(running.vm.clone()));
         }
-        let which = due::find(&self.protector, &config, vm, point).await?;
+        let (which, rows) = due::find(&self.protector, &config, vm, point).await?;
         self.due.tried(vm, &which);
         let doc = ProofDoc {
             v: 1,
@@ -224,7 +224,8 @@ impl Keeper {
         let cancel = CancellationToken::new();
         let budget = config.vms.get(vm).map_or(due::WITHIN, |vm| vm.protect.proof.within);
         let (driver, protector) = (Arc::clone(&self.driver), self.protector.clone());
-        let job = Job { vm: vm.clone(), which, config, driver, protector, budget, cancel: cancel.clone() };
+        let job =
+            Job { vm: vm.clone(), which, rows, config, driver, protector, budget, cancel: cancel.clone() };
         let task = tokio::spawn(async move { job.run().await });
         self.running = Some(Running { vm: vm.clone(), began: Instant::now(), is_ours, cancel, task });
         self.docs.insert(vm.clone(), doc.clone());

@@ -44,6 +44,8 @@ impl std::fmt::Display for Which {
 pub struct Job {
     pub vm: VmName,
     pub which: Which,
+    /// How many rows were counted when another point was tried last.
+    pub rows: Option<u64>,
     pub config: Arc<Config>,
     pub driver: Arc<Qemu>,
     pub protector: Protector,
@@ -99,6 +101,7 @@ impl Job {
         let mut told = Told::default();
         let watched = watch::watch(&sandbox, &apps, self.budget, &mut told);
         let is_over = self.cancel.run_until_cancelled(watched).await.is_some();
+        told.compare(self.rows);
         if let Err(error) = sandbox.end().await {
             warn!(vm = %self.vm, %error, "what a trial wrote is removed by the next one");
         }

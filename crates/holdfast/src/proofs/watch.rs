@@ -21,6 +21,15 @@ const AGENT: Duration = Duration::from_secs(30);
 /// The longest words of a check that are kept, in characters.
 const WORDS: usize = 240;
 
+/// Fewer rows come and go.
+const ROWS_LEAST: u64 = 1_000;
+
+/// How many rows a check says that it counted.
+pub fn rows(words: &str) -> Option<u64> {
+    let (before, _) = words.rsplit_once(" rows in ")?;
+    before.rsplit(' ').next()?.parse().ok()
+}
+
 /// How an application did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -90,6 +99,17 @@ impl Told {
 
     fn all_answered(&self) -> bool {
         !self.apps.values().any(|answer| matches!(answer, Answer::None(_)))
+    }
+
+    /// Compares the rows that were counted with those of the last trial: a table that a bad script emptied is well otherwise.
+    pub fn compare(&mut self, before: Option<u64>) {
+        let counted = self.findings.iter().find_map(|finding| Some((finding, rows(&finding.text)?)));
+        let (Some((finding, now)), Some(before)) = (counted, before) else { return };
+        if before >= ROWS_LEAST && now < before / 2 {
+            let text = format!("{now}, of {before} when a point was last tried");
+            let app = finding.app.clone();
+            self.findings.push(Finding { app, check: "the count of rows", verdict: Verdict::Wrong, text });
+        }
     }
 
     /// How long its users would have waited.
@@ -223,4 +243,50 @@ async fn run(sandbox: &Sandbox, app: &AppName, check: &Check, deadline: Instant)
     };
     let text: String = tame(&text).chars().take(WORDS).collect();
     Finding { app: app.clone(), check: check.name, verdict, text }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn told(rows: &str) -> Told {
+        let app: AppName = "postgres".parse().unwrap();
+        let text = format!("nothing wrong in 3 databases, 22 MB; {rows} rows in orders");
+        let finding = Finding { app: app.clone(), check: "pg_amcheck", verdict: Verdict::Sound, text };
+        let right = Answer::Right(Duration::from_secs(3));
+        let apps = BTreeMap::from([(app, right)]);
+        let up = Some(Duration::from_secs(3));
+        Told { booted: up, served: up, apps, findings: vec![finding], failed: None }
+    }
+
+    #[test]
+    fn a_database_that_lost_half_of_its_rows_is_not_checked() {
+        for (rows, before, grade) in [
+            ("20214", None, Grade::AppChecked),
+            ("20214", Some(40_000), Grade::AppChecked),
+            ("19999", Some(40_000), Grade::Booted),
+            ("0", Some(999), Grade::AppChecked),
+            ("too many to count", Some(40_000), Grade::AppChecked),
+        ] {
+            let mut told = told(rows);
+            told.compare(before);
+            assert_eq!(told.grade(), grade, "{rows} {before:?}: {}", told.words());
+        }
+    }
+
+    #[test]
+    fn what_did_not_boot_or_answer_is_worth_less() {
+        let mut dead = told("1");
+        dead.failed = Some("its kernel panicked".into());
+        assert_eq!(dead.grade(), Grade::Taken);
+        let mut silent = told("1");
+        silent.apps.values_mut().for_each(|answer| *answer = Answer::None("refused".into()));
+        assert_eq!(silent.grade(), Grade::Booted);
+        let mut alone = told("1");
+        alone.apps.values_mut().for_each(|answer| *answer = Answer::NotAsked("it is elsewhere"));
+        assert_eq!(alone.grade(), Grade::Booted);
+        assert!(alone.words().contains("was not asked: it is elsewhere"), "{}", alone.words());
+        assert_eq!(Told::default().grade(), Grade::Taken);
+    }
 }
