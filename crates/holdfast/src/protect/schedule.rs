@@ -141,6 +141,9 @@ impl Protector {
             }
             (Err(_), why) => tracing::warn!(%vm, why, "no snapshot was taken by schedule"),
         }
+        if trouble.is_some() {
+            self.tidy(BY, vm).await; // a merge that a daemon before us left may be in the way
+        }
         self.watched().entry(vm.clone()).or_default().trouble = trouble;
         let Some(driver) = self.driver.snapshots() else { return };
         let Ok(listed) = driver.list(vm).await else { return };

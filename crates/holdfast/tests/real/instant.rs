@@ -108,6 +108,7 @@ fn a_vm_is_started_from_a_point_at_once_and_whoever_is_killed_meanwhile_it_ends_
     assert!(!refused.status.success() && said.contains("somebody uses it"), "{said}");
     assert!(!beside(&lab, ".instant").exists());
     assert!(lab.cli(&["vm", "stop", "orders"]).status.success());
+    lab.until(BOOT, "it is off", |lab| lab.vm("orders")["pid"].is_null());
 
     // Stopped before the VM ran: it is not started, and says why, until the same command goes on.
     let slow = ["--limit", "4MiB/s"];
