@@ -13,7 +13,7 @@ use super::qmp::Qmp;
 use super::record::Port;
 use super::sign::Status;
 use super::snapshot::qcow2;
-use super::spawn::find_program;
+use super::spawn::{self, find_program};
 use super::spec::{Forward, Network, QemuVm};
 use super::untrusted::tame;
 use super::{make_folder, process, start};
@@ -161,9 +161,7 @@ impl Sandbox {
     /// Waits until QEMU ended by itself; what it said last.
     pub async fn ended(&self) -> String {
         self.wait().await;
-        let said = process::read_small(&self.run.log().to_string_lossy()).unwrap_or_default();
-        let said = said.lines().rev().find(|line| !line.contains("warning:")).unwrap_or("it said nothing");
-        tame(said, 300)
+        start::last_words(&self.run)
     }
 
     /// Whether the guest has given up, or cannot go on, as far as QEMU tells: in words.
@@ -264,7 +262,7 @@ impl Ready {
         let class = if nice == 19 { "3" } else { "2" };
         command.arg(program("ionice")?).args(["-c", class, "-t"]);
         command.arg(program(launch::PROGRAM)?).args(words).current_dir(self.run.inner());
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8");
+        command.env_clear().env("PATH", spawn::PATH).env("LANG", "C.UTF-8");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(account) = &self.account {
             use std::os::unix::process::CommandExt;

@@ -31,7 +31,7 @@ pub struct Launch<'a> {
 }
 
 /// The whole environment of what we start.
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Launch<'_> {
     /// Starts it. It is running, or about to fail by itself, when this returns.

@@ -224,9 +224,7 @@ impl Machine {
 
     /// Why QEMU ended by itself.
     async fn ended_at_once(&self) -> DriverError {
-        let said = process::read_small(&self.folder.log().to_string_lossy()).unwrap_or_default();
-        let said = said.lines().rev().find(|line| !line.contains("warning:")).unwrap_or("it said nothing");
-        let said = super::untrusted::tame(said, 300);
+        let said = last_words(&self.folder);
         let disk = self.open_disk().await.map_or_else(|_| self.spec().disk.clone(), |opened| opened.disk);
         match self.holder(&disk).await.filter(|_| said.contains("lock")) {
             Some(holder) => self.blocked(&holder),
@@ -285,6 +283,13 @@ impl Machine {
             Some(Life::Running(_)) | None => Err(self.unknown(POWER_OFF, still_there(&process, limit))),
         }
     }
+}
+
+/// What a QEMU that is gone said last, tamed.
+pub(super) fn last_words(folder: &RunFolder) -> String {
+    let said = process::read_small(&folder.log().to_string_lossy()).unwrap_or_default();
+    let said = said.lines().rev().find(|line| !line.contains("warning:")).unwrap_or("it said nothing");
+    super::untrusted::tame(said, 300)
 }
 
 /// A killed process that does not end: it may write as long as it is there, so nothing is started beside it (I1).

@@ -241,7 +241,7 @@ impl Keeper {
             End::Known(told) => {
                 (doc.state, doc.grade, doc.words) =
                     (ProofState::Done, Some(told.grade()), Some(told.words()));
-                doc.boot_s = told.up().filter(|_| told.failed.is_none()).map(|up| up.as_secs_f64());
+                doc.boot_s = told.up().map(|up| up.as_secs_f64());
             }
             End::Failed(why) => (doc.state, doc.words) = (ProofState::Failed, Some(why)),
             End::Cancelled => doc.state = ProofState::Cancelled,

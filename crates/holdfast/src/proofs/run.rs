@@ -137,7 +137,7 @@ impl Job {
     async fn note(&self, told: &Told) -> Result<(), String> {
         let words: String = told.words().chars().take(300).collect();
         let grade = told.grade();
-        let boot_ms = told.up().filter(|_| told.failed.is_none()).map(|up| up.as_millis() as u64);
+        let boot_ms = told.up().map(|up| up.as_millis() as u64);
         match &self.which {
             Which::Snapshot(id) => {
                 let trial = Trial { grade, when: now(), boot_ms, words };

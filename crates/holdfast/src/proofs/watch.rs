@@ -86,7 +86,6 @@ impl Told {
         let is_served = self.has_asked() && self.all_answered();
         let is_wrong = self.findings.iter().any(|finding| finding.verdict == Verdict::Wrong);
         match self.up() {
-            _ if self.failed.is_some() => Grade::Taken,
             None => Grade::Taken,
             Some(_) if is_served && !is_wrong => Grade::AppChecked,
             Some(_) => Grade::Booted,
@@ -112,9 +111,9 @@ impl Told {
         }
     }
 
-    /// How long its users would have waited.
+    /// How long its users would have waited; nothing if it is of no use to them.
     pub fn up(&self) -> Option<Duration> {
-        self.served.or(self.booted)
+        self.served.or(self.booted).filter(|_| self.failed.is_none())
     }
 
     /// All of it for people, in a sentence or a few.
