@@ -5,7 +5,7 @@
 
 use crate::incident::IncidentId;
 use crate::lease::{DeathProof, Incarnation, Lease, Sighting, Token};
-use crate::point::SnapshotId;
+use crate::point::{PointId, SnapshotId};
 use crate::signal::RunState;
 use crate::subject::{AppName, VmName};
 use crate::time::Timestamp;
@@ -84,7 +84,7 @@ pub enum Order {
         #[serde(rename = "incarnation")]
         seen: Sighting,
     },
-    /// Make a snapshot what the next start finds. What was there is kept as another snapshot (I15). Needs the death of
+    /// Make a restore point what the next start finds. What was there is kept as another snapshot (I15). Needs the death of
     /// the incarnation that could write.
     Rewind {
         /// Of the incarnation before.
@@ -202,6 +202,11 @@ pub enum Ended {
         /// Who has what, for people.
         why: String,
     },
+    /// It was certainly not done: a file of its disk is not there, on the file system where it was.
+    DiskGone {
+        /// Which, for people.
+        why: String,
+    },
     /// Nobody knows: look, never repeat blindly (I9).
     Unknown {
         /// Why, for people.
@@ -292,14 +297,14 @@ pub enum Wish {
         /// How long the guest may take; zero cuts the power at once.
         grace: std::time::Duration,
     },
-    /// Go back to a snapshot, from its death on.
+    /// Go back to a restore point, from its death on.
     Rewind(Rewind),
-    /// Go back to a snapshot to end an incident, whatever that loses.
+    /// Go back to a restore point to end an incident, whatever that loses.
     Approve {
         /// The incident.
         incident: IncidentId,
         /// To this one; `None`: to the best.
-        to: Option<SnapshotId>,
+        to: Option<PointId>,
     },
     /// Pause it.
     Pause,
@@ -327,11 +332,11 @@ pub enum Wish {
     GiveUp(SnapshotId),
 }
 
-/// Which snapshot is gone back to, and how.
+/// Which restore point is gone back to, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rewind {
-    /// The snapshot.
-    pub to: SnapshotId,
+    /// The point.
+    pub to: PointId,
     /// Go on with its memory, instead of booting its disk.
     pub resume: bool,
     /// A person knows that this memory was resumed before (I23).

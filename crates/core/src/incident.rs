@@ -3,7 +3,7 @@
 
 use crate::diagnosis::{Diagnosis, Fault, Grounds};
 use crate::plan::{Plan, Remedy};
-use crate::point::SnapshotId;
+use crate::point::PointId;
 use crate::subject::{AppName, Subject, VmName};
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -154,7 +154,9 @@ impl HeldReason {
     pub const fn says(&self) -> &'static str {
         match self {
             Self::NoRemedy => "no remedy is left that helps without a person",
-            Self::Approval => "going back to a snapshot is left that may help, and waits for a person's word",
+            Self::Approval => {
+                "going back to a restore point is left that may help, and waits for a person's word"
+            }
             Self::Unsure => "too little is seen to be sure what is wrong, and so to do anything",
             Self::BudgetSpent => "its recoveries are used up for now",
             Self::Brake => "too many VMs look failed at once: the watcher may be the one that is ill",
@@ -206,9 +208,9 @@ pub struct Attempt {
     pub ended: Option<Timestamp>,
     /// How it ended.
     pub result: AttemptResult,
-    /// The snapshot that was gone back to.
+    /// The restore point that was gone back to.
     #[serde(default)]
-    pub to: Option<SnapshotId>,
+    pub to: Option<PointId>,
     /// A person said "try again" after it: it no longer stands in the way.
     pub forgiven: bool,
 }

@@ -135,6 +135,7 @@ pub const fn harm(fault: Fault) -> Option<&'static str> {
         | Fault::ReplicationBroken
         | Fault::LockPileUp
         | Fault::ImageCorrupt
+        | Fault::ImageLost
         | Fault::StorageSlow
         | Fault::StorageLost
         | Fault::HostFailing

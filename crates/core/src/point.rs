@@ -1,5 +1,6 @@
 //! States of a VM that one can go back to.
 
+use crate::plan::Remedy;
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -12,6 +13,47 @@ pub struct SnapshotId(pub u64);
 impl fmt::Display for SnapshotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// The number of a backup of a VM in its repository; it only rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BackupId(pub u64);
+
+/// A restore point of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PointId {
+    /// A snapshot, beside the disk.
+    Snapshot(SnapshotId),
+    /// A backup, elsewhere.
+    Backup {
+        /// Its number.
+        backup: BackupId,
+    },
+}
+
+impl PointId {
+    /// A backup of this number.
+    #[must_use]
+    pub const fn backup(number: u64) -> Self {
+        Self::Backup { backup: BackupId(number) }
+    }
+}
+
+impl From<SnapshotId> for PointId {
+    fn from(id: SnapshotId) -> Self {
+        Self::Snapshot(id)
+    }
+}
+
+impl fmt::Display for PointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Snapshot(id) => write!(f, "snapshot {id}"),
+            Self::Backup { backup } => write!(f, "backup {}", backup.0),
+        }
     }
 }
 
@@ -92,6 +134,9 @@ pub enum Grade {
 }
 
 impl Grade {
+    /// All of them, the least first.
+    pub const ALL: [Self; 4] = [Self::Taken, Self::Consistent, Self::Booted, Self::AppChecked];
+
     /// The word for it on screen and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -110,30 +155,33 @@ impl fmt::Display for Grade {
     }
 }
 
-/// A snapshot as decisions need it.
+/// A restore point as decisions need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// Its number.
-    pub id: SnapshotId,
+    /// Which one.
+    pub id: PointId,
     /// How far it is proved.
     pub grade: Grade,
     /// It has a memory that was never resumed (I23).
     pub resumable: bool,
+    /// It may hold what somebody encrypted or overwrote: nobody goes there but a person who names it.
+    #[serde(default)]
+    pub doubtful: bool,
     /// How old it was when this was told. What seems to come from the future is as old as can be.
     pub age: Duration,
 }
 
-/// The snapshots of a VM, as they were told.
+/// The restore points of a VM, as they were told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Points {
     told: Timestamp,
     known: Vec<Known>,
 }
 
-/// A snapshot that may be gone back to, and what that costs.
+/// A restore point that may be gone back to, and what that costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WayBack {
-    /// The snapshot.
+    /// The point.
     pub point: Known,
     /// What was written in this time before the fault is no longer what users see.
     pub loses: Duration,
@@ -148,54 +196,90 @@ impl Points {
 
     /// One of them, whatever it costs.
     #[must_use]
-    pub fn find(&self, id: SnapshotId, now: Timestamp, down_since: Timestamp) -> Option<WayBack> {
-        self.before(now, down_since).find(|way| way.point.id == id)
+    pub fn find(&self, id: PointId, now: Timestamp, down_since: Timestamp) -> Option<WayBack> {
+        self.aged(now, down_since).find(|(way, _)| way.point.id == id).map(|(way, _)| way)
+    }
+
+    /// The newest of which it is not sure that the fault is not in it, too: it is doubtful, or was taken when users may
+    /// have been without service already. Of these kinds, and not one of those that were tried.
+    #[must_use]
+    pub fn uncertain(
+        &self,
+        now: Timestamp,
+        down_since: Timestamp,
+        tried: &[PointId],
+        kinds: &[Remedy],
+    ) -> Option<WayBack> {
+        let fits = |(way, is_before): &(WayBack, bool)| {
+            let unsure = way.point.doubtful || !is_before;
+            unsure && !tried.contains(&way.point.id) && kinds.iter().any(|kind| way.point.is_for(*kind))
+        };
+        let ways = self.aged(now, down_since).filter(fits).map(|(way, _)| way);
+        ways.min_by_key(|way| (way.point.doubtful, way.loses))
     }
 
     /// Whether it is one of them.
     #[must_use]
     pub fn knows(&self, id: SnapshotId) -> bool {
-        self.known.iter().any(|point| point.id == id)
+        self.known.iter().any(|point| point.id == id.into())
     }
 
     /// It is to go: nobody goes back to it from now on. The newest one, and the newest of the best proved, stay.
     pub(crate) fn give_up(&mut self, id: SnapshotId) -> Result<(), &'static str> {
-        let best = self.known.iter().max_by_key(|point| (point.grade, point.id));
+        let snapshots = || self.known.iter().filter(|point| matches!(point.id, PointId::Snapshot(_)));
+        let best = snapshots().max_by_key(|point| (point.grade, point.id));
+        let point = PointId::from(id);
         if !self.knows(id) {
             return Err("there is no such snapshot");
         }
-        if best.is_some_and(|best| best.id == id) || self.known.iter().all(|point| point.id <= id) {
+        if best.is_some_and(|best| best.id == point) || snapshots().all(|other| other.id <= point) {
             return Err("it is the newest one, or the newest of the best proved");
         }
-        self.known.retain(|point| point.id != id);
+        self.known.retain(|known| known.id != point);
         Ok(())
     }
 
-    /// The best of those from before the fault that were not tried yet: the best proved, of these the newest. With a
-    /// bound, of those that lose no more than that.
+    /// The best for one of these remedies, of those from before the fault that are not doubtful and were not tried yet: the
+    /// best proved, of these the newest. With a bound, of those that lose no more than that.
     #[must_use]
     pub fn best(
         &self,
         now: Timestamp,
         down_since: Timestamp,
         bound: Option<Duration>,
-        tried: &[SnapshotId],
-        resume: bool,
+        tried: &[PointId],
+        kinds: &[Remedy],
     ) -> Option<WayBack> {
         let fits = |way: &WayBack| {
-            let untried = !tried.contains(&way.point.id);
-            untried && (way.point.resumable || !resume) && bound.is_none_or(|bound| way.loses <= bound)
+            let suits = kinds.iter().any(|kind| way.point.is_for(*kind));
+            let untried = !way.point.doubtful && !tried.contains(&way.point.id);
+            suits && untried && bound.is_none_or(|bound| way.loses <= bound)
         };
         let rank = |way: &WayBack| (way.point.grade, std::cmp::Reverse(way.loses), way.point.id);
-        self.before(now, down_since).filter(fits).max_by_key(rank)
+        let before = self.aged(now, down_since).filter_map(|(way, is_before)| is_before.then_some(way));
+        before.filter(fits).max_by_key(rank)
     }
 
-    /// Those that were taken before the fault: a later one has it, too.
-    fn before(&self, now: Timestamp, down_since: Timestamp) -> impl Iterator<Item = WayBack> {
-        let lasted = now.since(down_since);
-        let known =
-            self.known.iter().map(move |point| (*point, point.age.saturating_add(now.since(self.told))));
-        known.filter_map(move |(point, age)| Some(WayBack { point, loses: age.checked_sub(lasted)? }))
+    /// All of them, and whether each was taken before the fault: a later one has it, too.
+    fn aged(&self, now: Timestamp, down_since: Timestamp) -> impl Iterator<Item = (WayBack, bool)> {
+        let (lasted, since) = (now.since(down_since), now.since(self.told));
+        self.known.iter().map(move |point| {
+            let before = point.age.saturating_add(since).checked_sub(lasted);
+            (WayBack { point: *point, loses: before.unwrap_or_default() }, before.is_some())
+        })
+    }
+}
+
+impl Known {
+    /// Whether this remedy can go there.
+    #[must_use]
+    pub const fn is_for(&self, remedy: Remedy) -> bool {
+        match self.id {
+            PointId::Snapshot(_) => {
+                matches!(remedy, Remedy::Revert) || (matches!(remedy, Remedy::Resume) && self.resumable)
+            }
+            PointId::Backup { .. } => matches!(remedy, Remedy::Restore),
+        }
     }
 }
 
@@ -204,7 +288,7 @@ mod tests {
     use super::*;
 
     fn known(id: u64, grade: Grade, age: u64, resumable: bool) -> Known {
-        Known { id: SnapshotId(id), grade, resumable, age: Duration::from_secs(age) }
+        Known { id: SnapshotId(id).into(), grade, resumable, doubtful: false, age: Duration::from_secs(age) }
     }
 
     #[test]
@@ -221,10 +305,12 @@ mod tests {
             ],
         );
         let best = |bound: Option<u64>, tried: &[u64], resume: bool| {
-            let tried: Vec<SnapshotId> = tried.iter().copied().map(SnapshotId).collect();
+            let tried: Vec<PointId> = tried.iter().map(|id| SnapshotId(*id).into()).collect();
             // It is 1020 s, and users have not been served since 990 s.
-            let way = points.best(at(1_020), at(990), bound.map(Duration::from_secs), &tried, resume)?;
-            Some((way.point.id.0, way.loses.as_secs()))
+            let kinds = [if resume { Remedy::Resume } else { Remedy::Revert }];
+            let way = points.best(at(1_020), at(990), bound.map(Duration::from_secs), &tried, &kinds)?;
+            let PointId::Snapshot(SnapshotId(id)) = way.point.id else { return None };
+            Some((id, way.loses.as_secs()))
         };
         assert_eq!(best(None, &[], false), Some((1, 890)));
         assert_eq!(best(Some(300), &[], false), Some((3, 190)));

@@ -8,6 +8,7 @@
 use crate::action::{ActionId, Ended, Fact, Found, Operation, Order, Reason, Rewind};
 use crate::incident::IncidentId;
 use crate::lease::{DeathProof, Incarnation, Lease, Token};
+use crate::point::PointId;
 use crate::time::{Duration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +53,7 @@ pub enum Goal {
     },
     /// Keep evidence, end it without asking, start it again.
     Cycle,
-    /// End it without asking, go back to a snapshot, start it again.
+    /// End it without asking, go back to a restore point, start it again.
     Rewind(Rewind),
     /// One operation on the running machine.
     Do(Operation),
@@ -77,7 +78,7 @@ pub enum Step {
     },
     /// The process is being ended.
     CuttingPower,
-    /// It is dead, and its disk is being changed for that of a snapshot.
+    /// It is dead, and its disk is being changed for that of a restore point.
     Rewinding,
     /// The lease is being taken.
     Claiming,
@@ -119,6 +120,8 @@ pub enum Next {
     Failed(String),
     /// Certainly not done, because somebody else is in the way.
     Blocked(String),
+    /// Certainly not done, because its disk is not there.
+    DiskGone(String),
     /// Nobody knows; look.
     Unknown(String),
 }
@@ -130,6 +133,8 @@ const CAPTURE: Duration = Duration::from_secs(3);
 const POWER_OFF: Duration = Duration::from_secs(30);
 const LEASE: Duration = Duration::from_secs(5);
 const REWIND: Duration = Duration::from_secs(30);
+/// A repository is opened meanwhile, perhaps far away.
+const RESTORE: Duration = Duration::from_secs(120);
 const START: Duration = Duration::from_secs(30);
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -217,9 +222,10 @@ impl Job {
             // Evidence is worth three seconds, not the service: without it we go on.
             (Step::Capturing, _) => self.after_capture(power),
             (Step::Asking, Ended::Done(_)) => self.await_end(now),
-            (Step::Asking, Ended::Failed { .. } | Ended::Blocked { .. } | Ended::Unknown { .. }) => {
-                cut_if_on(power)
-            }
+            (
+                Step::Asking,
+                Ended::Failed { .. } | Ended::Blocked { .. } | Ended::DiskGone { .. } | Ended::Unknown { .. },
+            ) => cut_if_on(power),
             (Step::CuttingPower, Ended::Done(Fact::Died(proof))) => self.died(power, proof),
             (Step::Rewinding, Ended::Done(Fact::Nothing)) => match power {
                 Power::Off(proof) => claim(proof),
@@ -240,12 +246,18 @@ impl Job {
                 *power = never_ran(lease);
                 Next::Blocked(why.clone())
             }
+            (Step::Starting(lease), Ended::DiskGone { why }) => {
+                *power = never_ran(lease);
+                Next::DiskGone(why.clone())
+            }
             (Step::Doing | Step::Releasing, Ended::Done(_)) => Next::Finished,
-            (Step::Claiming, Ended::Failed { why } | Ended::Blocked { why }) => {
+            (Step::Claiming, Ended::Failed { why } | Ended::Blocked { why } | Ended::DiskGone { why }) => {
                 *power = Power::Unknown; // the store knows of another incarnation, or cannot be written
                 Next::Unknown(why.clone())
             }
-            (_, Ended::Failed { why } | Ended::Blocked { why }) => Next::Failed(why.clone()),
+            (_, Ended::Failed { why } | Ended::Blocked { why } | Ended::DiskGone { why }) => {
+                Next::Failed(why.clone())
+            }
             (_, Ended::Unknown { why }) => {
                 *power = Power::Unknown;
                 Next::Unknown(why.clone())
@@ -319,7 +331,11 @@ fn claim(proof: &DeathProof) -> Next {
 
 /// Changes the disk of a VM whose death is proven (I15).
 fn rewind(proof: &DeathProof, to: Rewind) -> Next {
-    Next::Ask(Step::Rewinding, Order::Rewind { proof: proof.clone(), to }, REWIND)
+    let limit = match to.to {
+        PointId::Snapshot(_) => REWIND,
+        PointId::Backup { .. } => RESTORE,
+    };
+    Next::Ask(Step::Rewinding, Order::Rewind { proof: proof.clone(), to }, limit)
 }
 
 fn cut(lease: &Lease) -> Next {

@@ -209,6 +209,14 @@ pub enum DriverError {
         /// Who has what, for people.
         why: String,
     },
+    /// A file of its disk is not there any more, on the file system where it was opened last. It was not started.
+    #[error("cannot start vm `{vm}`: {why}")]
+    DiskGone {
+        /// Which VM.
+        vm: VmName,
+        /// What is not there, for people.
+        why: String,
+    },
     /// No answer in time: nobody knows whether it was done.
     #[error("{what} of vm `{vm}` did not end within {limit:?}")]
     Late {

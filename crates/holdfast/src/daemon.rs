@@ -5,6 +5,7 @@
 
 use crate::act::Hands;
 use crate::api::{self, Api, ListenError};
+use crate::backups::Restorer;
 use crate::clock::Clock;
 use crate::config::{AppConfig, Config, Origin};
 use crate::decide::promises::Promises;
@@ -101,12 +102,12 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     }
     let qemu = Arc::new(open_qemu(&config, &folder).await?);
     let driver: Arc<dyn Driver> = Arc::clone(&qemu) as Arc<dyn Driver>;
-    let leases = Arc::new(FileLeases::new(folder.disk(), LEASES));
     let (inbox, receiver) = Inbox::new();
-    let hands =
-        Hands { driver: Arc::clone(&driver), leases, host: config.host.clone(), inbox: inbox.clone() };
     let listener = api::listen(&config.socket)?;
     let stop = CancellationToken::new();
+    let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
+    let restorer = Restorer::start(&qemu, &in_force, &stop);
+    let hands = hands(&config, &folder, &driver, restorer, &inbox);
     let mut decider = begin(engine, clock, recorder, hands, &inbox, &config, folder.boot());
     decider.configure(policies(&config, driver.as_ref(), newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
@@ -117,7 +118,6 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let heard = (&inbox, &feeds, &book.places);
     let watching = Watching::start(&config, &driver, heard, numbers, &decider.desk.clock, &stop);
     let sources = Sources::start(&config, &driver, &feeds, book.places.clone(), &stop);
-    let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
     let (ours, asked) = (Arc::clone(&qemu), inbox.clone());
     let reloader = Reloader { origin, driver: ours, inbox: asked, watching, sources, config: sender, newer };
     let (reloads, reloading) = reloader.start(stop.clone());
@@ -150,6 +150,19 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let _ = std::fs::remove_file(&config.socket);
     info!("Holdfast stops; the VMs run on");
     Ok(())
+}
+
+/// Those who carry out.
+fn hands(
+    config: &Config,
+    folder: &StateFolder,
+    driver: &Arc<dyn Driver>,
+    restorer: Restorer,
+    inbox: &Inbox,
+) -> Hands {
+    let leases = Arc::new(FileLeases::new(folder.disk(), LEASES));
+    let (driver, host) = (Arc::clone(driver), config.host.clone());
+    Hands { driver, leases, host, restorer, inbox: inbox.clone() }
 }
 
 /// Those who look after restore points.

@@ -163,6 +163,7 @@ impl Driver for Hypervisor {
             }
             Effect::Failed(Refusal::NotRunning) => Err(DriverError::NotRunning(name)),
             Effect::Failed(Refusal::Blocked(why)) => Err(DriverError::Blocked { what, vm: name, why }),
+            Effect::Failed(Refusal::DiskGone(why)) => Err(DriverError::DiskGone { vm: name, why }),
             Effect::Failed(Refusal::Refused(why)) => Err(DriverError::Refused { what, vm: name, why }),
             Effect::AwaitsExit(incarnation) => {
                 stand.await_exit(at, incarnation, limit).ok_or(DriverError::Late { what, vm: name, limit })

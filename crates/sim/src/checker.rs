@@ -122,7 +122,11 @@ impl Checker {
                     }
                     (Ended::Done(Fact::Found(found)), _) => self.looked(found, outcome.action, world),
                     (
-                        Ended::Unknown { .. } | Ended::Done(_) | Ended::Failed { .. } | Ended::Blocked { .. },
+                        Ended::Unknown { .. }
+                        | Ended::Done(_)
+                        | Ended::Failed { .. }
+                        | Ended::Blocked { .. }
+                        | Ended::DiskGone { .. },
                         _,
                     ) => {}
                 }
@@ -311,7 +315,7 @@ impl Checker {
             return; // part of the recovery that ended it
         }
         let second_half = starts && self.half_way.remove(vm);
-        if matches!(action.order, Order::PowerOff { .. }) {
+        if matches!(action.order, Order::PowerOff { .. } | Order::Rewind { .. }) {
             self.half_way.insert(vm.clone());
         }
         if second_half {

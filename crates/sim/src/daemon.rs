@@ -297,7 +297,8 @@ impl Run {
         let grace = |at_once| if at_once { Duration::ZERO } else { grace };
         let wish = match wish {
             PersonWish::Snapshot { memory } => return self.take_snapshot(vm, memory),
-            PersonWish::GoBack { to, resume } => Wish::Rewind(Rewind { to, resume, again: false }),
+            PersonWish::Backup { warned } => return self.back_up(vm, warned),
+            PersonWish::GoBack { to, resume } => Wish::Rewind(Rewind { to: to.into(), resume, again: false }),
             PersonWish::Approve => {
                 let open = self.daemon.engine.vm(vm).and_then(|vm| vm.open_incidents().next());
                 Wish::Approve { incident: open.unwrap_or_default(), to: None }

@@ -89,6 +89,9 @@ impl Run {
             Effect::Failed(Refusal::Blocked(why)) => {
                 self.end_flight(flight, Ended::Blocked { why }, Duration::ZERO);
             }
+            Effect::Failed(Refusal::DiskGone(why)) => {
+                self.end_flight(flight, Ended::DiskGone { why }, Duration::ZERO);
+            }
             Effect::Failed(why) => {
                 // What was seen of it meanwhile, as the end of a process that was refused its memory, comes first.
                 let why = why.to_string();

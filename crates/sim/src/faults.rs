@@ -245,6 +245,8 @@ phrases! {
         NoSnapshots: "takes no snapshots", undone by Snapshots;
         /// They can be again.
         Snapshots: "takes snapshots";
+        /// Somebody deletes its image: what runs has it open still, and the next start does not find it.
+        Deleted: "is deleted";
     }
 }
 
@@ -517,6 +519,8 @@ mod tests {
             PersonWish::EndWork(Work::Backup),
             PersonWish::Snapshot { memory: false },
             PersonWish::Snapshot { memory: true },
+            PersonWish::Backup { warned: false },
+            PersonWish::Backup { warned: true },
             PersonWish::GoBack { to: SnapshotId(7), resume: false },
             PersonWish::GoBack { to: SnapshotId(7), resume: true },
             PersonWish::Approve,

@@ -8,6 +8,7 @@ use crate::mutant::Mutant;
 use crate::world::{Plan, World};
 use holdfast_core::action::{Fact, Found, Operation, Order, Rewind};
 use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Lease, Sighting, Token};
+use holdfast_core::point::PointId;
 use holdfast_core::subject::AppName;
 use holdfast_core::time::Duration;
 use holdfast_witness::Eyewitness;
@@ -33,6 +34,8 @@ pub(crate) enum Refusal {
     NotRunning,
     /// Somebody else has what it needs.
     Blocked(String),
+    /// Its disk is not there.
+    DiskGone(String),
     /// Anything else.
     Refused(String),
 }
@@ -42,7 +45,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Stale(why) => write!(f, "an old order: {why}"),
             Self::NotRunning => f.write_str("it does not run"),
-            Self::Blocked(why) | Self::Refused(why) => f.write_str(why),
+            Self::Blocked(why) | Self::DiskGone(why) | Self::Refused(why) => f.write_str(why),
         }
     }
 }
@@ -79,7 +82,7 @@ impl World {
         }
     }
 
-    /// Changes the disk of a VM that is dead for that of a snapshot.
+    /// Changes the disk of a VM that is dead for that of a restore point.
     fn rewind(&mut self, vm: usize, dead: &DeathProof, to: Rewind) -> Effect {
         let machine = &mut self.machines[vm];
         if machine.process.is_some() {
@@ -89,7 +92,12 @@ impl World {
             return Effect::Failed(Refusal::Stale("another has run since".into()));
         }
         match machine.snapshots.rewind(self.now, &mut machine.guest, to) {
-            Ok(()) => Effect::Done(Fact::Nothing),
+            Ok(()) => {
+                if matches!(to.to, PointId::Backup { .. }) {
+                    (machine.deleted, machine.storage) = (false, true); // it lies in a file of its own
+                }
+                Effect::Done(Fact::Nothing)
+            }
             Err(why) => refused(&why),
         }
     }
@@ -253,6 +261,9 @@ impl World {
         }
         if machine.taken {
             return Err(Refusal::Blocked("the image is in use by process 4711 (qemu-img)".into()));
+        }
+        if machine.deleted {
+            return Err(Refusal::DiskGone("the image is not there any more".into()));
         }
         if self.host.state_full {
             return Err(Refusal::Refused("cannot write the run record: no space left on device".into()));

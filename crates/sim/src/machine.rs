@@ -66,6 +66,8 @@ pub(crate) struct Machine {
     pub(crate) storage: bool,
     /// Another process has its image open for writing, wherever the VM itself has not.
     pub(crate) taken: bool,
+    /// Its image is gone.
+    pub(crate) deleted: bool,
     pub(crate) unkillable: bool,
     pub(crate) slow_death: bool,
     /// The end of its process is told late.
@@ -99,6 +101,7 @@ impl Machine {
             cable: true,
             storage: true,
             taken: false,
+            deleted: false,
             unkillable: false,
             slow_death: setup.large,
             unnoticed: false,

@@ -21,6 +21,7 @@ pub enum PersonWish {
     Announce(Work, Duration),
     EndWork(Work),
     Snapshot { memory: bool },
+    Backup { warned: bool },
     GoBack { to: SnapshotId, resume: bool },
     Approve,
 }
@@ -48,6 +49,8 @@ pub(crate) fn parse(text: &str) -> Option<(VmName, PersonWish)> {
         ["takes", "a", "snapshot", "of", vm, "with", "its", "memory"] => {
             (vm, PersonWish::Snapshot { memory: true })
         }
+        ["backs", "up", vm] => (vm, PersonWish::Backup { warned: false }),
+        ["backs", "up", vm, "and", "is", "warned"] => (vm, PersonWish::Backup { warned: true }),
         ["takes", vm, "back", "to", "snapshot", to] => {
             (vm, PersonWish::GoBack { to: SnapshotId(to.parse().ok()?), resume: false })
         }
@@ -87,6 +90,8 @@ pub(crate) fn text(vm: &VmName, wish: PersonWish) -> String {
         PersonWish::EndWork(work) => format!("ends {} of {vm}", work.name()),
         PersonWish::Snapshot { memory: false } => format!("takes a snapshot of {vm}"),
         PersonWish::Snapshot { memory: true } => format!("takes a snapshot of {vm} with its memory"),
+        PersonWish::Backup { warned: false } => format!("backs up {vm}"),
+        PersonWish::Backup { warned: true } => format!("backs up {vm} and is warned"),
         PersonWish::GoBack { to, resume: false } => format!("takes {vm} back to snapshot {to}"),
         PersonWish::GoBack { to, resume: true } => format!("resumes snapshot {to} of {vm}"),
         PersonWish::Approve => format!("approves the way back of {vm}"),

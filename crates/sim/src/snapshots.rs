@@ -1,4 +1,4 @@
-//! Snapshots of a simulated VM: what of its inside is on its disk, and so comes back when one goes back.
+//! Restore points of a simulated VM: what of its inside is on its disk, and so comes back when one goes back.
 
 use crate::daemon::Running;
 use crate::guest::Guest;
@@ -6,7 +6,7 @@ use crate::run::{Due, Run};
 use holdfast_core::action::{Command, CommandId, Rewind, Wish};
 use holdfast_core::engine::{Engine, Reaction};
 use holdfast_core::input::Input;
-use holdfast_core::point::{Grade, Known, Snapshot, SnapshotId};
+use holdfast_core::point::{Grade, Known, PointId, Snapshot, SnapshotId};
 use holdfast_core::protect::{Keep, Means, Schedule, may_go};
 use holdfast_core::subject::{AppName, VmName};
 use holdfast_core::time::{Duration, Timestamp};
@@ -16,7 +16,7 @@ type OnDisk = Vec<(AppName, bool)>;
 
 #[derive(Clone, Debug)]
 struct Kept {
-    id: SnapshotId,
+    id: PointId,
     taken: Timestamp,
     on_disk: OnDisk,
     memory: bool,
@@ -25,9 +25,11 @@ struct Kept {
     set_aside: bool,
     /// It was taken by schedule.
     scheduled: bool,
+    /// A backup that looked as if all of it had been encrypted.
+    warned: bool,
 }
 
-/// All snapshots of a VM.
+/// All restore points of a VM.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshots {
     kept: Vec<Kept>,
@@ -64,7 +66,17 @@ impl Snapshots {
     /// One is taken.
     pub(crate) fn take(&mut self, now: Timestamp, guest: &Guest, memory: bool) {
         self.last += 1;
-        let (id, on_disk) = (SnapshotId(self.last), on_disk(guest));
+        self.keep(SnapshotId(self.last).into(), now, guest, memory, false);
+    }
+
+    /// A backup is made.
+    pub(crate) fn back_up(&mut self, now: Timestamp, guest: &Guest, warned: bool) {
+        self.last += 1;
+        self.keep(PointId::backup(self.last), now, guest, false, warned);
+    }
+
+    fn keep(&mut self, id: PointId, now: Timestamp, guest: &Guest, memory: bool, warned: bool) {
+        let on_disk = on_disk(guest);
         self.kept.push(Kept {
             id,
             taken: now,
@@ -73,6 +85,7 @@ impl Snapshots {
             resumed: false,
             set_aside: false,
             scheduled: false,
+            warned,
         });
     }
 
@@ -82,6 +95,7 @@ impl Snapshots {
             id: kept.id,
             grade: if kept.memory { Grade::Consistent } else { Grade::Taken },
             resumable: kept.memory && !kept.resumed,
+            doubtful: kept.warned,
             age: now.since(kept.taken),
         };
         self.kept.iter().filter(|kept| !kept.set_aside).map(known).collect()
@@ -90,30 +104,34 @@ impl Snapshots {
     /// Those that may go by what is kept. Nothing here has a clock that is wrong: the world's own time will do.
     fn may_go(&self, now: Timestamp) -> Vec<SnapshotId> {
         let micros = |at: Timestamp| i64::try_from(at.since(Timestamp::ZERO).as_micros()).unwrap_or(i64::MAX);
-        let snapshot = |kept: &Kept| Snapshot {
-            id: kept.id,
-            taken: micros(kept.taken),
-            memory: None,
-            frozen: kept.memory,
-            set_aside: kept.set_aside,
-            scheduled: kept.scheduled,
-            trial: None,
-            note: String::new(),
+        let snapshot = |kept: &Kept| {
+            let PointId::Snapshot(id) = kept.id else { return None };
+            Some(Snapshot {
+                id,
+                taken: micros(kept.taken),
+                memory: None,
+                frozen: kept.memory,
+                set_aside: kept.set_aside,
+                scheduled: kept.scheduled,
+                trial: None,
+                note: String::new(),
+            })
         };
-        let all: Vec<Snapshot> = self.kept.iter().map(snapshot).collect();
+        let all: Vec<Snapshot> = self.kept.iter().filter_map(snapshot).collect();
         may_go(&all, &KEEP, micros(now)).unwrap_or_default()
     }
 
     /// How old the newest is that one could go back to.
     fn age(&self, now: Timestamp) -> Option<Duration> {
-        let newest = self.kept.iter().rfind(|kept| !kept.set_aside)?;
+        let is_snapshot = |kept: &&Kept| matches!(kept.id, PointId::Snapshot(_));
+        let newest = self.kept.iter().filter(is_snapshot).rfind(|kept| !kept.set_aside)?;
         Some(now.since(newest.taken))
     }
 
     /// Goes back: what the guest was is kept, and its disk is what it was.
     pub(crate) fn rewind(&mut self, now: Timestamp, guest: &mut Guest, to: Rewind) -> Result<(), String> {
         let kept = self.kept.iter_mut().find(|kept| kept.id == to.to);
-        let kept = kept.ok_or_else(|| format!("it has no snapshot {}", to.to))?;
+        let kept = kept.ok_or_else(|| format!("it has no {}", to.to))?;
         if to.resume && !kept.memory {
             return Err("it has no memory".into());
         }
@@ -142,7 +160,15 @@ impl Run {
         self.tell_points(name);
     }
 
-    /// The engine is told which snapshots there are.
+    /// A person has a backup made.
+    pub(crate) fn back_up(&mut self, name: &VmName, warned: bool) {
+        let Some(vm) = self.world.index(name) else { return };
+        let machine = &mut self.world.machines[vm];
+        machine.snapshots.back_up(self.world.now, &machine.guest, warned);
+        self.tell_points(name);
+    }
+
+    /// The engine is told which restore points there are.
     pub(crate) fn tell_points(&mut self, name: &VmName) {
         let Some(vm) = self.world.index(name) else { return };
         let known = self.world.machines[vm].snapshots.known(self.world.now);
@@ -194,7 +220,7 @@ impl Run {
         self.receive(Input::Command(Command { id: number, by, vm: name.clone(), wish: Wish::GiveUp(id) }));
         let agreed = self.daemon.engine.vm(name).is_some_and(|vm| !vm.points.knows(id));
         if agreed && self.daemon.running == Running::Up {
-            self.world.machines[vm].snapshots.kept.retain(|kept| kept.id != id);
+            self.world.machines[vm].snapshots.kept.retain(|kept| kept.id != id.into());
             self.tell_points(name);
         }
     }

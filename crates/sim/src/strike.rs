@@ -74,6 +74,7 @@ impl World {
             }
             DiskFault::Taken => self.machines[vm].taken = true,
             DiskFault::Free => self.machines[vm].taken = false,
+            DiskFault::Deleted => self.machines[vm].deleted = true,
             DiskFault::NoSnapshots | DiskFault::Snapshots => {
                 self.machines[vm].snapshots.fails = fault == DiskFault::NoSnapshots;
             }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Recoveries of each kind.
-const STORIES: [&str; 7] = [
+const STORIES: [&str; 8] = [
     "S01-process-dies",
     "S02-guest-panics",
     "guest-hung-is",
@@ -18,6 +18,7 @@ const STORIES: [&str; 7] = [
     "app-hung-is",
     "vm-paused-io-is",
     "person-restarts",
+    "S70-image-deleted",
 ];
 
 const fn secs(n: u64) -> Duration {

@@ -56,6 +56,8 @@ pub enum Fault {
     VmWontStart,
     /// The image of one of its disks is damaged.
     ImageCorrupt,
+    /// The image of one of its disks is not there any more.
+    ImageLost,
     /// The host has more work than it can do.
     HostOverloaded,
     /// A disk of the host is full.
@@ -136,9 +138,12 @@ pub const fn level(fault: Fault) -> Level {
         | Fault::GuestDiskFull
         | Fault::GuestFsReadOnly
         | Fault::GuestNetLost => Level::Guest,
-        Fault::VmCrashed | Fault::VmHung | Fault::VmPausedIo | Fault::VmWontStart | Fault::ImageCorrupt => {
-            Level::Vm
-        }
+        Fault::VmCrashed
+        | Fault::VmHung
+        | Fault::VmPausedIo
+        | Fault::VmWontStart
+        | Fault::ImageCorrupt
+        | Fault::ImageLost => Level::Vm,
         Fault::HostOverloaded
         | Fault::HostDiskFull
         | Fault::StorageSlow
@@ -289,7 +294,7 @@ mod tests {
         let mut faults: Vec<Fault> = catalogue.iter().map(|row| row.fault).collect();
         faults.sort_unstable();
         faults.dedup();
-        assert_eq!(faults.len(), 32);
+        assert_eq!(faults.len(), 33);
         assert_eq!(faults.len(), catalogue.iter().count());
         for row in catalogue.iter() {
             for (kind, likelihood) in row.seen {

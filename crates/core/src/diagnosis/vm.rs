@@ -4,7 +4,8 @@
 use super::catalogue::{Fault, FaultRow, days, years};
 use crate::evidence::Kind::*;
 
-pub(super) const ROWS: &[&FaultRow] = &[&VM_CRASHED, &VM_HUNG, &VM_PAUSED_IO, &VM_WONT_START, &IMAGE_CORRUPT];
+pub(super) const ROWS: &[&FaultRow] =
+    &[&VM_CRASHED, &VM_HUNG, &VM_PAUSED_IO, &VM_WONT_START, &IMAGE_CORRUPT, &IMAGE_LOST];
 
 /// The process is gone; everything else follows from that. What an agent claims changes nothing (S06).
 const VM_CRASHED: FaultRow = FaultRow {
@@ -88,6 +89,26 @@ const VM_WONT_START: FaultRow = FaultRow {
     from: "Judged: once a year, after a change of files or configuration. QEMU's exit and its last words say it.",
     seen: &[
         (StartFailed, 0.999),
+        (ProcessExited, 0.01),
+        (ProcessRuns, 1e-6),
+        (ProcessStopped, 1e-7),
+        (ProcessStuck, 1e-6),
+        (AppRefused, 0.9),
+        (AppMute, 0.3),
+        (AppUnreachable, 0.9),
+        (AgentAway, 0.9),
+        (AgentSilent, 0.9),
+    ],
+};
+
+/// Somebody removed it. A start says so, and only where the file system that it lay on is there.
+const IMAGE_LOST: FaultRow = FaultRow {
+    fault: Fault::ImageLost,
+    says: "has lost its disk image",
+    once_in: years(20),
+    from: "Judged: a hand that slips, or an intruder. The file is not there where the last start opened it.",
+    seen: &[
+        (DiskGone, 0.999),
         (ProcessExited, 0.01),
         (ProcessRuns, 1e-6),
         (ProcessStopped, 1e-7),

@@ -33,6 +33,8 @@ enum End {
     Failed(String),
     /// Failed because somebody else is in the way.
     Blocked(String),
+    /// Failed because its disk is not there.
+    DiskGone(String),
     Unknown(String),
 }
 
@@ -102,6 +104,7 @@ impl Engine {
             Next::Finished => self.end_job(name, End::Done),
             Next::Failed(why) => self.end_job(name, End::Failed(why)),
             Next::Blocked(why) => self.end_job(name, End::Blocked(why)),
+            Next::DiskGone(why) => self.end_job(name, End::DiskGone(why)),
             Next::Unknown(why) => self.end_job(name, End::Unknown(why)),
         }
     }
@@ -266,8 +269,10 @@ impl Engine {
         if let Power::On(lease) = &vm.power {
             vm.ran = Some(lease.clone());
         }
-        if let (Step::Starting(_), End::Failed(why) | End::Blocked(why)) = (&job.step, &end) {
-            vm.view.start_failed(self.now, why.clone());
+        if let (Step::Starting(_), End::Failed(why) | End::Blocked(why) | End::DiskGone(why)) =
+            (&job.step, &end)
+        {
+            vm.view.start_failed(self.now, why.clone(), matches!(end, End::DiskGone(_)));
         }
         if job.goal == Goal::Look {
             return self.after_look(name, &end);
@@ -283,7 +288,7 @@ impl Engine {
         }
         let came = match &end {
             End::Done => Came::Done,
-            End::Failed(why) | End::Blocked(why) => Came::Failed(why),
+            End::Failed(why) | End::Blocked(why) | End::DiskGone(why) => Came::Failed(why),
             End::Unknown(why) => Came::Unknown(why),
         };
         self.after_isolation(name, &job, &came);
@@ -317,7 +322,7 @@ impl Engine {
     fn after_look(&mut self, name: &VmName, end: &End) {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
-        if let End::Failed(why) | End::Blocked(why) | End::Unknown(why) = end {
+        if let End::Failed(why) | End::Blocked(why) | End::DiskGone(why) | End::Unknown(why) = end {
             let wait = Duration::from_secs(1 << vm.look.0.min(5)).min(LONGEST_LOOK_WAIT);
             vm.look = (vm.look.0 + 1, now + wait);
             vm.waits_for = Some(format!("its state is not clear: {why}"));
@@ -359,7 +364,7 @@ impl Engine {
                     incident.tell(now, "recover", format!("{remedy} done, watching whether it helps"));
                 }
             }
-            End::Failed(why) => {
+            End::Failed(why) | End::DiskGone(why) => {
                 if !incident.tried_before(remedy) {
                     incident.tell(now, "recover", format!("{remedy} failed: {why}"));
                 }
@@ -427,7 +432,7 @@ impl Goal {
             Self::Up => "a start",
             Self::Down { then_up: false, .. } => "a stop",
             Self::Down { then_up: true, .. } | Self::Cycle => "a restart",
-            Self::Rewind(_) => "going back to a snapshot",
+            Self::Rewind(_) => "going back to a restore point",
             Self::Do(operation) => operation.name(),
         }
     }

@@ -50,8 +50,9 @@ impl Engine {
         if diagnosis.is_forecast() {
             return None; // it has not happened yet
         }
-        // A damaged image is not started: that may damage more of it.
-        let dead = matches!(vm.power, Power::Off(_)) && diagnosis.fault != Fault::ImageCorrupt;
+        // A damaged image is not started: that may damage more of it. One that is not there cannot be.
+        let startable = !matches!(diagnosis.fault, Fault::ImageCorrupt | Fault::ImageLost);
+        let dead = matches!(vm.power, Power::Off(_)) && startable;
         let (remedy, passed) = if dead {
             (Remedy::RestartVm, "the VM does not run".to_owned())
         } else {
@@ -368,7 +369,7 @@ fn goal(plan: &Plan, app: Option<&AppName>) -> Option<Goal> {
         Remedy::Reconnect => Goal::Do(Operation::LinkUp),
         Remedy::RestartApp => Goal::Do(Operation::RestartApp(app?.clone())),
         Remedy::ResetGuest => Goal::Do(Operation::Reset),
-        Remedy::Resume | Remedy::Revert => Goal::Rewind(plan.to?),
-        Remedy::RestartVm | Remedy::FailOver | Remedy::Restore | Remedy::Hold => Goal::Cycle,
+        Remedy::Resume | Remedy::Revert | Remedy::Restore => Goal::Rewind(plan.to?),
+        Remedy::RestartVm | Remedy::FailOver | Remedy::Hold => Goal::Cycle,
     })
 }

@@ -1,36 +1,63 @@
-//! Snapshots as a way back: which one, what it loses, and who may decide that.
+//! Restore points as a way back: which one, what it loses, and who may decide that.
 
 use super::{Engine, VmState};
 use crate::action::{Command, Rewind};
-use crate::incident::{HeldReason, Incident, IncidentId};
+use crate::incident::{HeldReason, Incident, IncidentId, Phase};
 use crate::plan::{Plan, Remedy, Ways, ladder};
-use crate::point::{Known, Points, SnapshotId, WayBack};
+use crate::point::{Known, PointId, Points, WayBack};
 use crate::subject::VmName;
 use crate::time::{Duration, show};
 
 impl Engine {
-    /// These are the snapshots of a VM now.
+    /// These are the restore points of a VM now. What was held for want of a way back is looked at again.
     pub(super) fn know_points(&mut self, name: &VmName, known: &[Known]) {
         let now = self.now;
         if let Some(vm) = self.vms.get_mut(name) {
             vm.points = Points::told(now, known.to_vec());
         }
+        let open: Vec<IncidentId> =
+            self.vms.get(name).into_iter().flat_map(VmState::open_incidents).collect();
+        for id in open {
+            self.look_for_way(id, name);
+        }
     }
 
-    /// What stands in the way of remedies: a snapshot that would lose more than may be lost is none to go back to
-    /// without a person.
+    /// What was left to a person, as nothing was left to go back to, may have a way back now.
+    fn look_for_way(&mut self, id: IncidentId, name: &VmName) {
+        let (Some(vm), Some(incident)) = (self.vms.get(name), self.incidents.get(&id)) else { return };
+        if incident.phase != Phase::Held(HeldReason::NoRemedy) {
+            return;
+        }
+        let ways = self.ways(incident, vm);
+        if ways_back(incident).iter().any(|remedy| ways.back(*remedy).is_some()) {
+            if let Some(incident) = self.edit(id) {
+                incident.phase = Phase::Suspected;
+            }
+            self.tell(id, "note", "there is a restore point now: it is looked at afresh".into());
+            self.wake(name, self.now);
+        } else if let Some(reason) = self.hold_for_approval(id, name) {
+            self.hold(id, reason);
+        }
+    }
+
+    /// What stands in the way of remedies: a point that would lose more than may be lost is none to go back to without a
+    /// person.
     pub(super) fn ways(&self, incident: &Incident, vm: &VmState) -> Ways {
         let bound = vm.policy.max_data_loss;
-        let way = |resume| match self.best(incident, vm, Some(bound), resume) {
+        let way = |remedy, none| match self.best(incident, vm, Some(bound), &[remedy]) {
             _ if bound.is_zero() => Err("nothing may be lost without a person (`max_data_loss`)"),
             Some(way) => Ok(way),
-            None if self.best(incident, vm, None, resume).is_some() => {
+            None if self.best(incident, vm, None, &[remedy]).is_some() => {
                 Err("it would lose more than `max_data_loss`")
             }
-            None if resume => Err("no snapshot from before has a memory to go on with"),
-            None => Err("there is no snapshot from before that was not tried"),
+            None => Err(none),
         };
-        Ways { unplugged: vm.view.is_unplugged(), resume: way(true), revert: way(false) }
+        Ways {
+            unplugged: vm.view.is_unplugged(),
+            resume: way(Remedy::Resume, "no snapshot from before has a memory to go on with"),
+            revert: way(Remedy::Revert, "there is no snapshot from before that was not tried"),
+            restore: way(Remedy::Restore, "there is no backup from before that was not tried"),
+        }
     }
 
     fn best(
@@ -38,33 +65,15 @@ impl Engine {
         incident: &Incident,
         vm: &VmState,
         bound: Option<Duration>,
-        resume: bool,
+        kinds: &[Remedy],
     ) -> Option<WayBack> {
-        let tried: Vec<SnapshotId> = incident
-            .attempts
-            .iter()
-            .filter(|attempt| !attempt.forgiven)
-            .filter_map(|attempt| attempt.to)
-            .collect();
-        vm.points.best(self.now, incident.times.down_since, bound, &tried, resume)
+        vm.points.best(self.now, incident.times.down_since, bound, &tried(incident), kinds)
     }
 
     /// Where this remedy goes to.
     pub(super) fn way_of(&self, id: IncidentId, name: &VmName, remedy: Remedy) -> Option<WayBack> {
         let (vm, incident) = (self.vms.get(name)?, self.incidents.get(&id)?);
-        let ways = self.ways(incident, vm);
-        match remedy {
-            Remedy::Resume => ways.resume.ok(),
-            Remedy::Revert => ways.revert.ok(),
-            Remedy::ResumeIo
-            | Remedy::Reconnect
-            | Remedy::RestartApp
-            | Remedy::ResetGuest
-            | Remedy::RestartVm
-            | Remedy::FailOver
-            | Remedy::Restore
-            | Remedy::Hold => None,
-        }
+        self.ways(incident, vm).back(remedy)
     }
 
     /// The last rung has a try of its own, once in the window of the budget: else the rungs before would leave it none.
@@ -76,12 +85,19 @@ impl Engine {
     /// Nothing is left but a way back that a person has to agree to, if there is one: that is told.
     pub(super) fn hold_for_approval(&mut self, id: IncidentId, name: &VmName) -> Option<HeldReason> {
         let (vm, incident) = (self.vms.get(name)?, self.incidents.get(&id)?);
-        let helps = ladder(incident.fault()).contains(&Remedy::Revert);
-        if !helps || incident.times.serving {
+        let kinds = ways_back(incident);
+        if kinds.is_empty() || incident.times.serving {
             return None;
         }
-        let way = self.best(incident, vm, None, false)?;
-        let text = format!("{}: `holdfast approve {}` goes back to it", describe(&way), id.0);
+        let approve = format!("`holdfast approve {}", id.0);
+        let text = match self.best(incident, vm, None, &kinds) {
+            Some(way) => format!("{}: {approve}` goes back to it", describe(&way)),
+            None => {
+                let since = incident.times.down_since;
+                let way = vm.points.uncertain(self.now, since, &tried(incident), &kinds)?;
+                format!("{}: {approve} {}` goes back to it all the same", doubt(&way), flag(way.point.id))
+            }
+        };
         if !incident.story.iter().any(|line| line.text == text) {
             self.tell(id, "plan", text);
         }
@@ -93,7 +109,7 @@ impl Engine {
         &mut self,
         command: &Command,
         id: IncidentId,
-        to: Option<SnapshotId>,
+        to: Option<PointId>,
     ) -> Result<(), String> {
         let name = &command.vm;
         self.is_busy(name)?;
@@ -102,17 +118,25 @@ impl Engine {
             return Err(format!("{id} is no open incident of `{name}`"));
         };
         if vm.in_maintenance() {
-            return Err("it is in maintenance: end that first, or use `holdfast snapshot revert`".into());
+            return Err("it is in maintenance: end that first".into());
         }
         if self.muted {
             return Err("the journal cannot be written, so nothing is done".into());
         }
         let way = match to {
             Some(to) => vm.points.find(to, self.now, incident.times.down_since),
-            None => self.best(incident, vm, None, false),
+            None => self.best(incident, vm, None, &ways_back(incident)),
         };
-        let way = way.ok_or("there is no such snapshot from before the fault")?;
-        let remedy = if way.point.resumable { Remedy::Resume } else { Remedy::Revert };
+        let way = way.ok_or(if to.is_some() {
+            "there is no such restore point"
+        } else {
+            "there is no restore point from before the fault; `holdfast points` lists all: name one"
+        })?;
+        let remedy = match way.point.id {
+            PointId::Backup { .. } => Remedy::Restore,
+            PointId::Snapshot(_) if way.point.resumable => Remedy::Resume,
+            PointId::Snapshot(_) => Remedy::Revert,
+        };
         let (verify_for, tries) = (vm.policy.verify_for, vm.policy.budget.tries);
         let why = with_loss(&format!("approved by {}", command.by), &way);
         let to = Some(rewind(remedy, &way));
@@ -136,8 +160,39 @@ pub(super) fn with_loss(why: &str, way: &WayBack) -> String {
 fn describe(way: &WayBack) -> String {
     let (point, loses) = (&way.point, show(way.loses));
     format!(
-        "snapshot {} ({}) was taken {loses} before users were left without service; what was written since is set \
+        "{} ({}) was taken {loses} before users were left without service; what was written since is set \
          aside, and no longer what they see",
         point.id, point.grade
     )
+}
+
+/// What speaks against it, where it is not sure that the fault is not in it, too.
+fn doubt(way: &WayBack) -> String {
+    let point = &way.point;
+    if point.doubtful {
+        return format!("{} ({}) may hold what somebody encrypted or overwrote", point.id, point.grade);
+    }
+    format!(
+        "{} ({}) was taken when users may have been without service already, and may have the fault in it",
+        point.id, point.grade
+    )
+}
+
+/// How `holdfast approve` is told of it.
+fn flag(id: PointId) -> String {
+    match id {
+        PointId::Snapshot(id) => format!("--snapshot {id}"),
+        PointId::Backup { backup } => format!("--backup {}", backup.0),
+    }
+}
+
+/// The points that were gone back to in vain.
+fn tried(incident: &Incident) -> Vec<PointId> {
+    let counted = incident.attempts.iter().filter(|attempt| !attempt.forgiven);
+    counted.filter_map(|attempt| attempt.to).collect()
+}
+
+/// The remedies that go back, of those that can end this fault.
+fn ways_back(incident: &Incident) -> Vec<Remedy> {
+    ladder(incident.fault()).iter().copied().filter(|remedy| remedy.goes_back()).collect()
 }

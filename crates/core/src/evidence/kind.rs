@@ -35,6 +35,8 @@ kinds! {
     ProcessExited: Process, 1e-6;
     /// A start was refused or ended at once.
     StartFailed: Process, 1e-6;
+    /// A start was refused, as a file of the disk is not there any more.
+    DiskGone: Process, 1e-9;
     /// The process is stopped by a signal.
     ProcessStopped: Process, 1e-5;
     /// The process waits for storage and cannot be interrupted.
@@ -250,6 +252,7 @@ impl Kind {
             self,
             Self::ProcessExited
                 | Self::StartFailed
+                | Self::DiskGone
                 | Self::PanicReported
                 | Self::PausedIo
                 | Self::InternalError

@@ -37,7 +37,7 @@ pub struct VmView {
     logs: Option<Box<LogsView>>, // apart: most VMs have nothing to tell
     lifecycle: LifecycleView,
     apps: Vec<(AppName, AppView)>, // few, in the order of their names, side by side in memory
-    start_failed: Option<(Timestamp, String)>,
+    start_failed: Option<(Timestamp, String, Kind)>,
     has_agent: bool, // some agent has answered once: one is installed
 }
 
@@ -186,9 +186,10 @@ impl VmView {
         }
     }
 
-    /// A start was refused, or ended at once.
-    pub fn start_failed(&mut self, at: Timestamp, why: String) {
-        self.start_failed = Some((at, why));
+    /// A start was refused, or ended at once; `gone`: as its disk is not there.
+    pub fn start_failed(&mut self, at: Timestamp, why: String, gone: bool) {
+        let kind = if gone { Kind::DiskGone } else { Kind::StartFailed };
+        self.start_failed = Some((at, why, kind));
         self.lifecycle.end();
     }
 
@@ -377,8 +378,8 @@ impl VmView {
         let mut say = Vec::new();
         match &self.start_failed {
             // A process that ends at once because it was refused something has not crashed.
-            Some((at, why)) => say.push(Evidence {
-                kind: Kind::StartFailed,
+            Some((at, why, kind)) => say.push(Evidence {
+                kind: *kind,
                 app: None,
                 since: *at,
                 at: lens.now,

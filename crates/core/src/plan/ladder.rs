@@ -24,7 +24,7 @@ pub struct Plan {
     pub verify_for: Duration,
     /// Why this one, for people.
     pub why: String,
-    /// The snapshot that is gone back to.
+    /// The restore point that is gone back to.
     #[serde(default)]
     pub to: Option<Rewind>,
 }
@@ -38,23 +38,51 @@ pub struct Ways {
     pub resume: Result<WayBack, &'static str>,
     /// To which snapshot `revert` goes, or why it goes to none.
     pub revert: Result<WayBack, &'static str>,
+    /// To which backup `restore` goes, or why it goes to none.
+    pub restore: Result<WayBack, &'static str>,
 }
 
-/// The remedies that can end a fault, gentlest first. Those that go back to a snapshot come last, as what came after
-/// it is lost to users; `fail-over` and `restore` are not there yet; `hold` ends every ladder.
+impl Ways {
+    /// Where this remedy goes back to.
+    #[must_use]
+    pub const fn back(&self, remedy: Remedy) -> Option<WayBack> {
+        let way = match remedy {
+            Remedy::Resume => self.resume,
+            Remedy::Revert => self.revert,
+            Remedy::Restore => self.restore,
+            Remedy::ResumeIo
+            | Remedy::Reconnect
+            | Remedy::RestartApp
+            | Remedy::ResetGuest
+            | Remedy::RestartVm
+            | Remedy::FailOver
+            | Remedy::Hold => return None,
+        };
+        match way {
+            Ok(way) => Some(way),
+            Err(_) => None,
+        }
+    }
+}
+
+/// The remedies that can end a fault, gentlest first. Those that go back to a restore point come last, as what came
+/// after it is lost to users; `fail-over` is not there yet; `hold` ends every ladder.
 #[must_use]
 pub const fn ladder(fault: Fault) -> &'static [Remedy] {
     use Remedy::{Hold, Reconnect, ResetGuest, RestartApp, RestartVm, Restore, Resume, ResumeIo, Revert};
     match fault {
-        Fault::AppDown | Fault::AppHung => &[RestartApp, ResetGuest, RestartVm, Resume, Revert, Hold],
-        Fault::AppWrong | Fault::AppCrashLoop => &[RestartApp, Resume, Revert, Hold],
+        Fault::AppDown | Fault::AppHung => {
+            &[RestartApp, ResetGuest, RestartVm, Resume, Revert, Restore, Hold]
+        }
+        Fault::AppWrong | Fault::AppCrashLoop => &[RestartApp, Resume, Revert, Restore, Hold],
         Fault::CorruptionReported | Fault::ImageCorrupt => &[Resume, Revert, Restore, Hold],
         Fault::GuestOutOfMemory => &[RestartApp, ResetGuest, RestartVm, Hold],
-        Fault::GuestPanicked | Fault::GuestHung => &[ResetGuest, RestartVm, Resume, Revert, Hold],
-        Fault::GuestFsReadOnly => &[ResetGuest, RestartVm, Resume, Revert, Hold],
-        Fault::GuestBootFailed => &[ResetGuest, RestartVm, Resume, Revert, Hold],
-        Fault::GuestBootLoop => &[RestartVm, Resume, Revert, Hold],
+        Fault::GuestPanicked | Fault::GuestHung => &[ResetGuest, RestartVm, Resume, Revert, Restore, Hold],
+        Fault::GuestFsReadOnly => &[ResetGuest, RestartVm, Resume, Revert, Restore, Hold],
+        Fault::GuestBootFailed => &[ResetGuest, RestartVm, Resume, Revert, Restore, Hold],
+        Fault::GuestBootLoop => &[RestartVm, Resume, Revert, Restore, Hold],
         Fault::GuestNetLost => &[Reconnect, ResetGuest, RestartVm, Hold],
+        Fault::ImageLost => &[Restore, Hold],
         Fault::VmCrashed | Fault::VmHung | Fault::VmWontStart => &[RestartVm, Hold],
         Fault::VmPausedIo => &[ResumeIo, Hold],
         Fault::AppCutOff
@@ -102,7 +130,7 @@ pub fn choose(
 }
 
 /// A remedy that did not help is not tried again in the same incident, but for starts and resumptions,
-/// which the budget and the back-off bound, and for older snapshots.
+/// which the budget and the back-off bound, and for older restore points.
 fn obstacle(
     fault: Fault,
     remedy: Remedy,
@@ -117,10 +145,15 @@ fn obstacle(
     }
     let again = matches!(
         remedy,
-        Remedy::RestartVm | Remedy::ResumeIo | Remedy::Resume | Remedy::Revert | Remedy::Hold
+        Remedy::RestartVm
+            | Remedy::ResumeIo
+            | Remedy::Resume
+            | Remedy::Revert
+            | Remedy::Restore
+            | Remedy::Hold
     );
-    let goes_back = ways.resume.is_ok() || ways.revert.is_ok();
-    let in_vain = remedy == Remedy::RestartVm && goes_back && ladder(fault).contains(&Remedy::Revert);
+    let goes_back = ways.resume.is_ok() || ways.revert.is_ok() || ways.restore.is_ok();
+    let in_vain = remedy == Remedy::RestartVm && goes_back && ladder(fault).contains(&Remedy::Restore);
     if tried.contains(&remedy) && (!again || in_vain) {
         return Some("tried in this incident");
     }
@@ -133,12 +166,8 @@ fn obstacle(
         Remedy::Reconnect => (!ways.unplugged).then_some("the virtual cable is plugged in"),
         Remedy::Resume => ways.resume.err(),
         Remedy::Revert => ways.revert.err(),
-        Remedy::ResumeIo
-        | Remedy::ResetGuest
-        | Remedy::RestartVm
-        | Remedy::FailOver
-        | Remedy::Restore
-        | Remedy::Hold => None,
+        Remedy::Restore => ways.restore.err(),
+        Remedy::ResumeIo | Remedy::ResetGuest | Remedy::RestartVm | Remedy::FailOver | Remedy::Hold => None,
     }
 }
 
@@ -155,7 +184,8 @@ mod tests {
         (policy, app)
     }
 
-    const NONE: Ways = Ways { unplugged: false, resume: Err("none"), revert: Err("none") };
+    const NONE: Ways =
+        Ways { unplugged: false, resume: Err("none"), revert: Err("none"), restore: Err("none") };
 
     #[test]
     fn the_gentlest_remedy_that_is_left_is_taken() {
@@ -179,18 +209,21 @@ mod tests {
     #[test]
     fn a_snapshot_is_gone_back_to_last_and_to_an_older_one_if_that_did_not_help() {
         let (policy, app) = policy();
-        let known =
-            |id| Known { id: SnapshotId(id), grade: Grade::Consistent, resumable: true, age: Duration::ZERO };
+        let known = |id| {
+            let id = SnapshotId(id).into();
+            Known { id, grade: Grade::Consistent, resumable: true, doubtful: false, age: Duration::ZERO }
+        };
         let way = |id| Ok(WayBack { point: known(id), loses: Duration::ZERO });
         let next = |tried: &[Remedy], ways: &Ways| {
             choose(Fault::AppCrashLoop, None, Some(&app), &policy, tried, ways).0
         };
-        let both = Ways { unplugged: false, resume: way(2), revert: way(2) };
+        let both = Ways { resume: way(2), revert: way(2), ..NONE };
         assert_eq!(next(&[], &both), Remedy::RestartApp);
         assert_eq!(next(&[Remedy::RestartApp], &both), Remedy::Resume);
         let older = Ways { resume: Err("none left"), revert: way(1), ..both };
         let tried = [Remedy::RestartApp, Remedy::Resume, Remedy::Revert];
         assert_eq!(next(&tried, &older), Remedy::Revert);
+        assert_eq!(next(&tried, &Ways { restore: way(1), ..NONE }), Remedy::Restore);
         assert_eq!(next(&tried, &NONE), Remedy::Hold);
     }
 

@@ -25,7 +25,7 @@ pub enum Remedy {
     Resume,
     /// Go back to the disk of a snapshot, and boot it.
     Revert,
-    /// Go back to a backup (later).
+    /// Go back to a backup: its blocks come in while the VM runs.
     Restore,
     /// Leave it alone, with a reason, for a person.
     Hold,
@@ -63,8 +63,9 @@ impl Remedy {
             Self::RestartApp => Some(&[Ability::Exec]),
             Self::ResetGuest => Some(&[Ability::Reset]),
             Self::RestartVm => Some(&[Ability::PowerOff]),
-            Self::Resume | Self::Revert => Some(&[Ability::PowerOff, Ability::Snapshot]),
-            Self::FailOver | Self::Restore => None,
+            // What it has is put aside as a snapshot, whatever takes its place.
+            Self::Resume | Self::Revert | Self::Restore => Some(&[Ability::PowerOff, Ability::Snapshot]),
+            Self::FailOver => None,
             Self::Hold => Some(&[]),
         }
     }
@@ -77,8 +78,7 @@ impl Remedy {
             Self::ResetGuest => 25.0,
             Self::RestartVm | Self::FailOver => 30.0,
             // A boot, and a person who takes it back: what was there is kept (I15), and its owner accepts the loss.
-            Self::Resume | Self::Revert => 60.0,
-            Self::Restore => 300.0,
+            Self::Resume | Self::Revert | Self::Restore => 60.0,
         }
     }
 
@@ -111,7 +111,7 @@ impl Remedy {
             Self::ResetGuest => Duration::from_secs(10),
             Self::RestartVm | Self::FailOver => Duration::from_secs(60),
             Self::Resume | Self::Revert => Duration::from_secs(60),
-            Self::Restore => Duration::from_secs(600),
+            Self::Restore => Duration::from_secs(180),
         }
     }
 }

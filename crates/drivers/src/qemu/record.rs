@@ -7,6 +7,7 @@ use super::spec::Forward;
 use holdfast_core::lease::{Incarnation, Token};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const KIND: Kind = Kind { word: "run", version: 1, most: 64 * 1024 };
@@ -32,6 +33,27 @@ pub struct Record {
     /// raw disk changes nothing (A31).
     #[serde(default)]
     pub raw: Vec<PathBuf>,
+    /// Where its disk was when it was started last.
+    #[serde(default)]
+    pub disk: Option<Place>,
+}
+
+/// Where a disk was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The disk that is configured.
+    pub path: PathBuf,
+    /// The number of the file system that it lies on.
+    pub device: u64,
+}
+
+impl Place {
+    /// Where this disk is, or would be: the file system of what is there of its path.
+    #[must_use]
+    pub fn of(disk: &Path) -> Option<Self> {
+        let there = disk.ancestors().find_map(|path| path.metadata().ok())?;
+        Some(Self { path: disk.to_owned(), device: there.dev() })
+    }
 }
 
 /// A port of the host that leads to a port of the guest.
@@ -84,7 +106,7 @@ mod tests {
         let process = Some(ProcessId { pid: 7, start: 99, boot: "b".into() });
         let ports = vec![Port { listen: "127.0.0.1:5".parse().unwrap(), guest: 5432 }];
         let (cgroup, raw) = (Some("/sys/fs/cgroup/x".into()), vec!["/disk".into()]);
-        Record { incarnation: Incarnation(3), token: Token(9), process, cgroup, ports, raw }
+        Record { incarnation: Incarnation(3), token: Token(9), process, cgroup, ports, raw, disk: None }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::image::{self, ImageError, Layer};
 use super::launch::{self, Engine, Format, RunFolder};
 use super::live::{Life, Live};
 use super::machine::{Machine, error_chain};
-use super::record::{Port, Record};
+use super::record::{Place, Port, Record};
+use super::snapshot::Opened;
 use super::spawn::{self, Launch};
 use super::spec::{Accel, Forward, Network, QemuVm};
 use super::{accel, memory, offered, process};
@@ -68,8 +69,8 @@ impl Machine {
         let (incarnation, token) = (lease.incarnation(), lease.token());
         let cgroup = self.group();
         let path = cgroup.as_ref().map(|group| group.path().to_owned());
-        let (ports, raw) = (ready.ports.clone(), record.raw);
-        let mut next = Record { incarnation, token, process: None, cgroup: path, ports, raw };
+        let (ports, raw, disk) = (ready.ports.clone(), record.raw, Place::of(&self.spec().disk));
+        let mut next = Record { incarnation, token, process: None, cgroup: path, ports, raw, disk };
         if let Some(disk) = ready.disk.first().filter(|disk| disk.format == Format::Raw) {
             next.remember_raw(&disk.path);
         }
@@ -134,6 +135,7 @@ impl Machine {
         if let Some(holder) = self.holder(&opened.disk).await {
             return Err(self.blocked(&holder));
         }
+        self.must_be_there(&opened, &record)?;
         let ready = tokio::task::spawn_blocking(move || {
             let disk = image::check(&spec, &others).map_err(|error| error_chain(&error))?;
             let changed = |disk: &&Layer| disk.format == Format::Qcow2 && record.raw.contains(&disk.path);
@@ -168,6 +170,20 @@ impl Machine {
             self.use_memory().await?;
         }
         Ok(ready)
+    }
+
+    /// A disk of which a file was there at the last start and is not now is gone, where its file system is the one that it
+    /// was then. One that is not mounted has another, and is waited for.
+    fn must_be_there(&self, opened: &Opened, record: &Record) -> Result<(), DriverError> {
+        let mut files = std::iter::once(&opened.disk).chain(&opened.below);
+        let missing =
+            |file: &&PathBuf| file.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        let Some(file) = files.find(missing) else { return Ok(()) };
+        if record.disk.is_none() || record.disk != Place::of(&self.spec().disk) {
+            return Ok(()); // whoever opens it says what is wrong
+        }
+        let why = format!("{} is not there any more; what it was on is", file.display());
+        Err(DriverError::DiskGone { vm: self.name.clone(), why })
     }
 
     async fn launch(&self, ready: &Ready, record: &Record, cgroup: Option<Cgroup>) -> io::Result<Arc<Live>> {

@@ -36,7 +36,7 @@ async fn list(bench: &Bench, qemu: &Qemu) -> Vec<Listed> {
 }
 
 fn back(to: SnapshotId) -> Rewind {
-    Rewind { to, resume: false, again: false }
+    Rewind { to: to.into(), resume: false, again: false }
 }
 
 async fn rewind(bench: &Bench, qemu: &Qemu, proof: &DeathProof, to: Rewind) -> Result<Fact, DriverError> {
@@ -111,8 +111,8 @@ async fn a_memory_is_resumed_once_and_never_of_another_machine() {
     bench.until_it_writes(&qemu).await;
     let plain = take(&bench, &qemu, Wanted::default()).await;
     let proof = bench.power_off(&qemu, &lease).await;
-    let resume = Rewind { to: id, resume: true, again: false };
-    let none = rewind(&bench, &qemu, &proof, Rewind { to: plain, ..resume }).await.unwrap_err();
+    let resume = Rewind { to: id.into(), resume: true, again: false };
+    let none = rewind(&bench, &qemu, &proof, Rewind { to: plain.into(), ..resume }).await.unwrap_err();
     assert!(none.to_string().contains("has no memory"), "{none}");
 
     rewind(&bench, &qemu, &proof, resume).await.unwrap();

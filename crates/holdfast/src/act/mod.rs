@@ -2,10 +2,12 @@
 //!
 //! Never decides, and never repeats: what is not known to be done is reported as unknown (I9).
 
+use crate::backups::Restorer;
 use crate::decide::{Actors, Desk, Inbox};
 use crate::lease::{LeaseError, LeaseStore};
-use holdfast_core::action::{Action, Ended, Fact, Found, Order, Outcome};
+use holdfast_core::action::{Action, Ended, Fact, Found, Order, Outcome, Rewind};
 use holdfast_core::input::Input;
+use holdfast_core::point::PointId;
 use holdfast_core::subject::HostName;
 use holdfast_drivers::{Driver, DriverError};
 use std::sync::Arc;
@@ -21,6 +23,8 @@ pub struct Hands {
     pub leases: Arc<dyn LeaseStore>,
     /// This host.
     pub host: HostName,
+    /// Brings backups back.
+    pub restorer: Restorer,
     /// Where outcomes go.
     pub inbox: Inbox,
 }
@@ -44,7 +48,7 @@ impl Hands {
         };
         match &ended {
             Ended::Done(_) => info!(action = action.id.0, vm = %action.vm, order, "done"),
-            Ended::Failed { why } | Ended::Blocked { why } => {
+            Ended::Failed { why } | Ended::Blocked { why } | Ended::DiskGone { why } => {
                 warn!(action = action.id.0, vm = %action.vm, order, why, "failed")
             }
             Ended::Unknown { why } => warn!(action = action.id.0, vm = %action.vm, order, why, "not known"),
@@ -70,11 +74,16 @@ impl Hands {
                 Ok(()) => Ended::Done(Fact::Nothing),
                 Err(cause) => lease_error(&cause),
             },
-            Order::Capture { .. }
-            | Order::Perform { .. }
-            | Order::PowerOff { .. }
-            | Order::Rewind { .. }
-            | Order::Start { .. } => ended(self.driver.perform(&action.vm, &action.order, limit).await),
+            Order::Rewind { proof, to: Rewind { to: PointId::Backup { backup }, .. } } => {
+                self.restorer.restore(&action.vm, proof, *backup, limit).await
+            }
+            Order::Start { .. } => {
+                self.restorer.supply(&action.vm).await;
+                ended(self.driver.perform(&action.vm, &action.order, limit).await)
+            }
+            Order::Capture { .. } | Order::Perform { .. } | Order::PowerOff { .. } | Order::Rewind { .. } => {
+                ended(self.driver.perform(&action.vm, &action.order, limit).await)
+            }
         }
     }
 
@@ -104,6 +113,7 @@ fn ended(result: Result<Fact, DriverError>) -> Ended {
         Ok(fact) => Ended::Done(fact),
         Err(cause) if cause.is_unknown() => Ended::Unknown { why: chain(&cause) },
         Err(cause @ DriverError::Blocked { .. }) => Ended::Blocked { why: chain(&cause) },
+        Err(cause @ DriverError::DiskGone { .. }) => Ended::DiskGone { why: chain(&cause) },
         Err(cause) => Ended::Failed { why: chain(&cause) },
     }
 }

@@ -10,7 +10,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use holdfast_core::action::Rewind;
 use holdfast_core::incident::IncidentId;
-use holdfast_core::point::{Snapshot, SnapshotId};
+use holdfast_core::point::{PointId, Snapshot, SnapshotId};
 use holdfast_core::subject::VmName;
 use holdfast_drivers::DriverError;
 use holdfast_drivers::snapshots::Listed;
@@ -101,6 +101,8 @@ pub struct SnapshotWords {
     pub again: bool,
     /// To this snapshot, where one is approved; `null`: to the best.
     pub to: Option<u64>,
+    /// To this backup, where one is approved.
+    pub backup: Option<u64>,
     /// Who asks.
     pub by: String,
 }
@@ -213,7 +215,7 @@ async fn revert(
     let words = words.map(|Json(words)| words).unwrap_or_default();
     let error = format!("cannot go back to snapshot {id} of vm `{}`", vm.escape_debug());
     let vm = named(&vm, &error)?;
-    let to = Rewind { to: SnapshotId(id), resume: words.resume, again: words.again };
+    let to = Rewind { to: SnapshotId(id).into(), resume: words.resume, again: words.again };
     api.protector.revert(&words.by(), &vm, to).await.map_err(refused(&error))?;
     Ok(Json(serde_json::json!({ "v": V, "ok": true })))
 }
@@ -237,7 +239,8 @@ async fn approve(
         let hint = "`holdfast incidents --open` lists them".to_owned();
         Refused(StatusCode::NOT_FOUND, error.clone(), "there is no such incident of a vm".into(), hint)
     })?;
-    let to = words.to.map(SnapshotId);
+    let backup = words.backup.map(PointId::backup);
+    let to = words.to.map(|id| SnapshotId(id).into()).or(backup);
     api.protector.approve(&words.by(), &vm, incident, to).await.map_err(refused(&error))?;
     Ok(Json(serde_json::json!({ "v": V, "ok": true, "vm": vm })))
 }

@@ -6,10 +6,12 @@
 mod due;
 pub mod offer;
 mod prune;
+mod restore;
 mod run;
 mod schedule;
 
 pub use prune::PruneDoc;
+pub use restore::{Ready, Restorer};
 
 use crate::config::Config;
 use crate::protect::Protector;
@@ -21,7 +23,7 @@ pub use run::{ask, child};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -147,6 +149,7 @@ enum Asked {
     Look { vm: VmName, reply: oneshot::Sender<Option<BackupDoc>> },
     Cancel { vm: VmName, by: String, reply: oneshot::Sender<bool> },
     Told { vm: VmName, news: News },
+    Listed { vm: VmName, listed: Result<Vec<serde_json::Value>, String> },
     Pruned { to: String },
 }
 
@@ -202,6 +205,8 @@ struct Keeper {
     runs: BTreeMap<VmName, Run>,
     due: due::Due,
     pruner: prune::Pruner,
+    /// When the points of each were listed last for the engine.
+    listed: BTreeMap<VmName, Instant>,
     /// Ends what is no backup when the daemon ends.
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -231,6 +236,7 @@ pub fn start(
         runs: BTreeMap::new(),
         due: due::Due::default(),
         pruner: prune::Pruner::default(),
+        listed: BTreeMap::new(),
         stop: stop.clone(),
         tasks: JoinSet::new(),
         inbox,
@@ -283,6 +289,7 @@ impl Keeper {
             Asked::Look { vm, reply } => drop(reply.send(self.runs.get(&vm).map(|run| run.doc.clone()))),
             Asked::Cancel { vm, by, reply } => drop(reply.send(self.cancel(&vm, &by))),
             Asked::Told { vm, news } => self.hear(&vm, news),
+            Asked::Listed { vm, listed } => self.hear_list(vm, listed),
             Asked::Pruned { to } => self.pruner.end(&to),
         }
     }
@@ -290,9 +297,11 @@ impl Keeper {
     fn take_last(&mut self, asked: Asked) {
         match asked {
             Asked::Begin { reply, .. } => drop(reply.send(Err(NoBackup::Stopping))),
-            Asked::Look { .. } | Asked::Cancel { .. } | Asked::Told { .. } | Asked::Pruned { .. } => {
-                self.take(asked);
-            }
+            Asked::Look { .. }
+            | Asked::Cancel { .. }
+            | Asked::Told { .. }
+            | Asked::Listed { .. }
+            | Asked::Pruned { .. } => self.take(asked),
         }
     }
 
@@ -374,6 +383,7 @@ impl Keeper {
                 doc.end(end);
                 match doc.state {
                     BackupState::Done => {
+                        self.listed.remove(vm); // the engine hears of it with the next look
                         self.due.learn(vm, Some(doc.since));
                         if *is_scheduled {
                             self.pruner.want(&doc.to, vm);
@@ -390,6 +400,7 @@ impl Keeper {
                 }
             }
             News::Pruned(pruned) => {
+                self.listed.remove(vm);
                 let to = doc.to.clone();
                 doc.pruned = Some(pruned.clone());
                 self.tell_pruned(vm, &to, &pruned);

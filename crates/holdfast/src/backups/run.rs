@@ -161,12 +161,16 @@ impl Job {
     }
 }
 
-/// The words of `holdfast backup`, run by this program at the lowest priority, with a repository. What it is called is no matter: it is the one that runs, also
-/// after another was installed in its place.
+/// The words of `holdfast backup`, run by this program at the lowest priority, with a repository.
 pub fn child(words: &[String], repository: &RepositoryConfig, state: &Path) -> Command {
-    let ourselves = format!("/proc/{}/exe", std::process::id());
-    let mut argv: Vec<String> =
-        ["nice", "-n", "19", "ionice", "-c", "3", "-t", &ourselves].map(Into::into).into();
+    ourselves(&["nice", "-n", "19", "ionice", "-c", "3", "-t"], words, repository, state)
+}
+
+/// The same at a priority that comes `before`. What this program is called is no matter: it is the one that runs, also after
+/// another was installed in its place.
+pub fn ourselves(before: &[&str], words: &[String], repository: &RepositoryConfig, state: &Path) -> Command {
+    let exe = format!("/proc/{}/exe", std::process::id());
+    let mut argv: Vec<String> = before.iter().copied().chain([&*exe]).map(Into::into).collect();
     argv.extend_from_slice(words);
     argv.extend(["--repo".to_owned(), repository.path.display().to_string()]);
     if let Some(key) = &repository.key_file {

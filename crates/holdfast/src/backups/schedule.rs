@@ -5,6 +5,7 @@ use super::prune::{Prune, PruneDoc};
 use super::run::{self, News};
 use super::{Asked, Keeper, SCHEDULE, due};
 use crate::config::Config;
+use crate::protect::Saved;
 use holdfast_core::protect::Means;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::Driver;
@@ -12,10 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
+/// So often, where nothing is known to have changed.
+const LIST_AGAIN: Duration = Duration::from_secs(300);
+
 impl Keeper {
     /// Looks whether anything is to be done.
     pub(super) async fn look(&mut self) {
         let config = Arc::clone(&self.config.borrow());
+        self.list_for_engine(&config);
         for (vm, wanted) in &config.vms {
             let Some(backup) = &wanted.protect.backup else { continue };
             let Some(schedule) = backup.schedule else { continue };
@@ -25,6 +30,33 @@ impl Keeper {
             self.begin_if_due(&config, vm, schedule.every).await;
         }
         self.begin_prunes(&config);
+    }
+
+    /// The engine knows what there is to go back to: the points are listed when they have changed, and now and then, as others
+    /// may change them, too.
+    fn list_for_engine(&mut self, config: &Arc<Config>) {
+        let due = |vm: &VmName| self.listed.get(vm).is_none_or(|at| at.elapsed() >= LIST_AGAIN);
+        let with = config.vms.iter().filter(|(vm, known)| known.protect.backup.is_some() && due(vm));
+        let vms: Vec<VmName> = with.map(|(vm, _)| vm.clone()).collect();
+        for vm in vms {
+            self.listed.insert(vm.clone(), Instant::now());
+            let (config, inbox) = (Arc::clone(config), self.inbox.clone());
+            self.tasks.spawn(async move {
+                let listed = super::points(&config, &vm).await;
+                let _stopping = inbox.send(Asked::Listed { vm, listed }).await;
+            });
+        }
+    }
+
+    /// What cannot be listed now may still be there: what was known stays.
+    pub(super) fn hear_list(&mut self, vm: VmName, listed: Result<Vec<serde_json::Value>, String>) {
+        match listed {
+            Ok(points) => {
+                let (protector, saved) = (self.protector.clone(), Saved::all(&points));
+                self.tasks.spawn(async move { protector.tell_saved(&vm, saved).await });
+            }
+            Err(why) => debug!(%vm, why, "its restore points cannot be listed"),
+        }
     }
 
     /// Begins a backup that is due; for that it must first be known how old the newest point is.

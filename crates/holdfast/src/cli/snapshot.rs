@@ -87,11 +87,15 @@ pub struct ApproveArgs {
     /// To this snapshot; otherwise to the one that the incident tells of.
     #[arg(long, value_name = "NUMBER")]
     snapshot: Option<u64>,
+    /// To this backup.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "snapshot")]
+    backup: Option<u64>,
 }
 
-/// `holdfast approve`: a person agrees to lose what came after a snapshot.
+/// `holdfast approve`: a person agrees to lose what came after a restore point.
 pub async fn approve(client: &Client, args: &ApproveArgs) -> Result<Exit, CliError> {
-    let words = SnapshotWords { to: args.snapshot, by: client.by().to_owned(), ..SnapshotWords::default() };
+    let (to, backup, by) = (args.snapshot, args.backup, client.by().to_owned());
+    let words = SnapshotWords { to, backup, by, ..SnapshotWords::default() };
     let path = format!("/api/v1/incidents/{}/approve", args.id);
     let done: serde_json::Value = client.order(Method::POST, &path, &words, ORDER).await?;
     let vm = done["vm"].as_str().unwrap_or("it");

@@ -7,6 +7,7 @@ mod snapshots;
 mod told;
 
 pub use snapshots::Request;
+pub use told::Saved;
 
 use crate::config::Config;
 use crate::decide::Inbox;
@@ -28,6 +29,7 @@ pub struct Protector {
     config: watch::Receiver<Arc<Config>>,
     merging: Arc<Mutex<BTreeMap<VmName, Merged>>>,
     told: Arc<Mutex<told::Told>>,
+    saved: Arc<Mutex<told::AllSaved>>,
     watched: Arc<Mutex<schedule::Watched>>,
 }
 
@@ -61,8 +63,8 @@ impl Protector {
         stop: &CancellationToken,
     ) -> Self {
         let (driver, inbox, config) = (Arc::clone(driver), inbox.clone(), config.clone());
-        let (merging, told, watched) = Default::default();
-        let protector = Self { driver, inbox, config, merging, told, watched };
+        let (merging, told, saved, watched) = Default::default();
+        let protector = Self { driver, inbox, config, merging, told, saved, watched };
         tokio::spawn(protector.clone().keep_telling(stop.clone()));
         tokio::spawn(protector.clone().keep_schedule(stop.clone()));
         protector

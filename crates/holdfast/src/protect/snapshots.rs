@@ -4,7 +4,7 @@ use super::{ProtectError, Protector};
 use crate::config::VmConfig;
 use holdfast_core::action::{Rewind, Wish, Work};
 use holdfast_core::incident::IncidentId;
-use holdfast_core::point::{SnapshotId, Trial};
+use holdfast_core::point::{PointId, SnapshotId, Trial};
 use holdfast_core::subject::VmName;
 use holdfast_core::time::Duration;
 use holdfast_drivers::DriverError;
@@ -130,7 +130,7 @@ impl Protector {
         by: &str,
         vm: &VmName,
         incident: IncidentId,
-        to: Option<SnapshotId>,
+        to: Option<PointId>,
     ) -> Result<(), ProtectError> {
         self.tell(vm).await;
         self.command(by, vm, Wish::Approve { incident, to }).await

@@ -1,8 +1,8 @@
-//! The engine is told which snapshots there are: only what it knows can it go back to.
+//! The engine is told which restore points there are: only what it knows can it go back to.
 
 use super::Protector;
 use holdfast_core::input::Input;
-use holdfast_core::point::{Known, Snapshot};
+use holdfast_core::point::{Grade, Known, PointId, Snapshot};
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -12,11 +12,41 @@ use tokio_util::sync::CancellationToken;
 /// How often it is looked whether anything has changed: snapshots are also gone back to, and files are removed by hand.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// What of a VM's snapshots the engine was told: their ages pass by themselves.
-pub(super) type Told = BTreeMap<VmName, Vec<Snapshot>>;
+/// What of a VM's restore points the engine was told: their ages pass by themselves.
+pub(super) type Told = BTreeMap<VmName, (Vec<Snapshot>, Vec<Saved>)>;
+/// What is known of the backups of VMs.
+pub(super) type AllSaved = BTreeMap<VmName, Vec<Saved>>;
+
+/// A backup, as its repository tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    id: PointId,
+    /// When it was taken, in microseconds since 1970.
+    taken: i64,
+    grade: Grade,
+    doubtful: bool,
+}
+
+impl Saved {
+    /// Those of a VM, oldest first, as `backup list --json` tells them. Those that are hurt are none. One that looked as if
+    /// all of it had been encrypted is doubtful, and so are those after it, until the application of one was seen to answer.
+    pub fn all(listed: &[serde_json::Value]) -> Vec<Self> {
+        let mut doubtful = false;
+        let saved = listed.iter().filter_map(|point| {
+            let number = point["id"].as_str()?.rsplit_once('/')?.1.parse().ok()?;
+            let named = |grade: &Grade| point["grade"] == grade.name();
+            let grade = Grade::ALL.into_iter().find(named).unwrap_or_default();
+            doubtful = (doubtful || !point["warning"].is_null()) && grade != Grade::AppChecked;
+            let taken = (point["taken"].as_f64()? * 1e6) as i64;
+            let is_whole = point["hurt"] == false;
+            is_whole.then_some(Self { id: PointId::backup(number), taken, grade, doubtful })
+        });
+        saved.collect()
+    }
+}
 
 impl Protector {
-    /// Tells the engine of all snapshots as they change, until the daemon stops.
+    /// Tells the engine of all restore points as they change, until the daemon stops.
     pub(super) async fn keep_telling(self, stop: CancellationToken) {
         loop {
             let vms: Vec<VmName> = self.config.borrow().vms.keys().cloned().collect();
@@ -34,7 +64,13 @@ impl Protector {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(vm);
     }
 
-    /// Tells the engine of a VM's snapshots, if they are others than before.
+    /// These are the backups of a VM now.
+    pub async fn tell_saved(&self, vm: &VmName, saved: Vec<Saved>) {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).insert(vm.clone(), saved);
+        self.tell(vm).await;
+    }
+
+    /// Tells the engine of a VM's restore points, if they are others than before.
     pub(super) async fn tell(&self, vm: &VmName) {
         let Some(snapshots) = self.driver.snapshots() else { return };
         let listed = match snapshots.list(vm).await {
@@ -45,15 +81,19 @@ impl Protector {
             }
         };
         let now: Vec<Snapshot> = listed.into_iter().map(|listed| listed.snapshot).collect();
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).get(vm).cloned();
+        let saved = saved.unwrap_or_default();
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = told.insert(vm.clone(), now.clone());
-            if before.as_ref() == Some(&now) || (before.is_none() && now.is_empty()) {
+            let all = (now.clone(), saved.clone());
+            let before = told.insert(vm.clone(), all.clone());
+            if before.as_ref() == Some(&all) || (before.is_none() && now.is_empty() && saved.is_empty()) {
                 return;
             }
         }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
         let known = now.iter().filter(|snapshot| !snapshot.set_aside).map(|snapshot| known(snapshot, at));
+        let known = known.chain(saved.iter().map(|saved| saved.known(at)));
         let input = Input::Points { vm: vm.clone(), known: known.collect() };
         if self.inbox.send(input).await.is_err() {
             tracing::debug!(%vm, "the daemon is stopping");
@@ -63,19 +103,32 @@ impl Protector {
 
 /// A snapshot as decisions need it. What was set aside is none: nobody goes back there by himself.
 fn known(snapshot: &Snapshot, now: i64) -> Known {
-    let age = u64::try_from(now - snapshot.taken).map_or(Duration::MAX, Duration::from_micros);
     Known {
-        id: snapshot.id,
+        id: snapshot.id.into(),
         grade: snapshot.grade(),
         resumable: snapshot.memory.as_ref().is_some_and(|memory| memory.resumed == 0),
-        age,
+        doubtful: false,
+        age: age(snapshot.taken, now),
+    }
+}
+
+/// What seems to come from the future is as old as can be.
+fn age(taken: i64, now: i64) -> Duration {
+    u64::try_from(now - taken).map_or(Duration::MAX, Duration::from_micros)
+}
+
+impl Saved {
+    fn known(&self, now: i64) -> Known {
+        let Self { id, taken, grade, doubtful } = *self;
+        Known { id, grade, resumable: false, doubtful, age: age(taken, now) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_core::point::{Grade, Memory, SnapshotId};
+    use holdfast_core::point::{Memory, SnapshotId};
+    use serde_json::json;
 
     fn snapshot(taken: i64, resumed: Option<u32>) -> Snapshot {
         let memory = resumed.map(|resumed| Memory { bytes: 1, machine: String::new(), resumed });
@@ -93,5 +146,32 @@ mod tests {
         assert!(!known(&snapshot(1, Some(1)), 2).resumable);
         let odd = known(&snapshot(9, None), 2);
         assert_eq!((odd.grade, odd.resumable, odd.age), (Grade::Taken, false, Duration::MAX));
+    }
+
+    #[test]
+    fn what_may_be_encrypted_is_doubtful_until_one_was_seen_to_answer_and_what_is_hurt_is_none() {
+        let point = |id: u64, grade: &str, warning: Option<&str>, hurt: bool| json!({ "id": format!("db/{id}"), "taken": 7.5, "grade": grade, "warning": warning, "hurt": hurt });
+        let all = Saved::all(&[
+            point(1, "app-checked", None, false),
+            point(2, "taken", None, true),
+            point(3, "consistent", Some("dense"), false),
+            point(4, "booted", None, false),
+            point(5, "app-checked", None, false),
+            point(6, "taken", None, false),
+            json!({ "id": "../etc", "taken": 1.0, "hurt": false }),
+        ]);
+        let told: Vec<(PointId, Grade, bool)> = all.iter().map(|s| (s.id, s.grade, s.doubtful)).collect();
+        let backup = PointId::backup;
+        assert_eq!(
+            told,
+            [
+                (backup(1), Grade::AppChecked, false),
+                (backup(3), Grade::Consistent, true),
+                (backup(4), Grade::Booted, true),
+                (backup(5), Grade::AppChecked, false),
+                (backup(6), Grade::Taken, false),
+            ]
+        );
+        assert_eq!(all[0].known(8_000_000).age, Duration::from_millis(500));
     }
 }

@@ -224,6 +224,13 @@ impl Lab {
         });
     }
 
+    /// Waits until its application has answered once more: what was done before is then from before any fault that follows.
+    pub fn wait_asked(&self, name: &str) {
+        let answered = |lab: &Self| lab.vm(name)["apps"][0]["answered"].as_f64();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        self.until(SOON, "its application answers once more", |lab| answered(lab).is_some_and(|at| at > now));
+    }
+
     /// Waits for a closed incident with this fault, and returns it.
     pub fn wait_closed(&self, fault: &str, limit: Duration) -> Value {
         let closed = |lab: &Self| {

@@ -26,6 +26,7 @@ mod orders;
 mod proofs;
 mod remedies;
 mod repositories;
+mod restored;
 mod rows;
 mod snapshots;
 mod starved;

@@ -151,6 +151,7 @@ fn a_database_whose_files_are_gone_goes_back_by_itself_as_far_as_its_owner_allow
     let before = rows.so_far();
     create(&lab, &["--memory"]);
     (0..3).for_each(|_| rows.wait_for_more(&lab));
+    lab.wait_asked("orders");
     let all = rows.stop();
     delete_data(&lab);
     let incident = recovered(&lab, 4 * BOOT);
@@ -167,6 +168,7 @@ fn nothing_is_lost_without_a_person_who_approves_it() {
     let before = rows.so_far();
     create(&lab, &["--freeze"]);
     (0..3).for_each(|_| rows.wait_for_more(&lab));
+    lab.wait_asked("orders");
     let all = rows.stop();
     delete_data(&lab);
     lab.until(4 * BOOT, "a person is asked", |lab| {

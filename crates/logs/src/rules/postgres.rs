@@ -425,7 +425,7 @@ pub(super) const RULES: &[Rule] = &[
         speaks_for: &[Fault::AppDown],
         by: By::Anyone,
         needs: "FATAL:  ",
-        pattern: r#"FATAL:  (?:data directory "[^"]+" (?:does not exist|has (?:wrong ownership|invalid permissions|group or world access))|lock file "postmaster\.pid" already exists|database files are incompatible with server|"[^"]+" is not a valid data directory|configuration file "[^"]+" contains errors)"#,
+        pattern: r#"FATAL:  (?:data directory "[^"]+" (?:does not exist|has (?:wrong ownership|invalid permissions|group or world access))|lock file "postmaster\.pid" already exists|database files are incompatible with server|"/[^"]+" is not a valid data directory|configuration file "[^"]+" contains errors)"#,
         unless: "",
         examples: &[
             r#"2026-11-23 21:19:48.123 UTC [55] FATAL:  data directory "/var/lib/postgresql/15/main" has wrong ownership"#,

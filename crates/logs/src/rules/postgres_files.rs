@@ -4,6 +4,39 @@ use super::{By, Fault, Kind, Rule, Severity};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
+        name: "postgres-directory-invalid",
+        means: "What should be a folder of PostgreSQL's data holds something else",
+        kind: Kind::DataCorrupt,
+        severity: Severity::Critical,
+        speaks_for: &[Fault::CorruptionReported],
+        by: By::Anyone,
+        needs: " is not a valid data directory",
+        pattern: r#"(?:FATAL|PANIC):  "(?:base|pg_tblspc)/[^"]*" is not a valid data directory"#,
+        unless: "",
+        examples: &[
+            r#"pg 2026-11-27 17:51:48.123 UTC [218] FATAL:  "base/13575" is not a valid data directory"#,
+        ],
+        not: &[r#"app: "base/1" is not a valid data directory"#],
+        source: "PostgreSQL src/backend/utils/init/miscinit.c, ValidatePgVersion",
+    },
+    Rule {
+        name: "postgres-map-invalid",
+        means: "The file that tells PostgreSQL which files hold its tables is damaged",
+        kind: Kind::DataCorrupt,
+        severity: Severity::Critical,
+        speaks_for: &[Fault::CorruptionReported],
+        by: By::Anyone,
+        needs: "relation mapping file \"",
+        pattern: r#"(?:ERROR|FATAL|PANIC):  relation mapping file "[^"]*" contains (?:invalid data|incorrect checksum)"#,
+        unless: "",
+        examples: &[
+            r#"pg 2026-11-27 17:51:48.123 UTC [218] FATAL:  relation mapping file "base/13575/pg_filenode.map" contains invalid data"#,
+            r#"pg [9] FATAL:  relation mapping file "global/pg_filenode.map" contains incorrect checksum"#,
+        ],
+        not: &[r#"pg [9] LOG:  statement: -- relation mapping file "x" contains invalid data"#],
+        source: "PostgreSQL src/backend/utils/cache/relmapper.c, load_relmap_file",
+    },
+    Rule {
         name: "postgres-file-missing",
         means: "A file that PostgreSQL keeps data in is gone",
         kind: Kind::DataCorrupt,

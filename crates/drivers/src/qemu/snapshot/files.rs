@@ -4,8 +4,9 @@ use super::super::image;
 use super::super::kept::{KeptError, Kind};
 use super::super::launch::Format;
 use super::super::machine::error_chain;
+use super::super::offered;
 use super::qcow2;
-use super::tree::{FileNumber, Tree};
+use super::tree::{FileNumber, Origin, Tree};
 use holdfast_core::point::SnapshotId;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -60,6 +61,13 @@ impl Files {
             }
             FileNumber(number) => Ok(format!("{number}.qcow2")),
         }
+    }
+
+    /// Where a backup is offered that an overlay stands on.
+    #[must_use]
+    pub fn socket(&self, origin: &Origin) -> PathBuf {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        self.folder.join(format!("{}.offered", origin.point.chars().map(plain).collect::<String>()))
     }
 
     /// What the disk is made of; `None`: of the configured disk alone.
@@ -134,6 +142,35 @@ impl Files {
             .and_then(|()| fchown(&file, Some(like.uid()), Some(like.gid())))
             .and_then(|()| File::open(&self.folder)?.sync_all());
         written.inspect_err(|_| drop(fs::remove_file(&path)))
+    }
+
+    /// Makes an empty overlay of so many bytes that stands on a backup, with the owner and the rights of what was on top
+    /// before, where that is there.
+    ///
+    /// # Errors
+    /// If it cannot be written; then there is none.
+    pub fn make_root(&self, tree: &Tree, number: FileNumber, origin: &Origin, size: u64) -> io::Result<()> {
+        let path = self.path(number);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let backing = format!("{}{}", offered::NAME, self.socket(origin).display());
+        let like = fs::metadata(self.path(tree.top())).ok();
+        let owned = |file: &File| match &like {
+            Some(like) => fchown(file, Some(like.uid()), Some(like.gid())),
+            None => Ok(()),
+        };
+        let written = qcow2::write_overlay(&mut file, size, &backing, Format::Raw)
+            .and_then(|()| owned(&file))
+            .and_then(|()| File::open(&self.folder)?.sync_all());
+        written.inspect_err(|_| drop(fs::remove_file(&path)))
+    }
+
+    /// Whether this overlay needs the backup that it was made from still.
+    ///
+    /// # Errors
+    /// A sentence, if its head cannot be read.
+    pub fn needs_backup(&self, file: FileNumber) -> Result<bool, String> {
+        let backing = image::backing(&self.path(file)).map_err(|error| error_chain(&error))?;
+        Ok(backing.is_some_and(|backing| backing.starts_with(offered::NAME)))
     }
 
     /// Removes a file of the disk that nothing needs any more. The configured disk is never removed.

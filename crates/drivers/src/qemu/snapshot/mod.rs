@@ -10,6 +10,7 @@ pub mod freeze;
 mod live;
 mod merge;
 pub mod qcow2;
+mod restore;
 mod rewind;
 mod take;
 pub mod tree;
@@ -17,6 +18,9 @@ pub mod tree;
 pub use files::Files;
 pub use live::{is_disk_node, node_of};
 pub use merge::merges;
+pub use restore::Incoming;
+pub use rewind::Opened;
+pub use tree::Origin;
 
 use super::Qemu;
 use super::image::{self, Layer};

@@ -6,12 +6,12 @@ use super::tree::Tree;
 use crate::DriverError;
 use holdfast_core::action::Rewind;
 use holdfast_core::lease::DeathProof;
-use holdfast_core::point::Snapshot;
+use holdfast_core::point::{PointId, Snapshot, SnapshotId};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
 
-const REWIND: &str = "go back to a snapshot of";
+pub(super) const REWIND: &str = "change the disk of";
 /// How long a guest is given to hear that it was away.
 const TELL_GUEST: Duration = Duration::from_secs(20);
 
@@ -39,19 +39,8 @@ impl Machine {
         self.must_be_dead(dead)?;
         let mut tree = self.settled_tree(REWIND).await?;
         self.check_way(&tree, way)?;
-        let to = way.to;
-        let text = format!("what it was before it went back to snapshot {to}");
-        let id = tree.next();
-        let aside = Snapshot {
-            id,
-            taken: now(),
-            memory: None,
-            frozen: false,
-            set_aside: true,
-            scheduled: false,
-            note: text,
-            trial: None,
-        };
+        let to = self.snapshot_of(way)?;
+        let aside = set_aside(&tree, format!("what it was before it went back to snapshot {to}"));
         let parent = tree.file_of(to).unwrap_or_default();
         let number = tree.begin();
         let begun = tree.clone();
@@ -76,8 +65,16 @@ impl Machine {
         self.check_way(&tree, way)
     }
 
+    /// Backups are brought by [`super::super::Qemu::restore`].
+    fn snapshot_of(&self, way: Rewind) -> Result<SnapshotId, DriverError> {
+        match way.to {
+            PointId::Snapshot(id) => Ok(id),
+            PointId::Backup { .. } => Err(DriverError::Unable("read a repository of backups")),
+        }
+    }
+
     fn check_way(&self, tree: &Tree, way: Rewind) -> Result<(), DriverError> {
-        let to = way.to;
+        let to = self.snapshot_of(way)?;
         let snapshot = tree.snapshot(to).ok_or_else(|| {
             let known: Vec<String> = tree.snapshots().map(|snapshot| snapshot.id.to_string()).collect();
             let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -86,7 +83,7 @@ impl Machine {
         if way.resume { self.may_resume(snapshot, way.again) } else { Ok(()) }
     }
 
-    fn must_be_dead(&self, dead: &DeathProof) -> Result<(), DriverError> {
+    pub(super) fn must_be_dead(&self, dead: &DeathProof) -> Result<(), DriverError> {
         let newest = self.record().incarnation;
         match self.running() {
             Err(DriverError::NotRunning(_)) if dead.incarnation() == newest && *dead.vm() == self.name => {
@@ -181,6 +178,20 @@ impl Machine {
     /// The snapshots of a tree that is settled.
     pub(in super::super) async fn tree(&self, what: &'static str) -> Result<Option<Tree>, DriverError> {
         self.on_disk(what, |files| files.read()).await
+    }
+}
+
+/// The snapshot of what is on top, which something else takes the place of.
+pub(super) fn set_aside(tree: &Tree, note: String) -> Snapshot {
+    Snapshot {
+        id: tree.next(),
+        taken: now(),
+        memory: None,
+        frozen: false,
+        set_aside: true,
+        scheduled: false,
+        note,
+        trial: None,
     }
 }
 

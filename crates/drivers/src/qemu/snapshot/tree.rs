@@ -2,7 +2,8 @@
 //!
 //! The configured disk is file 0. A snapshot freezes the file that was written to, and an empty overlay on top of it is
 //! written to from then on; going back puts a new overlay on a frozen file, and freezes what was there before. So only
-//! the top is ever written to, and nothing that a snapshot needs ever changes (I15).
+//! the top is ever written to, and nothing that a snapshot needs ever changes (I15). A disk that was restored from a backup
+//! has an overlay that stands on no file: on the backup, as long as not all of it has come in.
 
 use super::super::launch::Format;
 use holdfast_core::point::{Snapshot, SnapshotId};
@@ -18,11 +19,25 @@ impl FileNumber {
     pub const BASE: Self = Self(0);
 }
 
+/// The backup that a disk was restored from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The repository, by the name that it has in the configuration.
+    pub to: String,
+    /// The repository, by its own number.
+    pub repository: String,
+    /// The point, as `VM/NUMBER`.
+    pub point: String,
+}
+
 /// An overlay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Overlay {
     number: FileNumber,
-    parent: FileNumber,
+    parent: Option<FileNumber>,
+    /// Where it has no parent: what it stood on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
 }
 
 /// A snapshot, and the file that is frozen for it.
@@ -96,12 +111,24 @@ impl Tree {
         chain
     }
 
+    fn overlay(&self, file: FileNumber) -> Option<&Overlay> {
+        self.overlays.iter().find(|overlay| overlay.number == file)
+    }
+
     fn parent(&self, file: FileNumber) -> Option<FileNumber> {
-        self.overlays.iter().find(|overlay| overlay.number == file).map(|overlay| overlay.parent)
+        self.overlay(file)?.parent
     }
 
     fn children(&self, file: FileNumber) -> impl Iterator<Item = FileNumber> {
-        self.overlays.iter().filter(move |overlay| overlay.parent == file).map(|overlay| overlay.number)
+        let stands = move |overlay: &&Overlay| overlay.parent == Some(file);
+        self.overlays.iter().filter(stands).map(|overlay| overlay.number)
+    }
+
+    /// The file at the bottom of what is written to, and the backup that it was made from, if it was.
+    #[must_use]
+    pub fn restored(&self) -> Option<(FileNumber, &Origin)> {
+        let bottom = self.chain().last().copied()?;
+        Some((bottom, self.overlay(bottom)?.origin.as_ref()?))
     }
 
     /// Its snapshots, oldest first.
@@ -155,7 +182,7 @@ impl Tree {
     pub fn settle(&mut self, snapshot: Option<Snapshot>) {
         let Some(number) = self.pending.take() else { return };
         let file = self.top;
-        self.overlays.push(Overlay { number, parent: file });
+        self.overlays.push(Overlay { number, parent: Some(file), origin: None });
         self.frozen.extend(snapshot.map(|snapshot| Frozen { file, snapshot }));
         self.top = number;
     }
@@ -164,10 +191,22 @@ impl Tree {
     /// was on top. With `resume` the next start goes on with its memory.
     pub fn rewind(&mut self, to: SnapshotId, aside: Snapshot, resume: bool) {
         let (Some(parent), Some(number)) = (self.file_of(to), self.pending.take()) else { return };
-        self.overlays.push(Overlay { number, parent });
-        self.frozen.push(Frozen { file: self.top, snapshot: aside });
-        self.top = number;
+        self.overlays.push(Overlay { number, parent: Some(parent), origin: None });
+        self.put_aside(aside, number);
         self.resume = resume.then_some(to);
+    }
+
+    /// Goes back to a backup: the overlay that was begun stands on it, and `aside` is the snapshot of what was on top.
+    pub fn restore(&mut self, origin: Origin, aside: Snapshot) {
+        let Some(number) = self.pending.take() else { return };
+        self.overlays.push(Overlay { number, parent: None, origin: Some(origin) });
+        self.put_aside(aside, number);
+        self.resume = None;
+    }
+
+    fn put_aside(&mut self, aside: Snapshot, top: FileNumber) {
+        self.frozen.push(Frozen { file: self.top, snapshot: aside });
+        self.top = top;
     }
 
     /// Forgets a snapshot. What it needed alone is then spare.
@@ -215,14 +254,14 @@ impl Tree {
     /// Whether it is one of the disk's files.
     #[must_use]
     pub fn has(&self, file: FileNumber) -> bool {
-        file == FileNumber::BASE || self.parent(file).is_some()
+        file == FileNumber::BASE || self.overlay(file).is_some()
     }
 
     /// All of `from` is in `into` now, which takes its place.
     pub fn merged(&mut self, from: FileNumber, into: FileNumber) {
         self.removed(from);
-        for overlay in self.overlays.iter_mut().filter(|overlay| overlay.parent == from) {
-            overlay.parent = into;
+        for overlay in self.overlays.iter_mut().filter(|overlay| overlay.parent == Some(from)) {
+            overlay.parent = Some(into);
         }
         for frozen in self.frozen.iter_mut().filter(|frozen| frozen.file == from) {
             frozen.file = into;
@@ -292,6 +331,39 @@ mod tests {
         assert_eq!(tree.spare(), Some(Spare::Leaf(FileNumber(1))));
     }
 
+    fn restore(tree: &mut Tree) -> (SnapshotId, FileNumber) {
+        let FileNumber(id) = tree.begin();
+        let origin = Origin { to: "main".into(), repository: "7".into(), point: "db/3".into() };
+        tree.restore(origin, snapshot(id));
+        (SnapshotId(id), tree.top())
+    }
+
+    #[test]
+    fn a_disk_that_was_restored_stands_on_no_file_and_keeps_what_was_there() {
+        let mut tree = Tree::of(Format::Raw);
+        let one = take(&mut tree);
+        assert_eq!(tree.restored(), None);
+        let (aside, file) = restore(&mut tree);
+        assert_eq!((tree.chain(), tree.file_of(aside)), (vec![file], Some(FileNumber(1))));
+        take(&mut tree);
+        assert_eq!(tree.restored().map(|(file, origin)| (file, origin.point.as_str())), Some((file, "db/3")));
+        assert_eq!(tree.spare(), None);
+        tree.forget(aside);
+        assert_eq!(tree.spare(), Some(Spare::Leaf(FileNumber(1))));
+        tree.removed(FileNumber(1));
+        tree.forget(one);
+        assert_eq!(tree.spare(), None, "the configured disk is never removed");
+        let back = serde_json::to_string(&tree).and_then(|text| serde_json::from_str(&text));
+        assert_eq!(back.ok(), Some(tree));
+    }
+
+    #[test]
+    fn a_record_from_before_backups_could_be_gone_back_to_is_read() {
+        let text = r#"{"number":3,"parent":1}"#;
+        let overlay: Overlay = serde_json::from_str(text).expect("it is one");
+        assert_eq!((overlay.parent, overlay.origin), (Some(FileNumber(1)), None));
+    }
+
     #[test]
     fn an_overlay_that_was_perhaps_put_on_top_is_settled_either_way() {
         let mut tree = Tree::of(Format::Qcow2);
@@ -335,7 +407,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_snapshot_shows_for_ever_what_the_disk_was(steps in prop::collection::vec((0_u8..4, any::<prop::sample::Index>()), 1..60)) {
+        fn every_snapshot_shows_for_ever_what_the_disk_was(steps in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 1..60)) {
             let (mut tree, mut disks) = (Tree::of(Format::Raw), Disks::default());
             let mut expected: BTreeMap<SnapshotId, BTreeMap<u64, u64>> = BTreeMap::new();
             let mut now = BTreeMap::new();
@@ -352,6 +424,13 @@ mod tests {
                         let to = known[which.index(known.len())];
                         expected.insert(back(&mut tree, to), now);
                         now = expected[&to].clone();
+                    }
+                    4 => {
+                        // A backup of what was there at any time.
+                        let backup = expected.values().nth(which.index(known.len().max(1))).cloned().unwrap_or_default();
+                        let (aside, file) = restore(&mut tree);
+                        disks.0.insert(file, backup.clone());
+                        expected.insert(aside, std::mem::replace(&mut now, backup));
                     }
                     3 if !known.is_empty() => {
                         let id = known[which.index(known.len())];
@@ -372,7 +451,9 @@ mod tests {
                 tree.forget(*id);
             }
             disks.tidy(&mut tree);
-            prop_assert_eq!(tree.chain(), vec![FileNumber::BASE], "one file is left");
+            prop_assert_eq!(tree.chain().len(), 1, "one file is left");
+            prop_assert!(tree.restored().is_some() || tree.top() == FileNumber::BASE);
+            prop_assert_eq!(disks.shown(&tree, tree.top()), now);
         }
     }
 }

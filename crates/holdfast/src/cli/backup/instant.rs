@@ -6,7 +6,7 @@
 //! stands: as long as its head names the socket it needs the point, and then never more. So whoever is killed when, the
 //! same command goes on; a marker beside FILE says which that is.
 
-mod stream;
+pub(super) mod stream;
 
 use super::fresh::sync_folder;
 use super::restore::RestoreArgs;
@@ -90,7 +90,7 @@ pub fn restore(args: &RestoreArgs, file: &Path, qmp: &Path) -> Result<Exit, CliE
 }
 
 /// A point that can be offered as the disk of a VM.
-fn checked(repository: Repository, disk: Disk, file: &Path) -> Result<Offered, CliError> {
+pub(super) fn checked(repository: Repository, disk: Disk, file: &Path) -> Result<Offered, CliError> {
     let refused = |cause: String, hint: &str| refused(file, cause, hint);
     if disk.size == 0 || !disk.size.is_multiple_of(512) {
         return Err(refused("the point is not the disk of a VM: it has no whole sectors".into(), HINT));
@@ -110,7 +110,7 @@ fn checked(repository: Repository, disk: Disk, file: &Path) -> Result<Offered, C
     Ok(disk)
 }
 
-fn refused(file: &Path, cause: String, hint: &str) -> CliError {
+pub(super) fn refused(file: &Path, cause: String, hint: &str) -> CliError {
     CliError::Said { error: format!("cannot restore `{}` at once", file.display()), cause, hint: hint.into() }
 }
 
@@ -310,9 +310,13 @@ async fn serve(
     bar.finish_and_clear();
     drop(offer);
     ended?;
-    // What QEMU wrote last of all is its head.
-    let synced = File::open(&place.file).and_then(|file| file.sync_all());
-    synced.map_err(failed(format!("write `{}` to the disk", place.file.display())))
+    whole(&place.file)
+}
+
+/// Nothing is missing any more: what QEMU wrote last of all, its head, is on the disk.
+pub(super) fn whole(file: &Path) -> Result<(), CliError> {
+    let synced = File::open(file).and_then(|file| file.sync_all());
+    synced.map_err(failed(format!("write `{}` to the disk", file.display())))
 }
 
 fn stopped(place: &Place) -> CliError {

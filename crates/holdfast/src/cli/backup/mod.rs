@@ -22,6 +22,7 @@ mod repair;
 mod restore;
 mod secret;
 mod serve;
+mod supply;
 mod suspicion;
 mod verify;
 mod writer;
@@ -73,6 +74,9 @@ pub enum BackupCommand {
     /// State what a trial of a restore point showed.
     #[command(hide = true)]
     Grade(grade::GradeArgs),
+    /// Bring a restore point into the disk of a VM that stands on it.
+    #[command(hide = true)]
+    Supply(supply::SupplyArgs),
     /// Write a disk of a restore point to standard output, read from the page of the format alone.
     Cat(cat::CatArgs),
     /// Read and hash everything, or one restore point, and name what is hurt.
@@ -128,6 +132,7 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
         BackupCommand::Extract(args) => files::extract(args),
         BackupCommand::Offer(args) => grade::offer(args),
         BackupCommand::Grade(args) => grade::grade(args),
+        BackupCommand::Supply(args) => supply::supply(args),
         BackupCommand::Cat(args) => cat::cat(args),
         BackupCommand::Verify(args) => verify::verify(args),
     }

@@ -48,7 +48,7 @@ enum Trouble {
 
 /// Has the disk, under one of these names, filled by the QEMU whose control socket this is, at most `rate` bytes a second (0: as fast as it goes). Returns when that
 /// has ended, however; a VM that is off is waited for.
-pub(super) async fn stream(qmp: &Path, disk: &[&Path], rate: u64, bar: &ProgressBar) {
+pub(in super::super) async fn stream(qmp: &Path, disk: &[&Path], rate: u64, bar: &ProgressBar) {
     let Ok((qmp, _events)) = Qmp::connect(qmp, ANSWER).await else {
         return tokio::time::sleep(POLL).await; // it is off
     };

@@ -1,0 +1,172 @@
+//! A backup as the remedy: the disk of a real database is gone or of no use, and what was acknowledged before the backup is
+//! there again.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use crate::lab::{BOOT, Lab, SOON, holdfast, signal};
+use crate::rows::{Rows, address, ask};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A laboratory that is backed up, and may lose so much by itself.
+fn lab(may_lose: &str) -> Lab {
+    let recover = format!("[vm.orders.recover]\nmax_data_loss = \"{may_lose}\"\nboot_limit = \"60s\"\n");
+    let mut lab = Lab::changed(|config| {
+        let quiesce = "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n";
+        let protect = "[vm.orders.protect]\nprove = { auto = false }\nbackup.to = \"main\"\n";
+        config + quiesce + &recover + protect + "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n"
+    });
+    std::fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
+    assert!(backup(&lab, &["init"]).status().unwrap().success());
+    lab.start_warm(&["orders"]);
+    lab
+}
+
+fn backup(lab: &Lab, words: &[&str]) -> Command {
+    let mut command = holdfast();
+    command.arg("backup").args(words).arg("--repo").arg(lab.path().join("repo"));
+    command.arg("--key-file").arg(lab.path().join("key"));
+    command
+}
+
+/// A backup is made, the engine knows of it, and the database was seen to answer after it.
+fn save(lab: &Lab) -> Value {
+    let made = lab.json(&["backup", "create", "orders"])[0].take();
+    assert_eq!(made["state"], "done", "{made}\n{}", lab.story());
+    // It is listed for the engine within ten seconds.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    lab.wait_asked("orders");
+    made
+}
+
+fn there(lab: &Lab) -> BTreeSet<i64> {
+    ask(&address(lab), "select id from rows_kept").unwrap().iter().map(|id| id.parse().unwrap()).collect()
+}
+
+fn assert_restored(lab: &Lab, before: &[i64], later: &[i64]) {
+    let there = there(lab);
+    let lost: Vec<&i64> = before.iter().filter(|id| !there.contains(id)).collect();
+    assert!(lost.is_empty(), "{} acknowledged before the backup, lost: {lost:?}", before.len());
+    assert!(later.iter().any(|id| !there.contains(id)), "it is the disk from before, not the backup");
+}
+
+/// The file that the disk of the VM is now.
+fn top(lab: &Lab) -> PathBuf {
+    let mut folder = lab.disk("orders").into_os_string();
+    folder.push(".snapshots");
+    let files = std::fs::read_dir(Path::new(&folder)).unwrap().flatten().map(|entry| entry.path());
+    let newest = files.filter(|path| path.extension().is_some_and(|end| end == "qcow2"));
+    newest.max_by_key(|path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap()).unwrap()
+}
+
+/// What it stands on.
+fn backing(lab: &Lab) -> Value {
+    let told = Command::new("qemu-img").args(["info", "-U", "--output=json"]).arg(top(lab)).output().unwrap();
+    assert!(told.status.success(), "{told:?}");
+    serde_json::from_slice::<Value>(&told.stdout).unwrap()["backing-filename"].clone()
+}
+
+/// The processes that bring a backup into a disk of this laboratory.
+fn suppliers(lab: &Lab) -> Vec<i32> {
+    let own = format!("{}.snapshots", lab.disk("orders").display());
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let is_own = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line).into_owned();
+        line.contains("\0supply\0") && line.contains(&own)
+    };
+    all.filter(|entry| std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| is_own(&line)))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn recovered_by_restore(lab: &Lab) -> Value {
+    let find = |lab: &Lab| lab.incidents().into_iter().find(|incident| incident["resolution"] == "recovered");
+    lab.until(2 * BOOT, "a remedy ends it", |lab| find(lab).is_some());
+    let incident = find(lab).unwrap();
+    assert_eq!(
+        incident["remedies"].as_array().unwrap().last().unwrap()["name"],
+        "restore",
+        "{}",
+        lab.story()
+    );
+    incident
+}
+
+fn becomes_whole(lab: &Lab) {
+    lab.until(4 * BOOT, "all of the backup is in the disk", |lab| backing(lab).is_null());
+    lab.until(SOON, "nobody brings anything any more", |lab| suppliers(lab).is_empty());
+}
+
+#[test]
+fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_whole() {
+    let mut lab = lab("1h");
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    save(&lab);
+    rows.wait_for_more(&lab);
+    let all = rows.stop();
+    std::fs::remove_file(lab.disk("orders")).unwrap();
+    signal(lab.pid("orders"), "KILL");
+    let incident = recovered_by_restore(&lab);
+    assert_eq!(incident["fault"], "ImageLost");
+    lab.wait_well(BOOT);
+    assert_restored(&lab, &before, &all);
+    assert!(!backing(&lab).is_null(), "not all is there yet");
+
+    // Who brings it is killed: another goes on.
+    let rows = Rows::start(&lab);
+    suppliers(&lab).iter().for_each(|pid| signal(*pid, "KILL"));
+    rows.wait_for_more(&lab);
+    lab.until(BOOT, "another brings it", |lab| !suppliers(lab).is_empty() || backing(lab).is_null());
+    rows.wait_for_more(&lab);
+    let acknowledged = rows.stop();
+
+    // All are killed, as by a power cut: what is started again goes on from what is there.
+    assert!(!backing(&lab).is_null(), "not all is there yet");
+    let (vm, bringing) = (lab.pid("orders"), suppliers(&lab));
+    lab.kill_daemon();
+    bringing.into_iter().chain([vm]).for_each(|pid| signal(pid, "KILL"));
+    lab.start();
+    lab.wait_well(2 * BOOT);
+    let now = there(&lab);
+    assert!(acknowledged.iter().all(|id| now.contains(id)), "what was acknowledged since is there");
+    becomes_whole(&lab);
+    let rows = Rows::start(&lab);
+    rows.wait_for_more(&lab);
+    rows.all_there(&lab);
+}
+
+#[test]
+fn an_encrypted_disk_goes_back_to_the_last_backup_from_before_that() {
+    let lab = lab("1h");
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    save(&lab);
+    rows.wait_for_more(&lab);
+    let all = rows.stop();
+    // An intruder encrypts what lies around first, while the database serves on, and the database last.
+    let console = PathBuf::from(lab.vm("orders")["console"].as_str().unwrap());
+    lab.in_guest(
+        "orders",
+        "head -c 60000000 /dev/urandom > /var/documents; sync; echo encrypted > /dev/console",
+    );
+    lab.until(BOOT, "documents are encrypted", |_| {
+        std::fs::read(&console).is_ok_and(|text| String::from_utf8_lossy(&text).contains("encrypted"))
+    });
+    let made = save(&lab);
+    assert!(made["warnings"].to_string().contains("as if it were encrypted"), "{made}\n{}", lab.story());
+    lab.in_guest(
+        "orders",
+        "find $(ls -d /var/lib/postgresql/*/main)/base -type f -size +0 | while read f; do \
+         n=$(stat -c %s $f); head -c $n /dev/urandom | dd of=$f conv=notrunc bs=64k 2>/dev/null; done; sync",
+    );
+    recovered_by_restore(&lab);
+    let told = lab.cli(&["explain", "1"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("restore") && told.contains("backup 1 ("), "{told}");
+    lab.wait_well(BOOT);
+    assert_restored(&lab, &before, &all);
+    becomes_whole(&lab);
+}
