@@ -177,6 +177,7 @@ const GUEST_FS_READ_ONLY: FaultRow = FaultRow {
     seen: &[
         (FsReadOnly, 0.95),
         (FsFine, 0.05),
+        (FsFull, 0.01), // what it counts its room by may be damaged, too
         (ConsoleReadOnly, 0.95),
         (ConsoleIoError, 0.6),
         (LogStorageTrouble, 0.09),

@@ -161,6 +161,28 @@ fn a_database_whose_files_are_gone_goes_back_by_itself_as_far_as_its_owner_allow
 }
 
 #[test]
+fn a_file_system_full_of_random_bytes_goes_back_by_itself() {
+    let recover = "\n[vm.orders.recover]\nmax_data_loss = \"1h\"\nboot_limit = \"45s\"\n";
+    let mut lab = Lab::changed(|config| config + recover);
+    lab.start_warm(&["orders"]);
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    create(&lab, &["--freeze"]);
+    (0..3).for_each(|_| rows.wait_for_more(&lab));
+    lab.wait_asked("orders");
+    let all = rows.stop();
+    let spoil = "d=$(mount | sed -n 's/ on \\/ .*//p'); n=$(blockdev --getsize64 $d); sync; \
+                 seq 0 160 $((n / 65536)) | while read at; do \
+                 dd if=/dev/urandom of=$d bs=64k count=24 seek=$at conv=notrunc 2>/dev/null; done; \
+                 echo 3 > /proc/sys/vm/drop_caches; pkill -9 postgres";
+    lab.in_guest("orders", spoil);
+    let incident = recovered(&lab, 4 * BOOT);
+    assert_eq!(incident["remedies"].as_array().unwrap().last().unwrap()["name"], "revert", "{}", lab.story());
+    lab.wait_well(BOOT);
+    assert_went_back(&lab, &before, &all);
+}
+
+#[test]
 fn nothing_is_lost_without_a_person_who_approves_it() {
     let mut lab = Lab::changed(|config| config + "\n[vm.orders.recover]\ntries = 1\nboot_limit = \"45s\"\n");
     lab.start_warm(&["orders"]);
