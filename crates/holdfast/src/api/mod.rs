@@ -4,7 +4,7 @@
 //! comes in is run or used as a path.
 
 pub mod around;
-mod backups;
+pub mod backups;
 pub mod lessons;
 pub mod logs;
 pub mod numbers;
