@@ -1,7 +1,7 @@
 //! Backups over the API: begin one, look how it goes, end it.
 
 use super::routes::Refused;
-use super::{Api, Words};
+use super::{Api, Words, named};
 use crate::backups::{BackupDoc, NoBackup};
 use crate::config::RATE_LEAST;
 use axum::extract::{Path, State};
@@ -29,10 +29,7 @@ pub fn routes() -> Router<Api> {
 }
 
 fn name(vm: &str) -> Result<VmName, Refused> {
-    vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
-        let error = format!("cannot back up vm `{}`", vm.escape_debug());
-        Refused(StatusCode::BAD_REQUEST, error, cause.to_string(), "see `holdfast vm list`".into())
-    })
+    named::vm(vm, || format!("cannot back up vm `{}`", vm.escape_debug()))
 }
 
 async fn begin(

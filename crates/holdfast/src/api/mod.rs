@@ -7,6 +7,7 @@ pub mod around;
 pub mod backups;
 pub mod lessons;
 pub mod logs;
+mod named;
 pub mod numbers;
 pub mod points;
 pub mod proofs;
