@@ -20,6 +20,7 @@ TABLE
     cat <<'TABLE'
 ip                                  iproute2             makes the network of a guest on a tap interface
 mmdebstrap                          mmdebstrap           makes a guest with systemd, for tests with a real journal
+fusermount3                         fuse3                mounts a restore point for a user who is not root
 nft                                 nftables             loses packets of that network, for the benchmark matrix
 redis-server                        redis-server         a real server for the Redis probe's tests
 /usr/sbin/mariadbd                  mariadb-server-core  a real server for the MySQL probe's tests

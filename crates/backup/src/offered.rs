@@ -45,9 +45,9 @@ pub enum OfferedError {
 /// Others may write to the repository and remove from it meanwhile. What they rewrote is found again; what no point needs any
 /// more, because this one was removed, is gone once their grace time is over.
 pub struct Offered {
-    repository: RwLock<Repository>,
+    repository: Arc<RwLock<Repository>>,
     disk: Disk,
-    blocks: Mutex<Recent<BlockId>>,
+    blocks: Arc<Mutex<Recent<BlockId>>>,
     /// Pages, by their number.
     names: Mutex<Recent<u64>>,
 }
@@ -56,8 +56,18 @@ impl Offered {
     /// This disk of the repository, with at most so many bytes of its blocks in memory (and 4 MiB of their names).
     #[must_use]
     pub fn new(repository: Repository, disk: Disk, most: usize) -> Self {
-        let (blocks, names) = (Mutex::new(Recent::new(most)), Mutex::new(Recent::new(NAMES_MOST)));
-        Self { repository: RwLock::new(repository), disk, blocks, names }
+        let blocks = Arc::new(Mutex::new(Recent::new(most)));
+        Self::of(Arc::new(RwLock::new(repository)), disk, blocks)
+    }
+
+    /// Another disk of the same repository: both together have no more blocks in memory than this one may have.
+    #[must_use]
+    pub fn beside(&self, disk: Disk) -> Self {
+        Self::of(Arc::clone(&self.repository), disk, Arc::clone(&self.blocks))
+    }
+
+    fn of(repository: Arc<RwLock<Repository>>, disk: Disk, blocks: Arc<Mutex<Recent<BlockId>>>) -> Self {
+        Self { repository, disk, blocks, names: Mutex::new(Recent::new(NAMES_MOST)) }
     }
 
     /// Bytes of the disk.

@@ -18,6 +18,7 @@ mod fleet;
 mod fuzz;
 pub mod image;
 mod inject;
+pub mod job;
 mod kept;
 pub mod launch;
 mod live;

@@ -1,13 +1,25 @@
 //! Backups over the API: begin one, look how it goes, end it.
 
 use super::routes::Refused;
-use super::{Api, Words};
+use super::{Api, Words, named};
 use crate::backups::{BackupDoc, NoBackup};
+use crate::config::RATE_LEAST;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdfast_core::subject::VmName;
+use serde::{Deserialize, Serialize};
+
+/// What a person says about a backup.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackupWords {
+    /// Bytes that are read in a second at most; `null`: as is configured.
+    pub limit: Option<u64>,
+    /// Who asks.
+    pub by: Option<String>,
+}
 
 /// Their routes.
 pub fn routes() -> Router<Api> {
@@ -17,19 +29,23 @@ pub fn routes() -> Router<Api> {
 }
 
 fn name(vm: &str) -> Result<VmName, Refused> {
-    vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
-        let error = format!("cannot back up vm `{}`", vm.escape_debug());
-        Refused(StatusCode::BAD_REQUEST, error, cause.to_string(), "see `holdfast vm list`".into())
-    })
+    named::vm(vm, || format!("cannot back up vm `{}`", vm.escape_debug()))
 }
 
 async fn begin(
     State(api): State<Api>,
     Path(vm): Path<String>,
-    words: Option<Json<Words>>,
+    words: Option<Json<BackupWords>>,
 ) -> Result<Json<BackupDoc>, Refused> {
-    let words = words.map(|Json(words)| words).unwrap_or_default();
-    let begun = api.backups.begin(name(&vm)?, words.by()).await;
+    let BackupWords { limit, by } = words.map(|Json(words)| words).unwrap_or_default();
+    let name = name(&vm)?;
+    if limit.is_some_and(|limit| limit < RATE_LEAST) {
+        let error = format!("cannot back up vm `{vm}` so slowly");
+        let cause = "its disk is held still until all of it is read";
+        let hint = format!("64 KiB a second is the least: {RATE_LEAST} bytes");
+        return Err(Refused(StatusCode::BAD_REQUEST, error, cause.into(), hint));
+    }
+    let begun = api.backups.begin(name, Words { by, ..Words::default() }.by(), limit).await;
     begun.map(Json).map_err(|cause| {
         let status = match cause {
             NoBackup::NoVm => StatusCode::NOT_FOUND,

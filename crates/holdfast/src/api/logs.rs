@@ -3,6 +3,7 @@
 //! Searches run on threads that may block, few at a time, each bounded and ended when whoever asked has gone. Whatever
 //! a stranger wrote is escaped (A40).
 
+use super::named;
 use super::routes::{Api, Refused};
 use super::shape::V;
 use crate::logbook::{Asks, Ended, Found, Inlet, Known, Owner, Query as Wanted, SearchError, Shelf, Stored};
@@ -12,7 +13,6 @@ use axum::response::sse::{self, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use holdfast_core::subject::VmName;
 use holdfast_logs::{LONGEST_TEXT, PatternId, Severity, escape};
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
@@ -180,10 +180,10 @@ async fn of_vm(
     Path(vm): Path<String>,
     Query(asked): Asked,
 ) -> Result<Json<LogsDoc>, Refused> {
-    let name = vm_name(&vm)?;
+    let name = named::vm(&vm, cannot_show)?;
     let doc = records(&api, Owner::Vm(name.clone()), &asked).await?;
     if doc.records.is_empty() && doc.complete {
-        refuse_unknown(&api, &name)?;
+        named::configured(&api, &name, cannot_show)?;
     }
     Ok(Json(doc))
 }
@@ -197,8 +197,8 @@ async fn stream_of_vm(
     Path(vm): Path<String>,
     Query(asked): Asked,
 ) -> Result<Response, Refused> {
-    let name = vm_name(&vm)?;
-    refuse_unknown(&api, &name)?;
+    let name = named::vm(&vm, cannot_show)?;
+    named::configured(&api, &name, cannot_show)?;
     stream(&api, Owner::Vm(name), &asked).await
 }
 
@@ -210,29 +210,20 @@ async fn patterns_of_vm(
     State(api): State<Api>,
     Path(vm): Path<String>,
 ) -> Result<Json<Vec<PatternDoc>>, Refused> {
-    let name = vm_name(&vm)?;
+    let name = named::vm(&vm, cannot_show)?;
     let doc = patterns(&api, Owner::Vm(name.clone())).await?;
     if doc.is_empty() {
-        refuse_unknown(&api, &name)?;
+        named::configured(&api, &name, cannot_show)?;
     }
     Ok(doc)
 }
 
 fn refused(status: StatusCode, cause: impl Into<String>, hint: impl Into<String>) -> Refused {
-    Refused(status, "cannot show logs".into(), cause.into(), hint.into())
+    Refused(status, cannot_show(), cause.into(), hint.into())
 }
 
-fn vm_name(vm: &str) -> Result<VmName, Refused> {
-    vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
-        refused(StatusCode::BAD_REQUEST, cause.to_string(), "see `holdfast vm list`")
-    })
-}
-
-fn refuse_unknown(api: &Api, vm: &VmName) -> Result<(), Refused> {
-    if api.config().vms.contains_key(vm) {
-        return Ok(());
-    }
-    Err(refused(StatusCode::NOT_FOUND, format!("there is no vm `{vm}`"), "`holdfast vm list` lists them"))
+fn cannot_show() -> String {
+    "cannot show logs".into()
 }
 
 async fn patterns(api: &Api, owner: Owner) -> Result<Json<Vec<PatternDoc>>, Refused> {

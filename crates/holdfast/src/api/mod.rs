@@ -4,9 +4,10 @@
 //! comes in is run or used as a path.
 
 pub mod around;
-mod backups;
+pub mod backups;
 pub mod lessons;
 pub mod logs;
+mod named;
 pub mod numbers;
 pub mod points;
 pub mod proofs;

@@ -2,6 +2,7 @@
 //!
 //! They are read on threads that may block, few at a time, and each answer is bounded.
 
+use super::named;
 use super::routes::{Api, Refused};
 use super::shape::V;
 use crate::logbook::Owner;
@@ -11,7 +12,6 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use holdfast_core::subject::VmName;
 use holdfast_logs::escape;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -168,10 +168,10 @@ async fn list_of_host(State(api): State<Api>) -> Result<Json<NumbersDoc>, Refuse
 }
 
 async fn list_of_vm(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<NumbersDoc>, Refused> {
-    let name = vm_name(&vm)?;
+    let name = named::vm(&vm, cannot_show)?;
     let doc = list(&api, Owner::Vm(name.clone())).await?;
     if doc.series.is_empty() {
-        refuse_unknown(&api, &name)?;
+        named::configured(&api, &name, cannot_show)?;
     }
     Ok(Json(doc))
 }
@@ -189,29 +189,20 @@ async fn rows_of_vm(
     Path((vm, series)): Path<(String, String)>,
     Query(asked): Query<AskedFor>,
 ) -> Result<Json<RowsDoc>, Refused> {
-    let name = vm_name(&vm)?;
+    let name = named::vm(&vm, cannot_show)?;
     let answer = rows(&api, Owner::Vm(name.clone()), series, asked).await;
     if answer.is_err() {
-        refuse_unknown(&api, &name)?;
+        named::configured(&api, &name, cannot_show)?;
     }
     answer.map(Json)
 }
 
 fn refused(status: StatusCode, cause: impl Into<String>, hint: impl Into<String>) -> Refused {
-    Refused(status, "cannot show numbers".into(), cause.into(), hint.into())
+    Refused(status, cannot_show(), cause.into(), hint.into())
 }
 
-fn vm_name(vm: &str) -> Result<VmName, Refused> {
-    vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
-        refused(StatusCode::BAD_REQUEST, cause.to_string(), "see `holdfast vm list`")
-    })
-}
-
-fn refuse_unknown(api: &Api, vm: &VmName) -> Result<(), Refused> {
-    if api.config().vms.contains_key(vm) {
-        return Ok(());
-    }
-    Err(refused(StatusCode::NOT_FOUND, format!("there is no vm `{vm}`"), "`holdfast vm list` lists them"))
+fn cannot_show() -> String {
+    "cannot show numbers".into()
 }
 
 /// Asks on a thread that may block.

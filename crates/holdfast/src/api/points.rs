@@ -1,8 +1,9 @@
 //! All restore points of a VM: snapshots and backups.
 
+use super::named;
 use super::routes::{Api, Refused};
 use super::shape::V;
-use super::snapshots::{named, refused, seconds};
+use super::snapshots::{refused, seconds};
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -61,7 +62,7 @@ pub(super) fn routes() -> Router<Api> {
 
 async fn points(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<PointsDoc>, Refused> {
     let error = format!("cannot list the restore points of vm `{}`", vm.escape_debug());
-    let vm = named(&vm, &error)?;
+    let vm = named::vm(&vm, || error.clone())?;
     let listed = api.protector.list(&vm).await.map_err(refused(&error))?;
     let (saved, trouble) = match crate::backups::points(&api.config(), &vm).await {
         Ok(saved) => (saved, None),

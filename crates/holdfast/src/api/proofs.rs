@@ -1,7 +1,7 @@
 //! Proofs of restore points over the API: begin one, look how it goes, end it.
 
 use super::routes::Refused;
-use super::{Api, Words};
+use super::{Api, Words, named};
 use crate::proofs::{ProofDoc, ProofError};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -28,10 +28,7 @@ pub fn routes() -> Router<Api> {
 }
 
 fn name(vm: &str) -> Result<VmName, Refused> {
-    vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
-        let error = format!("cannot prove a point of vm `{}`", vm.escape_debug());
-        Refused(StatusCode::BAD_REQUEST, error, cause.to_string(), "see `holdfast vm list`".into())
-    })
+    named::vm(vm, || format!("cannot prove a point of vm `{}`", vm.escape_debug()))
 }
 
 async fn begin(

@@ -1,6 +1,7 @@
 //! What can be asked and told, under `/api/v1`.
 
 use super::lessons::LessonsDoc;
+use super::named;
 use super::shape::{ExplainDoc, IncidentDoc, ReloadDoc, StatusDoc, V, Wall};
 use crate::config::{AppConfig, Config, Kind, VmConfig};
 use crate::decide::{Desk, Inbox};
@@ -347,9 +348,7 @@ async fn command(
 ) -> Result<Json<serde_json::Value>, Refused> {
     let words = words.map(|Json(words)| words).unwrap_or_default();
     let error = format!("cannot {wish} vm `{}`", vm.escape_debug());
-    let vm: VmName = vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
-        Refused(StatusCode::BAD_REQUEST, error.clone(), cause.to_string(), "see `holdfast vm list`".into())
-    })?;
+    let vm = named::vm(&vm, || error.clone())?;
     refuse_stale(&api, &vm, &words, &error).await?;
     let now = api.inbox.look(|desk| desk.clock.now()).await?;
     let until = words.for_s.map(|seconds| now + seconds_of(seconds));
@@ -425,9 +424,7 @@ async fn inject(
 ) -> Result<Json<serde_json::Value>, Refused> {
     let error = format!("cannot drill `{}`", fault.escape_debug());
     let refuse = |status, cause: String, hint: &str| Refused(status, error.clone(), cause, hint.into());
-    let name: VmName = vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
-        refuse(StatusCode::BAD_REQUEST, cause.to_string(), "see `holdfast vm list`")
-    })?;
+    let name = named::vm(&vm, || error.clone())?;
     let Some(drill) = drill::find(&fault) else {
         return Err(refuse(
             StatusCode::NOT_FOUND,

@@ -1,5 +1,6 @@
 //! Snapshots over the API.
 
+use super::named;
 use super::routes::{Api, Refused};
 use super::shape::V;
 use crate::decide::Desk;
@@ -11,7 +12,6 @@ use axum::{Json, Router};
 use holdfast_core::action::Rewind;
 use holdfast_core::incident::IncidentId;
 use holdfast_core::point::{PointId, Snapshot, SnapshotId};
-use holdfast_core::subject::VmName;
 use holdfast_drivers::DriverError;
 use holdfast_drivers::snapshots::Listed;
 use serde::{Deserialize, Serialize};
@@ -126,13 +126,6 @@ pub(super) fn routes() -> Router<Api> {
         .route("/api/v1/incidents/{id}/approve", post(approve))
 }
 
-pub(super) fn named(vm: &str, error: &str) -> Result<VmName, Refused> {
-    vm.parse().map_err(|cause: holdfast_core::subject::NameError| {
-        let hint = "`holdfast vm list` lists them".to_owned();
-        Refused(StatusCode::BAD_REQUEST, error.to_owned(), cause.to_string(), hint)
-    })
-}
-
 /// Why it was not done, with the way out.
 pub(super) fn refused(error: &str) -> impl FnOnce(ProtectError) -> Refused {
     let error = error.to_owned();
@@ -159,7 +152,7 @@ pub(super) fn refused(error: &str) -> impl FnOnce(ProtectError) -> Refused {
 
 async fn list(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<SnapshotsDoc>, Refused> {
     let error = format!("cannot list the snapshots of vm `{}`", vm.escape_debug());
-    let vm = named(&vm, &error)?;
+    let vm = named::vm(&vm, || error.clone())?;
     let listed = api.protector.list(&vm).await.map_err(refused(&error))?;
     let merging =
         api.protector.merging(&vm).map(|merged| MergingDoc { done: merged.done, total: merged.total });
@@ -174,7 +167,7 @@ async fn take(
 ) -> Result<Json<TakenDoc>, Refused> {
     let words = words.map(|Json(words)| words).unwrap_or_default();
     let error = format!("cannot take a snapshot of vm `{}`", vm.escape_debug());
-    let vm = named(&vm, &error)?;
+    let vm = named::vm(&vm, || error.clone())?;
     if words.note.chars().count() > NOTE_MOST || words.note.chars().any(char::is_control) {
         let cause = format!("its note has more than {NOTE_MOST} characters, or some that cannot be shown");
         return Err(Refused(StatusCode::BAD_REQUEST, error, cause, "say it shorter".into()));
@@ -202,7 +195,7 @@ async fn forget(
 ) -> Result<Json<serde_json::Value>, Refused> {
     let by = words.map(|Json(words)| words).unwrap_or_default().by();
     let error = format!("cannot delete snapshot {id} of vm `{}`", vm.escape_debug());
-    let vm = named(&vm, &error)?;
+    let vm = named::vm(&vm, || error.clone())?;
     api.protector.forget(&by, &vm, SnapshotId(id)).await.map_err(refused(&error))?;
     Ok(Json(serde_json::json!({ "v": V, "ok": true })))
 }
@@ -214,7 +207,7 @@ async fn revert(
 ) -> Result<Json<serde_json::Value>, Refused> {
     let words = words.map(|Json(words)| words).unwrap_or_default();
     let error = format!("cannot go back to snapshot {id} of vm `{}`", vm.escape_debug());
-    let vm = named(&vm, &error)?;
+    let vm = named::vm(&vm, || error.clone())?;
     let to = Rewind { to: SnapshotId(id).into(), resume: words.resume, again: words.again };
     api.protector.revert(&words.by(), &vm, to).await.map_err(refused(&error))?;
     Ok(Json(serde_json::json!({ "v": V, "ok": true })))

@@ -74,6 +74,9 @@ pub struct BackupDoc {
     pub to: String,
     /// How it stands.
     pub state: BackupState,
+    /// Bytes that are read in a second at most, if that is bounded.
+    #[serde(default)]
+    pub limit: Option<u64>,
     /// When it began, in seconds since 1970.
     pub since: f64,
     /// Bytes of the disk; 0 until it is known.
@@ -145,7 +148,7 @@ impl NoBackup {
 }
 
 enum Asked {
-    Begin { vm: VmName, by: String, reply: oneshot::Sender<Result<BackupDoc, NoBackup>> },
+    Begin { vm: VmName, by: String, limit: Option<u64>, reply: oneshot::Sender<Result<BackupDoc, NoBackup>> },
     Look { vm: VmName, reply: oneshot::Sender<Option<BackupDoc>> },
     Cancel { vm: VmName, by: String, reply: oneshot::Sender<bool> },
     Told { vm: VmName, news: News },
@@ -175,10 +178,11 @@ pub async fn points(config: &Config, vm: &VmName) -> Result<Vec<serde_json::Valu
 pub struct Backups(mpsc::Sender<Asked>);
 
 impl Backups {
-    /// Begins one. It is not over when this returns.
-    pub async fn begin(&self, vm: VmName, by: String) -> Result<BackupDoc, NoBackup> {
+    /// Begins one, which reads so many bytes in a second at most; otherwise as many as are configured. It is not over when this
+    /// returns.
+    pub async fn begin(&self, vm: VmName, by: String, limit: Option<u64>) -> Result<BackupDoc, NoBackup> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Begin { vm, by, reply }).await.map_err(|_| NoBackup::Stopping)?;
+        self.0.send(Asked::Begin { vm, by, limit, reply }).await.map_err(|_| NoBackup::Stopping)?;
         answer.await.map_err(|_| NoBackup::Stopping)?
     }
 
@@ -285,7 +289,7 @@ impl Keeper {
 
     fn take(&mut self, asked: Asked) {
         match asked {
-            Asked::Begin { vm, by, reply } => drop(reply.send(self.begin(&vm, &by))),
+            Asked::Begin { vm, by, limit, reply } => drop(reply.send(self.begin(&vm, &by, limit))),
             Asked::Look { vm, reply } => drop(reply.send(self.runs.get(&vm).map(|run| run.doc.clone()))),
             Asked::Cancel { vm, by, reply } => drop(reply.send(self.cancel(&vm, &by))),
             Asked::Told { vm, news } => self.hear(&vm, news),
@@ -305,11 +309,11 @@ impl Keeper {
         }
     }
 
-    fn begin(&mut self, vm: &VmName, by: &str) -> Result<BackupDoc, NoBackup> {
+    fn begin(&mut self, vm: &VmName, by: &str, limit: Option<u64>) -> Result<BackupDoc, NoBackup> {
         let config = Arc::clone(&self.config.borrow());
         let known = config.vms.get(vm).ok_or(NoBackup::NoVm)?;
-        let to =
-            known.protect.backup.as_ref().map(|backup| backup.to.clone()).ok_or(NoBackup::NotConfigured)?;
+        let backup = known.protect.backup.as_ref().ok_or(NoBackup::NotConfigured)?;
+        let (to, limit) = (backup.to.clone(), limit.or(backup.limit));
         let hooks = known.hooks();
         let repository = config.repositories.get(&to).cloned().ok_or(NoBackup::NotConfigured)?;
         if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
@@ -318,7 +322,7 @@ impl Keeper {
         if self.driver.places(vm).pid.is_none() {
             return Err(NoBackup::NotRunning);
         }
-        let (doc, cancel) = (BackupDoc::new(vm, &to), CancellationToken::new());
+        let (doc, cancel) = (BackupDoc::new(vm, &to, limit), CancellationToken::new());
         let job = Job {
             vm: vm.clone(),
             to,
@@ -328,6 +332,7 @@ impl Keeper {
             state: config.state.clone(),
             by: by.to_owned(),
             hooks,
+            limit,
             cancel: cancel.clone(),
         };
         let (inbox, of) = (self.inbox.clone(), vm.clone());
@@ -348,7 +353,7 @@ impl Keeper {
             };
             tell(News::Ended(end)).await;
         });
-        info!(%vm, by, to = doc.to, "a backup begins");
+        info!(%vm, by, to = doc.to, limit, "a backup begins");
         self.due.tried(vm);
         self.runs.insert(vm.clone(), Run { doc: doc.clone(), is_scheduled: by == SCHEDULE, cancel });
         Ok(doc)
@@ -411,13 +416,14 @@ impl Keeper {
 }
 
 impl BackupDoc {
-    fn new(vm: &VmName, to: &str) -> Self {
+    fn new(vm: &VmName, to: &str, limit: Option<u64>) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         Self {
             v: 1,
             vm: vm.to_string(),
             to: to.to_owned(),
             state: BackupState::Waits,
+            limit,
             since,
             size: 0,
             read: 0,

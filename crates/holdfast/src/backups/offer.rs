@@ -84,7 +84,7 @@ pub fn offer(
     let (path, listener) = listen(path)?;
     let known = path.symlink_metadata().map_err(failed)?;
     let (listener, is_over) = (Arc::new(listener), Arc::new(AtomicBool::new(false)));
-    let disk = Told { disk, tell: Box::new(tell), is_told: AtomicBool::new(false) };
+    let disk = Told::new(disk, tell);
     let mut offer = Offer {
         path,
         made: (known.dev(), known.ino()),
@@ -108,7 +108,7 @@ pub fn serve_one(
     stream: UnixStream,
     tell: impl Fn(&OfferedError) + Send + Sync + 'static,
 ) -> Result<(), holdfast_nbd::NbdError> {
-    let disk = Told { disk, tell: Box::new(tell), is_told: AtomicBool::new(false) };
+    let disk = Told::new(disk, tell);
     server::serve(stream, "", &disk)
 }
 
@@ -271,11 +271,18 @@ impl Clients {
     }
 }
 
-/// The disk, and who hears of the first read that fails.
-struct Told {
+/// A disk, and who hears of the first read that fails.
+pub struct Told {
     disk: Offered,
     tell: Box<dyn Fn(&OfferedError) + Send + Sync>,
     is_told: AtomicBool,
+}
+
+impl Told {
+    /// This disk. `tell` hears of the first read that fails, and of no other.
+    pub fn new(disk: Offered, tell: impl Fn(&OfferedError) + Send + Sync + 'static) -> Self {
+        Self { disk, tell: Box::new(tell), is_told: AtomicBool::new(false) }
+    }
 }
 
 impl Disk for Told {

@@ -43,6 +43,8 @@ pub struct Job {
     pub by: String,
     /// What its agent runs before.
     pub hooks: Vec<Vec<String>>,
+    /// So much is read in a second at most (bytes).
+    pub limit: Option<u64>,
     pub cancel: CancellationToken,
 }
 
@@ -152,12 +154,23 @@ impl Job {
     }
 
     fn arguments(&self, moment: &Moment) -> Vec<String> {
+        let limit = self.limit.map(rate);
         let mut words =
             vec!["backup", "image", &moment.uri, "--json", "--progress", "--of", self.vm.as_str()];
         words.extend(["--begins", &moment.begins, "--holes", moment.holes]);
         words.extend(moment.frozen.then_some("--consistent"));
         words.extend(moment.bitmap.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
+        words.extend(limit.iter().flat_map(|limit| ["--limit", limit]));
         words.into_iter().map(ToOwned::to_owned).collect()
+    }
+}
+
+/// So many bytes a second as `--limit` takes them, and never more.
+pub fn rate(limit: u64) -> String {
+    if limit.is_multiple_of(1_000) {
+        format!("{}kB/s", limit / 1_000)
+    } else {
+        format!("{}KiB/s", (limit >> 10).max(1))
     }
 }
 
@@ -280,4 +293,18 @@ pub async fn ask(words: &[String], repository: &RepositoryConfig, state: &Path) 
     let find = |what: &str| errors.lines().rev().find_map(|line| line.strip_prefix(what));
     let tame = |text: &str| crate::config::tame(text.trim());
     Err(Said { error: tame(find("error:").unwrap_or(&errors)), cause: find("cause:").map(tame) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rate;
+
+    #[test]
+    fn a_limit_is_told_exactly_where_it_can_be_written_and_never_as_more() {
+        for (limit, told) in
+            [(50 << 20, "51200KiB/s"), (2_000_000, "2000kB/s"), (65_537, "64KiB/s"), (1, "1KiB/s")]
+        {
+            assert_eq!(rate(limit), told);
+        }
+    }
 }

@@ -70,7 +70,7 @@ impl Keeper {
             due::Answer::Yes => {
                 if let Some(why) = self.protector.holds_off(vm, Means::Backup).await {
                     debug!(%vm, why, "a backup that is due waits");
-                } else if let Err(cause) = self.begin(vm, SCHEDULE) {
+                } else if let Err(cause) = self.begin(vm, SCHEDULE, None) {
                     warn!(%vm, %cause, "a backup that is due did not begin");
                 }
             }

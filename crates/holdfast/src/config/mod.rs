@@ -29,6 +29,7 @@ pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
 pub use number::{NumberConfig, NumberFrom};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
 pub use protect::{ProtectConfig, RepositoryConfig, SnapshotsConfig};
+pub use settings::RATE_LEAST;
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
 use files::FileUse;

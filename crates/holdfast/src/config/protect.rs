@@ -50,6 +50,8 @@ pub struct BackupConfig {
     pub schedule: Option<Schedule>,
     /// Which points stay; otherwise all.
     pub keep: Option<Keep>,
+    /// So much of the disk is read in a second at most (bytes); otherwise as much as can be.
+    pub limit: Option<u64>,
 }
 
 /// How the restore points of a VM are proved.
@@ -132,7 +134,7 @@ pub fn read(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> ProtectC
 }
 
 fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option<BackupConfig> {
-    let (schedule, keep) = (schedule(section), keep(vm, section));
+    let (schedule, keep, limit) = (schedule(section), keep(vm, section), section.size_if_any("limit"));
     let Some(to) = section.text("to") else {
         if !section.has("to") {
             let error = format!("the backup of vm `{vm}` names no repository");
@@ -143,7 +145,7 @@ fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option<Bac
         return None;
     };
     claims.repositories.push(to.clone());
-    Some(BackupConfig { to: to.into_inner(), schedule, keep })
+    Some(BackupConfig { to: to.into_inner(), schedule, keep, limit })
 }
 
 fn snapshots(vm: &VmName, section: &Section<'_>) -> Option<SnapshotsConfig> {
@@ -263,7 +265,7 @@ mod tests {
         let (every, stale_after) = (Duration::from_secs(86_400), Duration::from_secs(172_800));
         let schedule = Some(Schedule { every, stale_after });
         let vm = config.vms.values().next().unwrap();
-        let backup = Some(BackupConfig { to: "main".into(), schedule, keep: None });
+        let backup = Some(BackupConfig { to: "main".into(), schedule, keep: None, limit: None });
         assert_eq!((&vm.protect.snapshots, &vm.protect.backup), (&None, &backup));
         assert_eq!(vm.policy.protect, Schedules { snapshot: None, backup: schedule });
         let main = &config.repositories["main"];
@@ -277,6 +279,29 @@ mod tests {
             parse(&format!("{VM}protect.prove = {{ auto = false, within = \"1m\", nice = 0 }}\n")).unwrap();
         let never = never.vms.into_values().next().unwrap().protect.proof;
         assert_eq!(never, ProofConfig { every: None, within: Duration::from_secs(60), nice: 0 });
+    }
+
+    #[test]
+    fn a_backup_is_as_slow_as_it_is_told_to_be() {
+        let limit = |inside: &str| {
+            let text = format!(
+                "[repository.main]\npath = \"/r\"\n{VM}protect.backup = {{ to = \"main\"{inside} }}\n"
+            );
+            parse(&text).map(|config| config.vms.into_values().next().unwrap().protect.backup.unwrap().limit)
+        };
+        assert_eq!(limit("").unwrap(), None);
+        assert_eq!(limit(", limit = \"50MiB\"").unwrap(), Some(50 << 20));
+        assert_eq!(limit(", limit = \"2 MB\"").unwrap(), Some(2_000_000));
+        for (written, why) in [
+            ("\"63KiB\"", "64KiB"),
+            ("\"0MiB\"", "`limit` is out of range"),
+            ("\"50M\"", "limit"),
+            ("50", "a size with its unit"),
+            ("\"50MiB/s\"", "limit"),
+        ] {
+            let said = limit(&format!(", limit = {written}")).unwrap_err().to_string();
+            assert!(said.contains(why), "{written}: {said}");
+        }
     }
 
     #[test]

@@ -151,11 +151,12 @@ impl<'d> Section<'d> {
 
     /// A size in bytes.
     pub fn size(&self, key: &str) -> u64 {
-        self.take(key, |value, kind| {
-            let Kind::Size { least, most } = kind else { return Err(Wrong::Type) };
-            let size = units::size(value.as_str().ok_or(Wrong::Type)?)?;
-            ranged(size, *least, *most, |size| units::write_size(*size))
-        })
+        self.take(key, read_size)
+    }
+
+    /// A size without a default, in bytes, if it is written.
+    pub fn size_if_any(&self, key: &str) -> Option<u64> {
+        self.written(key, read_size)
     }
 
     /// A whole number.
@@ -289,6 +290,12 @@ fn read_count(value: &DeValue<'_>, kind: &Kind) -> Result<u32, Wrong> {
     let wide = i128::from_str_radix(number.as_str(), number.radix()).map_err(|_| large())?;
     ranged(wide, i128::from(*least), i128::from(*most), i128::to_string)?;
     u32::try_from(wide).map_err(|_| large())
+}
+
+fn read_size(value: &DeValue<'_>, kind: &Kind) -> Result<u64, Wrong> {
+    let Kind::Size { least, most } = kind else { return Err(Wrong::Type) };
+    let size = units::size(value.as_str().ok_or(Wrong::Type)?)?;
+    ranged(size, *least, *most, |size| units::write_size(*size))
 }
 
 fn read_time(value: &DeValue<'_>, kind: &Kind) -> Result<Duration, Wrong> {

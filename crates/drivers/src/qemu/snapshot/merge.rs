@@ -1,5 +1,6 @@
 //! A snapshot is deleted: what only it needed is removed, or merged while the VM runs.
 
+use super::super::job::{self, Job};
 use super::super::live::Live;
 use super::super::machine::{Machine, error_chain};
 use super::live::{ANSWER, is_disk_node, node_of, overlay_node};
@@ -7,7 +8,6 @@ use super::tree::{FileNumber, Spare};
 use crate::DriverError;
 use holdfast_core::point::SnapshotId;
 use holdfast_core::signal::RunState;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,22 +55,9 @@ impl Merge {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Job {
-    id: String,
-    status: String,
-    #[serde(default)]
-    current_progress: u64,
-    #[serde(default)]
-    total_progress: u64,
-    #[serde(default)]
-    error: Option<String>,
-}
-
 /// The merges of ours that QEMU knows.
 pub async fn merges(live: &Live, deadline: Instant) -> Result<Vec<Merge>, QmpError> {
-    let jobs: Vec<Job> = live.call("query-jobs", Value::Null, deadline).await?;
+    let jobs: Vec<Job> = live.call(job::ASK, Value::Null, deadline).await?;
     let ours = |job: Job| {
         let (from, into) = job.id.strip_prefix(JOB)?.split_once('-')?;
         let (done, total) = (job.current_progress, job.total_progress);

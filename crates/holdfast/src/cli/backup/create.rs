@@ -1,14 +1,17 @@
 //! `holdfast backup create VM...`: running VMs are backed up by the daemon, and this shows how it goes.
 
-use super::{bytes, say_aside};
+use super::{bytes, pace, say_aside};
 use crate::api::Words;
+use crate::api::backups::BackupWords;
 use crate::backups::{BackupDoc, BackupState};
 use crate::cli::{CliError, Exit, print_json};
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Method};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
 use std::time::Duration;
 
+/// How long the daemon may take to begin one.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is asked how it goes.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -18,6 +21,9 @@ pub struct CreateArgs {
     /// The VMs: each into the repository of its `[vm.NAME.protect.backup]`.
     #[arg(required = true, value_name = "VM")]
     vms: Vec<String>,
+    /// Read no more than this in a second of each, such as `50MiB/s`; otherwise as much as its `limit` says.
+    #[arg(long, value_name = "RATE", value_parser = pace::rate)]
+    limit: Option<u64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -29,10 +35,11 @@ pub async fn create(client: &Client, args: &CreateArgs) -> Result<Exit, CliError
     vms.sort();
     vms.dedup();
     let words = || Words { by: Some(client.by().to_owned()), ..Words::default() };
+    let wanted = BackupWords { limit: args.limit, by: Some(client.by().to_owned()) };
     let (mut begun, mut refused) = (Vec::new(), None);
     for vm in &vms {
         let vm = super::super::vm::checked(vm)?;
-        match client.tell_and_hear::<BackupDoc>(&place(vm), &words()).await {
+        match client.order::<BackupDoc>(Method::POST, &place(vm), &wanted, PATIENCE).await {
             Ok(doc) => begun.push(doc),
             Err(error) => {
                 refused = Some(error);
@@ -114,8 +121,10 @@ fn tell(doc: &BackupDoc) {
             let (id, took) = (doc.id.as_deref().unwrap_or("-"), doc.seconds.unwrap_or_default());
             let (read, size, added) = (bytes(doc.read), bytes(doc.size), bytes(doc.added));
             let waited = doc.stall_s * 1e3;
+            let pace = |limit| format!(" at {}/s at most", bytes(limit));
+            let pace = doc.limit.map(pace).unwrap_or_default();
             say!(
-                "{vm}: restore point {id} in {}: {read} of {size} read, {added} added, {took:.1} s; it had to wait {waited:.0} ms",
+                "{vm}: restore point {id} in {}: {read} of {size} read, {added} added, {took:.1} s{pace}; it had to wait {waited:.0} ms",
                 doc.to
             );
         }

@@ -63,7 +63,7 @@ fn size(point: &Point) -> u64 {
 }
 
 /// One point; without what it says if it cannot be read.
-fn doc(name: &PointName, point: Option<&Point>, standing: &Standing) -> serde_json::Value {
+pub fn doc(name: &PointName, point: Option<&Point>, standing: &Standing) -> serde_json::Value {
     let note = point.map(Note::of);
     let change = note.as_ref().and_then(|note| note.change);
     let seconds = |micros: i64| micros as f64 / 1e6;

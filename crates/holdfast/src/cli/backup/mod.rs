@@ -13,6 +13,7 @@ mod image;
 mod instant;
 mod key;
 mod list;
+mod mount;
 mod onto;
 mod pace;
 mod prune;
@@ -64,6 +65,8 @@ pub enum BackupCommand {
     Export(export::ExportArgs),
     /// Offer a disk of a restore point over NBD, read-only, without restoring it.
     Serve(serve::ServeArgs),
+    /// Mount a restore point read-only, its disks as plain files, without restoring it.
+    Mount(mount::MountArgs),
     /// List a folder of a restore point, where its file system is ext4, ext3 or ext2.
     Files(files::FilesArgs),
     /// Bring single files or folders of a restore point back as new ones.
@@ -128,6 +131,7 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
         BackupCommand::Key(command) => key::key(command),
         BackupCommand::Export(args) => export::export(args),
         BackupCommand::Serve(args) => serve::serve(args),
+        BackupCommand::Mount(args) => mount::mount(args),
         BackupCommand::Files(args) => files::files(args),
         BackupCommand::Extract(args) => files::extract(args),
         BackupCommand::Offer(args) => grade::offer(args),

@@ -31,6 +31,9 @@ pub struct SupplyArgs {
     /// The control socket of the VM.
     #[arg(long, value_name = "PATH")]
     qmp: PathBuf,
+    /// Bring so much in a second at most, as `50MiB/s`.
+    #[arg(long, value_name = "RATE", value_parser = super::pace::rate)]
+    limit: Option<u64>,
 }
 
 /// Offers it, says so, hears which file is to be filled, and stays until it is.
@@ -53,7 +56,7 @@ pub fn supply(args: &SupplyArgs) -> Result<Exit, CliError> {
     let log = talk_alone(&args.socket)?;
     let owner = file.metadata().map_err(failed(format!("look at `{}`", file.display())))?.uid();
     offer.give_to(owner).map_err(failed(format!("give `{}` away", args.socket.display())))?;
-    wait_for(fill(&file, &args.socket, &args.qmp))?;
+    wait_for(fill(&file, args))?;
     drop(offer);
     whole(&file)?;
     let _there_is_nothing_to_read = std::fs::remove_file(log);
@@ -74,12 +77,12 @@ fn talk_alone(socket: &Path) -> Result<PathBuf, CliError> {
 }
 
 /// Has QEMU copy it, whenever it runs, until the disk says that nothing is missing.
-async fn fill(file: &Path, socket: &Path, qmp: &Path) -> Result<(), CliError> {
-    let backing = format!("{NAME}{}", socket.display());
+async fn fill(file: &Path, args: &SupplyArgs) -> Result<(), CliError> {
+    let backing = format!("{NAME}{}", args.socket.display());
     let bar = ProgressBar::hidden();
     loop {
         match image::backing(file) {
-            Ok(named) if named.as_deref() == Some(&backing) => stream::stream(qmp, &[file], 0, &bar).await,
+            Ok(named) if named.as_deref() == Some(&backing) => stream::stream(&args.qmp, &[file], args.limit.unwrap_or(0), &bar).await,
             Ok(_) => return Ok(()),
             Err(error) => return Err(refused(file, chain(&error), HINT)),
         }

@@ -71,6 +71,9 @@ pub const SNAPSHOTS: &[Setting] = &[
     STALE_AFTER,
 ];
 
+/// The slowest that a disk is read (bytes a second): it is held still until all is.
+pub const RATE_LEAST: u64 = 64 << 10;
+
 /// `[vm.NAME.protect.backup]`.
 pub const BACKUP: &[Setting] = &[
     set("to", Kind::Text("\"main\""), "", "the repository of its restore points; it must be written"),
@@ -85,6 +88,12 @@ pub const BACKUP: &[Setting] = &[
         Kind::Table("{ last = 3, daily = 7 }"),
         "",
         "which of its points stay once newer ones are verified; by default none is ever removed",
+    ),
+    set(
+        "limit",
+        Kind::Size { least: RATE_LEAST, most: 1 << 40 },
+        "",
+        "no more than this is read of its disk in a second; by default as much as can be",
     ),
     STALE_AFTER,
 ];

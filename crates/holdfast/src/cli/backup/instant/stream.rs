@@ -5,11 +5,11 @@
 
 use super::say_aside;
 use crate::act::chain;
+use holdfast_drivers::qemu::job::{ASK, Job};
 use holdfast_drivers::qemu::qmp::{Qmp, QmpError};
 use holdfast_drivers::qemu::snapshot::node_of;
 use holdfast_drivers::qemu::untrusted::tame;
 use indicatif::ProgressBar;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -23,17 +23,6 @@ const FLUSH: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(250);
 /// After something went wrong.
 const AGAIN: Duration = Duration::from_secs(2);
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Job {
-    id: String,
-    status: String,
-    #[serde(default)]
-    current_progress: u64,
-    #[serde(default)]
-    total_progress: u64,
-}
 
 /// Why it did not end well. Whoever reads the head of the disk knows more.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +80,7 @@ async fn fill(qmp: &Qmp, disk: &[&Path], rate: u64, bar: &ProgressBar) -> Result
 }
 
 async fn job(qmp: &Qmp) -> Result<Option<Job>, QmpError> {
-    let jobs: Vec<Job> = qmp.call("query-jobs", Value::Null, ANSWER).await?;
+    let jobs: Vec<Job> = qmp.call(ASK, Value::Null, ANSWER).await?;
     Ok(jobs.into_iter().find(|job| job.id == JOB))
 }
 
