@@ -8,6 +8,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use holdfast_core::action::Rewind;
+use holdfast_core::point::PointId;
 use holdfast_core::subject::VmName;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,7 @@ pub fn routes() -> Router<Api> {
     Router::new()
         .route("/api/v1/vms/{vm}/backup", get(look).post(begin))
         .route("/api/v1/vms/{vm}/backup/cancel", post(cancel))
+        .route("/api/v1/vms/{vm}/backups/{id}/revert", post(revert))
 }
 
 fn name(vm: &str) -> Result<VmName, Refused> {
@@ -77,4 +80,26 @@ async fn cancel(
         return Ok(Json(serde_json::json!({ "v": super::shape::V, "ok": true })));
     }
     Err(none(&vm))
+}
+
+/// The VM goes back to a backup that is there.
+async fn revert(
+    State(api): State<Api>,
+    Path((vm, id)): Path<(String, u64)>,
+    words: Option<Json<Words>>,
+) -> Result<Json<serde_json::Value>, Refused> {
+    let error = || format!("cannot go back to backup {id} of vm `{}`", vm.escape_debug());
+    let name = named::vm(&vm, error)?;
+    named::configured(&api, &name, error)?;
+    let hint = || format!("`holdfast points {name}` lists them");
+    let listed = crate::backups::points(&api.config(), &name).await;
+    let listed = listed.map_err(|why| Refused(StatusCode::BAD_GATEWAY, error(), why, hint()))?;
+    if !listed.iter().any(|point| point["id"] == format!("{name}/{id}") && point["hurt"] == false) {
+        let cause = "its repository has none of that number that is whole";
+        return Err(Refused(StatusCode::NOT_FOUND, error(), cause.into(), hint()));
+    }
+    let by = words.map(|Json(words)| words).unwrap_or_default().by();
+    let to = Rewind { to: PointId::backup(id), resume: false, again: false };
+    api.protector.restore(&by, &name, to).await.map_err(super::snapshots::refused(&error()))?;
+    Ok(Json(serde_json::json!({ "v": super::shape::V, "ok": true })))
 }

@@ -125,7 +125,14 @@ impl Restorer {
         let origin = &needed.origin;
         let unknown = || format!("no repository `{}` is configured any more", origin.to);
         let repository = config.repositories.get(&origin.to).ok_or_else(unknown)?;
-        let supply = self.begin(vm, repository, &origin.point, &needed.socket, &config.state).await?;
+        let backup = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
+        let wanted = Wanted {
+            repository,
+            limit: backup.and_then(|backup| backup.limit),
+            state: &config.state,
+            point: &origin.point,
+        };
+        let supply = self.begin(vm, &wanted, &needed.socket).await?;
         if supply.ready.repository != origin.repository {
             return Err(format!("`{}` is another repository than the disk came from", origin.to));
         }
@@ -153,11 +160,14 @@ impl Restorer {
     ) -> Result<Ended, String> {
         let config = Arc::clone(&self.config.borrow());
         let backup = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
-        let to = backup.map(|backup| backup.to.clone()).ok_or("no backup is configured for it")?;
-        let repository = config.repositories.get(&to).ok_or("its repository is not configured")?;
-        let mut origin = Origin { to, repository: String::new(), point: format!("{vm}/{}", id.0) };
+        let backup = backup.ok_or("no backup is configured for it")?;
+        let repository = config.repositories.get(&backup.to).ok_or("its repository is not configured")?;
+        let (to, point) = (backup.to.clone(), format!("{vm}/{}", id.0));
+        let mut origin = Origin { to, repository: String::new(), point };
         let socket = self.driver.offer_place(vm, &origin).map_err(|error| chain(&error))?;
-        let supply = self.begin(vm, repository, &origin.point, &socket, &config.state).await?;
+        let (state, point) = (&*config.state, &*origin.point);
+        let wanted = Wanted { repository, limit: backup.limit, state, point };
+        let supply = self.begin(vm, &wanted, &socket).await?;
         origin.repository.clone_from(&supply.ready.repository);
         let restored = self.driver.restore(vm, dead, origin, supply.ready.size, limit).await;
         let incoming = match restored {
@@ -171,18 +181,13 @@ impl Restorer {
     }
 
     /// Starts the process that offers a backup, and waits until it does.
-    async fn begin(
-        &self,
-        vm: &VmName,
-        repository: &RepositoryConfig,
-        point: &str,
-        socket: &Path,
-        state: &Path,
-    ) -> Result<Supply, String> {
+    async fn begin(&self, vm: &VmName, wanted: &Wanted<'_>, socket: &Path) -> Result<Supply, String> {
+        let Wanted { repository, point, limit, state } = *wanted;
         let qmp = self.driver.places(vm).qmp.ok_or("it has no control socket")?;
         let (socket, qmp) = (socket.display().to_string(), qmp.display().to_string());
         let words = ["backup", "supply", "--point", point, "--socket", &socket, "--qmp", &qmp];
-        let words: Vec<String> = words.into_iter().map(ToOwned::to_owned).collect();
+        let mut words: Vec<String> = words.into_iter().map(ToOwned::to_owned).collect();
+        words.extend(limit.into_iter().flat_map(|limit| ["--limit".to_owned(), run::rate(limit)]));
         let mut command = run::ourselves(&[], &words, repository, state);
         // It ends when we do, until it was told what to fill; from then on it outlives us.
         command.kill_on_drop(false);
@@ -200,6 +205,17 @@ impl Restorer {
             (Ok(_), _) => Err(why_not(child).await),
         }
     }
+}
+
+/// What is to be brought.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    repository: &'a RepositoryConfig,
+    point: &'a str,
+    /// Bytes a second at most.
+    limit: Option<u64>,
+    /// The state folder.
+    state: &'a Path,
 }
 
 /// A process that offers a backup. It ends when this is dropped before it was told what to fill.

@@ -105,7 +105,7 @@ pub async fn approve(client: &Client, args: &ApproveArgs) -> Result<Exit, CliErr
 
 /// A memory of many GiB is written meanwhile.
 const TAKES: Duration = Duration::from_secs(600);
-const ORDER: Duration = Duration::from_secs(60);
+pub(super) const ORDER: Duration = Duration::from_secs(60);
 /// How long the VM is waited for.
 const COMES: Duration = Duration::from_secs(120);
 
@@ -217,7 +217,7 @@ async fn back(client: &Client, args: &BackArgs, resume: bool, again: bool) -> Re
         return Err(CliError::Said { error: format!("{vm} has no snapshot {id}"), cause, hint });
     };
     if !yes {
-        ask(vm, one)?;
+        agree(vm, &format!("snapshot {id}"), &format!("taken {}.", paint::ago(one.taken)))?;
     }
     let before = incarnation(client, vm).await?;
     let began = Instant::now();
@@ -225,13 +225,24 @@ async fn back(client: &Client, args: &BackArgs, resume: bool, again: bool) -> Re
     let words = SnapshotWords { resume, again, by, ..SnapshotWords::default() };
     let _: serde_json::Value =
         client.order(Method::POST, &format!("{path}/{id}/revert"), &words, ORDER).await?;
+    let took = wait_for_start(client, vm, before, began).await?;
+    let how = if resume { "goes on with" } else { "boots" };
+    say!("{vm} {how} snapshot {id}, {took:.1} s after it was told to");
+    say!("what it was before is the newest of `holdfast snapshot list {vm}`");
+    Ok(Exit::Fine)
+}
+
+/// Waits until another start of it runs than before; how long that took, in seconds.
+pub(super) async fn wait_for_start(
+    client: &Client,
+    vm: &str,
+    before: Option<u64>,
+    began: Instant,
+) -> Result<f64, CliError> {
     while began.elapsed() < COMES {
         let now = incarnation(client, vm).await?;
         if now.is_some() && now != before {
-            let how = if resume { "goes on with" } else { "boots" };
-            say!("{vm} {how} snapshot {id}, {:.1} s after it was told to", began.elapsed().as_secs_f64());
-            say!("what it was before is the newest of `holdfast snapshot list {vm}`");
-            return Ok(Exit::Fine);
+            return Ok(began.elapsed().as_secs_f64());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -245,22 +256,22 @@ async fn back(client: &Client, args: &BackArgs, resume: bool, again: bool) -> Re
 }
 
 /// Which start of it runs.
-async fn incarnation(client: &Client, vm: &str) -> Result<Option<u64>, CliError> {
+pub(super) async fn incarnation(client: &Client, vm: &str) -> Result<Option<u64>, CliError> {
     let status: StatusDoc = client.get("/api/v1/status").await?;
     Ok(status.vms.iter().find(|known| known.name == vm).and_then(|vm| vm.incarnation))
 }
 
 /// Says what is left behind, and has a person agree.
-fn ask(vm: &str, one: &SnapshotDoc) -> Result<(), CliError> {
+pub(super) fn agree(vm: &str, point: &str, what: &str) -> Result<(), CliError> {
     let refused = |cause: &str| CliError::Said {
-        error: format!("{vm} does not go back to snapshot {}", one.id),
+        error: format!("{vm} does not go back to {point}"),
         cause: cause.into(),
         hint: "add --yes to do it without being asked".into(),
     };
     if !std::io::stdin().is_terminal() {
         return Err(refused("nobody is there to ask"));
     }
-    say!("{vm} is ended and goes back to snapshot {}, taken {}.", one.id, paint::ago(one.taken));
+    say!("{vm} is ended and goes back to {point}, {what}");
     say!("What it has done since is kept as another snapshot, and no longer what users see.");
     print!("Go back? [y/N] ");
     let mut answer = String::new();

@@ -57,11 +57,16 @@ impl Role {
     }
 }
 
-/// Looks at each file; notes what is wrong.
-pub fn check(uses: &[FileUse], problems: &Problems) {
+/// Looks at each file; notes what is wrong. That the disk of a VM `ran` of before is gone is for its start to say, and keeps
+/// nobody from looking after the others.
+pub fn check(uses: &[FileUse], ran: impl Fn(&VmName) -> bool, problems: &Problems, warnings: &Problems) {
     let mut writers: BTreeMap<(u64, u64), &FileUse> = BTreeMap::new();
     let mut readers = Vec::new();
     for each in uses {
+        if each.role == Role::Disk && is_gone(&each.path) && ran(&each.vm) {
+            warnings.push(gone(each));
+            continue;
+        }
         let Some(about) = look(each, problems) else { continue };
         let identity = (about.dev(), about.ino());
         match each.role {
@@ -87,6 +92,18 @@ pub fn check(uses: &[FileUse], problems: &Problems) {
             problems.push(problem.see(writer.place.clone(), "written by this one"));
         }
     }
+}
+
+fn is_gone(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+fn gone(each: &FileUse) -> Problem {
+    let error = format!("the disk of vm `{}` is missing", each.vm);
+    let cause = format!("{} does not exist any more, and the VM was started from it", quote_path(&each.path));
+    let hint = "put it back; or a start finds what took its place, or goes back to a backup as far as `max_data_loss` \
+                allows";
+    Problem::at(each.place.clone(), error, cause, hint)
 }
 
 /// Two VMs would write one disk (I1, A05).

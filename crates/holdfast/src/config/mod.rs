@@ -203,7 +203,8 @@ impl Config {
         let origin = path.to_string_lossy();
         let folder = folder_of(path);
         let (config, uses) = understand(text, &folder, &Surroundings::here(), &problems, &warnings);
-        files::check(&uses, &problems);
+        let ran = |vm: &VmName| config.as_ref().is_some_and(|config| has_run(&config.state, vm));
+        files::check(&uses, ran, &problems, &warnings);
         match config {
             Some(config) if problems.count() == 0 => {
                 vm::warn_of_unset_variables(&config, &warnings);
@@ -310,6 +311,11 @@ pub fn default_state() -> Option<PathBuf> {
 #[must_use]
 pub fn socket_in(state: &Path) -> PathBuf {
     state.join("holdfast.sock")
+}
+
+/// Whether a VM was ever started with this state folder: what is kept of its runs is there.
+fn has_run(state: &Path, vm: &VmName) -> bool {
+    state.join("run").join(vm.as_str()).join("run").exists()
 }
 
 /// The folder that relative paths start at.

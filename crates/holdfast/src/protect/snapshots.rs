@@ -120,6 +120,11 @@ impl Protector {
         self.snapshots()?.may_rewind(vm, to).await?;
         self.command(by, vm, Wish::Rewind(to)).await
     }
+
+    /// The same with a backup, which the repository was seen to have.
+    pub async fn restore(&self, by: &str, vm: &VmName, to: Rewind) -> Result<(), ProtectError> {
+        self.command(by, vm, Wish::Rewind(to)).await
+    }
 }
 
 impl Protector {

@@ -10,13 +10,19 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A laboratory that is backed up, and may lose so much by itself.
-fn lab(may_lose: &str) -> Lab {
-    let recover = format!("[vm.orders.recover]\nmax_data_loss = \"{may_lose}\"\nboot_limit = \"60s\"\n");
+/// A laboratory that is backed up, so fast at most, and may lose an hour by itself.
+fn lab(limit: &str) -> Lab {
+    let recover = "[vm.orders.recover]\nmax_data_loss = \"1h\"\nboot_limit = \"60s\"\n";
     let mut lab = Lab::changed(|config| {
         let quiesce = "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n";
         let protect = "[vm.orders.protect]\nprove = { auto = false }\nbackup.to = \"main\"\n";
-        config + quiesce + &recover + protect + "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n"
+        let limit = format!("backup.limit = \"{limit}\"\n");
+        config
+            + quiesce
+            + recover
+            + protect
+            + &limit
+            + "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n"
     });
     std::fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
     assert!(backup(&lab, &["init"]).status().unwrap().success());
@@ -101,7 +107,7 @@ fn becomes_whole(lab: &Lab) {
 
 #[test]
 fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_whole() {
-    let mut lab = lab("1h");
+    let mut lab = lab("24MiB");
     let rows = Rows::start(&lab);
     let before = rows.so_far();
     save(&lab);
@@ -140,7 +146,7 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
 
 #[test]
 fn an_encrypted_disk_goes_back_to_the_last_backup_from_before_that() {
-    let lab = lab("1h");
+    let lab = lab("1GiB");
     let rows = Rows::start(&lab);
     let before = rows.so_far();
     save(&lab);
@@ -169,4 +175,39 @@ fn an_encrypted_disk_goes_back_to_the_last_backup_from_before_that() {
     lab.wait_well(BOOT);
     assert_restored(&lab, &before, &all);
     becomes_whole(&lab);
+}
+
+#[test]
+fn a_person_takes_a_vm_back_to_its_backup_and_forward_again() {
+    let lab = lab("1GiB");
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    save(&lab);
+    rows.wait_for_more(&lab);
+    let all = rows.stop();
+    let said = |words: &[&str]| {
+        let ended = lab.cli(words);
+        (ended.status.success(), String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned())
+    };
+    let (is_well, told) = said(&["backup", "revert", "orders", "7", "--yes"]);
+    assert!(!is_well && told.contains("orders has no backup `7`"), "{told}");
+    let (is_well, told) = said(&["backup", "revert", "orders", "latest"]);
+    assert!(!is_well && told.contains("nobody is there to ask"), "{told}");
+    let (is_well, told) = said(&["backup", "revert", "orders", "1", "--yes"]);
+    assert!(is_well && told.contains("boots backup 1"), "{told}\n{}", lab.story());
+    let (is_well, told) = said(&["snapshot", "create", "orders"]);
+    let is_whole = backing(&lab).is_null();
+    assert!(is_whole || is_well || told.contains("still coming in"), "{told}");
+    lab.wait_well(BOOT);
+    assert_restored(&lab, &before, &all);
+    becomes_whole(&lab);
+
+    let snapshots = lab.json(&["snapshot", "list", "orders"]);
+    let aside =
+        snapshots["snapshots"].as_array().unwrap().iter().find(|one| one["set_aside"] == true).unwrap();
+    let (is_well, told) = said(&["snapshot", "revert", "orders", &aside["id"].to_string(), "--yes"]);
+    assert!(is_well, "{told}");
+    lab.wait_well(BOOT);
+    let now = there(&lab);
+    assert!(all.iter().all(|id| now.contains(id)), "what was set aside has every row");
 }

@@ -21,6 +21,7 @@ mod ranges;
 mod remote;
 mod repair;
 mod restore;
+mod revert;
 mod secret;
 mod serve;
 mod supply;
@@ -50,6 +51,8 @@ pub enum BackupCommand {
     List(list::ListArgs),
     /// Write a disk of a restore point into a new file.
     Restore(restore::RestoreArgs),
+    /// Have a VM go back to its backup at once; what it is now is kept as a snapshot.
+    Revert(revert::RevertArgs),
     /// Remove the restore points that need not be kept, and what no point needs any more.
     Prune(prune::PruneArgs),
     /// Look whether everything is there that something else tells of; reads little.
@@ -125,6 +128,7 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
         BackupCommand::List(args) => list::list(args),
         BackupCommand::Prune(args) => prune::prune(args),
         BackupCommand::Restore(args) => restore::restore(args),
+        BackupCommand::Revert(args) => super::wait_for(revert::revert(&place.client()?, args)),
         BackupCommand::Check(args) => check::check(args),
         BackupCommand::Repair(args) => repair::repair(args),
         BackupCommand::Du(args) => du::du(args),

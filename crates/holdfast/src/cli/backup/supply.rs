@@ -82,7 +82,9 @@ async fn fill(file: &Path, args: &SupplyArgs) -> Result<(), CliError> {
     let bar = ProgressBar::hidden();
     loop {
         match image::backing(file) {
-            Ok(named) if named.as_deref() == Some(&backing) => stream::stream(&args.qmp, &[file], args.limit.unwrap_or(0), &bar).await,
+            Ok(named) if named.as_deref() == Some(&backing) => {
+                stream::stream(&args.qmp, &[file], args.limit.unwrap_or(0), &bar).await
+            }
             Ok(_) => return Ok(()),
             Err(error) => return Err(refused(file, chain(&error), HINT)),
         }

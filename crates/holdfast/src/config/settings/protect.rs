@@ -93,7 +93,7 @@ pub const BACKUP: &[Setting] = &[
         "limit",
         Kind::Size { least: RATE_LEAST, most: 1 << 40 },
         "",
-        "no more than this is read of its disk in a second; by default as much as can be",
+        "no more than this is read of its disk in a second, or brought back into it; by default as much as can be",
     ),
     STALE_AFTER,
 ];
