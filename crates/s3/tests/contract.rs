@@ -10,9 +10,12 @@ use holdfast_backup::store::Store;
 use holdfast_bucket::{BUCKET, Habit, KEY, SECRET, Server};
 use holdfast_s3::{Access, Bucket, Failure, S3};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
 fn access(folder: &Path, endpoint: &str, secret: &str) -> Access {
@@ -67,6 +70,49 @@ fn an_answer_that_was_lost_is_no_refusal() {
     store.put("packs/1", b"hello").unwrap();
     assert_eq!(store.put("packs/1", b"other").unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(store.read("packs/1", 0, 9).unwrap(), b"hello");
+}
+
+/// Passes on what is said to a server, but resets the first connection on which a megabyte was. Its address, and whether it did.
+fn breaking(server: &str) -> (String, Arc<AtomicBool>) {
+    let server = server.strip_prefix("http://").unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = Arc::clone(&broken);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut asks, mut server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
+            let (mut hears, mut says) = (asks.try_clone().unwrap(), server.try_clone().unwrap());
+            let back = std::thread::spawn(move || std::io::copy(&mut says, &mut hears));
+            let is_broken = Arc::clone(&is_broken);
+            std::thread::spawn(move || {
+                let (mut passed, mut some) = (0, [0; 4096]);
+                while let Ok(read @ 1..) = asks.read(&mut some) {
+                    passed += read;
+                    if passed > 1 << 20 && !is_broken.swap(true, Ordering::Relaxed) {
+                        break;
+                    }
+                    server.write_all(&some[..read]).unwrap();
+                }
+                let _ = (server.shutdown(Shutdown::Both), back.join());
+                drop(asks); // with something in it that nobody read: that is a reset, and no end
+            });
+        }
+    });
+    (endpoint, broken)
+}
+
+#[test]
+fn a_put_whose_connection_breaks_is_done_once() {
+    let place = Place::new(Habit::Right);
+    let (endpoint, is_broken) = breaking(&place.server.endpoint());
+    let access = access(place.folder.path(), &endpoint, SECRET);
+    let store = S3::open(&Bucket::parse("s3://backups/a").unwrap().unwrap(), &access).unwrap();
+    let large: Vec<u8> = (0..4_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    store.put("packs/1", &large).unwrap();
+    assert!(is_broken.load(Ordering::Relaxed));
+    assert_eq!(store.read("packs/1", 0, usize::MAX).unwrap(), large);
+    assert_eq!(store.put("packs/1", b"other").unwrap_err().kind(), ErrorKind::AlreadyExists);
 }
 
 #[test]
