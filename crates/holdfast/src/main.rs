@@ -15,6 +15,7 @@ mod events;
 mod journal;
 mod lease;
 mod logbook;
+mod place;
 mod proofs;
 mod protect;
 mod recorder;

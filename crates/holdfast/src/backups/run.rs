@@ -185,9 +185,12 @@ pub fn ourselves(before: &[&str], words: &[String], repository: &RepositoryConfi
     let exe = format!("/proc/{}/exe", std::process::id());
     let mut argv: Vec<String> = before.iter().copied().chain([&*exe]).map(Into::into).collect();
     argv.extend_from_slice(words);
-    argv.extend(["--repo".to_owned(), repository.path.display().to_string()]);
+    argv.extend(["--repo".to_owned(), repository.path.to_string()]);
     if let Some(key) = &repository.key_file {
         argv.extend(["--key-file".to_owned(), key.display().to_string()]);
+    }
+    if let Some(file) = &repository.s3_file {
+        argv.extend(["--s3-file".to_owned(), file.display().to_string()]);
     }
     let mut command = program(&argv).expect("there are words");
     // Where its keys are, and what it keeps to be faster the next time. A service has no home.

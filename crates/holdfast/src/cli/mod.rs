@@ -141,7 +141,7 @@ enum Command {
     /// Save disk images as restore points, and restore them.
     Backup {
         #[command(subcommand)]
-        command: backup::BackupCommand,
+        command: Box<backup::BackupCommand>,
     },
     /// Take snapshots of VMs, and go back to them.
     Snapshot {

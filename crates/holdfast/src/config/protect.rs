@@ -5,12 +5,13 @@ use super::rules::Claims;
 use super::section::Section;
 use super::units::{bare, quote, write_duration};
 use super::{Frame, settings, vm};
+use crate::place::RepositoryPlace;
 use holdfast_core::protect::Keep;
 use holdfast_core::protect::{Schedule, Schedules};
 use holdfast_core::subject::{AppName, VmName};
 use holdfast_core::time::Duration;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// So many repositories at most.
 const MOST: usize = 64;
@@ -24,10 +25,12 @@ const STALE_LEAST: Duration = Duration::from_secs(600);
 /// A place for restore points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryConfig {
-    /// Its folder, absolute.
-    pub path: PathBuf,
+    /// Its folder, absolute; or where it lies in an S3 store.
+    pub path: RepositoryPlace,
     /// What opens it, absolute; otherwise the key that `backup init` wrote for the daemon's user.
     pub key_file: Option<PathBuf>,
+    /// What tells who asks an S3 store, and where that is; absolute.
+    pub s3_file: Option<PathBuf>,
 }
 
 /// How snapshots are taken of a VM by schedule.
@@ -99,18 +102,57 @@ pub fn repositories(top: &Section<'_>, frame: &Frame<'_>) -> BTreeMap<String, Re
     }
     for (name, section) in sections {
         let Some(name) = vm::name_of::<AppName>(&name, "a repository", frame.problems) else { continue };
-        let path = vm::path(&section, "path", frame);
+        let path = place(&section, frame);
         if path.is_none() && !section.has("path") {
             let error = format!("repository `{name}` has no path");
-            let cause = "it is a folder of its own, made by `holdfast backup init --repo PATH`";
+            let cause = "it is a folder of its own or `s3://BUCKET/PREFIX`, made by `holdfast backup init --repo PATH`";
             let hint = format!("write `path = \"PATH\"` below {}", section.name);
             section.refuse(Problem::at(section.place("path"), error, cause, hint));
         }
         let key_file = vm::path(&section, "key_file", frame);
+        let s3_file = vm::path(&section, "s3_file", frame);
         let Some(path) = path else { continue };
-        repositories.insert(name.to_string(), RepositoryConfig { path, key_file });
+        check_s3(&name, &section, &path, s3_file.as_deref());
+        repositories.insert(name.to_string(), RepositoryConfig { path, key_file, s3_file });
     }
     repositories
+}
+
+/// Where a repository lies, if that is written.
+fn place(section: &Section<'_>, frame: &Frame<'_>) -> Option<RepositoryPlace> {
+    let written = section.text("path")?;
+    match RepositoryPlace::parse(written.get_ref().as_ref()) {
+        Ok(RepositoryPlace::Folder(path)) => Some(RepositoryPlace::Folder(frame.folder.join(path))),
+        Ok(place) => Some(place),
+        Err(cause) => {
+            let error = format!("there is no repository at {}", quote(written.get_ref()));
+            section.refuse(Problem::at(
+                written.span(),
+                error,
+                cause,
+                "as in `path = \"s3://backups/holdfast\"`",
+            ));
+            None
+        }
+    }
+}
+
+/// A service has no keys of its own: they stand in a file.
+fn check_s3(name: &AppName, section: &Section<'_>, path: &RepositoryPlace, file: Option<&Path>) {
+    let is_s3 = path.folder().is_none();
+    if is_s3 && file.is_none() && !section.has("s3_file") {
+        let error = format!("nothing opens the store of repository `{name}`");
+        let cause = format!("`{path}` is in an S3 store, which asks for keys");
+        let hint = "write `s3_file = \"PATH\"`: a file for the daemon's user alone, with lines such as `AWS_ACCESS_KEY_ID=...`";
+        section.refuse(Problem::at(section.place("path"), error, cause, hint));
+    }
+    if !is_s3 {
+        section.pointless(
+            "s3_file",
+            "the repository lies in a folder",
+            "remove it, or write `path = \"s3://...\"`",
+        );
+    }
 }
 
 /// Reads which restore points are made of a VM.
@@ -269,7 +311,9 @@ mod tests {
         assert_eq!((&vm.protect.snapshots, &vm.protect.backup), (&None, &backup));
         assert_eq!(vm.policy.protect, Schedules { snapshot: None, backup: schedule });
         let main = &config.repositories["main"];
-        assert!(main.path.ends_with("mnt/hf") && main.key_file.as_ref().unwrap().is_absolute());
+        assert!(
+            main.path.folder().unwrap().ends_with("mnt/hf") && main.key_file.as_ref().unwrap().is_absolute()
+        );
         let plain = parse(VM).unwrap().vms.into_values().next().unwrap().protect;
         assert_eq!((plain.snapshots, plain.backup), (None, None));
         let daily = Some(Duration::from_secs(86_400));
@@ -302,6 +346,14 @@ mod tests {
             let said = limit(&format!(", limit = {written}")).unwrap_err().to_string();
             assert!(said.contains(why), "{written}: {said}");
         }
+    }
+
+    #[test]
+    fn a_repository_may_lie_in_a_store() {
+        let text = "[repository.far]\npath = \"s3://backups/atlas\"\ns3_file = \"s3.env\"\n";
+        let far = parse(&format!("{text}{VM}")).unwrap().repositories.remove("far").unwrap();
+        assert_eq!(far.path.to_string(), "s3://backups/atlas");
+        assert!(far.s3_file.unwrap().is_absolute());
     }
 
     #[test]
@@ -344,6 +396,13 @@ mod tests {
             ("protect.backup = { to = \"x\", every = \"1s\" }", "every"),
             ("[repository.main]\n", "repository `main` has no path"),
             ("[repository.\"../x\"]\npath = \"/x\"\n", "is no name of a repository"),
+            (
+                "[repository.main]\npath = \"s3://backups/a\"\n",
+                "nothing opens the store of repository `main`",
+            ),
+            ("[repository.main]\npath = \"s3://b\"\ns3_file = \"a\"\n", "is no name of a bucket"),
+            ("[repository.main]\npath = \"gs://backups\"\n", "is no kind of place"),
+            ("[repository.main]\npath = \"/a\"\ns3_file = \"a\"\n", "lies in a folder"),
             ("protect.snapshots = 3", "snapshots"),
             ("protect.backup = { to = \"x\", keep = {} }", "nothing of vm `a` would be kept"),
             ("protect.backup = { to = \"x\", stale_after = \"1h\" }", "no point is made by schedule"),

@@ -451,7 +451,7 @@ mod tests {
         let (off, rest) = line.strip_prefix('#').map_or((false, line), |rest| (true, rest));
         let (key, _) = rest
             .split_once(" = ")
-            .filter(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))?;
+            .filter(|(key, _)| key.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')))?;
         let table = DeTable::parse(rest).ok()?;
         let value = shape(table.get_ref().get(key)?.get_ref());
         Some((off, key, value, rest.rsplit_once(" # ").map_or("", |(_, comment)| comment)))

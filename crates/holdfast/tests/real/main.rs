@@ -7,6 +7,7 @@
 mod lab;
 
 mod backups;
+mod bucket;
 mod busy;
 mod causes;
 mod daemon;

@@ -1,7 +1,8 @@
 //! `holdfast backup cat`: a disk of a restore point to standard output, by the second reader of the format.
 
-use super::secret;
+use super::{place_parser, secret};
 use crate::cli::{CliError, Exit};
+use crate::place::RepositoryPlace;
 use clap::Args;
 use holdfast_backup::cat::{self, Reader};
 use holdfast_backup::id::RepositoryId;
@@ -12,8 +13,8 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub struct CatArgs {
     /// The folder of the repository.
-    #[arg(long, env = "HOLDFAST_REPO", value_name = "DIR")]
-    repo: PathBuf,
+    #[arg(long, env = "HOLDFAST_REPO", value_name = "DIR", value_parser = place_parser())]
+    repo: RepositoryPlace,
     /// The file that holds its key or passphrase; otherwise the key of this user.
     #[arg(long, env = "HOLDFAST_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -34,21 +35,31 @@ fn point(text: &str) -> Result<(String, u64), String> {
 /// Writes it.
 pub fn cat(args: &CatArgs) -> Result<Exit, CliError> {
     let failed = |error: io::Error| CliError::Said {
-        error: format!("cannot read point {}/{} of `{}`", args.point.0, args.point.1, args.repo.display()),
+        error: format!("cannot read point {}/{} of `{}`", args.point.0, args.point.1, args.repo),
         cause: error.to_string(),
         hint: "what was written is not whole; `holdfast backup verify` names what is hurt".into(),
     };
     if io::stdout().is_terminal() {
         return failed_on_terminal();
     }
-    let id = cat::identify(&args.repo).map_err(failed)?;
+    let root = args.repo.folder().ok_or_else(|| not_a_folder(&args.repo))?;
+    let id = cat::identify(root).map_err(failed)?;
     let secret = secret::of(args.key_file.as_deref(), RepositoryId(id))?;
-    let reader = Reader::open(&args.repo, &secret).map_err(failed)?;
+    let reader = Reader::open(root, &secret).map_err(failed)?;
     let mut out = io::stdout().lock();
     let (vm, number) = &args.point;
     let written = reader.cat((vm, *number), args.disk.as_deref(), &mut out);
     written.and_then(|()| out.flush()).map_err(failed)?;
     Ok(Exit::Fine)
+}
+
+fn not_a_folder(place: &RepositoryPlace) -> CliError {
+    CliError::Said {
+        error: format!("cannot read `{place}` this way"),
+        cause: "the second reader shares nothing with the rest of this program, and reads folders alone".into(),
+        hint: "copy all objects below it into a folder, under the same names, and name that; or use `holdfast backup export`"
+            .into(),
+    }
 }
 
 fn failed_on_terminal() -> Result<Exit, CliError> {

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
+use crate::place::RepositoryPlace;
 use clap::Args;
 use holdfast_backup::kept::Kept;
 use holdfast_backup::point::{Disk, Point, is_name};
@@ -361,7 +362,7 @@ fn kept(repository: &Repository, name: &str) -> Option<Kept> {
 fn parent(
     repository: &Repository,
     name: &str,
-    folder: &Path,
+    folder: &RepositoryPlace,
     is_meant: impl Fn(&Note) -> bool,
 ) -> Result<Option<(PointName, Disk)>, CliError> {
     let mut own = repository.points().map_err(troubled(folder))?;

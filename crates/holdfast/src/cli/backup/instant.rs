@@ -64,7 +64,7 @@ pub fn restore(args: &RestoreArgs, file: &Path, qmp: &Path) -> Result<Exit, CliE
     let name = args.point.find(&repository, folder)?;
     let point = repository.point(&name).map_err(troubled(folder))?;
     let (id, disk) = (shown(&name), disk::named(&point, None, &shown(&name))?.clone());
-    let repo = folder.canonicalize().map_err(failed(format!("find `{}`", folder.display())))?;
+    let repo = folder.absolute().map_err(failed(format!("find `{folder}`")))?;
     let number = repository.id().to_string();
     let place = Place::of(file, &id)?;
     let (disk_name, old) = (disk.name.clone(), place.file.symlink_metadata().ok());

@@ -1,13 +1,15 @@
 //! `holdfast backup key`: who can open a repository.
 
 use super::secret::{self, Secret};
-use super::{RepositoryArgs, store, troubled};
+use super::{RepositoryArgs, troubled};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, paint, print_json};
+use crate::place::RepositoryPlace;
 use clap::{Args, Subcommand};
 use holdfast_backup::repository::Repository;
 use holdfast_backup::slots::{self, SlotError};
-use std::path::{Path, PathBuf};
+use holdfast_backup::store::Store;
+use std::path::PathBuf;
 
 /// What to do with the keys.
 #[derive(Subcommand)]
@@ -61,14 +63,15 @@ pub fn key(command: &KeyCommand) -> Result<Exit, CliError> {
     }
 }
 
-fn own(args: &RepositoryArgs) -> Result<Vec<u8>, CliError> {
-    let id = Repository::identify(&*store(&args.repo)?).map_err(troubled(&args.repo))?;
-    secret::of(args.key_file.as_deref(), id)
+/// The repository, and what opens it.
+fn own(args: &RepositoryArgs) -> Result<(Box<dyn Store>, Vec<u8>), CliError> {
+    let store = args.store()?;
+    let id = Repository::identify(&*store).map_err(troubled(&args.repo))?;
+    Ok((store, secret::of(args.key_file.as_deref(), id)?))
 }
 
 fn new(args: &NewArgs, is_change: bool) -> Result<Exit, CliError> {
-    let (folder, own) = (&args.repository.repo, own(&args.repository)?);
-    let opened = store(folder)?;
+    let (folder, (opened, own)) = (&args.repository.repo, own(&args.repository)?);
     slots::list(&*opened, &own).map_err(refused(folder))?; // before a file is made
     let new: Secret = secret::for_another(&args.new_key_file)?;
     let put = if is_change { slots::change } else { slots::add };
@@ -85,8 +88,8 @@ fn new(args: &NewArgs, is_change: bool) -> Result<Exit, CliError> {
 
 fn list(args: &ListArgs) -> Result<Exit, CliError> {
     let folder = &args.repository.repo;
-    let own = own(&args.repository)?;
-    let slots = slots::list(&*store(folder)?, &own).map_err(refused(folder))?;
+    let (store, own) = own(&args.repository)?;
+    let slots = slots::list(&*store, &own).map_err(refused(folder))?;
     let name = |slot: &slots::Slot| slot.name.trim_start_matches("keys/").to_owned();
     if args.json {
         let docs: Vec<_> = slots
@@ -115,13 +118,14 @@ fn list(args: &ListArgs) -> Result<Exit, CliError> {
 fn remove(args: &RemoveArgs) -> Result<Exit, CliError> {
     let folder = &args.repository.repo;
     let name = format!("keys/{}", args.key);
-    slots::remove(&*store(folder)?, &own(&args.repository)?, &name).map_err(refused(folder))?;
+    let (store, own) = own(&args.repository)?;
+    slots::remove(&*store, &own, &name).map_err(refused(folder))?;
     say!("key {} opens the repository no more", args.key);
     Ok(Exit::Fine)
 }
 
-fn refused(folder: &Path) -> impl Fn(SlotError) -> CliError {
-    let folder = folder.to_owned();
+fn refused(folder: &RepositoryPlace) -> impl Fn(SlotError) -> CliError {
+    let folder = folder.clone();
     move |error| {
         let said = |error: SlotError, hint: &str| CliError::Said {
             error: "no key was changed".into(),

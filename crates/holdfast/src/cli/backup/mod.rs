@@ -31,12 +31,14 @@ mod writer;
 
 use super::{CliError, Exit};
 use crate::act::chain;
+use crate::place::{self, OpenError, RepositoryPlace};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use holdfast_backup::point::Point;
 use holdfast_backup::repository::{PointName, Repository, Trouble};
-use holdfast_backup::store::{Folder, Store};
+use holdfast_backup::store::Store;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What can be done with a repository.
 #[derive(Subcommand)]
@@ -92,13 +94,17 @@ pub enum BackupCommand {
 /// Which repository, and what opens it.
 #[derive(Args)]
 pub struct RepositoryArgs {
-    /// The folder of the repository.
-    #[arg(long, env = "HOLDFAST_REPO", value_name = "DIR")]
-    repo: PathBuf,
+    /// The folder of the repository, or `s3://BUCKET/PREFIX`.
+    #[arg(long, env = "HOLDFAST_REPO", value_name = "PLACE", value_parser = place_parser())]
+    repo: RepositoryPlace,
     /// The file that holds its key or passphrase; otherwise the key that `backup init` wrote into the
     /// configuration folder of this user.
     #[arg(long, env = "HOLDFAST_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// The file with the keys and the endpoint of an S3 store: lines of AWS_... variables, as in the environment, which is asked
+    /// otherwise.
+    #[arg(long, env = "HOLDFAST_S3_FILE", value_name = "FILE")]
+    s3_file: Option<PathBuf>,
 }
 
 /// What to make.
@@ -146,22 +152,17 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
     }
 }
 
+/// Reads a place as it was typed.
+fn place_parser() -> impl TypedValueParser<Value = RepositoryPlace> {
+    OsStringValueParser::new().try_map(|name| RepositoryPlace::parse(&name))
+}
+
 fn init(args: &InitArgs) -> Result<Exit, CliError> {
-    let folder = &args.repository.repo;
-    let shown = folder.display();
-    std::fs::create_dir_all(folder).map_err(failed(format!("make the folder `{shown}`")))?;
-    let mut inside = std::fs::read_dir(folder).map_err(failed(format!("read the folder `{shown}`")))?;
-    if !folder.join("repository").exists() && inside.next().is_some() {
-        return Err(CliError::Said {
-            error: format!("`{shown}` is not empty"),
-            cause: "a repository has a folder of its own".into(),
-            hint: "name a folder that is empty, or is not there yet".into(),
-        });
-    }
-    let made = secret::for_new(args.repository.key_file.as_deref())?;
-    let repository =
-        Repository::create(store(folder)?, made.bytes(), made.cost()).map_err(troubled(folder))?;
-    say!("repository {} in {shown}", repository.id());
+    let RepositoryArgs { repo, s3_file, key_file } = &args.repository;
+    let store = repo.open_new(s3_file.as_deref()).map_err(unopened(repo))?;
+    let made = secret::for_new(key_file.as_deref())?;
+    let repository = Repository::create(store, made.bytes(), made.cost()).map_err(troubled(repo))?;
+    say!("repository {} in {repo}", repository.id());
     match made.keep(repository.id())? {
         Some(path) => {
             say!("its key is in {}", path.display());
@@ -172,19 +173,19 @@ fn init(args: &InitArgs) -> Result<Exit, CliError> {
     Ok(Exit::Fine)
 }
 
-fn store(folder: &Path) -> Result<Box<dyn Store>, CliError> {
-    let opened = Folder::open(folder).map_err(|error| CliError::Said {
-        error: format!("cannot open the repository `{}`", folder.display()),
+fn unopened(place: &RepositoryPlace) -> impl Fn(OpenError) -> CliError {
+    move |error| CliError::Said {
+        error: format!("cannot open the repository `{place}`"),
         cause: error.to_string(),
-        hint: format!(
-            "is that the folder? `holdfast backup init --repo {}` makes a new one",
-            folder.display()
-        ),
-    })?;
-    Ok(Box::new(opened))
+        hint: error.hint(place),
+    }
 }
 
 impl RepositoryArgs {
+    fn store(&self) -> Result<Box<dyn Store>, CliError> {
+        self.repo.open(self.s3_file.as_deref()).map_err(unopened(&self.repo))
+    }
+
     fn open(&self) -> Result<Repository, CliError> {
         let mut repository = self.open_to_write()?;
         repository.reload().map_err(troubled(&self.repo))?;
@@ -194,9 +195,10 @@ impl RepositoryArgs {
 
     /// Opens it for somebody who begins a session, which reads the index.
     fn open_to_write(&self) -> Result<Repository, CliError> {
-        let id = Repository::identify(&*store(&self.repo)?).map_err(troubled(&self.repo))?;
+        let store = self.store()?;
+        let id = Repository::identify(&*store).map_err(troubled(&self.repo))?;
         let secret = secret::of(self.key_file.as_deref(), id)?;
-        Repository::open_unread(store(&self.repo)?, &secret).map_err(troubled(&self.repo))
+        Repository::open_unread(store, &secret).map_err(troubled(&self.repo))
     }
 
     /// Says what of the index cannot be read.
@@ -215,16 +217,18 @@ fn say_aside(text: &str) {
 }
 
 /// What a repository could not do, for people.
-fn troubled(folder: &Path) -> impl Fn(Trouble) -> CliError {
-    let shown = folder.display().to_string();
+fn troubled(place: &RepositoryPlace) -> impl Fn(Trouble) -> CliError {
+    let (shown, noun) = (place.to_string(), place.noun());
     move |trouble| {
         let hint = match &trouble {
             Trouble::None => {
-                format!("is that the folder? `holdfast backup init --repo {shown}` makes a new one")
+                format!("is that the {noun}? `holdfast backup init --repo {shown}` makes a new one")
             }
-            Trouble::Another => "nothing was changed; name another folder".into(),
+            Trouble::Another => format!("nothing was changed; name another {noun}"),
             Trouble::Key(_) => "name the right key with `--key-file`; nothing was changed".into(),
-            Trouble::Store { .. } => "nothing was lost; try again once it can be read and written".into(),
+            Trouble::Store { source, .. } => place::hint(source)
+                .unwrap_or("nothing was lost; try again once it can be read and written")
+                .into(),
             Trouble::Damaged { .. } | Trouble::Missing(_) | Trouble::Block { .. } => {
                 "`holdfast backup repair` says what is lost, and makes whole what can be; other points can be restored"
                     .into()
@@ -248,7 +252,7 @@ fn failed(what: String) -> impl FnOnce(std::io::Error) -> CliError {
 
 impl PointArgs {
     /// The point that is meant.
-    fn find(&self, repository: &Repository, folder: &Path) -> Result<PointName, CliError> {
+    fn find(&self, repository: &Repository, folder: &RepositoryPlace) -> Result<PointName, CliError> {
         let mut all = repository.points().map_err(troubled(folder))?;
         let (of, number) = match self.point.split_once('/') {
             Some((of, number)) => (Some(of), number),
@@ -259,7 +263,7 @@ impl PointArgs {
         let none = |cause: String| CliError::Said {
             error: format!("there is no restore point `{}`", self.point),
             cause,
-            hint: format!("`holdfast backup list --repo {}` lists them", folder.display()),
+            hint: format!("`holdfast backup list --repo {folder}` lists them"),
         };
         if of.is_none() && names.len() > 1 {
             let names: Vec<String> = names.into_iter().collect();

@@ -3,12 +3,12 @@
 use super::{RepositoryArgs, bytes, shown, troubled, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, paint, print_json};
+use crate::place::RepositoryPlace;
 use clap::Args;
 use holdfast_backup::collect::{CollectError, Collected, Rules, Sum, collect};
 use holdfast_backup::prune::{self, Decision, Frozen};
 use holdfast_backup::repository::Repository;
 use holdfast_backup::retain::{Keep, Reason};
-use std::path::Path;
 use std::time::Duration;
 
 /// What to keep.
@@ -127,9 +127,9 @@ fn collected(
     collect(repository, &rules).map_err(|error| refused(error, &args.repository.repo))
 }
 
-fn refused(error: CollectError, folder: &Path) -> CliError {
+fn refused(error: CollectError, folder: &RepositoryPlace) -> CliError {
     let said = |error: CollectError, hint: &str| CliError::Said {
-        error: format!("nothing was collected in the repository `{}`", folder.display()),
+        error: format!("nothing was collected in the repository `{folder}`"),
         cause: chain(&error),
         hint: hint.into(),
     };

@@ -26,7 +26,7 @@ pub struct RepairArgs {
 /// Reads everything, then repairs.
 pub fn repair(args: &RepairArgs) -> Result<Exit, CliError> {
     let (mut repository, folder) = (args.repository.open()?, &args.repository.repo);
-    let packs = repository.store().list("packs").map_err(failed(format!("list `{}`", folder.display())))?;
+    let packs = repository.store().list("packs").map_err(failed(format!("list `{folder}`")))?;
     let (done, bar) = (AtomicU64::new(0), bar(packs.iter().map(|(_, length)| length).sum(), args.json));
     let read = || verify::all(&repository, threads(), &done);
     let found = watched(&bar, || done.load(Ordering::Relaxed), read).map_err(troubled(folder))?;

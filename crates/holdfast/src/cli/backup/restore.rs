@@ -5,6 +5,7 @@ use super::fresh::{self, Failure, Fresh};
 use super::pace::{self, Pace, Paced};
 use super::{PointArgs, RepositoryArgs, bar, bytes, shown, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
+use crate::place::RepositoryPlace;
 use clap::Args;
 use holdfast_backup::point::Disk;
 use holdfast_backup::repository::{PointName, Repository};
@@ -94,7 +95,11 @@ fn new(args: &RestoreArgs, out: &Path) -> Result<Exit, CliError> {
 }
 
 /// The disk of a point.
-pub fn disk_of(repository: &Repository, folder: &Path, name: &PointName) -> Result<Disk, CliError> {
+pub fn disk_of(
+    repository: &Repository,
+    folder: &RepositoryPlace,
+    name: &PointName,
+) -> Result<Disk, CliError> {
     let point = repository.point(name).map_err(troubled(folder))?;
     point.disks.into_iter().next().ok_or_else(|| CliError::Said {
         error: format!("restore point {} has no disk", shown(name)),

@@ -130,8 +130,7 @@ fn packs(
     is_meant: &(dyn Fn(&str) -> bool + Sync),
 ) -> Result<Findings, CliError> {
     let folder = &args.repository.repo;
-    let mut packs =
-        repository.store().list("packs").map_err(failed(format!("list `{}`", folder.display())))?;
+    let mut packs = repository.store().list("packs").map_err(failed(format!("list `{folder}`")))?;
     packs.retain(|(name, _)| is_meant(name));
     let (done, bar) = (AtomicU64::new(0), bar(packs.iter().map(|(_, length)| length).sum(), args.json));
     let read = || verify::some(repository, threads(), &done, is_meant);

@@ -8,13 +8,19 @@ pub const REPOSITORY: &[Setting] = &[
         "path",
         Kind::Path("\"/mnt/backup/holdfast\""),
         "",
-        "its folder, made by `holdfast backup init`; it must be written",
+        "its folder or `s3://BUCKET/PREFIX`, made by `holdfast backup init`; it must be written",
     ),
     set(
         "key_file",
         Kind::Path("\"/etc/holdfast/main.key\""),
         "",
         "the file with its key or passphrase; by default the key that `backup init` wrote for the daemon's user",
+    ),
+    set(
+        "s3_file",
+        Kind::Path("\"/etc/holdfast/s3.env\""),
+        "",
+        "in an S3 store: a file for the daemon's user alone, with lines such as `AWS_ACCESS_KEY_ID=...`",
     ),
 ];
 
