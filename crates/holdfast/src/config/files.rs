@@ -261,3 +261,30 @@ fn way_out(each: &FileUse, kind: FileType) -> String {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use crate::config::Config;
+    use crate::config::problem::Problem;
+    use std::fs;
+
+    fn errors(problems: &[Problem]) -> Vec<&str> {
+        problems.iter().map(|problem| problem.error.as_str()).collect()
+    }
+
+    #[test]
+    fn a_lost_disk_of_a_vm_that_ran_is_told_and_keeps_nobody_from_looking_after_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let ran = dir.path().join("state/run/a");
+        fs::create_dir_all(&ran).unwrap();
+        fs::write(dir.path().join("b.raw"), "x").unwrap();
+        let text = "state = \"state\"\n[vm.a]\ndisk = \"a.raw\"\n[vm.b]\ndisk = \"b.raw\"\n";
+        let examine = || Config::examine(text, &dir.path().join("holdfast.toml"));
+        assert_eq!(errors(examine().err().unwrap().0.told()), ["the disk of vm `a` is missing"]);
+        fs::write(ran.join("run"), "{}").unwrap();
+        let loaded = examine().unwrap();
+        assert_eq!(errors(loaded.warnings.told()), ["the disk of vm `a` is missing"]);
+        assert_eq!(loaded.config.vms.len(), 2);
+    }
+}
