@@ -99,8 +99,14 @@ impl Keeper {
                 .filter_map(|vm| Prune::of(config, &vm).map(|prune| (vm, prune)))
                 .collect();
             let (inbox, stop, to) = (self.inbox.clone(), self.stop.clone(), batch.to);
+            let driver = Arc::clone(&self.driver);
             self.tasks.spawn(async move {
                 for (vm, prune) in prunes {
+                    // The point that its disk is coming from must stay (I12); after the next backup it is looked again.
+                    if !matches!(driver.incoming(&vm).await, Ok(None)) {
+                        debug!(%vm, "nothing is pruned while its disk comes in from a backup");
+                        continue;
+                    }
                     let Some(pruned) = prune.run(&stop).await else { break };
                     let told = Asked::Told { vm, news: News::Pruned(pruned) };
                     if inbox.send(told).await.is_err() {

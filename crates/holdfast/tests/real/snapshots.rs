@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
+/// An hour may be lost without a person.
+const MAY_LOSE: &str = "\n[vm.orders.recover]\nmax_data_loss = \"1h\"\nboot_limit = \"45s\"\n";
+
 /// A laboratory whose database is told to write everything down before a snapshot.
 fn lab() -> Lab {
     let mut lab = Lab::changed(|config| {
@@ -142,17 +145,21 @@ fn a_daemon_killed_while_it_takes_snapshots_leaves_a_guest_that_runs_and_is_thaw
     rows.all_there(&lab);
 }
 
+/// A snapshot is taken while rows are written: those from before it, and all. Its application was seen to answer after it.
+fn around_a_snapshot(lab: &Lab, words: &[&str]) -> (Vec<i64>, Vec<i64>) {
+    let rows = Rows::start(lab);
+    let before = rows.so_far();
+    create(lab, words);
+    (0..3).for_each(|_| rows.wait_for_more(lab));
+    lab.wait_asked("orders");
+    (before, rows.stop())
+}
+
 #[test]
 fn a_database_whose_files_are_gone_goes_back_by_itself_as_far_as_its_owner_allows() {
-    let recover = "\n[vm.orders.recover]\nmax_data_loss = \"1h\"\nboot_limit = \"45s\"\n";
-    let mut lab = Lab::changed(|config| config + recover);
+    let mut lab = Lab::changed(|config| config + MAY_LOSE);
     lab.start_warm(&["orders"]);
-    let rows = Rows::start(&lab);
-    let before = rows.so_far();
-    create(&lab, &["--memory"]);
-    (0..3).for_each(|_| rows.wait_for_more(&lab));
-    lab.wait_asked("orders");
-    let all = rows.stop();
+    let (before, all) = around_a_snapshot(&lab, &["--memory"]);
     delete_data(&lab);
     let incident = recovered(&lab, 4 * BOOT);
     assert_eq!(incident["remedies"].as_array().unwrap().last().unwrap()["name"], "resume", "{}", lab.story());
@@ -162,15 +169,9 @@ fn a_database_whose_files_are_gone_goes_back_by_itself_as_far_as_its_owner_allow
 
 #[test]
 fn a_file_system_full_of_random_bytes_goes_back_by_itself() {
-    let recover = "\n[vm.orders.recover]\nmax_data_loss = \"1h\"\nboot_limit = \"45s\"\n";
-    let mut lab = Lab::changed(|config| config + recover);
+    let mut lab = Lab::changed(|config| config + MAY_LOSE);
     lab.start_warm(&["orders"]);
-    let rows = Rows::start(&lab);
-    let before = rows.so_far();
-    create(&lab, &["--freeze"]);
-    (0..3).for_each(|_| rows.wait_for_more(&lab));
-    lab.wait_asked("orders");
-    let all = rows.stop();
+    let (before, all) = around_a_snapshot(&lab, &["--freeze"]);
     let spoil = "d=$(mount | sed -n 's/ on \\/ .*//p'); n=$(blockdev --getsize64 $d); sync; \
                  seq 0 160 $((n / 65536)) | while read at; do \
                  dd if=/dev/urandom of=$d bs=64k count=24 seek=$at conv=notrunc 2>/dev/null; done; \
@@ -186,12 +187,7 @@ fn a_file_system_full_of_random_bytes_goes_back_by_itself() {
 fn nothing_is_lost_without_a_person_who_approves_it() {
     let mut lab = Lab::changed(|config| config + "\n[vm.orders.recover]\ntries = 1\nboot_limit = \"45s\"\n");
     lab.start_warm(&["orders"]);
-    let rows = Rows::start(&lab);
-    let before = rows.so_far();
-    create(&lab, &["--freeze"]);
-    (0..3).for_each(|_| rows.wait_for_more(&lab));
-    lab.wait_asked("orders");
-    let all = rows.stop();
+    let (before, all) = around_a_snapshot(&lab, &["--freeze"]);
     delete_data(&lab);
     lab.until(4 * BOOT, "a person is asked", |lab| {
         let held =
