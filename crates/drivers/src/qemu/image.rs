@@ -201,6 +201,13 @@ fn is_in_place(vm: &QemuVm, real: &Path) -> bool {
 const MAGIC: &[u8] = b"QFI\xfb";
 /// The extension that holds the layout of the backing file.
 const BACKING_FORMAT: u32 = 0xe279_2aca;
+/// The size of a cluster is two to the power of one of these.
+const CLUSTER_BITS: std::ops::RangeInclusive<u64> = 9..=21;
+/// Entries of its first table of mappings.
+const L1_MOST: u64 = (32 << 20) / 8;
+/// Bytes of its first table of counts.
+const COUNTS_MOST: u64 = 8 << 20;
+const SNAPSHOTS_MOST: u64 = 65_536;
 /// The incompatible feature "data is in another file".
 const EXTERNAL_DATA: u64 = 1 << 2;
 
@@ -216,6 +223,7 @@ impl Names {
         let cut = "its head is cut short";
         let (version, at) = (number(head, 4, 4).ok_or(cut)?, number(head, 8, 8).ok_or(cut)?);
         let length = number(head, 16, 4).ok_or(cut)?;
+        tables_fit(head).ok_or(cut)??;
         let begin = match version {
             2 => 72,
             3 if number(head, 72, 8).ok_or(cut)? & EXTERNAL_DATA != 0 => {
@@ -235,6 +243,20 @@ impl Names {
         let name = std::str::from_utf8(name).map_err(|_| "the name of its backing file is no text")?;
         Ok(Self { backing: Some(name.to_owned()), format: backing_format(head, begin)? })
     }
+}
+
+/// The tables that its head tells of are not larger than QEMU takes them (A32; block/qcow2.h, `QCOW_MAX_L1_SIZE`,
+/// `QCOW_MAX_REFTABLE_SIZE`, `QCOW_MAX_SNAPSHOTS`): whoever reads one has room for it first. `None`: the head ends before.
+fn tables_fit(head: &[u8]) -> Option<Result<(), &'static str>> {
+    let (bits, mappings) = (number(head, 20, 4)?, number(head, 36, 4)?);
+    let (counts, snapshots) = (number(head, 56, 4)?, number(head, 60, 4)?);
+    Some(if !CLUSTER_BITS.contains(&bits) {
+        Err("its clusters have a size that no image has")
+    } else if mappings > L1_MOST || counts << bits > COUNTS_MOST || snapshots > SNAPSHOTS_MOST {
+        Err("it tells of tables that are too large (A32)")
+    } else {
+        Ok(())
+    })
 }
 
 /// What the head says of the layout of the backing file; old images say nothing.
@@ -361,6 +383,30 @@ mod tests {
             Layer { path: base.canonicalize().unwrap(), format: Format::Raw, is_offered: false }
         );
         assert!(matches!(check(&vm, &[base]), Err(ImageError::Outside { .. })), "another VM's disk");
+    }
+
+    #[test]
+    fn an_image_that_tells_of_tables_too_large_to_be_read_is_refused_a32() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("d.qcow2");
+        create(&disk, None);
+        let whole = fs::read(&disk).unwrap();
+        assert!(check(&vm(&disk, Vec::new()), &[]).is_ok());
+        for (at, number, why) in [
+            (20, 30_u32, "its clusters"),
+            (20, u32::MAX, "its clusters"),
+            (36, u32::MAX, "too large (A32)"),
+            (56, u32::MAX, "too large (A32)"),
+            (60, 65_537, "too large (A32)"),
+        ] {
+            let mut spoilt = whole.clone();
+            spoilt[at..at + 4].copy_from_slice(&number.to_be_bytes());
+            fs::write(&disk, spoilt).unwrap();
+            let error = refused(&vm(&disk, Vec::new())).to_string();
+            assert!(error.contains(why), "{at}: {error}");
+        }
+        fs::write(&disk, &whole[..50]).unwrap();
+        assert!(refused(&vm(&disk, Vec::new())).to_string().contains("cut short"));
     }
 
     #[test]
