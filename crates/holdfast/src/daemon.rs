@@ -107,7 +107,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let stop = CancellationToken::new();
     let (sender, in_force) = tokio::sync::watch::channel(Arc::clone(&config));
     let restorer = Restorer::start(&qemu, &in_force, &stop);
-    let hands = hands(&config, &folder, &driver, restorer, &inbox);
+    let hands = hands(&config, &folder, &driver, &restorer, &inbox);
     let mut decider = begin(engine, clock, recorder, hands, &inbox, &config, folder.boot());
     decider.configure(policies(&config, driver.as_ref(), newer));
     info!(host = %config.host, vms = config.vms.len(), socket = %config.socket.display(), "Holdfast runs");
@@ -138,6 +138,7 @@ async fn serve(config: Config, origin: Origin) -> Result<(), DaemonError> {
         standing,
         backups: points.backups,
         proofs: points.proofs,
+        restorer,
     };
     let serving = tokio::spawn(api::serve(listener, api, stop.clone()));
     tokio::spawn(obey_signals(stop.clone(), reloads));
@@ -157,12 +158,12 @@ fn hands(
     config: &Config,
     folder: &StateFolder,
     driver: &Arc<dyn Driver>,
-    restorer: Restorer,
+    restorer: &Restorer,
     inbox: &Inbox,
 ) -> Hands {
     let leases = Arc::new(FileLeases::new(folder.disk(), LEASES));
     let (driver, host) = (Arc::clone(driver), config.host.clone());
-    Hands { driver, leases, host, restorer, inbox: inbox.clone() }
+    Hands { driver, leases, host, restorer: restorer.clone(), inbox: inbox.clone() }
 }
 
 /// Those who look after restore points.

@@ -4,6 +4,7 @@ use super::named;
 use super::routes::{Api, Refused};
 use super::shape::V;
 use super::snapshots::{refused, seconds};
+use crate::backups::Coming;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -20,6 +21,9 @@ pub struct PointsDoc {
     pub points: Vec<PointDoc>,
     /// Why the points of its repository are missing here, if they are.
     pub trouble: Option<String>,
+    /// The backup that its disk is still coming in from.
+    #[serde(default)]
+    pub coming: Option<Coming>,
 }
 
 /// `points --json`: one restore point.
@@ -71,7 +75,8 @@ async fn points(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<P
     let snapshots = listed.iter().map(|listed| of_snapshot(vm.as_str(), listed));
     let mut points: Vec<PointDoc> = snapshots.chain(saved.iter().map(of_backup)).collect();
     points.sort_by(|one, other| one.taken.unwrap_or(0.0).total_cmp(&other.taken.unwrap_or(0.0)));
-    Ok(Json(PointsDoc { v: V, points, trouble }))
+    let coming = api.restorer.coming(&vm).await;
+    Ok(Json(PointsDoc { v: V, points, trouble, coming }))
 }
 
 fn of_snapshot(vm: &str, listed: &Listed) -> PointDoc {

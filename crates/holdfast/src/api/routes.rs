@@ -60,6 +60,8 @@ pub struct Api {
     pub standing: Standing,
     /// Backups of running VMs.
     pub backups: crate::backups::Backups,
+    /// Backups that take the place of disks.
+    pub restorer: crate::backups::Restorer,
     /// Proofs that restore points work.
     pub proofs: crate::proofs::Proofs,
     /// Restore points.

@@ -11,7 +11,7 @@ mod run;
 mod schedule;
 
 pub use prune::PruneDoc;
-pub use restore::{Ready, Restorer};
+pub use restore::{Coming, Ready, Restorer};
 
 use crate::config::Config;
 use crate::protect::Protector;

@@ -16,6 +16,7 @@ use holdfast_drivers::qemu::Qemu;
 use holdfast_drivers::qemu::snapshot::{Incoming, Origin};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, PoisonError};
@@ -45,6 +46,17 @@ pub struct Ready {
     pub repository: String,
     /// Bytes of the disk.
     pub size: u64,
+}
+
+/// A disk that a backup is coming into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coming {
+    /// The backup.
+    pub point: String,
+    /// Bytes that the disk takes by now: of the backup, and what the guest wrote.
+    pub taken: u64,
+    /// Somebody brings it.
+    pub is_offered: bool,
 }
 
 /// Brings backups back. Clones share what is under way.
@@ -86,6 +98,13 @@ impl Restorer {
                 return;
             }
         }
+    }
+
+    /// The backup that the disk of a VM is still coming in from.
+    pub async fn coming(&self, vm: &VmName) -> Option<Coming> {
+        let incoming = self.driver.incoming(vm).await.ok()??;
+        let taken = incoming.file.metadata().map_or(0, |known| known.blocks() * 512);
+        Some(Coming { point: incoming.origin.point, taken, is_offered: incoming.is_offered })
     }
 
     fn turn(&self, vm: &VmName) -> Turn {

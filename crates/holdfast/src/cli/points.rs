@@ -30,6 +30,11 @@ pub async fn points(client: &Client, args: &PointsArgs) -> Result<Exit, CliError
     } else {
         show(&known.points);
     }
+    if let Some(coming) = known.coming.as_ref().filter(|_| !args.json) {
+        let taken = indicatif::BinaryBytes(coming.taken);
+        let how = if coming.is_offered { "comes" } else { "is to come" };
+        say!("its disk {how} in from {}; it takes {taken} by now", coming.point);
+    }
     let Some(trouble) = &known.trouble else { return Ok(Exit::Fine) };
     paint::aside(&format!("its backups are not listed: {trouble}"));
     Ok(Exit::Failed)

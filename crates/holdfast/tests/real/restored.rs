@@ -120,6 +120,9 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
     lab.wait_well(BOOT);
     assert_restored(&lab, &before, &all);
     assert!(!backing(&lab).is_null(), "not all is there yet");
+    let told = lab.cli(&["points", "orders"]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("its disk comes in from orders/1; it takes"), "{told}");
 
     // Who brings it is killed: another goes on.
     let rows = Rows::start(&lab);
