@@ -100,6 +100,6 @@ async fn revert(
     }
     let by = words.map(|Json(words)| words).unwrap_or_default().by();
     let to = Rewind { to: PointId::backup(id), resume: false, again: false };
-    api.protector.restore(&by, &name, to).await.map_err(super::snapshots::refused(&error()))?;
+    api.protector.revert(&by, &name, to).await.map_err(super::snapshots::refused(&error()))?;
     Ok(Json(serde_json::json!({ "v": super::shape::V, "ok": true })))
 }

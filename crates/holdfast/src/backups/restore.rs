@@ -4,7 +4,7 @@
 //! `backup supply`). It outlives the daemon, as the VM does; whoever of them is killed, the disk says by its own head whether
 //! it needs the backup still, and then another one is started.
 
-use super::run;
+use super::run::{self, Said};
 use crate::act::chain;
 use crate::config::{Config, RepositoryConfig};
 use holdfast_core::action::{Ended, Fact};
@@ -256,11 +256,7 @@ impl Supply {
 }
 
 async fn why_not(mut child: Child) -> String {
-    let mut said = String::new();
-    if let Some(errors) = child.stderr.take() {
-        let _lost = errors.take(LINE_MOST).read_to_string(&mut said).await;
-    }
-    let find = |what: &str| said.lines().rev().find_map(|line| line.strip_prefix(what)).map(str::trim);
-    let told = [find("error:"), find("cause:")].into_iter().flatten().collect::<Vec<_>>().join(": ");
-    crate::config::tame(if told.is_empty() { said.trim() } else { &told })
+    let Some(errors) = child.stderr.take() else { return "the program that offers it says nothing".into() };
+    let Said { error, cause } = Said::of(&run::last_words(errors).await);
+    [Some(error), cause].into_iter().flatten().collect::<Vec<_>>().join(": ")
 }

@@ -225,7 +225,7 @@ async fn hear<F: Future<Output = bool>>(out: ChildStdout, tell: &impl Fn(News) -
     }
 }
 
-async fn last_words(err: ChildStderr) -> String {
+pub async fn last_words(err: ChildStderr) -> String {
     let (mut kept, mut err) = (Vec::new(), err);
     let _cut = (&mut err).take(LINE_MOST as u64).read_to_end(&mut kept).await;
     let _rest = tokio::io::copy(&mut err, &mut tokio::io::sink()).await;
@@ -275,6 +275,15 @@ pub struct Said {
     pub cause: Option<String>,
 }
 
+impl Said {
+    /// What it wrote, tamed; all of it where that is nothing of the kind.
+    pub fn of(errors: &str) -> Self {
+        let find = |what: &str| errors.lines().rev().find_map(|line| line.strip_prefix(what));
+        let tame = |text: &str| crate::config::tame(text.trim());
+        Self { error: tame(find("error:").unwrap_or(errors)), cause: find("cause:").map(tame) }
+    }
+}
+
 /// Runs our own command line with a repository; what it prints. Its process ends with whoever waits for it.
 pub async fn ask(words: &[String], repository: &RepositoryConfig, state: &Path) -> Result<Vec<u8>, Said> {
     let failed = |error: String| Said { error, cause: None };
@@ -293,9 +302,7 @@ pub async fn ask(words: &[String], repository: &RepositoryConfig, state: &Path) 
     if ended.success() {
         return Ok(said);
     }
-    let find = |what: &str| errors.lines().rev().find_map(|line| line.strip_prefix(what));
-    let tame = |text: &str| crate::config::tame(text.trim());
-    Err(Said { error: tame(find("error:").unwrap_or(&errors)), cause: find("cause:").map(tame) })
+    Err(Said::of(&errors))
 }
 
 #[cfg(test)]

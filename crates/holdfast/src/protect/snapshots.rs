@@ -114,15 +114,13 @@ impl Protector {
         }
     }
 
-    /// Has the engine end the VM, go back, and start it. What can be refused is refused before anything is ended.
+    /// Has the engine end the VM, go back, and start it. What can be refused is refused before anything is ended; whether there
+    /// is such a backup is for the caller to see.
     pub async fn revert(&self, by: &str, vm: &VmName, to: Rewind) -> Result<(), ProtectError> {
         self.must_know(vm)?;
-        self.snapshots()?.may_rewind(vm, to).await?;
-        self.command(by, vm, Wish::Rewind(to)).await
-    }
-
-    /// The same with a backup, which the repository was seen to have.
-    pub async fn restore(&self, by: &str, vm: &VmName, to: Rewind) -> Result<(), ProtectError> {
+        if let PointId::Snapshot(_) = to.to {
+            self.snapshots()?.may_rewind(vm, to).await?;
+        }
         self.command(by, vm, Wish::Rewind(to)).await
     }
 }
