@@ -148,13 +148,17 @@ impl Session {
         Err(Trouble::Busy)
     }
 
-    /// Whether nobody marked before this session could be seen, and nobody wants the same number: of two who begin at
-    /// the same time, one at least sees the other.
+    /// Whether nobody marked before this session could be seen, and nobody wants the same number or has it: of two who begin
+    /// at the same time, one at least sees the other, or, if that one has ended meanwhile, its point.
     fn stands(&self, repository: &Repository) -> Result<bool, Trouble> {
-        let mut others =
-            repository.sessions_and_damaged()?.0.into_iter().filter(|other| other.name != self.0.name);
-        let is_alone = self.0.point.is_none() || !others.any(|other| other.point == self.0.point);
-        Ok(is_alone && repository.mark_names()?.is_subset(&self.0.knows))
+        if let Some(point) = &self.0.point {
+            let (others, _) = repository.sessions_and_damaged()?;
+            let wants = |other: &Open| other.name != self.0.name && other.point.as_ref() == Some(point);
+            if others.iter().any(wants) || repository.is_taken(point)? {
+                return Ok(false);
+            }
+        }
+        Ok(repository.mark_names()?.is_subset(&self.0.knows))
     }
 
     /// The number that the point will have.
@@ -211,6 +215,16 @@ impl Repository {
         let last = taken.filter(|name| name.vm == vm).map(|name| name.sequence).max();
         let sequence = last.map_or(Some(1), |last| last.checked_add(1)).ok_or(Trouble::Busy)?;
         Ok(PointName { vm: vm.to_owned(), sequence })
+    }
+
+    /// Whether a point has this number, or it was given up.
+    fn is_taken(&self, point: &PointName) -> Result<bool, Trouble> {
+        let object = point.object();
+        match self.store.read(&object, 0, 0) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(trouble(&object, "read")(source)),
+        }
     }
 
     /// Who is at work, or was killed at it; and the sessions that cannot be read.

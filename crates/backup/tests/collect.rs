@@ -19,8 +19,8 @@ use holdfast_backup::save::{self, Before, Progress, SaveError};
 use holdfast_backup::session::{Open, Session, Writer};
 use memory::{Memory, Steps};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 const CHEAP: Cost = Cost { memory: 8, rounds: 1, lanes: 1 };
 const DAY: i64 = 86_400_000_000;
@@ -426,4 +426,26 @@ fn two_collectors_who_think_each_other_dead() {
 #[test]
 fn two_writers_of_one_vm() {
     every_interleaving(true, &Worlds { one: writer("orders"), two: writer("orders") });
+}
+
+#[test]
+fn of_two_writers_of_one_vm_each_has_its_point_wherever_the_other_comes_between() {
+    let (start, _) = world(false);
+    let alone = steps_of(|steps| assert!(writer("orders")(&start.copy(), steps)));
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let write = || -> Box<Act> {
+        let made = made.clone();
+        Box::new(move |store, steps| {
+            let point = save(store, Some(steps), "orders", &third(), None);
+            made.lock().unwrap().push(point.as_ref().map_or(0, |point| point.sequence));
+            point.is_ok()
+        })
+    };
+    let worlds = Worlds { one: write(), two: write() };
+    for first in 0..alone {
+        made.lock().unwrap().clear();
+        interleaved(&start.copy(), (first, usize::MAX), &worlds);
+        let made: BTreeSet<u64> = made.lock().unwrap().iter().copied().collect();
+        assert_eq!(made, [3, 4].into(), "stopped after {first} steps");
+    }
 }
