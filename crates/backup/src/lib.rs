@@ -2,10 +2,11 @@
 //!
 //! From the bottom up: what things are called (`id`), how they are sealed (`key`), how a block of an image is written
 //! (`block`), how many of them lie together (`pack`),
-//! and where that is kept (`store`); what is known of a disk beforehand (`kept`). The format is described byte by byte in
+//! and where that is kept (`store`); what is known of a disk beforehand (`kept`, `attempt`). The format is described byte by byte in
 //! `docs/backup-format.md`. Nothing here knows a VM, a network or a clock; what is read is believed only once it was
 //! opened and hashed.
 
+pub mod attempt;
 pub mod block;
 pub mod cat;
 pub mod check;

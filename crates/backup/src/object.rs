@@ -19,6 +19,8 @@ pub enum Kind {
     Mark,
     /// What somebody saw of a restore point.
     Proof,
+    /// How far somebody came who made no point. It is never in a repository.
+    Attempt,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
             Self::Session => b"HFSESSN\x01",
             Self::Mark => b"HFMARK\0\x01",
             Self::Proof => b"HFPROOF\x01",
+            Self::Attempt => b"HFATTMP\x01",
         }
     }
 }

@@ -44,6 +44,8 @@ pub trait Source: Sync {
 pub struct Before<'a> {
     /// The disk as it was at an earlier point.
     pub parent: Option<&'a Disk>,
+    /// The parent is no point, but how far an attempt came ([`crate::attempt`]): what it names may be missing.
+    pub is_attempt: bool,
     /// What may have changed since then, in order; `None`: anything.
     pub changed: Option<&'a [Range<u64>]>,
     /// Hashes of its pieces as they were then, and where those of now are kept.
@@ -61,8 +63,20 @@ pub struct Progress {
     pub written: AtomicU64,
     /// Somebody wants it to end.
     pub stop: AtomicBool,
+    /// Somebody wants what was written to be known to others: it is with the next pack, and this is false again.
+    pub tell: AtomicBool,
+    /// What each page is called that was read to its end.
+    pages: Mutex<Vec<Option<BlockId>>>,
     /// What is other than at the earlier point.
     pub change: Change,
+}
+
+impl Progress {
+    /// What each page of the disk is called; nothing if it was not read to its end yet.
+    #[must_use]
+    pub fn pages(&self) -> Vec<Option<BlockId>> {
+        lock(&self.pages).clone()
+    }
 }
 
 /// What of a disk is other than at the earlier point, or new if there is none; counted where it is found anyway.
@@ -135,8 +149,7 @@ pub fn disk(
     let (new, packs, next) = Default::default();
     let shared = Shared { repository, progress, new, packs, next };
     let count = Disk::pages(source.size());
-    let all = Mutex::new(vec![BlockId::HOLE; count as usize]);
-    let pages = &all;
+    *lock(&progress.pages) = vec![None; count as usize];
     let threads = threads.clamp(1, THREADS_MOST);
     let packs = Packs::new(threads + 1);
     let (packs, shared, (full, filled)) = (&packs, &shared, channel());
@@ -148,8 +161,14 @@ pub fn disk(
             if number >= count {
                 return worker.hand_over();
             }
-            let page = worker.page(number).inspect_err(|_| shared.next.store(count, Ordering::Relaxed))?;
-            lock(pages)[number as usize] = page;
+            match worker.page(number) {
+                Ok(page) => lock(&progress.pages)[number as usize] = Some(page),
+                Err(error) => {
+                    shared.next.store(count, Ordering::Relaxed);
+                    let _ = worker.hand_over(); // what it has is of use to the next who tries
+                    return Err(error);
+                }
+            }
         }
     };
     let (ended, written) = std::thread::scope(|scope| {
@@ -161,7 +180,7 @@ pub fn disk(
     shared.tell(1)?;
     written?;
     ended.into_iter().collect::<Result<(), _>>()?;
-    let pages = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let pages = progress.pages().into_iter().map(|page| page.unwrap_or(BlockId::HOLE)).collect();
     Ok(Disk { name: name.to_owned(), size: source.size(), pages })
 }
 
@@ -193,7 +212,8 @@ impl Shared<'_> {
         self.repository.store.put(&name, bytes).map_err(trouble(&name, "written"))?;
         self.progress.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         lock(&self.packs).push(Pack { id, blocks });
-        self.tell(PACKS_MOST)
+        let is_wanted = self.progress.tell.swap(false, Ordering::Relaxed);
+        self.tell(if is_wanted { 1 } else { PACKS_MOST })
     }
 
     /// Writes an object of the index, if there are so many packs to tell of.

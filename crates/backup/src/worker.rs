@@ -72,10 +72,10 @@ impl<'a> Worker<'a> {
         let old = parent.and_then(|parent| parent.pages.get(number as usize).copied());
         let changed = self.before.changed.filter(|_| old.is_some());
         let touched = |span: &Range<u64>| changed.is_none_or(|changed| overlaps(changed, span));
-        // Where packs are to go, what the parent relies on may lie in them (I13).
+        // Where packs are to go, what the parent relies on may lie in them (I13); and what no point names may be gone.
         let is_kept = || {
             let repository = self.shared.repository;
-            repository.doomed.is_empty()
+            repository.doomed.is_empty() && !self.before.is_attempt
                 || parent.is_some_and(|disk| repository.has_page(disk, number as usize))
         };
         if let Some(old) = old.filter(|_| !touched(&whole) && is_kept()) {
@@ -144,6 +144,10 @@ impl<'a> Worker<'a> {
             return Ok(None);
         }
         if was == BlockId::HOLE {
+            if self.source.is_hole(span) {
+                self.skipped(span.end - span.start);
+                return Ok(Some(was));
+            }
             self.block.clear();
             self.read_pieces(span.start, touched)?;
             return self.content(span, was).map(Some);

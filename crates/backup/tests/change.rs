@@ -70,7 +70,8 @@ fn what_changed_is_counted_the_same_by_kept_hashes_told_ranges_and_a_look_at_the
         let mut repository = Repository::open(store(), b"secret").unwrap();
         assert_eq!(repository.used(&parent), 4 * BLOCK as u64);
         let told = is_told.then_some(&changed[..]);
-        let before = Before { parent: Some(&parent), changed: told, kept: kept.as_ref() };
+        let before =
+            Before { parent: Some(&parent), changed: told, kept: kept.as_ref(), ..Before::default() };
         let (_, counted) = save(&mut repository, &Image(second.clone()), before);
         let expected = [4 * piece + 2 * block, 4 * piece, 3 * piece, 0];
         assert_eq!([counted[0], counted[1], counted[3], counted[4]], expected, "{is_kept} {is_told}");

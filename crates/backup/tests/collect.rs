@@ -65,7 +65,7 @@ fn save(
         blocks.iter().map(|at| (at * BLOCK) as u64..((at + 1) * BLOCK) as u64).collect::<Vec<_>>()
     };
     let changed = changed.map(|(_, blocks)| ranges(blocks));
-    let before = Before { parent: parent.as_ref(), changed: changed.as_deref(), kept: None };
+    let before = Before { parent: parent.as_ref(), changed: changed.as_deref(), ..Before::default() };
     let disk = save::disk(&repository, "disk0", image, before, 1, &Progress::default())?;
     let point = Point { vm: vm.into(), sequence: 0, taken: 7, disks: vec![disk], note: String::new() };
     Ok(session.commit(&repository, point)?)

@@ -143,7 +143,7 @@ proptest! {
             let ranges = change(&mut image, &changes);
             repository.reload().unwrap();
             let parent = disk_of(&repository, &all.last().unwrap().0);
-            let before = Before { parent: has_parent.then_some(&parent), changed: is_told.then_some(&ranges), kept: kept.as_ref() };
+            let before = Before { parent: has_parent.then_some(&parent), changed: is_told.then_some(&ranges), kept: kept.as_ref(), ..Before::default() };
             let (point, _) = saved(&mut repository, &image, before);
             all.push((point, image.0.clone()));
         }
@@ -205,16 +205,13 @@ fn small_writes_cost_what_changed_and_what_is_known_costs_nothing() {
             *byte = (noise >> 56) as u8;
         }
     }
-    let before = Before { parent: Some(&parent), changed: None, kept: None };
+    let before = Before { parent: Some(&parent), ..Before::default() };
     let (second, added) = saved(&mut repository, &image, before);
     let changed = 24 * 16 / 3; // blocks, a piece of each
     assert!(added < changed * 4_400 + 40_000, "{added}");
     repository.reload().unwrap();
     let parent = disk_of(&repository, &second);
-    assert_eq!(
-        saved(&mut repository, &image, Before { parent: Some(&parent), changed: None, kept: None }).1,
-        0
-    );
+    assert_eq!(saved(&mut repository, &image, Before { parent: Some(&parent), ..Before::default() }).1, 0);
     assert_eq!(saved(&mut repository, &image, Before::default()).1, 0, "without a parent, too");
 }
 
@@ -264,7 +261,8 @@ fn of_a_change_that_is_told_only_its_pieces_are_read_and_of_the_repository_no_bl
         changed.push(at as u64..at as u64 + 100);
     }
     read.store(0, Ordering::Relaxed);
-    let before = Before { parent: Some(&parent), changed: Some(&changed), kept: Some(&kept) };
+    let before =
+        Before { parent: Some(&parent), changed: Some(&changed), kept: Some(&kept), ..Before::default() };
     let progress = Progress::default();
     let disk = save::disk(&repository, "disk0", &image, before, 2, &progress).unwrap();
     assert_eq!(progress.read.into_inner(), 30 * 4_096);
@@ -404,7 +402,7 @@ fn a_chain_of_deltas_is_never_longer_than_it_may_be() {
         image.0[BLOCK + 5_000..BLOCK + 5_040].fill(round + 1);
         repository.reload().unwrap();
         let parent = disk_of(&repository, &last);
-        last = saved(&mut repository, &image, Before { parent: Some(&parent), changed: None, kept: None }).0;
+        last = saved(&mut repository, &image, Before { parent: Some(&parent), ..Before::default() }).0;
     }
     let repository = open(folder.path());
     for name in repository.points().unwrap() {
@@ -429,7 +427,7 @@ fn what_lay_in_a_pack_that_is_gone_is_written_again_where_it_is_met() {
     let mut repository = open(folder.path());
     assert!(restored(&repository, &first).is_err());
     let parent = disk_of(&repository, &first);
-    let before = Before { parent: Some(&parent), changed: None, kept: None };
+    let before = Before { parent: Some(&parent), ..Before::default() };
     let (second, again) = saved(&mut repository, &image, before);
     assert!(again > whole / 2, "{again} of {whole}");
     let repository = open(folder.path());
@@ -480,7 +478,7 @@ fn a_flipped_byte_is_found_wherever_it_is_and_what_it_does_not_hurt_is_still_res
         image.0[usize::from(round) * 300_000 + 100..][..5_000].fill(round + 200);
         let parent = all.last().map(|(name, _)| disk_of(&repository, name));
         let (name, _) =
-            saved(&mut repository, &image, Before { parent: parent.as_ref(), changed: None, kept: None });
+            saved(&mut repository, &image, Before { parent: parent.as_ref(), ..Before::default() });
         repository.reload().unwrap();
         all.push((name, image.0.clone()));
     }

@@ -228,7 +228,7 @@ fn save_disk(
     let pace = args.limit.map(Pace::new);
     let source = &Paced(opened.source(), pace.as_ref());
     let parent = basis.parent.as_ref().map(|(_, disk)| disk);
-    let before = Before { parent, changed: basis.changed.as_deref(), kept };
+    let before = Before { parent, changed: basis.changed.as_deref(), kept, is_attempt: false };
     let most = if matches!(opened, Opened::Remote(_)) { READERS_MOST } else { usize::MAX };
     let bar = bar(source.size(), args.json);
     let told = std::sync::Mutex::new(Instant::now());
