@@ -6,14 +6,19 @@
 mod place;
 
 use holdfast_bucket::{BUCKET, Habit, KEY, Process, SECRET};
-use place::{MIB, Place, noise, until};
-use std::fs;
+use place::machine::{assert_same, qemu};
+use place::{Begun, MIB, Place, noise, until};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 const REPO: &str = "s3://backups/of/atlas";
+const BLOCK: usize = 256 << 10;
 
 /// Not a test of anything: the server, in a process of its own.
 #[test]
@@ -289,4 +294,72 @@ fn an_object_that_rots_in_the_store_is_named() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let name = packs[0].file_name().unwrap().to_string_lossy().into_owned();
     assert!(said.contains(&name) && said.contains("disk/1"), "{said}");
+}
+
+/// Reads a block of 256 KiB of a file.
+fn block(file: &File, at: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; BLOCK];
+    file.read_exact_at(&mut bytes, (at * BLOCK) as u64).map(|()| bytes)
+}
+
+#[test]
+fn a_mounted_point_waits_for_a_store_that_is_away_and_one_that_stays_away_is_an_error_until_it_is_back() {
+    let mut place = Far::with_repository();
+    place.well(&["image", "disk.img"]);
+    fs::create_dir(place.path("at")).unwrap();
+    let mut mount = Begun::ready(&mut place.command(&["mount", "at", "--json"]));
+    let file = File::open(place.path("at/disk0.raw")).unwrap();
+    let expected = |at: usize| noise(7, 3 * MIB)[at * BLOCK..][..BLOCK].to_vec();
+    assert!(block(&file, 0).unwrap() == expected(0));
+
+    let port = place.kill_server();
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| block(&file, 4));
+        std::thread::sleep(std::time::Duration::from_millis(200)); // so that it waits; if not, all the same
+        place.start_server(port);
+        assert!(read.join().unwrap().unwrap() == expected(4), "it is only waited for");
+    });
+    for at in [6, 8] {
+        place.kill_server();
+        assert_eq!(block(&file, at).unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
+        place.start_server(port);
+        assert!(block(&file, at).unwrap() == expected(at), "it is there again");
+    }
+    drop(file);
+    mount.signal(Signal::TERM);
+    assert!(mount.ended().success());
+    let said = mount.said();
+    assert_eq!(said.matches("cannot be reached").count(), 2, "once each time: {said}");
+    assert!(said.contains(&place.endpoint) && said.contains("Nothing was lost"), "{said}");
+    assert!(!said.contains("repair") && !said.contains(SECRET), "{said}");
+}
+
+#[test]
+fn a_disk_becomes_a_point_in_a_store_though_the_store_goes_away_and_the_command_is_killed() {
+    let mut place = Far::with_repository();
+    place.well(&["image", "disk.img"]);
+    let mut first = place.instant(&["--limit", "64KiB/s"]);
+    let machine = place.machine();
+    let port = place.kill_server();
+    let url = format!("nbd+unix:///?socket={}", place.text("disk.qcow2.offered"));
+    let read = qemu("qemu-img", &["convert", "-f", "raw", "-O", "raw", &url, &place.text("copy")]);
+    assert!(!read.status.success(), "whoever reads is told in time: {read:?}");
+    assert!(!first.has_ended() && place.needs_point());
+    place.start_server(port);
+    first.signal(Signal::KILL);
+    first.ended();
+    let said = first.said();
+    assert!(said.contains("cannot be reached") && !said.contains("repair"), "{said}");
+
+    let slow = place.instant(&["--limit", "64KiB/s"]);
+    place.kill_server();
+    place.start_server(port);
+    drop(slow);
+    let mut last = place.instant(&[]);
+    place.kill_server();
+    place.start_server(port);
+    assert!(last.ended().success(), "{}", last.said());
+    assert!(!place.needs_point());
+    drop(machine);
+    assert_same(&place.text("disk.img"), "qcow2", &place.text("disk.qcow2"));
 }
