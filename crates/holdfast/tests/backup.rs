@@ -2,26 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod place;
+
 use holdfast_backup::point::Point;
 use holdfast_backup::repository::Repository;
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::Folder;
+use place::{MIB, Place, image};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const MIB: usize = 1 << 20;
-
-/// A folder with an image, in which the program runs as a user of its own.
-struct Place(tempfile::TempDir);
-
 impl Place {
+    /// One with an image.
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self::empty();
         fs::write(place.path("disk.img"), image(6 * MIB)).unwrap();
         place
     }
@@ -32,60 +31,11 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command.env_clear().env("HOME", self.0.path()).env("NO_COLOR", "1").current_dir(self.0.path());
-        command.arg("backup").args(words).args(["--repo", "repo"]).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().unwrap()
-    }
-
-    fn well(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.well(&[words, &["--json"]].concat())).unwrap()
-    }
-
-    /// What is said of something that is refused.
-    fn refused(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
     fn write(&self, offset: usize, bytes: &[u8]) {
         let mut image = fs::OpenOptions::new().write(true).open(self.path("disk.img")).unwrap();
         image.seek(SeekFrom::Start(offset as u64)).unwrap();
         image.write_all(bytes).unwrap();
     }
-
-    fn restored(&self, point: &str) -> Vec<u8> {
-        self.well(&["restore", "--point", point, "--out", "out.img"]);
-        let bytes = fs::read(self.path("out.img")).unwrap();
-        fs::remove_file(self.path("out.img")).unwrap();
-        bytes
-    }
-}
-
-/// Bytes that cannot be compressed, in every second MiB.
-fn image(size: usize) -> Vec<u8> {
-    let mut state = 7_u64;
-    let mut noise = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..size).map(|at| if (at / MIB).is_multiple_of(2) { noise() } else { 0 }).collect()
 }
 
 #[test]
@@ -112,7 +62,7 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
     assert!(place.restored("latest") == second);
     assert!(place.well(&["verify", "--all"]).ends_with("3 of 3 points are whole\n"));
     assert_eq!(place.well(&["verify", "--point", "2"]), "point disk/2 is whole\n");
-    let unfinished = fs::read_dir(place.0.path())
+    let unfinished = fs::read_dir(place.root())
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".unfinished"));
     assert_eq!(unfinished.count(), 0);
@@ -270,7 +220,7 @@ fn what_is_there_is_never_replaced_and_what_is_wrong_is_said() {
     fs::create_dir(place.path("full")).unwrap();
     fs::write(place.path("full/mine"), "x").unwrap();
     let mut init = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-    let output = init.env_clear().env("HOME", place.0.path()).args(["backup", "init", "--repo"]);
+    let output = init.env_clear().env("HOME", place.root()).args(["backup", "init", "--repo"]);
     let output = output.arg(place.path("full")).output().unwrap();
     assert!(String::from_utf8(output.stderr).unwrap().contains("is not empty"));
 }
@@ -345,10 +295,9 @@ fn killed_at_any_moment_a_save_harms_no_point_and_is_taken_up_again() {
     }
 }
 
-/// Runs a program of QEMU, which has to be there.
+/// Runs a program of QEMU, which must succeed.
 fn qemu(program: &str, words: &[&str]) {
-    let output = Command::new(program).args(words).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; install Debian's qemu-utils"));
+    let output = place::machine::qemu(program, words);
     assert!(output.status.success(), "{program} {words:?}: {output:?}");
 }
 
@@ -635,7 +584,7 @@ fn a_repository_is_checked_counted_exported_and_read_by_another_reader() {
     assert!(fs::read(place.path("raw.img")).unwrap() == bytes);
     place.well(&["export", "--format", "qcow2", "--out", "disk.qcow2"]);
     let mut qemu = Command::new("qemu-img");
-    qemu.args(["compare", "-f", "raw", "-F", "qcow2", "disk.img", "disk.qcow2"]).current_dir(place.0.path());
+    qemu.args(["compare", "-f", "raw", "-F", "qcow2", "disk.img", "disk.qcow2"]).current_dir(place.root());
     assert!(qemu.status().expect("`qemu-img`, of the Debian package qemu-utils").success());
     assert!(place.refused(&["export", "--out", "raw.img"]).contains("is there already"));
     assert!(place.refused(&["export", "--out", "n", "--disk", "sdb"]).contains("its disks are: disk0"));

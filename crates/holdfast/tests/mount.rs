@@ -2,28 +2,28 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod place;
+
 use holdfast_backup::point::Point;
 use holdfast_backup::repository::Repository;
 use holdfast_backup::save::{self, Before, Progress, Source};
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::Folder;
+use place::{Begun, MIB, Place, image, numbers};
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-const MIB: usize = 1 << 20;
 /// Where administrators' programs are.
 const PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
-/// A folder with a repository and an empty folder `at`, from which everything is unmounted in the end.
-struct Place(tempfile::TempDir);
-
+/// From its folder `at` everything is unmounted in the end.
 impl Drop for Place {
     fn drop(&mut self) {
         for name in ["inside", "at"] {
@@ -34,7 +34,7 @@ impl Drop for Place {
 
 impl Place {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self::empty();
         fs::create_dir(place.path("at")).unwrap();
         place.well(&["init"]);
         place
@@ -48,96 +48,12 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command.env_clear().env("HOME", self.0.path()).env("NO_COLOR", "1").current_dir(self.0.path());
-        command.arg("backup").args(words).args(["--repo", "repo"]).stdin(Stdio::null());
-        command
-    }
-
-    fn well(&self, words: &[&str]) -> Output {
-        let output = self.command(words).output().unwrap();
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        output
-    }
-
-    /// What is said of something that is refused.
-    fn refused(&self, words: &[&str]) -> String {
-        let output = self.command(words).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn mount(&self, words: &[&str]) -> Mount {
-        let mut command = self.command(&[&["mount", "at", "--json"], words].concat());
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut mount = Mount { child, ready: Value::Null };
-        let mut line = String::new();
-        BufReader::new(mount.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        mount.ready = serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {}", mount.said()));
-        mount
+    fn mount(&self, words: &[&str]) -> Begun {
+        Begun::ready(&mut self.command(&[&["mount", "at", "--json"], words].concat()))
     }
 
     fn is_mounted(&self) -> bool {
-        fs::read_to_string("/proc/self/mountinfo").unwrap().contains(self.0.path().to_str().unwrap())
-    }
-}
-
-/// A command that has mounted a point.
-struct Mount {
-    child: Child,
-    ready: Value,
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended
-        self.child.wait().unwrap();
-    }
-}
-
-impl Mount {
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn ended(&mut self) -> ExitStatus {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(60), "the command does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// What it said to people until it ended.
-    fn said(&mut self) -> String {
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        said
-    }
-}
-
-/// Bytes that cannot be compressed, in every second MiB.
-fn image(size: usize) -> Vec<u8> {
-    let mut next = noise(7);
-    (0..size).map(|at| if (at / MIB).is_multiple_of(2) { next() as u8 } else { 0 }).collect()
-}
-
-fn noise(mut state: u64) -> impl FnMut() -> u64 {
-    move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 33
+        fs::read_to_string("/proc/self/mountinfo").unwrap().contains(self.root().to_str().unwrap())
     }
 }
 
@@ -173,7 +89,7 @@ fn a_disk_is_the_one_that_was_saved_however_many_read_it_and_wherever() {
         for seed in 0..8 {
             let (disk, expected) = (&disk, &expected);
             scope.spawn(move || {
-                let (file, mut next) = (File::open(disk).unwrap(), noise(seed));
+                let (file, mut next) = (File::open(disk).unwrap(), numbers(seed));
                 for _ in 0..200 {
                     let at = next() as usize % expected.len();
                     let length = (next() as usize % 300_000).min(expected.len() - at);
@@ -191,7 +107,7 @@ fn a_disk_is_the_one_that_was_saved_however_many_read_it_and_wherever() {
     names.sort();
     assert_eq!(names, ["disk0.raw", "point.json"]);
     let about: Value = serde_json::from_slice(&fs::read(place.path("at/point.json")).unwrap()).unwrap();
-    let listed: Value = serde_json::from_slice(&place.well(&["list", "--json"]).stdout).unwrap();
+    let listed = place.json(&["list"]);
     assert_eq!(about, listed[0]);
     mount.signal(Signal::TERM);
     assert!(mount.ended().success() && !place.is_mounted());
@@ -251,7 +167,7 @@ fn nothing_in_it_can_be_changed_by_anybody() {
     };
     refused();
     let list = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let line = list.lines().find(|line| line.contains(place.0.path().to_str().unwrap())).unwrap();
+    let line = list.lines().find(|line| line.contains(place.root().to_str().unwrap())).unwrap();
     assert!(
         line.contains(" ro,nosuid,nodev,noexec,noatime ") && line.contains("fuse.holdfast disk/1"),
         "{line}"
@@ -265,7 +181,7 @@ fn nothing_in_it_can_be_changed_by_anybody() {
 #[test]
 fn it_is_for_its_user_alone_unless_others_are_let_in() {
     let place = Place::with_point();
-    fs::set_permissions(place.0.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(place.root(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let disk = place.text("at/disk0.raw");
     let as_other = || {
         let user = ["--reuid=65534", "--regid=65534", "--clear-groups", "head", "-c", "1", &disk];
@@ -322,7 +238,7 @@ fn a_damaged_block_is_an_error_for_who_reads_it_and_all_others_can_be_read() {
 fn who_unmounts_it_ends_the_command() {
     let place = Place::with_point();
     let mut mount = place.mount(&[]);
-    assert!(mount.child.try_wait().unwrap().is_none());
+    assert!(!mount.has_ended());
     well("umount", "mount", &[&place.text("at")]);
     assert!(mount.ended().success() && !place.is_mounted());
     // At once, by another command, while the first one may still be ending.
@@ -348,7 +264,7 @@ fn one_that_is_in_use_is_gone_from_its_place_and_served_until_it_is_closed() {
     }
     let mut bytes = vec![0; MIB];
     file.read_exact_at(&mut bytes, 4 * MIB as u64).unwrap();
-    assert!(bytes == image(5 * MIB)[4 * MIB..] && mount.child.try_wait().unwrap().is_none());
+    assert!(bytes == image(5 * MIB)[4 * MIB..] && !mount.has_ended());
     drop(file);
     assert!(mount.ended().success());
     assert!(mount.said().contains("served until its last file is closed"));
@@ -406,7 +322,7 @@ fn shell(place: &Place, device: &str, script: &str) -> Output {
     let text = format!("set -e; mount -t tmpfs none /dev; {device}; HOLDFAST={holdfast}; {script}");
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &text]).env_clear().env("PATH", PATH).env("NO_COLOR", "1");
-    command.env("HOME", place.0.path()).env("HOLDFAST_REPO", place.path("repo")).current_dir(place.0.path());
+    command.env("HOME", place.root()).env("HOLDFAST_REPO", place.path("repo")).current_dir(place.root());
     command.output().expect("Debian's util-linux")
 }
 
@@ -424,7 +340,7 @@ const FOR_ALL: &str =
 
 /// Gives all of it to a user who is nobody, and runs the command as that one.
 fn as_nobody(place: &Place, more: &str, script: &str) -> Output {
-    fs::set_permissions(place.0.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(place.root(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     well("chown", "coreutils", &["-R", "65534:65534", &place.text("")]);
     let user = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all";
     shell(place, &format!("{FOR_ALL}; {more}"), &format!("{user} $HOLDFAST backup mount at {script}"))
@@ -492,7 +408,7 @@ fn several(place: &Place, disks: &[(&str, Vec<u8>)]) {
 
 #[test]
 fn all_disks_of_a_point_are_there_or_the_one_that_is_named() {
-    let place = Place(tempfile::tempdir().unwrap());
+    let place = Place::empty();
     fs::create_dir(place.path("at")).unwrap();
     fs::write(place.path("passphrase"), "several words of it").unwrap();
     place.well(&["init", "--key-file", "passphrase"]);

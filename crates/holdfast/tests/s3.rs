@@ -3,18 +3,22 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use holdfast_bucket::{BUCKET, Habit, KEY, Process, SECRET};
-use serde_json::Value;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod place;
 
-const MIB: usize = 1 << 20;
+use holdfast_bucket::{BUCKET, Habit, KEY, Process, SECRET};
+use place::machine::{assert_same, qemu};
+use place::{Begun, MIB, Place, noise, until};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Deref;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
 const REPO: &str = "s3://backups/of/atlas";
-/// What must come about does so long before.
-const LIMIT: Duration = Duration::from_secs(120);
+const BLOCK: usize = 256 << 10;
 
 /// Not a test of anything: the server, in a process of its own.
 #[test]
@@ -22,31 +26,39 @@ fn bucket() {
     holdfast_bucket::serve_if_asked();
 }
 
-/// A user, an image and a server.
-struct Place {
-    folder: tempfile::TempDir,
+/// A place whose repository is in a server, and an image.
+struct Far {
+    place: Place,
     server: Option<Process>,
     endpoint: String,
 }
 
-impl Place {
+impl Deref for Far {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Far {
     fn new(habit: Habit) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("data")).unwrap();
-        let server = Process::start("bucket", &folder.path().join("data"), 0, habit).unwrap();
-        fs::write(folder.path().join("disk.img"), noise(7, 3 * MIB)).unwrap();
-        Self { folder, endpoint: server.endpoint(), server: Some(server) }
+        let mut place = Place::of(REPO);
+        fs::create_dir(place.path("data")).unwrap();
+        let server = Process::start("bucket", &place.path("data"), 0, habit).unwrap();
+        let endpoint = server.endpoint();
+        let access =
+            [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_ENDPOINT_URL", &endpoint)];
+        access.into_iter().for_each(|(name, value)| place.set(name, value));
+        fs::write(place.path("disk.img"), noise(7, 3 * MIB)).unwrap();
+        Self { place, server: Some(server), endpoint }
     }
 
     fn with_repository() -> Self {
-        let place = Self::new(Habit::Right);
-        let said = place.well(&["init"]);
+        let far = Self::new(Habit::Right);
+        let said = far.well(&["init"]);
         assert!(said.contains(REPO), "{said}");
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        far
     }
 
     /// Where the server keeps what is in the repository.
@@ -54,42 +66,8 @@ impl Place {
         self.path("data").join(BUCKET).join("of/atlas").join(name)
     }
 
-    fn command(&self, repo: &str, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command
-            .env_clear()
-            .env("HOME", self.folder.path())
-            .env("NO_COLOR", "1")
-            .current_dir(self.folder.path());
-        command.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
-        command.env("AWS_ENDPOINT_URL", &self.endpoint);
-        command.arg("backup").args(words).args(["--repo", repo]).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        self.command(REPO, words).output().unwrap()
-    }
-
     fn begun(&self, words: &[&str]) -> Child {
-        self.command(REPO, words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    fn well(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.well(&[words, &["--json"]].concat())).unwrap()
-    }
-
-    fn restored(&self, point: &str) -> Vec<u8> {
-        self.well(&["restore", "--point", point, "--out", "out.img"]);
-        let bytes = fs::read(self.path("out.img")).unwrap();
-        fs::remove_file(self.path("out.img")).unwrap();
-        bytes
+        self.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn points(&self) -> Vec<String> {
@@ -104,16 +82,6 @@ impl Place {
     fn start_server(&mut self, port: u16) {
         self.server = Some(Process::start("bucket", &self.path("data"), port, Habit::Right).unwrap());
     }
-}
-
-/// Bytes that cannot be compressed.
-fn noise(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..size).map(|_| next()).collect()
 }
 
 /// What is said of something that is refused.
@@ -132,17 +100,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| inside(entry.unwrap().path())).collect()
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < LIMIT, "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[test]
 fn a_repository_in_a_store_has_a_whole_life() {
-    let place = Place::with_repository();
+    let place = Far::with_repository();
     let first = fs::read(place.path("disk.img")).unwrap();
     assert_eq!(place.json(&["image", "disk.img"])["id"], "disk/1");
     let mut second = first.clone();
@@ -170,9 +130,9 @@ fn a_repository_in_a_store_has_a_whole_life() {
     assert!(place.restored("latest") == noise(8, MIB));
     assert!(place.well(&["repair"]).contains("nothing had to be repaired"), "nothing is hurt");
 
-    let again = refused(place.command(REPO, &["init"]));
+    let again = refused(place.command(&["init"]));
     assert!(again.contains("there is a repository here already"), "{again}");
-    let above = refused(place.command("s3://backups/of", &["init"]));
+    let above = refused(place.command_of("s3://backups/of", &["init"]));
     assert!(above.contains("it is not empty"), "{above}");
     let cat = Command::new(env!("CARGO_BIN_EXE_holdfast"))
         .args(["backup", "cat", "--repo", REPO, "--point", "disk/3"])
@@ -183,7 +143,7 @@ fn a_repository_in_a_store_has_a_whole_life() {
 
 #[test]
 fn a_point_in_a_store_is_offered_as_a_disk() {
-    let place = Place::with_repository();
+    let place = Far::with_repository();
     place.well(&["image", "disk.img"]);
     let mut serving = place.begun(&["serve", "--socket", "offered"]);
     until("it is offered", || place.path("offered").exists());
@@ -201,7 +161,7 @@ fn a_point_in_a_store_is_offered_as_a_disk() {
 
 #[test]
 fn several_write_at_once_and_each_has_its_point() {
-    let place = Place::with_repository();
+    let place = Far::with_repository();
     fs::write(place.path("other.img"), noise(9, 2 * MIB)).unwrap();
     let same = |image| ["image", image, "--of", "orders"];
     let writers = [
@@ -213,8 +173,11 @@ fn several_write_at_once_and_each_has_its_point() {
         let output = writer.wait_with_output().unwrap();
         assert!(output.status.success(), "{output:?}");
     }
-    assert_eq!(place.points(), ["orders/1", "orders/2", "other/1"]);
-    let (one, two) = (place.restored("orders/1"), place.restored("orders/2"));
+    // Two that begin at once may use up a number between them.
+    let points = place.points();
+    let [one, two, third] = &points[..] else { panic!("{points:?}") };
+    assert!(one.starts_with("orders/") && two.starts_with("orders/") && third == "other/1", "{points:?}");
+    let (one, two) = (place.restored(one), place.restored(two));
     let (disk, other) = (noise(7, 3 * MIB), noise(9, 2 * MIB));
     assert!((one == disk && two == other) || (one == other && two == disk));
     assert!(place.well(&["verify", "--all"]).ends_with("3 of 3 points are whole\n"));
@@ -222,7 +185,7 @@ fn several_write_at_once_and_each_has_its_point() {
 
 #[test]
 fn what_opens_the_store_stands_in_a_file_that_only_its_owner_reads() {
-    let place = Place::with_repository();
+    let place = Far::with_repository();
     let file = place.path("s3.env");
     let lines = format!(
         "AWS_ACCESS_KEY_ID={KEY}\nAWS_SECRET_ACCESS_KEY={SECRET}\nAWS_ENDPOINT_URL={}\n",
@@ -231,7 +194,7 @@ fn what_opens_the_store_stands_in_a_file_that_only_its_owner_reads() {
     fs::write(&file, lines).unwrap();
     let list = |mode: u32| {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-        let mut command = place.command(REPO, &["list", "--s3-file", "s3.env"]);
+        let mut command = place.command(&["list", "--s3-file", "s3.env"]);
         ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"].iter().for_each(|name| {
             command.env_remove(name);
         });
@@ -244,23 +207,23 @@ fn what_opens_the_store_stands_in_a_file_that_only_its_owner_reads() {
 
 #[test]
 fn what_cannot_be_opened_is_told_and_how_it_could() {
-    let place = Place::with_repository();
-    let mut wrong = place.command(REPO, &["image", "disk.img"]);
+    let place = Far::with_repository();
+    let mut wrong = place.command(&["image", "disk.img"]);
     wrong.env("AWS_SECRET_ACCESS_KEY", "x1y2z3-not-it");
     let said = refused(wrong);
     assert!(said.contains("403 SignatureDoesNotMatch") && said.contains(&place.endpoint), "{said}");
     assert!(said.contains("are AWS_ACCESS_KEY_ID, AWS_SECRET") && !said.contains("x1y2z3"), "{said}");
 
-    let said = refused(place.command("s3://no-such-bucket/a", &["list"]));
+    let said = refused(place.command_of("s3://no-such-bucket/a", &["list"]));
     assert!(said.contains("404 NoSuchBucket") && said.contains("is the name right?"), "{said}");
-    let said = refused(place.command("s3://backups/elsewhere", &["list"]));
+    let said = refused(place.command_of("s3://backups/elsewhere", &["list"]));
     assert!(said.contains("there is no repository here") && said.contains("backup init"), "{said}");
-    let mut unset = place.command(REPO, &["list"]);
+    let mut unset = place.command(&["list"]);
     unset.env_remove("AWS_ACCESS_KEY_ID");
     let said = refused(unset);
     assert!(said.contains("`AWS_ACCESS_KEY_ID` is not set") && said.contains("--s3-file"), "{said}");
     for (name, why) in [("gs://backups/a", "is no kind of place"), ("s3://UP/a", "is no name of a bucket")] {
-        let output = place.command(name, &["init"]).output().unwrap();
+        let output = place.command_of(name, &["init"]).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(why), "{output:?}");
         assert!(!place.path(name).exists());
@@ -270,8 +233,8 @@ fn what_cannot_be_opened_is_told_and_how_it_could() {
 #[test]
 fn a_store_that_would_replace_objects_is_refused() {
     for habit in [Habit::Replaces, Habit::Refuses] {
-        let place = Place::new(habit);
-        let said = refused(place.command(REPO, &["init"]));
+        let place = Far::new(habit);
+        let said = refused(place.command(&["init"]));
         assert!(said.contains("conditional puts"), "{habit:?}: {said}");
         let left: Vec<_> =
             files(&place.kept("")).into_iter().filter(|path| !path.ends_with("tmp/put-once")).collect();
@@ -281,7 +244,7 @@ fn a_store_that_would_replace_objects_is_refused() {
 
 #[test]
 fn a_server_that_is_killed_in_a_backup_costs_that_backup_and_nothing_else() {
-    let mut place = Place::with_repository();
+    let mut place = Far::with_repository();
     place.well(&["image", "disk.img"]);
     fs::write(place.path("large.img"), noise(10, 48 * MIB)).unwrap();
     let before = files(&place.kept("packs")).len();
@@ -306,7 +269,7 @@ fn a_server_that_is_killed_in_a_backup_costs_that_backup_and_nothing_else() {
 
 #[test]
 fn an_outage_that_is_short_is_only_waited_for() {
-    let mut place = Place::with_repository();
+    let mut place = Far::with_repository();
     fs::write(place.path("large.img"), noise(11, 48 * MIB)).unwrap();
     let saving = place.begun(&["image", "large.img", "--limit", "16MiB/s"]);
     until("a pack is in the store", || !files(&place.kept("packs")).is_empty());
@@ -319,7 +282,7 @@ fn an_outage_that_is_short_is_only_waited_for() {
 
 #[test]
 fn an_object_that_rots_in_the_store_is_named() {
-    let place = Place::with_repository();
+    let place = Far::with_repository();
     place.well(&["image", "disk.img"]);
     let packs = files(&place.kept("packs"));
     let mut bytes = fs::read(&packs[0]).unwrap();
@@ -331,4 +294,72 @@ fn an_object_that_rots_in_the_store_is_named() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let name = packs[0].file_name().unwrap().to_string_lossy().into_owned();
     assert!(said.contains(&name) && said.contains("disk/1"), "{said}");
+}
+
+/// Reads a block of 256 KiB of a file.
+fn block(file: &File, at: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; BLOCK];
+    file.read_exact_at(&mut bytes, (at * BLOCK) as u64).map(|()| bytes)
+}
+
+#[test]
+fn a_mounted_point_waits_for_a_store_that_is_away_and_one_that_stays_away_is_an_error_until_it_is_back() {
+    let mut place = Far::with_repository();
+    place.well(&["image", "disk.img"]);
+    fs::create_dir(place.path("at")).unwrap();
+    let mut mount = Begun::ready(&mut place.command(&["mount", "at", "--json"]));
+    let file = File::open(place.path("at/disk0.raw")).unwrap();
+    let expected = |at: usize| noise(7, 3 * MIB)[at * BLOCK..][..BLOCK].to_vec();
+    assert!(block(&file, 0).unwrap() == expected(0));
+
+    let port = place.kill_server();
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| block(&file, 4));
+        std::thread::sleep(std::time::Duration::from_millis(200)); // so that it waits; if not, all the same
+        place.start_server(port);
+        assert!(read.join().unwrap().unwrap() == expected(4), "it is only waited for");
+    });
+    for at in [6, 8] {
+        place.kill_server();
+        assert_eq!(block(&file, at).unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
+        place.start_server(port);
+        assert!(block(&file, at).unwrap() == expected(at), "it is there again");
+    }
+    drop(file);
+    mount.signal(Signal::TERM);
+    assert!(mount.ended().success());
+    let said = mount.said();
+    assert_eq!(said.matches("cannot be reached").count(), 2, "once each time: {said}");
+    assert!(said.contains(&place.endpoint) && said.contains("Nothing was lost"), "{said}");
+    assert!(!said.contains("repair") && !said.contains(SECRET), "{said}");
+}
+
+#[test]
+fn a_disk_becomes_a_point_in_a_store_though_the_store_goes_away_and_the_command_is_killed() {
+    let mut place = Far::with_repository();
+    place.well(&["image", "disk.img"]);
+    let mut first = place.instant(&["--limit", "64KiB/s"]);
+    let machine = place.machine();
+    let port = place.kill_server();
+    let url = format!("nbd+unix:///?socket={}", place.text("disk.qcow2.offered"));
+    let read = qemu("qemu-img", &["convert", "-f", "raw", "-O", "raw", &url, &place.text("copy")]);
+    assert!(!read.status.success(), "whoever reads is told in time: {read:?}");
+    assert!(!first.has_ended() && place.needs_point());
+    place.start_server(port);
+    first.signal(Signal::KILL);
+    first.ended();
+    let said = first.said();
+    assert!(said.contains("cannot be reached") && !said.contains("repair"), "{said}");
+
+    let slow = place.instant(&["--limit", "64KiB/s"]);
+    place.kill_server();
+    place.start_server(port);
+    drop(slow);
+    let mut last = place.instant(&[]);
+    place.kill_server();
+    place.start_server(port);
+    assert!(last.ended().success(), "{}", last.said());
+    assert!(!place.needs_point());
+    drop(machine);
+    assert_same(&place.text("disk.img"), "qcow2", &place.text("disk.qcow2"));
 }

@@ -2,24 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use rustix::process::{Pid, Signal, kill_process};
+mod place;
+
+use place::machine::{assert_same, qemu};
+use place::{Begun, MIB, Place, image};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
-
-const MIB: usize = 1 << 20;
-
-/// A folder with a repository, in which the program runs as a user of its own.
-struct Place(tempfile::TempDir);
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 impl Place {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self::empty();
         place.well(&["init"]);
         place
     }
@@ -32,104 +29,21 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+    /// `disk.qcow2`, as it is before.
+    fn old_disk(&self) {
+        let disk = self.text("disk.qcow2");
+        assert!(qemu("qemu-img", &["create", "-q", "-f", "qcow2", &disk, "9M"]).status.success());
+        assert!(qemu("qemu-io", &["-f", "qcow2", "-c", "write -P 9 0 1M", &disk]).status.success());
     }
 
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command.env_clear().env("HOME", self.0.path()).env("NO_COLOR", "1").current_dir(self.0.path());
-        command.arg("backup").args(words).args(["--repo", "repo"]).stdin(Stdio::null());
-        command
-    }
-
-    fn well(&self, words: &[&str]) {
-        let output = self.command(words).output().unwrap();
-        assert!(output.status.success(), "{words:?}: {output:?}");
-    }
-
-    /// What is said of something that is refused.
-    fn refused(&self, words: &[&str]) -> String {
-        let output = self.command(words).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn serve(&self, words: &[&str]) -> Server {
+    fn serve(&self, words: &[&str]) -> Begun {
         let mut command = self.command(&[&["serve", "--socket", "socket", "--json"], words].concat());
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut server = Server { child: command.spawn().unwrap(), ready: Value::Null };
-        let mut line = String::new();
-        BufReader::new(server.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        server.ready = serde_json::from_str(&line).unwrap_or_else(|why| panic!("{why}: {}", server.said()));
-        server
+        Begun::ready(command.stdin(Stdio::piped()))
     }
 }
 
-/// A server that is ready.
-struct Server {
-    child: Child,
-    ready: Value,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // it may have ended
-        self.child.wait().unwrap();
-    }
-}
-
-impl Server {
-    fn url(&self) -> &str {
-        self.ready["url"].as_str().unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn ended(&mut self) -> ExitStatus {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(60), "the server does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// What it said to people until it ended.
-    fn said(&mut self) -> String {
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        said
-    }
-}
-
-/// Bytes that cannot be compressed, in every second MiB.
-fn image(size: usize) -> Vec<u8> {
-    let mut state = 7_u64;
-    let mut noise = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..size).map(|at| if (at / MIB).is_multiple_of(2) { noise() } else { 0 }).collect()
-}
-
-fn qemu(program: &str, words: &[&str]) -> Output {
-    let output = Command::new(program).args(words).output();
-    output.unwrap_or_else(|error| panic!("{program}: {error}; install Debian's qemu-utils"))
-}
-
-#[track_caller]
-fn assert_same(url: &str, format: &str, image: &str) {
-    let compared = qemu("qemu-img", &["compare", "-f", "raw", "-F", format, url, image]);
-    assert!(compared.status.success(), "{compared:?}");
+fn url(server: &Begun) -> &str {
+    server.ready["url"].as_str().unwrap()
 }
 
 #[test]
@@ -145,10 +59,10 @@ fn two_clients_at_once_read_the_disk_that_was_saved_and_nothing_is_left_behind()
     let silent = UnixStream::connect(place.path("socket")).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| assert_same(server.url(), "raw", &place.text("disk.img")));
+            scope.spawn(|| assert_same(url(&server), "raw", &place.text("disk.img")));
         }
     });
-    let map = qemu("qemu-img", &["map", "--output=json", "-f", "raw", server.url()]);
+    let map = qemu("qemu-img", &["map", "--output=json", "-f", "raw", url(&server)]);
     let map: Value = serde_json::from_slice(&map.stdout).unwrap();
     assert_eq!(map.as_array().unwrap().len(), 9, "holes are told: {map}");
     server.signal(Signal::TERM);
@@ -173,17 +87,17 @@ fn the_disk_of_a_qcow2_is_offered_as_its_guest_sees_it_and_takes_no_writes() {
     from.wait().unwrap();
     assert!(saved.as_ref().unwrap().status.success(), "{saved:?}");
     let server = place.serve(&[]);
-    assert_same(server.url(), "qcow2", &image);
-    let written = qemu("qemu-io", &["-f", "raw", "-c", "write 0 4k", server.url()]);
+    assert_same(url(&server), "qcow2", &image);
+    let written = qemu("qemu-io", &["-f", "raw", "-c", "write 0 4k", url(&server)]);
     assert!(!written.status.success(), "{written:?}");
     // What a VM writes goes into an overlay.
     let overlay = place.text("overlay.qcow2");
-    let words = ["create", "-q", "-f", "qcow2", "-b", server.url(), "-F", "raw", &overlay];
+    let words = ["create", "-q", "-f", "qcow2", "-b", url(&server), "-F", "raw", &overlay];
     assert!(qemu("qemu-img", &words).status.success());
     let words = ["-f", "qcow2", "-c", "write -P 3 1M 4k", "-c", "read -P 1 0 1M", &overlay];
     let written = qemu("qemu-io", &words);
     assert!(written.status.success() && !String::from_utf8_lossy(&written.stdout).contains("failed"));
-    assert_same(server.url(), "qcow2", &image);
+    assert_same(url(&server), "qcow2", &image);
 }
 
 #[test]
@@ -197,7 +111,7 @@ fn the_socket_of_a_server_that_was_killed_is_replaced_and_that_of_one_that_runs_
     let refused = place.refused(&["serve", "--socket", "socket"]);
     assert!(refused.contains("is the socket of a server that runs"), "{refused}");
     assert!(refused.contains("end that server first"), "{refused}");
-    assert_same(server.url(), "raw", &place.text("disk.img"));
+    assert_same(url(&server), "raw", &place.text("disk.img"));
 
     let refused = place.refused(&["serve", "--socket", "disk.img"]);
     assert!(refused.contains("is there already, and is no socket"), "{refused}");
@@ -211,9 +125,9 @@ fn the_socket_of_a_server_that_was_killed_is_replaced_and_that_of_one_that_runs_
 fn a_server_ends_with_the_program_that_holds_its_input() {
     let place = Place::with_point();
     let mut server = place.serve(&["--until-input-ends"]);
-    assert_same(server.url(), "raw", &place.text("disk.img"));
-    assert!(server.child.try_wait().unwrap().is_none());
-    drop(server.child.stdin.take());
+    assert_same(url(&server), "raw", &place.text("disk.img"));
+    assert!(!server.has_ended());
+    server.end_input();
     assert!(server.ended().success() && !place.path("socket").exists());
 }
 
@@ -244,7 +158,7 @@ fn a_damaged_block_is_an_error_for_the_client_and_is_told_once() {
     let mut server = place.serve(&[]);
     for _ in 0..2 {
         let copied =
-            qemu("qemu-img", &["convert", "-f", "raw", "-O", "raw", server.url(), &place.text("copy")]);
+            qemu("qemu-img", &["convert", "-f", "raw", "-O", "raw", url(&server), &place.text("copy")]);
         let said = String::from_utf8_lossy(&copied.stderr).into_owned();
         assert!(!copied.status.success() && said.contains("Input/output error"), "{said}");
     }
@@ -253,66 +167,6 @@ fn a_damaged_block_is_an_error_for_the_client_and_is_told_once() {
     let said = server.said();
     assert_eq!(said.matches("the disk cannot be read at byte").count(), 1, "{said}");
     assert!(said.contains("is damaged") && said.contains("backup repair"), "{said}");
-}
-
-/// A QEMU without a guest that has `disk.qcow2` open, with a control socket.
-struct Machine(Child);
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Place {
-    fn machine(&self) -> Machine {
-        let disk = self.text("disk.qcow2");
-        let node = format!("driver=qcow2,node-name=disk,file.driver=file,file.filename={disk}");
-        let socket = |name: &str| format!("unix:{},server=on,wait=off", self.text(name));
-        let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-M", "none", "-nodefaults", "-display", "none", "-blockdev", &node]);
-        qemu.args(["-qmp", &socket("qmp"), "-qmp", &socket("awake")]);
-        let mut machine = Machine(qemu.spawn().expect("Debian's qemu-system-x86"));
-        let begun = Instant::now();
-        let is_awake = || {
-            let mut greeting = UnixStream::connect(self.path("awake")).ok()?;
-            greeting.read_exact(&mut [0]).ok()
-        };
-        while is_awake().is_none() {
-            assert!(machine.0.try_wait().unwrap().is_none(), "QEMU ended");
-            assert!(begun.elapsed() < Duration::from_secs(60), "QEMU does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        machine
-    }
-
-    /// `disk.qcow2`, as it is before.
-    fn old_disk(&self) {
-        let disk = self.text("disk.qcow2");
-        assert!(qemu("qemu-img", &["create", "-q", "-f", "qcow2", &disk, "9M"]).status.success());
-        assert!(qemu("qemu-io", &["-f", "qcow2", "-c", "write -P 9 0 1M", &disk]).status.success());
-    }
-
-    fn instant(&self, more: &[&str]) -> Server {
-        let words = ["restore", "--instant", "disk.qcow2", "--qmp", "qmp", "--json", "--point", "disk/1"];
-        let mut command = self.command(&[&words, more].concat());
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut server = Server { child, ready: Value::Null };
-        let begun = Instant::now();
-        while UnixStream::connect(self.path("disk.qcow2.offered")).is_err() {
-            assert!(server.child.try_wait().unwrap().is_none(), "{}", server.said());
-            assert!(begun.elapsed() < Duration::from_secs(60), "the point is not offered");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server
-    }
-
-    fn needs_point(&self) -> bool {
-        let told = qemu("qemu-img", &["info", "-U", "--output=json", &self.text("disk.qcow2")]);
-        let told: Value = serde_json::from_slice(&told.stdout).unwrap();
-        told["backing-filename"].is_string()
-    }
 }
 
 #[test]
@@ -337,8 +191,7 @@ fn a_disk_becomes_a_point_while_it_is_in_use_and_whoever_is_killed_meanwhile_it_
 
     let mut last = place.instant(&[]);
     assert!(last.ended().success(), "{}", last.said());
-    let mut said = String::new();
-    last.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    let said = last.printed();
     let told: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&told["id"], &told["size"]), (&"disk/1".into(), &(9 * MIB).into()), "{said}");
     assert!(!place.needs_point());

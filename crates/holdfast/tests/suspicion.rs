@@ -2,25 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod place;
+
+use place::{MIB, Place, noise};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-const MIB: usize = 1 << 20;
 /// A block of the file system.
 const BLOCK: usize = 4 << 10;
-
-/// Bytes that cannot be compressed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    (0..length).map(next).collect()
-}
 
 /// Lines of a log, each of its own.
 fn text(seed: usize, length: usize) -> Vec<u8> {
@@ -32,12 +24,10 @@ fn text(seed: usize, length: usize) -> Vec<u8> {
     text
 }
 
-struct Place(tempfile::TempDir);
-
 impl Place {
     /// An ext4 of 128 MiB with 40 MiB of logs and 8 MiB of archives.
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self::empty();
         let files = place.path("files");
         fs::create_dir(&files).unwrap();
         for number in 0..10 {
@@ -50,28 +40,8 @@ impl Place {
             .arg(place.path("disk.img"))
             .arg("128M");
         assert!(make.status().unwrap().success());
-        place.json(&["init"]);
+        place.well(&["init"]);
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn said(&self, words: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command.env_clear().env("HOME", self.0.path()).env("NO_COLOR", "1").current_dir(self.0.path());
-        let ended = command.arg("backup").args(words).args(["--repo", "repo"]).stdin(Stdio::null()).output();
-        let ended = ended.unwrap();
-        assert!(ended.status.success(), "{words:?}: {ended:?}");
-        String::from_utf8(ended.stdout).unwrap()
-    }
-
-    fn json(&self, words: &[&str]) -> Value {
-        if words == ["init"] {
-            return self.said(words).into();
-        }
-        serde_json::from_str(&self.said(&[words, &["--json"]].concat())).unwrap()
     }
 
     fn save(&self) -> Value {
@@ -129,9 +99,9 @@ fn an_encrypted_disk_is_told_with_the_last_point_before_it_and_other_changes_are
         .map(|point| point["id"].as_str().unwrap())
         .collect();
     assert_eq!(warned, ["disk/3"]);
-    let shown = place.said(&["list"]);
+    let shown = place.well(&["list"]);
     assert!(shown.contains(&format!("\ndisk/3: {warning}\n")), "{shown}");
-    restores(place.0.path());
+    restores(place.root());
 }
 
 /// The last good one is there.

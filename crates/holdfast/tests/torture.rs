@@ -3,20 +3,24 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod place;
+
 use holdfast_fuzz::Chance;
+use place::Place;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const KIB: usize = 1 << 10;
 
-/// A folder with images and a repository, in which the program runs as a user of its own.
-struct Place {
-    root: tempfile::TempDir,
+/// A place with images and a repository that much is done to.
+struct Tortured {
+    place: Place,
     repo: PathBuf,
     images: BTreeMap<&'static str, Vec<u8>>,
     /// What each point must be.
@@ -29,51 +33,28 @@ fn asked(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |asked| asked.parse().unwrap())
 }
 
-impl Place {
+impl Deref for Tortured {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Tortured {
     fn new(repo: Option<&Path>) -> Self {
-        let root = tempfile::tempdir().unwrap();
         let seed = asked("HOLDFAST_TORTURE", 4);
         println!("HOLDFAST_TORTURE={seed}");
-        let repo = repo.map_or_else(|| root.path().join("repo"), Path::to_owned);
+        let place = repo.map_or_else(Place::empty, Place::of);
+        let repo = repo.map_or_else(|| place.path("repo"), Path::to_owned);
         let (images, expected) = Default::default();
-        let mut place = Self { root, repo, images, expected, chance: Chance::new(seed) };
+        let mut place = Self { place, repo, images, expected, chance: Chance::new(seed) };
         for vm in ["orders", "billing"] {
             place.images.insert(vm, vec![0; 1_500 * KIB]);
             (0..6).for_each(|_| place.change(vm));
         }
         place.well(&["init"]);
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-        command.env_clear().env("HOME", self.root.path()).env("NO_COLOR", "1").current_dir(self.root.path());
-        command.arg("backup").args(words).arg("--repo").arg(&self.repo).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().unwrap()
-    }
-
-    fn well(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.well(&[words, &["--json"]].concat())).unwrap()
-    }
-
-    fn refused(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
     }
 
     /// Writes noise, text, zeros or a few bytes somewhere into an image.
@@ -141,7 +122,7 @@ fn kill(mut child: Child, usual: Duration, chance: &mut Chance) -> bool {
 #[test]
 fn killed_at_any_moment_nobody_loses_or_tears_a_point_r02_r03_r04() {
     let kills = asked("HOLDFAST_R04", 10);
-    let mut place = Place::new(None);
+    let mut place = Tortured::new(None);
     for vm in ["orders", "billing"] {
         place.well(&["image", &format!("{vm}.img")]);
     }
@@ -206,7 +187,7 @@ fn killed_at_any_moment_nobody_loses_or_tears_a_point_r02_r03_r04() {
 #[test]
 fn a_flipped_byte_is_found_wherever_it_is_named_and_hurts_no_other_point_r28() {
     let flips = asked("HOLDFAST_R28", 12);
-    let mut place = Place::new(None);
+    let mut place = Tortured::new(None);
     for _ in 0..3 {
         for vm in ["orders", "billing"] {
             place.change(vm);
@@ -292,7 +273,7 @@ impl Drop for Mount {
 fn a_full_or_read_only_repository_loses_nothing_and_goes_on_when_there_is_room_r26_r27() {
     let outside = tempfile::tempdir().unwrap();
     let mount = Mount::new(&outside.path().join("small"), "4m");
-    let mut place = Place::new(Some(&mount.0.join("repo")));
+    let mut place = Tortured::new(Some(&mount.0.join("repo")));
     place.well(&["image", "orders.img"]);
     place.take_up();
     let mut full = String::new();
@@ -330,7 +311,7 @@ fn a_full_or_read_only_repository_loses_nothing_and_goes_on_when_there_is_room_r
 
 #[test]
 fn many_at_once_write_prune_restore_and_verify_and_each_does_its_work() {
-    let mut place = Place::new(None);
+    let mut place = Tortured::new(None);
     for vm in ["orders", "billing"] {
         place.well(&["image", &format!("{vm}.img")]);
     }

@@ -1,7 +1,9 @@
 //! A disk of a restore point, offered over NBD on a Unix socket: read-only, to several clients at once, a thread each. For
 //! `holdfast backup serve`, and for a command that boots from it; never within the daemon.
 
+use crate::place;
 use holdfast_backup::offered::{Offered, OfferedError};
+use holdfast_backup::repository::Trouble;
 use holdfast_nbd::server::{self, Disk};
 use holdfast_nbd::{Extent, IS_HOLE, READS_ZERO};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, Uid, chownat, fchmod, flock};
@@ -70,8 +72,8 @@ pub struct Offer {
 }
 
 /// Offers a disk on a socket of this path, which only its user may open (I19), in a folder that is there. A socket on
-/// which nobody listens was left by a server that was killed, and is replaced. `tell` hears of the first read that fails;
-/// the client gets an error for each.
+/// which nobody listens was left by a server that was killed, and is replaced. `tell` hears of a read that fails as [`Told`]
+/// says; the client gets an error for each.
 ///
 /// # Errors
 /// If something is there, or it cannot be listened to. Then nothing was changed.
@@ -98,8 +100,8 @@ pub fn offer(
     Ok(offer)
 }
 
-/// Offers a disk to whoever is at the other end of this, until he has had enough. `tell` hears of the first read that
-/// fails.
+/// Offers a disk to whoever is at the other end of this, until he has had enough. `tell` hears of a read that fails as
+/// [`Told`] says.
 ///
 /// # Errors
 /// If the connection breaks.
@@ -271,18 +273,36 @@ impl Clients {
     }
 }
 
-/// A disk, and who hears of the first read that fails.
+/// A disk, and who hears of the first read that fails because something is damaged or missing, and of the first one each time
+/// that the repository cannot be reached.
 pub struct Told {
     disk: Offered,
     tell: Box<dyn Fn(&OfferedError) + Send + Sync>,
-    is_told: AtomicBool,
+    is_hurt: AtomicBool,
+    is_away: AtomicBool,
 }
 
 impl Told {
-    /// This disk. `tell` hears of the first read that fails, and of no other.
+    /// This disk.
     pub fn new(disk: Offered, tell: impl Fn(&OfferedError) + Send + Sync + 'static) -> Self {
-        Self { disk, tell: Box::new(tell), is_told: AtomicBool::new(false) }
+        let (is_hurt, is_away) = Default::default();
+        Self { disk, tell: Box::new(tell), is_hurt, is_away }
     }
+}
+
+/// Why the repository cannot be reached, if that is why a read failed.
+const fn away(error: &OfferedError) -> Option<&io::Error> {
+    match error {
+        OfferedError::Repository { trouble: Trouble::Store { source, .. }, .. } => Some(source),
+        OfferedError::Repository { .. } | OfferedError::Beyond { .. } => None,
+    }
+}
+
+/// What can be done about a read that failed.
+pub fn hint(error: &OfferedError) -> &'static str {
+    away(error).map_or("`holdfast backup repair` says what is lost", |why| {
+        place::hint(why).unwrap_or("nothing was lost: it is read again once the repository can be")
+    })
 }
 
 impl Disk for Told {
@@ -291,12 +311,15 @@ impl Disk for Told {
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.disk.read_at(offset, bytes).map_err(|error| {
-            if !self.is_told.swap(true, Ordering::Relaxed) {
-                (self.tell)(&error);
-            }
-            io::Error::other(error)
-        })
+        let Err(error) = self.disk.read_at(offset, bytes) else {
+            self.is_away.store(false, Ordering::Relaxed);
+            return Ok(());
+        };
+        let is_told = if away(&error).is_some() { &self.is_away } else { &self.is_hurt };
+        if !is_told.swap(true, Ordering::Relaxed) {
+            (self.tell)(&error);
+        }
+        Err(io::Error::other(error))
     }
 
     fn extent(&self, offset: u64) -> Extent {

@@ -278,10 +278,8 @@ async fn serve(
     }
     let bar = bar(offered.size(), args.json);
     let tell = |error: &OfferedError| {
-        let why = chain(error);
-        say_aside(&format!(
-            "the guest was told of an input/output error: {why}. `holdfast backup repair` says what is lost"
-        ));
+        let (why, hint) = (chain(error), offer::hint(error));
+        say_aside(&format!("the guest was told of an input/output error: {why}. {hint}"));
     };
     let offer = offer::offer(offered, &place.socket, tell)
         .map_err(|error| refused(&place.file, chain(&error), error.hint()))?;

@@ -64,9 +64,9 @@ fn offered(disk: Offered, socket: &Path, id: &str) -> Result<Offer, CliError> {
     let point = id.to_owned();
     let tell = move |error: &OfferedError| {
         say_aside(&format!(
-            "point {point}: {}; the client was told of an input/output error, as for all that follow. `holdfast backup repair` says \
-             what is lost",
-            chain(error)
+            "point {point}: {}; the client was told of an input/output error, as for all that follow. {}",
+            chain(error),
+            offer::hint(error)
         ));
     };
     offer::offer(disk, socket, tell).map_err(|error| CliError::Said {

@@ -44,7 +44,7 @@ pub fn supply(args: &SupplyArgs) -> Result<Exit, CliError> {
     let disk = super::disk::named(&point, None, &shown(&name))?.clone();
     let (number, size) = (repository.id().to_string(), disk.size);
     let offered = checked(repository, disk, &args.socket)?;
-    let tell = |error: &OfferedError| eprintln!("error: {}", chain(error));
+    let tell = |error: &OfferedError| eprintln!("error: {}; {}", chain(error), offer::hint(error));
     let offer = offer::offer(offered, &args.socket, tell)
         .map_err(|error| refused(&args.socket, chain(&error), error.hint()))?;
     print_json_line(&Ready { v: 1, repository: number, size })?;

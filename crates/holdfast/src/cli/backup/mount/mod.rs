@@ -6,7 +6,7 @@ mod tree;
 
 use super::{PointArgs, RepositoryArgs, bytes, disk, list, say_aside, shown, threads, troubled};
 use crate::act::chain;
-use crate::backups::offer::Told;
+use crate::backups::offer::{self, Told};
 use crate::cli::{CliError, Exit, print_json_line, wait_for};
 use clap::Args;
 use fuser::{Config, Session, SessionACL};
@@ -122,9 +122,9 @@ fn file(id: &str, disk: &Disk, offered: Offered) -> File {
     let (id, name) = (id.to_owned(), disk.name.clone());
     let tell = move |error: &OfferedError| {
         say_aside(&format!(
-            "point {id}, disk {name}: {}; who read it was told of an input/output error, as for all that follow. `holdfast backup \
-             repair` says what is lost",
-            chain(error)
+            "point {id}, disk {name}: {}; who read it was told of an input/output error, as for all that follow. {}",
+            chain(error),
+            offer::hint(error)
         ));
     };
     let pages = disk.pages.iter().filter(|page| **page != BlockId::HOLE).count();
