@@ -8,7 +8,8 @@
 //!
 //! What was written since a moment is recorded in a dirty bitmap, in the image itself where that is a qcow2. The new one
 //! records before the moment and the old one until after it, so that no write is in neither: a bitmap may say too much,
-//! never too little. If no point came of the moment, the bitmaps become one again, and nothing is forgotten.
+//! never too little. If no point came of the moment, the old one records again, and what the new one did; and the new one stays,
+//! too: with it another process goes on where the one that was cut off had come to.
 //!
 //! All that is ours in QEMU is called `holdfast-...`; what others put there is not touched. What a daemon left that was
 //! killed is found by these names.
@@ -77,8 +78,9 @@ pub struct Moment {
     pub holes: &'static str,
     /// Bytes.
     pub size: u64,
-    /// The bitmap of what was written since the moment that this one follows; none if all has to be read.
-    pub bitmap: Option<String>,
+    /// Bitmaps of what was written since earlier moments, the oldest first: that of the last point, and of attempts after it
+    /// which made none. None if all has to be read.
+    pub bitmaps: Vec<String>,
     /// The bitmap that records what is written from now on.
     pub begins: String,
     /// Why all has to be read, though a moment was taken before.
@@ -159,7 +161,7 @@ impl Machine {
     }
 
     /// Offers it no more. If a point was made, its bitmap goes on alone; else what changed since the point before is known as
-    /// if there had been no moment.
+    /// if there had been no moment, and what changed since this one.
     ///
     /// # Errors
     /// What is left is cleared by the next who begins, and no write is forgotten.
@@ -171,7 +173,10 @@ impl Machine {
     ) -> Result<(), DriverError> {
         let live = self.running()?;
         let talk = Talk::new(&self, &live, limit);
-        if !made || live.incarnation != moment.incarnation {
+        if !made {
+            return talk.clear().await;
+        }
+        if live.incarnation != moment.incarnation {
             return talk.forget(&moment.begins).await;
         }
         talk.take_down().await?;
@@ -257,10 +262,10 @@ impl<'a> Talk<'a> {
         let room = self.add_scratch(disk.image.size).await?;
         self.add_bitmap(&disk, begins).await?;
         let (frozen, stall, warnings) = self.put_filter_in(&disk.name).await?;
-        if let Some(old) = &old {
+        for old in &old {
             self.tell("block-dirty-bitmap-disable", bitmap::of(&disk.name, old)).await?;
         }
-        self.offer(&disk.name, old.as_deref()).await?;
+        self.offer(&disk.name, &old).await?;
         let socket = self.machine.nbd_socket();
         let uri = format!("nbd+unix:///{EXPORT_NAME}?socket={}", escaped(&socket));
         let (incarnation, to, begins) = (self.live.incarnation, to.to_owned(), begins.to_owned());
@@ -270,7 +275,7 @@ impl<'a> Talk<'a> {
             uri,
             holes,
             size,
-            bitmap: old,
+            bitmaps: old,
             begins,
             why_all,
             room,
@@ -327,7 +332,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    async fn offer(&self, node: &str, bitmap: Option<&str>) -> Result<(), DriverError> {
+    async fn offer(&self, node: &str, bitmaps: &[String]) -> Result<(), DriverError> {
         let moment = json!({
             "driver": "snapshot-access", "node-name": MOMENT, "file": format!("{FILTER}{node}"),
         });
@@ -335,7 +340,7 @@ impl<'a> Talk<'a> {
         let socket = self.machine.nbd_socket();
         let at = json!({ "type": "unix", "data": { "path": socket.to_string_lossy() } });
         self.tell("nbd-server-start", json!({ "addr": at })).await?;
-        let bitmaps: Vec<Value> = bitmap.iter().map(|name| json!({ "node": node, "name": name })).collect();
+        let bitmaps: Vec<Value> = bitmaps.iter().map(|name| json!({ "node": node, "name": name })).collect();
         let export = json!({
             "type": "nbd", "id": EXPORT, "node-name": MOMENT, "name": EXPORT_NAME, "bitmaps": bitmaps,
         });
@@ -408,7 +413,7 @@ impl<'a> Talk<'a> {
         exports.map_err(|error| self.failed(&error))
     }
 
-    /// As [`Talk::clear`], of a moment that no point came of: its bitmap is of no use where none was before it.
+    /// As [`Talk::clear`], of a moment that nobody read: its bitmap is of no use.
     async fn forget(&self, begins: &str) -> Result<(), DriverError> {
         self.clear().await?;
         match self.disk().await? {
@@ -417,7 +422,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Takes everything down, and makes one bitmap of several: what was written since the oldest of them began.
+    /// Takes everything down, and has all bitmaps record again what was written since they began.
     async fn clear(&self) -> Result<(), DriverError> {
         self.take_down().await?;
         let Some(disk) = self.disk().await? else { return Ok(()) };

@@ -73,7 +73,9 @@ impl People {
         let named = all.iter().filter_map(|bitmap| {
             Some((bitmap["name"].as_str()?.to_owned(), bitmap["recording"].as_bool().unwrap()))
         });
-        named.collect()
+        let mut named: Vec<_> = named.collect();
+        named.sort();
+        named
     }
 
     /// Nothing of a backup is left but bitmaps.
@@ -99,10 +101,14 @@ fn reads(moment: &Moment, patterns: &[&str]) {
     assert!(ended.status.success() && !said.contains("failed"), "{patterns:?}: {ended:?}");
 }
 
-/// Which MiB of the disk its bitmap says changed.
+/// Which MiB of the disk its oldest bitmap says changed.
 fn changed(moment: &Moment) -> Vec<u64> {
+    changed_since(moment, &moment.bitmaps[0])
+}
+
+/// Which MiB of the disk this bitmap says changed.
+fn changed_since(moment: &Moment, bitmap: &str) -> Vec<u64> {
     let socket = moment.uri.split_once("?socket=").unwrap().1;
-    let bitmap = moment.bitmap.as_ref().unwrap();
     let image = format!(
         "driver=nbd,export=disk0,server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}"
     );
@@ -138,7 +144,7 @@ async fn a_moment_is_held_while_the_guest_writes_on_and_no_write_is_forgotten() 
     let mut people = People::of(&qemu, &bench);
     people.io("write -P 1 10M 1M");
     let first = begin(&qemu, &bench).await;
-    assert_eq!((&first.bitmap, &first.why_all, first.size), (&None, &None, 64 << 20));
+    assert_eq!((first.bitmaps.len(), &first.why_all, first.size), (0, &None, 64 << 20));
     people.io("write -P 2 10M 64k");
     bench.until_it_writes(&qemu).await;
     reads(&first, &["1 10M 1M", "0 20M 1M"]);
@@ -148,29 +154,34 @@ async fn a_moment_is_held_while_the_guest_writes_on_and_no_write_is_forgotten() 
 
     people.io("write -P 3 20M 64k");
     let second = begin(&qemu, &bench).await;
-    assert_eq!(second.bitmap.as_ref(), Some(&first.begins));
+    assert_eq!(second.bitmaps, std::slice::from_ref(&first.begins));
     people.io("write -P 4 30M 64k");
     assert_eq!(changed(&second), [0, 10, 20], "the guest's own sector, and what was written since the first");
     reads(&second, &["2 10M 64k", "3 20M 64k", "0 30M 64k"]);
     end(&qemu, &bench, &second, false).await;
     people.is_clear();
 
-    // No point came of the second: the third follows the first.
+    // No point came of the second: the third follows the first, and knows what was written since the second, too.
     let third = begin(&qemu, &bench).await;
-    assert_eq!((third.bitmap.as_ref(), changed(&third)), (Some(&first.begins), vec![0, 10, 20, 30]));
+    assert_eq!(third.bitmaps, [first.begins.clone(), second.begins.clone()]);
+    assert_eq!(changed(&third), [0, 10, 20, 30]);
+    assert_eq!(changed_since(&third, &second.begins), [0, 30]);
     // We crash; the next of us finds what is left, and the guest has not noticed.
     drop(qemu);
     people.io("write -P 5 40M 64k");
     let qemu = bench.open().await;
     qemu.clear_backup(&bench.name, LONG).await.unwrap();
     people.is_clear();
-    assert_eq!(people.bitmaps(), [(first.begins.clone(), true)]);
+    let all = [&first, &second, &third].map(|moment| (moment.begins.clone(), true));
+    assert_eq!(people.bitmaps(), all);
     qemu.clear_backup(&bench.name, LONG).await.unwrap();
     let fourth = begin(&qemu, &bench).await;
     assert_eq!(changed(&fourth), [0, 10, 20, 30, 40]);
     // A moment that is there already is given up for another.
     let fifth = begin(&qemu, &bench).await;
-    assert_eq!((fifth.bitmap.as_ref(), changed(&fifth)), (Some(&first.begins), vec![0, 10, 20, 30, 40]));
+    assert_eq!((fifth.bitmaps.len(), changed(&fifth)), (4, vec![0, 10, 20, 30, 40]));
+    assert_eq!(changed_since(&fifth, &second.begins), [0, 30, 40]);
+    assert_eq!(changed_since(&fifth, &third.begins), [0, 40]);
     end(&qemu, &bench, &fifth, true).await;
     assert_eq!(people.bitmaps(), [(fifth.begins, true)]);
     bench.until_it_writes(&qemu).await;
@@ -200,7 +211,7 @@ async fn a_bitmap_outlives_an_orderly_end_of_its_qemu_and_is_not_believed_after_
     // Its end comes late, and is of another start: no bitmap is taken for the new one's.
     qemu.end_backup(&bench.name, &second, true, LONG).await.unwrap();
     let third = begin(&qemu, &bench).await;
-    assert_eq!((third.bitmap.as_ref(), changed(&third)), (Some(&first.begins), vec![0, 10, 20]));
+    assert_eq!((&third.bitmaps[..], changed(&third)), (&[first.begins][..], vec![0, 10, 20]));
     end(&qemu, &bench, &third, true).await;
     let mut people = People::of(&qemu, &bench);
     people.well("quit", Value::Null);
@@ -212,7 +223,7 @@ async fn a_bitmap_outlives_an_orderly_end_of_its_qemu_and_is_not_believed_after_
     let lease = bench.start(&qemu).await;
     let mut people = People::of(&qemu, &bench);
     let fourth = begin(&qemu, &bench).await;
-    assert_eq!(fourth.bitmap, None);
+    assert!(fourth.bitmaps.is_empty());
     assert!(fourth.why_all.as_ref().is_some_and(|why| why.contains("was killed")), "{fourth:?}");
     end(&qemu, &bench, &fourth, true).await;
     assert_eq!(people.bitmaps(), [(fourth.begins, true)], "the broken one is gone");
@@ -241,13 +252,12 @@ async fn what_others_put_into_a_qemu_is_left_alone_and_two_repositories_know_the
     assert!(busy.to_string().contains("a backup of it runs"), "{busy}");
     end(&qemu, &bench, &main, true).await;
     let far = try_begin(&qemu, &bench, "far").await.unwrap();
-    assert_eq!(far.bitmap, None, "that of the other repository tells nothing here");
+    assert!(far.bitmaps.is_empty(), "that of the other repository tells nothing here");
     end(&qemu, &bench, &far, true).await;
-    let mut all = people.bitmaps();
-    all.sort();
+    let all = people.bitmaps();
     assert_eq!(all, [(far.begins.clone(), true), (main.begins.clone(), true), ("mine".into(), false)]);
     let again = begin(&qemu, &bench).await;
-    assert_eq!(again.bitmap, Some(main.begins));
+    assert_eq!(again.bitmaps, [main.begins]);
     end(&qemu, &bench, &again, false).await;
 
     qemu.inject(&bench.name, &Injection::DiskError(true)).await.unwrap();
@@ -265,7 +275,7 @@ async fn a_raw_disk_has_its_bitmap_for_as_long_as_its_qemu_runs() {
     end(&qemu, &bench, &first, true).await;
     bench.until_it_writes(&qemu).await;
     let second = begin(&qemu, &bench).await;
-    assert_eq!((second.bitmap.as_ref(), changed(&second)), (Some(&first.begins), vec![0]));
+    assert_eq!((&second.bitmaps[..], changed(&second)), (&[first.begins][..], vec![0]));
     // A file in the place of the socket, which a broken QEMU may put there, stops nobody.
     end(&qemu, &bench, &second, true).await;
     drop(UnixListener::bind(bench.path("run/orders/vm/nbd")).unwrap());
@@ -292,12 +302,12 @@ async fn snapshots_and_backups_take_turns_and_a_bitmap_is_right_again_after_a_me
 
     // The overlay that is on top now has recorded nothing yet.
     let second = begin(&qemu, &bench).await;
-    assert_eq!(second.bitmap, None);
+    assert!(second.bitmaps.is_empty());
     reads(&second, &["1 10M 64k", "2 20M 64k"]);
     people.io("write -P 3 20M 64k");
     end(&qemu, &bench, &second, true).await;
     let third = begin(&qemu, &bench).await;
-    assert_eq!((third.bitmap.as_ref(), changed(&third)), (Some(&second.begins), vec![0, 20]));
+    assert_eq!((&third.bitmaps[..], changed(&third)), (&[second.begins][..], vec![0, 20]));
     end(&qemu, &bench, &third, true).await;
 
     people.io("write -P 4 30M 64k");
@@ -306,7 +316,7 @@ async fn snapshots_and_backups_take_turns_and_a_bitmap_is_right_again_after_a_me
     people.io("write -P 5 40M 64k");
     // The file of the first is on top again, and has recorded what was merged into it: all since the first.
     let fourth = begin(&qemu, &bench).await;
-    assert_eq!((fourth.bitmap.as_ref(), changed(&fourth)), (Some(&first.begins), vec![0, 10, 20, 30, 40]));
+    assert_eq!((&fourth.bitmaps[..], changed(&fourth)), (&[first.begins][..], vec![0, 10, 20, 30, 40]));
     reads(&fourth, &["1 10M 64k", "3 20M 64k", "4 30M 64k", "5 40M 64k"]);
     end(&qemu, &bench, &fourth, true).await;
     people.is_clear();

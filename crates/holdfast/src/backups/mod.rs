@@ -87,6 +87,9 @@ pub struct BackupDoc {
     pub skipped: u64,
     /// Bytes that were added to the repository.
     pub added: u64,
+    /// Bytes of the disk that an attempt before it had read: of these, only what was written since was read again.
+    #[serde(default)]
+    pub resumed: u64,
     /// How long it took (seconds), once it is over.
     pub seconds: Option<f64>,
     /// The new restore point.
@@ -429,6 +432,7 @@ impl BackupDoc {
             read: 0,
             skipped: 0,
             added: 0,
+            resumed: 0,
             seconds: None,
             id: None,
             why_all: None,

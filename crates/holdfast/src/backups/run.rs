@@ -74,6 +74,7 @@ pub struct Progress {
     read: u64,
     skipped: u64,
     added: u64,
+    resumed: u64,
     id: Option<String>,
     why_all: Option<String>,
     warning: Option<String>,
@@ -82,6 +83,7 @@ pub struct Progress {
 impl Progress {
     pub fn note(&self, doc: &mut BackupDoc) {
         (doc.size, doc.read, doc.skipped, doc.added) = (self.size, self.read, self.skipped, self.added);
+        doc.resumed = self.resumed;
     }
 }
 
@@ -159,7 +161,7 @@ impl Job {
             vec!["backup", "image", &moment.uri, "--json", "--progress", "--of", self.vm.as_str()];
         words.extend(["--begins", &moment.begins, "--holes", moment.holes]);
         words.extend(moment.frozen.then_some("--consistent"));
-        words.extend(moment.bitmap.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
+        words.extend(moment.bitmaps.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
         words.extend(limit.iter().flat_map(|limit| ["--limit", limit]));
         words.into_iter().map(ToOwned::to_owned).collect()
     }

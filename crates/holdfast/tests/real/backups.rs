@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -52,9 +53,9 @@ fn create(lab: &Lab) -> Value {
 }
 
 /// A `backup create` that is under way: it has read something.
-fn begun(lab: &Lab) -> Child {
+fn begun(lab: &Lab, words: &[&str]) -> Child {
     let mut command = holdfast();
-    command.arg("--state").arg(lab.state()).args(["backup", "create", "orders"]);
+    command.arg("--state").arg(lab.state()).args(["backup", "create", "orders"]).args(words);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     lab.until(SOON, "the process that saves it reads", |lab| !readers(lab).is_empty());
     child
@@ -71,6 +72,13 @@ fn readers(lab: &Lab) -> Vec<i32> {
         line.contains("nbd+unix:") && line.contains(&repo)
     };
     pids.filter(ours).collect()
+}
+
+/// The files that say how far a backup came.
+fn attempts(folder: &Path) -> Vec<PathBuf> {
+    let below = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let all = below.flat_map(|path| if path.is_dir() { attempts(&path) } else { vec![path] });
+    all.filter(|path| path.extension().is_some_and(|word| word == "attempt")).collect()
 }
 
 /// The nodes of a backup that its QEMU has.
@@ -161,7 +169,7 @@ fn a_daemon_killed_in_a_backup_leaves_vm_and_bitmaps_right_and_a_person_may_canc
     std::fs::remove_dir_all(lab.path().join("repo")).unwrap();
     plain(&lab, &["init"]);
 
-    let mut waiting = begun(&lab);
+    let mut waiting = begun(&lab, &[]);
     lab.kill_daemon();
     waiting.wait().unwrap();
     rows.wait_for_more_without_daemon();
@@ -170,7 +178,7 @@ fn a_daemon_killed_in_a_backup_leaves_vm_and_bitmaps_right_and_a_person_may_canc
     lab.until(SOON, "the process that saved it has ended", |lab| readers(lab).is_empty());
     rows.wait_for_more(&lab);
 
-    let waiting = begun(&lab);
+    let waiting = begun(&lab, &[]);
     let busy = lab.cli(&["backup", "create", "orders"]);
     assert!(String::from_utf8_lossy(&busy.stderr).contains("one runs already"), "{busy:?}");
     signal(i32::try_from(waiting.id()).unwrap(), "INT");
@@ -183,7 +191,7 @@ fn a_daemon_killed_in_a_backup_leaves_vm_and_bitmaps_right_and_a_person_may_canc
     assert!(readers(&lab).is_empty() && nodes(&lab).is_empty());
     assert_eq!(plain(&lab, &["list"]), "no restore points\n");
 
-    let waiting = begun(&lab);
+    let waiting = begun(&lab, &[]);
     lab.stop();
     assert!(!waiting.wait_with_output().unwrap().status.success());
     assert!(readers(&lab).is_empty());
@@ -208,7 +216,19 @@ fn a_daemon_killed_at_any_moment_of_backups_forgets_no_write() {
     let kills = std::env::var("HOLDFAST_R02").map_or(4, |text| text.parse().unwrap());
     let rows = Rows::start(&lab);
     let start = lab.incarnation("orders");
-    create(&lab);
+    // In the first one, once it has come somewhere: the next goes on there.
+    let mut waiting = begun(&lab, &["--limit", "24MiB/s"]);
+    lab.until(SOON * 2, "it is kept how far it is", |lab| !attempts(&lab.state().join("cache")).is_empty());
+    lab.kill_daemon();
+    waiting.wait().unwrap();
+    rows.wait_for_more_without_daemon();
+    lab.start();
+    lab.until(SOON, "what was left is taken down", |lab| nodes(lab).is_empty() && readers(lab).is_empty());
+    let before_first = rows.so_far();
+    let first = create(&lab);
+    let (resumed, read) = (first["resumed"].as_u64().unwrap(), first["read"].as_u64().unwrap());
+    assert!(resumed > 0 && attempts(&lab.state().join("cache")).is_empty(), "{first}");
+    println!("{resumed} bytes of the disk were known, {read} were read");
     for kill in 0..kills {
         let mut command = holdfast();
         command.arg("--state").arg(lab.state()).args(["backup", "create", "orders"]);
@@ -228,8 +248,10 @@ fn a_daemon_killed_at_any_moment_of_backups_forgets_no_write() {
     rows.wait_for_more(&lab);
     let all = rows.stop();
     let verified = plain(&lab, &["verify", "--all"]);
-    let count = last["id"].as_str().unwrap().rsplit_once('/').unwrap().1;
+    let points: Value = serde_json::from_str(&plain(&lab, &["list", "--json"])).unwrap();
+    let count = points.as_array().unwrap().len();
     assert!(verified.ends_with(&format!("{count} of {count} points are whole\n")), "{verified}");
+    is_in(&lab, &first, &before_first, &all);
     is_in(&lab, &last, &before, &all);
 }
 
@@ -311,7 +333,7 @@ fn a_backup_is_no_faster_than_its_limit_a_reload_changes_that_and_a_person_may_w
     // Everything is read again, which would take an hour.
     std::fs::remove_dir_all(lab.path().join("repo")).unwrap();
     plain(&lab, &["init"]);
-    let waiting = begun(&lab);
+    let waiting = begun(&lab, &[]);
     assert_eq!(told_limit(&lab).as_deref(), Some("64KiB/s"));
     signal(i32::try_from(waiting.id()).unwrap(), "INT");
     assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(1));

@@ -120,11 +120,12 @@ fn tell(doc: &BackupDoc) {
             }
             let (id, took) = (doc.id.as_deref().unwrap_or("-"), doc.seconds.unwrap_or_default());
             let (read, size, added) = (bytes(doc.read), bytes(doc.size), bytes(doc.added));
+            let known = if doc.resumed > 0 { super::known_before(doc.resumed) } else { String::new() };
             let waited = doc.stall_s * 1e3;
             let pace = |limit| format!(" at {}/s at most", bytes(limit));
             let pace = doc.limit.map(pace).unwrap_or_default();
             say!(
-                "{vm}: restore point {id} in {}: {read} of {size} read, {added} added, {took:.1} s{pace}; it had to wait {waited:.0} ms",
+                "{vm}: restore point {id} in {}: {read} of {size} read{known}, {added} added, {took:.1} s{pace}; it had to wait {waited:.0} ms",
                 doc.to
             );
         }

@@ -1,13 +1,12 @@
 //! `holdfast backup image FILE`: a disk image becomes a restore point.
 
+use super::attempt::{self, Trail};
+use super::basis::Basis;
 use super::pace::{self, Pace, Paced};
 use super::remote::{self, Place, Remote};
-use super::{
-    Note, RepositoryArgs, bar, bytes, failed, ranges, shown, suspicion, threads, troubled, watched, writer,
-};
+use super::{Note, RepositoryArgs, bar, bytes, failed, shown, suspicion, threads, troubled, watched, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
-use crate::place::RepositoryPlace;
 use clap::Args;
 use holdfast_backup::kept::Kept;
 use holdfast_backup::point::{Disk, Point, is_name};
@@ -25,8 +24,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// What the disk of a point is called here.
 const DISK: &str = "disk0";
-/// What bitmaps of Holdfast's own are called at first: each belongs to one point, which names it.
-pub const OURS: &str = "holdfast-";
 /// Over a network more readers only wait for each other, and each has some pieces in memory.
 const READERS_MOST: usize = 8;
 /// How often progress is printed.
@@ -40,23 +37,24 @@ pub struct ImageArgs {
     /// `nbd://HOST:PORT/EXPORT`.
     file: PathBuf,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub repository: RepositoryArgs,
     /// What its restore points are called; its file name without the ending, if that is not said.
     #[arg(long, value_name = "NAME")]
     of: Option<String>,
     /// What may have changed since the last point: a file of lines `OFFSET LENGTH`, in bytes. Nothing else is read.
     #[arg(long, value_name = "RANGES")]
-    changed: Option<PathBuf>,
+    pub changed: Option<PathBuf>,
     /// What may have changed since the last point, as this bitmap of the NBD export says. If it is not there, or no
-    /// point is, all is read, and still only the change is stored.
+    /// point is, all is read, and still only the change is stored. Several may be named: of the last point, and of attempts
+    /// after it that made none.
     #[arg(long, value_name = "NAME", conflicts_with = "changed")]
-    bitmap: Option<String>,
+    pub bitmap: Vec<String>,
     /// Another export there: the same disk as it is now, which may know more of its holes. It is asked first.
     #[arg(long, value_name = "EXPORT")]
     holes: Option<String>,
     /// The bitmap that records what is written from this point on. Later `--bitmap NAME` is compared with this point.
     #[arg(long, value_name = "NAME")]
-    begins: Option<String>,
+    pub begins: Option<String>,
     /// Its file systems were frozen, or its VM was off: the grade of the point is `consistent`, and not only `taken`.
     #[arg(long)]
     consistent: bool,
@@ -71,7 +69,7 @@ pub struct ImageArgs {
     progress: bool,
 }
 
-struct Image {
+pub struct Image {
     file: File,
     size: u64,
 }
@@ -96,16 +94,32 @@ impl Source for Image {
 }
 
 /// What is read.
-enum Opened {
+pub enum Opened {
     File(Image),
     Remote(Box<Remote>),
 }
 
 impl Opened {
-    fn source(&self) -> &dyn Source {
+    pub fn source(&self) -> &dyn Source {
         match self {
             Self::File(image) => image,
             Self::Remote(remote) => &**remote,
+        }
+    }
+
+    /// What this moment of it is called, if it is known what will have been written since.
+    fn moment(&self, args: &ImageArgs) -> Option<String> {
+        match self {
+            Self::File(image) => attempt::moment_of(&image.file),
+            Self::Remote(_) => args.begins.clone(),
+        }
+    }
+
+    /// What was written since another moment, if that is known.
+    pub fn written_since(&self, then: &str, now: &str) -> Option<Vec<Range<u64>>> {
+        match self {
+            Self::File(_) => (then == now).then(Vec::new),
+            Self::Remote(remote) => remote.changed(then).map(<[_]>::to_vec),
         }
     }
 
@@ -115,14 +129,6 @@ impl Opened {
         let known = image.file.metadata().map_err(failed("look at the image".into()))?;
         Ok(known.modified().ok().filter(|_| known.is_file()).map(|at| (known.len(), at)))
     }
-}
-
-/// What a point is compared with.
-struct Basis {
-    parent: Option<(PointName, Disk)>,
-    changed: Option<Vec<Range<u64>>>,
-    /// Why all is read, where only the change was to be.
-    why_all: Option<String>,
 }
 
 /// Saves it.
@@ -139,7 +145,11 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         .map_err(troubled(&args.repository.repo))?;
     args.repository.warn(&repository);
     let progress = Progress::default();
-    let saved = save(args, &repository, &mut opened, &name, &progress);
+    let (folder, size) = (kept_in(&repository, &name), opened.source().size());
+    let file = folder.as_ref().map(|folder| folder.join(DISK).with_extension("attempt"));
+    let trail = Trail::of(&repository, file, &name, opened.moment(args), size);
+    let watched = Watched { progress: &progress, trail: trail.as_ref() };
+    let saved = save(args, &repository, &mut opened, (&name, folder.as_deref()), &watched);
     let Saved { disk, basis } = match saved {
         Ok(saved) => saved,
         Err(error) => {
@@ -147,12 +157,12 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
             return Err(error);
         }
     };
-    let size = disk.size;
     let added = progress.written.load(Ordering::Relaxed);
     let mut note = Note { added, bitmap: args.begins.clone(), ..Note::default() };
     suspicion::note(&mut note, &repository, &disk, basis.parent.as_ref(), &progress.change);
     let point = Point { vm: name, sequence: 0, taken, disks: vec![disk], note: note.write() };
     let point = session.commit(&repository, point).map_err(troubled(&args.repository.repo))?;
+    trail.iter().for_each(Trail::end);
     if args.consistent {
         let what = proof::What::Grade(proof::Grade::Consistent);
         let proof = proof::Proof { what, when: taken, boot: 0, words: "it was taken in order".into() };
@@ -161,27 +171,46 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     if let Opened::Remote(remote) = opened {
         remote.close();
     }
-    let (read, skipped) = (progress.read.into_inner(), progress.skipped.into_inner());
     let took = begun.elapsed().as_secs_f64();
-    if args.json {
-        let doc = serde_json::json!({
-            "v": 1, "id": shown(&point), "vm": point.vm, "sequence": point.sequence, "taken": taken as f64 / 1e6,
-            "size": size, "read": read, "skipped": skipped, "added": added, "seconds": took,
-            "all": basis.changed.is_none(), "why_all": basis.why_all, "warning": note.warning,
-        });
-        if args.progress {
-            say!("{doc}");
-        } else {
-            print_json(&doc)?;
-        }
-    } else {
-        let what = if skipped > 0 { format!("{} of {}", bytes(read), bytes(size)) } else { bytes(read) };
-        say!("restore point {}: {what} read, {} added, {took:.1} s", shown(&point), bytes(added));
-        if let Some(warning) = &note.warning {
-            super::say_aside(&format!("{}: {warning}", shown(&point)));
-        }
-    }
+    tell(args, &Made { point, taken, size, added, took, basis, warning: note.warning }, &progress)?;
     Ok(Exit::Fine)
+}
+
+/// A point that is there.
+struct Made {
+    point: PointName,
+    taken: i64,
+    size: u64,
+    added: u64,
+    took: f64,
+    basis: Basis,
+    warning: Option<String>,
+}
+
+/// Says that it is there, and what it cost.
+fn tell(args: &ImageArgs, made: &Made, progress: &Progress) -> Result<(), CliError> {
+    let Made { point, taken, size, added, took, basis, warning } = made;
+    let (read, skipped) = (progress.read.load(Ordering::Relaxed), progress.skipped.load(Ordering::Relaxed));
+    let resumed = basis.attempt.as_ref().map_or(0, |attempt| attempt.bytes);
+    if !args.json {
+        let what = if skipped > 0 { format!("{} of {}", bytes(read), bytes(*size)) } else { bytes(read) };
+        let known = if resumed > 0 { super::known_before(resumed) } else { String::new() };
+        say!("restore point {}: {what} read{known}, {} added, {took:.1} s", shown(point), bytes(*added));
+        if let Some(warning) = warning {
+            super::say_aside(&format!("{}: {warning}", shown(point)));
+        }
+        return Ok(());
+    }
+    let doc = serde_json::json!({
+        "v": 1, "id": shown(point), "vm": point.vm, "sequence": point.sequence, "taken": *taken as f64 / 1e6,
+        "size": size, "read": read, "skipped": skipped, "added": added, "seconds": took,
+        "all": basis.is_all, "why_all": basis.why_all, "resumed": resumed, "warning": warning,
+    });
+    if args.progress {
+        say!("{doc}");
+        return Ok(());
+    }
+    print_json(&doc)
 }
 
 /// A disk that is written, and what it was compared with.
@@ -190,21 +219,30 @@ struct Saved {
     basis: Basis,
 }
 
+/// How far it is, for those who look on and for those who come after.
+struct Watched<'a> {
+    progress: &'a Progress,
+    trail: Option<&'a Trail<'a>>,
+}
+
 /// Writes what is new of the disk.
 fn save(
     args: &ImageArgs,
     repository: &Repository,
     opened: &mut Opened,
-    name: &str,
-    progress: &Progress,
+    (name, folder): (&str, Option<&Path>),
+    watched: &Watched<'_>,
 ) -> Result<Saved, CliError> {
-    let basis = basis(args, opened, repository, name)?;
+    let basis = Basis::of(args, opened, repository, name, watched.trail)?;
     if let Some(why) = basis.why_all.as_ref().filter(|_| !args.json) {
         super::say_aside(&format!("{why}: all is read, and only the change is stored"));
     }
+    if let Some(attempt) = &basis.attempt {
+        watched.progress.change.add(attempt.change);
+    }
     let stamp = opened.stamp()?;
-    let kept = kept(repository, name);
-    let disk = save_disk(args, repository, opened, &basis, kept.as_ref(), progress)?;
+    let kept = folder.and_then(|folder| kept(repository, &folder.join(DISK)));
+    let disk = save_disk(args, repository, opened, (&basis, kept.as_ref()), watched)?;
     if opened.stamp()? != stamp {
         return Err(CliError::Said {
             error: format!("`{}` was written to while it was read", args.file.display()),
@@ -221,14 +259,14 @@ fn save_disk(
     args: &ImageArgs,
     repository: &Repository,
     opened: &Opened,
-    basis: &Basis,
-    kept: Option<&Kept>,
-    progress: &Progress,
+    (basis, kept): (&Basis, Option<&Kept>),
+    Watched { progress, trail }: &Watched<'_>,
 ) -> Result<Disk, CliError> {
     let pace = args.limit.map(Pace::new);
     let source = &Paced(opened.source(), pace.as_ref());
-    let parent = basis.parent.as_ref().map(|(_, disk)| disk);
-    let before = Before { parent, changed: basis.changed.as_deref(), kept, is_attempt: false };
+    let attempt = basis.attempt.as_ref().map(|attempt| &attempt.disk);
+    let parent = attempt.or(basis.parent.as_ref().map(|(_, disk)| disk));
+    let before = Before { parent, is_attempt: attempt.is_some(), changed: basis.changed.as_deref(), kept };
     let most = if matches!(opened, Opened::Remote(_)) { READERS_MOST } else { usize::MAX };
     let bar = bar(source.size(), args.json);
     let told = std::sync::Mutex::new(Instant::now());
@@ -245,12 +283,16 @@ fn save_disk(
             let is_heard = writeln!(io::stdout(), "{doc}").and_then(|()| io::stdout().flush()).is_ok();
             progress.stop.fetch_or(!is_heard, Ordering::Relaxed);
         }
+        trail.iter().for_each(|trail| trail.note(progress));
         read + skipped
     };
     let work = || save::disk(repository, DISK, source, before, threads().min(most), progress);
     let saved = watched(&bar, done, work);
     bar.finish_and_clear();
-    saved.map_err(|error| not_saved(error, args))
+    saved.map_err(|error| {
+        trail.iter().for_each(|trail| trail.write(progress));
+        not_saved(error, args)
+    })
 }
 
 /// Where it is offered over NBD, if it is no file.
@@ -261,7 +303,7 @@ fn place(args: &ImageArgs) -> Result<Option<Place>, CliError> {
         cause: cause.into(),
         hint: "write `nbd+unix:///EXPORT?socket=PATH` or `nbd://HOST:PORT/EXPORT`".into(),
     })?;
-    if place.is_none() && args.bitmap.is_some() {
+    if place.is_none() && !args.bitmap.is_empty() {
         return Err(CliError::Said {
             error: format!("`--bitmap` says nothing of the file `{}`", args.file.display()),
             cause: "bitmaps are read over NBD: a file is saved as it is, and nothing in it is understood"
@@ -303,75 +345,27 @@ fn open(path: &Path) -> Result<Image, CliError> {
 }
 
 fn connect(args: &ImageArgs, place: &Place) -> Result<Remote, CliError> {
-    Remote::open(place, args.bitmap.as_deref(), args.holes.as_deref()).map_err(|error| CliError::Said {
+    Remote::open(place, &args.bitmap, args.holes.as_deref()).map_err(|error| CliError::Said {
         error: format!("cannot read the disk `{}`", args.file.display()),
         cause: chain(&error),
         hint: "no point was made; does a QEMU or `qemu-nbd --read-only --persistent` offer it there?".into(),
     })
 }
 
-/// What the new point is compared with, and what of it is to be read.
-fn basis(
-    args: &ImageArgs,
-    opened: &mut Opened,
-    repository: &Repository,
-    name: &str,
-) -> Result<Basis, CliError> {
-    let size = opened.source().size();
-    let parent = parent(repository, name, &args.repository.repo, |_| true)?;
-    let Some(bitmap) = &args.bitmap else {
-        let changed = args.changed.as_deref().map(|file| ranges::read(file, size)).transpose()?;
-        let why_all = args.begins.as_ref().filter(|_| parent.is_some() && changed.is_none());
-        let why_all = why_all.map(|_| "what was written since the last point was not recorded".to_owned());
-        return Ok(Basis { parent, changed, why_all });
-    };
-    let Opened::Remote(remote) = opened else { return Ok(Basis { parent, changed: None, why_all: None }) };
-    let since = match bitmap.starts_with(OURS) {
-        true => self::parent(repository, name, &args.repository.repo, |note| {
-            note.bitmap.as_ref() == Some(bitmap)
-        })?,
-        false => parent.clone(),
-    };
-    let why_all = match (&since, remote.changed()) {
-        (_, None) => Some(format!("the bitmap `{bitmap}` is not offered")),
-        (None, _) if bitmap.starts_with(OURS) => Some(format!("no point began with the bitmap `{bitmap}`")),
-        (None, _) => Some("there is no earlier point".to_owned()),
-        (Some((_, disk)), _) if disk.size != size => Some("the disk has another size now".to_owned()),
-        (Some(_), Some(changed)) => {
-            let changed = Some(changed.to_vec());
-            return Ok(Basis { parent: since, changed, why_all: None });
-        }
-    };
-    remote.want_all();
-    Ok(Basis { parent, changed: None, why_all })
+/// Where this user keeps what makes the next point of a VM quicker; nothing if there is no such place.
+fn kept_in(repository: &Repository, name: &str) -> Option<PathBuf> {
+    Some(super::cache_folder()?.join(repository.id().to_string()).join(name))
 }
 
-/// Where the hashes of the pieces of this disk are kept, in the cache folder of this user; nothing if that cannot be.
-fn kept(repository: &Repository, name: &str) -> Option<Kept> {
-    let path = super::cache_folder()?.join(repository.id().to_string()).join(name).join(DISK);
+/// The hashes of the pieces of this disk; nothing if that cannot be.
+fn kept(repository: &Repository, path: &Path) -> Option<Kept> {
     let failed = |error: &io::Error| {
         super::say_aside(&format!(
             "the hashes of this disk cannot be kept in `{}`: {error}; the next point will take longer",
             path.display()
         ));
     };
-    Kept::open(&path, repository.id()).inspect_err(failed).ok()
-}
-
-/// The newest point whose note is as wanted and that can be read, and the disk as it was then.
-fn parent(
-    repository: &Repository,
-    name: &str,
-    folder: &RepositoryPlace,
-    is_meant: impl Fn(&Note) -> bool,
-) -> Result<Option<(PointName, Disk)>, CliError> {
-    let mut own = repository.points().map_err(troubled(folder))?;
-    own.retain(|point| point.vm == name);
-    let disk = |name: PointName| {
-        let point = repository.point(&name).ok().filter(|point| is_meant(&Note::of(point)))?;
-        Some((name, point.disks.into_iter().next()?))
-    };
-    Ok(own.into_iter().rev().find_map(disk))
+    Kept::open(path, repository.id()).inspect_err(failed).ok()
 }
 
 fn not_saved(error: SaveError, args: &ImageArgs) -> CliError {

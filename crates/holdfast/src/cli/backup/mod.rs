@@ -1,5 +1,7 @@
 //! `holdfast backup`: restore points of disk images in a repository. Needs no daemon and no configuration.
 
+mod attempt;
+mod basis;
 mod cat;
 mod check;
 mod create;
@@ -317,6 +319,11 @@ impl Note {
 /// As people and `--point` write it.
 fn shown(point: &PointName) -> String {
     format!("{}/{}", point.vm, point.sequence)
+}
+
+/// What of a disk was known of an attempt that was cut off.
+fn known_before(count: u64) -> String {
+    format!(", {} known of an attempt before it", bytes(count))
 }
 
 fn bar(bytes: u64, is_quiet: bool) -> ProgressBar {

@@ -149,8 +149,8 @@ pub enum RemoteError {
 pub struct Remote {
     size: u64,
     holes: Vec<Range<u64>>,
-    /// What the bitmap says, if one was asked for and is there.
-    changed: Option<Vec<Range<u64>>>,
+    /// What each bitmap says that was asked for and is there.
+    changed: BTreeMap<String, Vec<Range<u64>>>,
     /// What will be wanted, in order and apart.
     wanted: Vec<Range<u64>>,
     pieces: Mutex<Pieces>,
@@ -173,47 +173,49 @@ enum Piece {
 }
 
 impl Remote {
-    /// Connects, and asks what is a hole and, by this bitmap, what changed.
+    /// Connects, and asks what is a hole and, by these bitmaps, what changed. All of it will be wanted, unless that is said
+    /// ([`Remote::want`]).
     ///
     /// # Errors
     /// If it is not to be had.
-    pub fn open(place: &Place, bitmap: Option<&str>, now: Option<&str>) -> Result<Self, RemoteError> {
+    pub fn open(place: &Place, bitmaps: &[String], now: Option<&str>) -> Result<Self, RemoteError> {
         let now = now.map(|export| holes(place, export)).transpose()?.unwrap_or_default();
-        let name = bitmap.map(|bitmap| format!("{DIRTY_BITMAP}{bitmap}"));
-        let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(name.as_deref()).collect();
+        let names: Vec<String> = bitmaps.iter().map(|bitmap| format!("{DIRTY_BITMAP}{bitmap}")).collect();
+        let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(names.iter().map(|name| &**name)).collect();
         let stream = place.stream().map_err(RemoteError::Connect)?;
         let mut client = Client::connect(stream, &place.export, &contexts)?;
         let size = client.export().size;
-        let (mut holes, mut unwritten, mut dirty) =
-            (AtMost::default(), AtMost::default(), AtLeast::default());
+        let (mut holes, mut unwritten) = (AtMost::default(), AtMost::default());
+        let mut dirty: Vec<AtLeast> = bitmaps.iter().map(|_| AtLeast::default()).collect();
         client.map(|which, begin, extent| {
             let range = begin..begin + extent.length;
             match which {
                 0 if extent.flags & READS_ZERO != 0 => holes.add(range, size),
                 0 if extent.flags & IS_HOLE != 0 => unwritten.add(range, size),
-                1 if extent.flags & IS_DIRTY != 0 => dirty.add(range, size),
+                which @ 1.. if extent.flags & IS_DIRTY != 0 => dirty[which - 1].add(range, size),
                 _ => {}
             }
         })?;
-        let changed = client.has_context(1).then(|| dirty.all());
+        let told = bitmaps.iter().zip(dirty).zip(1..).filter(|(_, which)| client.has_context(*which));
+        let changed = told.map(|((bitmap, dirty), _)| (bitmap.clone(), dirty.all())).collect();
         // What was not written until now, and was a hole a moment ago, was one in the moment that is offered.
         let mut holes = [holes.all(size), both(&now, &unwritten.all(size))].concat();
         holes.sort_by_key(|hole| hole.start);
-        let all = 0..size;
-        let wanted = without(changed.as_deref().unwrap_or(std::slice::from_ref(&all)), &holes);
         let (pieces, client) = (Mutex::default(), Mutex::new(client));
-        Ok(Self { size, holes, changed, wanted, pieces, client })
+        let mut remote = Self { size, holes, changed, wanted: Vec::new(), pieces, client };
+        remote.want(None);
+        Ok(remote)
     }
 
-    /// What changed, in order and apart, as the bitmap says; nothing if there is none.
-    pub fn changed(&self) -> Option<&[Range<u64>]> {
-        self.changed.as_deref()
+    /// What changed, in order and apart, as the bitmap says; nothing if it is not there.
+    pub fn changed(&self, bitmap: &str) -> Option<&[Range<u64>]> {
+        self.changed.get(bitmap).map(Vec::as_slice)
     }
 
-    /// From now on everything will be wanted.
-    pub fn want_all(&mut self) {
+    /// What will be wanted, in order and apart; nothing is all.
+    pub fn want(&mut self, wanted: Option<&[Range<u64>]>) {
         let all = 0..self.size;
-        self.wanted = without(std::slice::from_ref(&all), &self.holes);
+        self.wanted = without(wanted.unwrap_or(std::slice::from_ref(&all)), &self.holes);
     }
 
     /// Ends the talk in good order.
