@@ -165,10 +165,7 @@ const LIST: Duration = Duration::from_secs(20);
 /// # Errors
 /// Why they cannot be told.
 pub async fn points(config: &Config, vm: &VmName) -> Result<Vec<serde_json::Value>, String> {
-    let to = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
-    let Some(repository) = to.and_then(|backup| config.repositories.get(&backup.to)) else {
-        return Ok(Vec::new());
-    };
+    let Some((_, repository)) = config.backup_of(vm) else { return Ok(Vec::new()) };
     let listed = tokio::time::timeout(LIST, run::list(repository, vm, &config.state)).await;
     listed.map_err(|_| format!("it was not listed within {} s", LIST.as_secs()))?
 }
@@ -312,10 +309,10 @@ impl Keeper {
     fn begin(&mut self, vm: &VmName, by: &str, limit: Option<u64>) -> Result<BackupDoc, NoBackup> {
         let config = Arc::clone(&self.config.borrow());
         let known = config.vms.get(vm).ok_or(NoBackup::NoVm)?;
-        let backup = known.protect.backup.as_ref().ok_or(NoBackup::NotConfigured)?;
+        let (backup, repository) = config.backup_of(vm).ok_or(NoBackup::NotConfigured)?;
         let (to, limit) = (backup.to.clone(), limit.or(backup.limit));
         let hooks = known.hooks();
-        let repository = config.repositories.get(&to).cloned().ok_or(NoBackup::NotConfigured)?;
+        let repository = repository.clone();
         if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
             return Err(NoBackup::Busy);
         }

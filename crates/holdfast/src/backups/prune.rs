@@ -1,7 +1,7 @@
 //! Restore points that need not be kept are removed after a scheduled backup: by a process of its own, as a backup is, for
 //! one VM after another, in one repository at most once an hour.
 
-use super::run::{Said, ask};
+use super::run::ask;
 use crate::config::{Config, RepositoryConfig};
 use holdfast_core::protect::Keep;
 use holdfast_core::subject::VmName;
@@ -120,8 +120,8 @@ pub struct Prune {
 impl Prune {
     /// As it is configured now; nothing if all is to be kept.
     pub fn of(config: &Config, vm: &VmName) -> Option<Self> {
-        let backup = config.vms.get(vm)?.protect.backup.as_ref()?;
-        let repository = config.repositories.get(&backup.to)?.clone();
+        let (backup, repository) = config.backup_of(vm)?;
+        let repository = repository.clone();
         Some(Self { vm: vm.clone(), keep: backup.keep?, repository, state: config.state.clone() })
     }
 
@@ -146,10 +146,7 @@ async fn prune(
     repository: &RepositoryConfig,
     state: &Path,
 ) -> Result<Told, String> {
-    let told = ask(&words(vm, keep), repository, state).await.map_err(|said| match said {
-        Said { error, cause: Some(cause) } => format!("{error}: {cause}"),
-        Said { error, cause: None } => error,
-    })?;
+    let told = ask(&words(vm, keep), repository, state).await.map_err(|said| said.to_string())?;
     serde_json::from_slice(&told).map_err(|error| error.to_string())
 }
 

@@ -129,9 +129,8 @@ impl Job {
 
     /// Where its backups are.
     fn repository(&self) -> Result<&RepositoryConfig, String> {
-        let backup = self.config.vms.get(&self.vm).and_then(|vm| vm.protect.backup.as_ref());
-        let repository = backup.and_then(|backup| self.config.repositories.get(&backup.to));
-        repository.ok_or_else(|| "it has no repository any more".to_owned())
+        let (_, repository) = self.config.backup_of(&self.vm).ok_or("it has no repository any more")?;
+        Ok(repository)
     }
 
     async fn note(&self, told: &Told) -> Result<(), String> {
@@ -149,8 +148,7 @@ impl Job {
                     ["backup", "grade", "--point", name, "--grade", grade.name(), "--boot-ms", &boot, &words];
                 let words: Vec<String> = words.into_iter().map(ToOwned::to_owned).collect();
                 let said = ask(&words, self.repository()?, &self.config.state).await;
-                said.map(drop)
-                    .map_err(|said| said.cause.map_or(said.error.clone(), |why| said.error + ": " + &why))
+                said.map(drop).map_err(|said| said.to_string())
             }
         }
     }
