@@ -13,6 +13,8 @@ mod schedule;
 pub use prune::PruneDoc;
 pub use restore::{Coming, Ready, Restorer};
 
+use crate::asked;
+use crate::clock;
 use crate::config::Config;
 use crate::protect::Protector;
 use holdfast_core::subject::VmName;
@@ -23,7 +25,7 @@ pub use run::{ask, child};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -178,23 +180,18 @@ impl Backups {
     /// Begins one, which reads so many bytes in a second at most; otherwise as many as are configured. It is not over when this
     /// returns.
     pub async fn begin(&self, vm: VmName, by: String, limit: Option<u64>) -> Result<BackupDoc, NoBackup> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Begin { vm, by, limit, reply }).await.map_err(|_| NoBackup::Stopping)?;
-        answer.await.map_err(|_| NoBackup::Stopping)?
+        let begun = asked::ask(&self.0, |reply| Asked::Begin { vm, by, limit, reply }).await;
+        begun.ok_or(NoBackup::Stopping)?
     }
 
     /// The last one of a VM, or the one that runs.
     pub async fn look(&self, vm: VmName) -> Option<BackupDoc> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Look { vm, reply }).await.ok()?;
-        answer.await.ok().flatten()
+        asked::ask(&self.0, |reply| Asked::Look { vm, reply }).await.flatten()
     }
 
     /// Ends the one that runs. Whether there is one.
     pub async fn cancel(&self, vm: VmName, by: String) -> bool {
-        let (reply, answer) = oneshot::channel();
-        let asked = self.0.send(Asked::Cancel { vm, by, reply }).await;
-        asked.is_ok() && answer.await.unwrap_or(false)
+        asked::ask(&self.0, |reply| Asked::Cancel { vm, by, reply }).await.unwrap_or(false)
     }
 }
 
@@ -414,7 +411,7 @@ impl Keeper {
 
 impl BackupDoc {
     fn new(vm: &VmName, to: &str, limit: Option<u64>) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let since = clock::wall_seconds();
         Self {
             v: 1,
             vm: vm.to_string(),
@@ -446,7 +443,7 @@ impl BackupDoc {
     }
 
     fn end(&mut self, end: End) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = clock::wall_seconds();
         self.seconds = Some((now - self.since).max(0.0));
         match end {
             End::Done { id, progress, why_all, warning } => {

@@ -2,13 +2,14 @@
 //! one VM after another, in one repository at most once an hour.
 
 use super::run::ask;
+use crate::clock;
 use crate::config::{Config, RepositoryConfig};
 use holdfast_core::protect::Keep;
 use holdfast_core::subject::VmName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// A repository is not pruned again before this time is over.
@@ -129,7 +130,7 @@ impl Prune {
     pub async fn run(&self, stop: &CancellationToken) -> Option<PruneDoc> {
         let asked = prune(&self.vm, &self.keep, &self.repository, &self.state);
         let told = stop.run_until_cancelled(asked).await?; // its process is killed with it
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let at = clock::wall_seconds();
         Some(match told {
             Ok(told) => {
                 let points = told.points.iter().filter(|point| !point.stays).count() as u64;

@@ -6,7 +6,7 @@
 use crate::backed::{self, plain};
 use crate::lab::{BOOT, Lab, signal};
 use crate::proofs::{nothing_is_left, prove};
-use crate::restored::{becomes_whole, create, listed, needs_backup, recovered_by_restore, sections};
+use crate::restored::{becomes_whole, create, needs_backup, recovered_by_restore, sections};
 use crate::rows::{Rows, assert_of_point};
 use holdfast_bucket::{Habit, Process, SECRET};
 use serde_json::Value;
@@ -39,7 +39,7 @@ fn a_vm_is_backed_up_into_a_store_proved_and_restored_from_there_though_the_stor
     let proof = prove(&lab, second["id"].as_str().unwrap());
     assert_eq!(proof["grade"], "app-checked", "{proof}");
     nothing_is_left(&lab);
-    listed(&lab);
+    lab.wait_asked("orders");
 
     let all = rows.stop();
     fs::remove_file(lab.disk("orders")).unwrap();

@@ -20,7 +20,9 @@ pub fn sections(limit: &str) -> String {
 /// A backup is made, the engine knows of it, and the database was seen to answer after it.
 fn save(lab: &Lab) -> Value {
     let made = create(lab);
-    listed(lab);
+    // It is listed for the engine within ten seconds.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    lab.wait_asked("orders");
     made
 }
 
@@ -28,13 +30,6 @@ pub fn create(lab: &Lab) -> Value {
     let made = lab.json(&["backup", "create", "orders"])[0].take();
     assert_eq!(made["state"], "done", "{made}\n{}", lab.story());
     made
-}
-
-/// The engine knows of the backups that there are, and the database was seen to answer since.
-pub fn listed(lab: &Lab) {
-    // They are listed for it every ten seconds.
-    std::thread::sleep(std::time::Duration::from_secs(12));
-    lab.wait_asked("orders");
 }
 
 /// The file that the disk of the VM is now.

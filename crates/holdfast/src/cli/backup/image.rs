@@ -7,6 +7,7 @@ use super::{
 };
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
+use crate::clock;
 use crate::place::RepositoryPlace;
 use clap::Args;
 use holdfast_backup::kept::Kept;
@@ -134,7 +135,7 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         None => Opened::File(open(&args.file)?),
     };
     let mut repository = args.repository.open_to_write()?;
-    let (begun, taken) = (Instant::now(), writer::now());
+    let (begun, taken) = (Instant::now(), clock::wall_micros());
     let session = Session::begin(&mut repository, &name, &writer::here(taken))
         .map_err(troubled(&args.repository.repo))?;
     args.repository.warn(&repository);
