@@ -5,14 +5,11 @@
 # Writes a syslog of so many MiB (150), 31 kinds of lines with times that go on, and reads it so often (5).
 
 set -euo pipefail
+. "$(dirname "$0")/head.sh"
 mib=${1:-150}
 runs=${2:-5}
-if ((mib < 1 || runs < 1)); then
-  sed -n 's/^# Usage: /usage: /p' "$0" >&2
-  exit 2
-fi
-cd "$(dirname "$0")/.."
-. benches/program.sh
+if ((mib < 1 || runs < 1)); then usage; fi
+build -p holdfast
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

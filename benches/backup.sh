@@ -6,40 +6,22 @@
 # Medians of N runs (3), each with new repositories; FOLDER gets 16 GiB for the time (a temporary one otherwise).
 
 set -euo pipefail
-runs=3 json='' work='' peers=1
-while (($#)); do
-  case $1 in
-    --runs) runs=${2-} && shift 2 ;;
-    --json) json=$(realpath -m "${2-}") && shift 2 ;;
-    --work) work=$(realpath -m "${2-}") && shift 2 ;;
-    --only-holdfast) peers=0 && shift ;;
-    *) runs=0 && break ;;
-  esac
+. "$(dirname "$0")/head.sh"
+peers=1 words=()
+for word; do
+  if [[ $word == --only-holdfast ]]; then peers=0; else words+=("$word"); fi
 done
-if [[ ! $runs =~ ^[1-9][0-9]*$ ]]; then
-  sed -n 's/^# Usage: /usage: /p' "$0" >&2
-  exit 2
-fi
-for package in time:/usr/bin/time zstd:zstd coreutils:cp restic:restic borgbackup:borg qemu-utils:qemu-img; do
-  command -v "${package#*:}" >/dev/null || missing+=" ${package%:*}"
-done
-if [[ ${missing-} ]]; then
-  echo "missing Debian packages: apt-get install$missing" >&2
-  exit 1
-fi
-cd "$(dirname "$0")/.."
-. benches/program.sh
-cargo build --quiet --release -p holdfast-backup --example vm_disk
-vm_disk=${program%/*}/examples/vm_disk
+options "${words[@]}"
+needs time:/usr/bin/time zstd:zstd coreutils:cp restic:restic borgbackup:borg qemu-utils:qemu-img
+build -p holdfast
+build -p holdfast-backup --example vm_disk
+vm_disk=$built/examples/vm_disk
 work=$(mktemp -d ${work:+-p "$work"})
 trap 'rm -rf "$work"' EXIT
 seed=8
 export XDG_CONFIG_HOME=$work/config RESTIC_PASSWORD=x BORG_PASSPHRASE=x RESTIC_CACHE_DIR=$work/restic-cache
 export BORG_BASE_DIR=$work/borg-home
 
-sample() { # NAME VALUE
-  echo "$1 $2" >>"$work/samples"
-}
 timed() { # NAME COMMAND...: its seconds are samples of NAME, its peak memory in MiB of NAME-mib
   local name=$1
   shift

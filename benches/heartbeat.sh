@@ -6,16 +6,12 @@
 # EVAL_FOLDER has gen_heartbeats.py (the traces) and eval_fd.py (the scores); python3 runs them.
 
 set -euo pipefail
-if (($# < 1 || $# > 3)) || [[ ! -f ${1-}/gen_heartbeats.py || ! -f ${1-}/eval_fd.py ]]; then
-  sed -n 's/^# Usage: /usage: /p' "$0" >&2
-  exit 2
-fi
+. "$(dirname "$0")/head.sh"
+if (($# < 1 || $# > 3)) || [[ ! -f ${1-}/gen_heartbeats.py || ! -f ${1-}/eval_fd.py ]]; then usage; fi
 eval=$(cd "$1" && pwd)
 seeds=${2:-1-20} hours=${3:-4}
-cd "$(dirname "$0")/.."
-cargo build --quiet --release -p holdfast-core --example heartbeat_eval
-program=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
-program+=/release/examples/heartbeat_eval
+build -p holdfast-core --example heartbeat_eval
+program=$built/examples/heartbeat_eval
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

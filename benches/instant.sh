@@ -6,28 +6,10 @@
 # Medians of N runs of each (3), by turns; then the disk is streamed into the overlay while the guest runs, and the server ends.
 
 set -euo pipefail
-runs=3 json='' work=''
-while (($#)); do
-  case $1 in
-    --runs) runs=${2-} && shift 2 ;;
-    --json) json=$(realpath -m "${2-}") && shift 2 ;;
-    --work) work=$(realpath -m "${2-}") && shift 2 ;;
-    *) runs=0 && break ;;
-  esac
-done
-if [[ ! $runs =~ ^[1-9][0-9]*$ ]]; then
-  sed -n 's/^# Usage: /usage: /p' "$0" >&2
-  exit 2
-fi
-for package in qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img postgresql-client:psql; do
-  command -v "${package#*:}" >/dev/null || missing+=" ${package%:*}"
-done
-if [[ ${missing-} ]]; then
-  echo "missing Debian packages: apt-get install$missing" >&2
-  exit 1
-fi
-cd "$(dirname "$0")/.."
-. benches/program.sh
+. "$(dirname "$0")/head.sh"
+options "$@"
+needs qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img postgresql-client:psql
+build -p holdfast
 guest=$(guest/build.sh --quiet)
 work=$(mktemp -d ${work:+-p "$work"})
 qemu='' server=''
@@ -43,12 +25,6 @@ mkfifo monitor
 exec {monitor}<>monitor
 port=$((20000 + RANDOM % 20000))
 
-now() { # milliseconds
-  echo $((${EPOCHREALTIME/./} / 1000))
-}
-sample() { # NAME VALUE
-  echo "$1 $2" >>samples
-}
 asked() { # whether the guest's database answers
   [[ $(psql -h 127.0.0.1 -p $port -U orders orders -Atc 'SELECT 1' 2>/dev/null) == 1 ]]
 }

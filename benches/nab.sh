@@ -6,15 +6,12 @@
 # EVAL_FOLDER has eval_nab.py (the scores) and data/metrics/nab (data/GROUP/FILE.csv, windows.json); python3 runs it.
 
 set -euo pipefail
-if (($# < 1 || $# > 2)) || [[ ! -f ${1-}/eval_nab.py || ! -d ${1-}/data/metrics/nab/data ]]; then
-  sed -n 's/^# Usage: /usage: /p' "$0" >&2
-  exit 2
-fi
+. "$(dirname "$0")/head.sh"
+if (($# < 1 || $# > 2)) || [[ ! -f ${1-}/eval_nab.py || ! -d ${1-}/data/metrics/nab/data ]]; then usage; fi
 eval=$(cd "$1" && pwd)
 nab=$eval/data/metrics/nab
 json=${2:+$(realpath -m "$2")}
-cd "$(dirname "$0")/.."
-. benches/program.sh
+build -p holdfast
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -7,20 +7,11 @@
 # OUTPUT_FOLDER keeps the CSV files.
 
 set -euo pipefail
-if (($# < 1 || $# > 2)) || [[ ! -f ${1-}/eval_parse.py ]]; then
-  sed -n 's/^# Usage: /usage: /p' "$0" >&2
-  exit 2
-fi
+. "$(dirname "$0")/head.sh"
+if (($# < 1 || $# > 2)) || [[ ! -f ${1-}/eval_parse.py ]]; then usage; fi
 eval=$(cd "$1" && pwd)
-if (($# == 2)); then
-  mkdir -p "$2"
-  work=$(cd "$2" && pwd)
-else
-  work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
-fi
-cd "$(dirname "$0")/.."
-. benches/program.sh
+output "${@:2}"
+build -p holdfast
 
 for set in "$eval"/data/logs/parse*; do
   for system in "$set"/*/; do

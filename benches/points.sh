@@ -8,29 +8,11 @@
 # the first `SELECT 1`.
 
 set -euo pipefail
-runs=3 json='' work=''
-while (($#)); do
-  case $1 in
-    --runs) runs=${2-} && shift 2 ;;
-    --json) json=$(realpath -m "${2-}") && shift 2 ;;
-    --work) work=$(realpath -m "${2-}") && shift 2 ;;
-    *) runs=0 && break ;;
-  esac
-done
-if [[ ! $runs =~ ^[1-9][0-9]*$ ]]; then
-  sed -n 's/^# Usage: /usage: /p' "$0" >&2
-  exit 2
-fi
+. "$(dirname "$0")/head.sh"
+options "$@"
 pgbench=$(compgen -G '/usr/lib/postgresql/*/bin/pgbench' | tail -1 || true)
-for package in qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img postgresql-client:psql postgresql:${pgbench:-pgbench}; do
-  command -v "${package#*:}" >/dev/null || missing+=" ${package%%:*}"
-done
-if [[ ${missing-} ]]; then
-  echo "missing Debian packages: apt-get install$missing" >&2
-  exit 1
-fi
-cd "$(dirname "$0")/.."
-. benches/program.sh
+needs qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img postgresql-client:psql postgresql:${pgbench:-pgbench}
+build -p holdfast
 guest=$(guest/build.sh --quiet)
 work=$(mktemp -d ${work:+-p "$work"})
 daemon=''
@@ -48,12 +30,6 @@ end() { # what this script started, and nothing else
 trap 'end; rm -rf "$work"' EXIT
 cd "$work"
 
-now() { # milliseconds
-  echo $((${EPOCHREALTIME/./} / 1000))
-}
-sample() { # NAME VALUE
-  echo "$1 $2" >>samples
-}
 holdfast() {
   "$program" --state "$work/state" "$@"
 }

@@ -8,20 +8,11 @@
 # window is learned, and all the rest judged; and the same with the two halves changed. OUTPUT_FOLDER keeps the CSV files.
 
 set -euo pipefail
-if (($# < 1 || $# > 2)) || [[ ! -f ${1-}/eval_anomaly.py || ! -d ${1-}/data/logs/anomaly ]]; then
-  sed -n 's/^# Usage: /usage: /p' "$0" >&2
-  exit 2
-fi
+. "$(dirname "$0")/head.sh"
+if (($# < 1 || $# > 2)) || [[ ! -f ${1-}/eval_anomaly.py || ! -d ${1-}/data/logs/anomaly ]]; then usage; fi
 eval=$(cd "$1" && pwd)
-if (($# == 2)); then
-  mkdir -p "$2"
-  work=$(cd "$2" && pwd)
-else
-  work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
-fi
-cd "$(dirname "$0")/.."
-. benches/program.sh
+output "${@:2}"
+build -p holdfast
 declare -A must=([HDFS_xu_sample]=0.985 [HDFS_100k]=0.70 [FaultInj_DEPL]=0.95)
 
 # Lists which windows are learned: of the normal ones every other, beginning with the first or the second.

@@ -1,9 +1,9 @@
 //! The server as a process, which can be killed and started again in the same place.
 
 use crate::service::{Habit, Server};
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 const ROOT: &str = "HOLDFAST_BUCKET_ROOT";
 const PORT: &str = "HOLDFAST_BUCKET_PORT";
@@ -15,6 +15,8 @@ const LISTENS: &str = "the bucket is at port ";
 pub struct Process {
     child: Child,
     port: u16,
+    /// What it says later, as that it takes long, is heard by nobody; but it ends if it cannot say it.
+    _says: BufReader<ChildStdout>,
 }
 
 /// Serves until the end if this process is to be the server. A test of this name must call it: [`Process::start`] starts the
@@ -42,9 +44,10 @@ impl Process {
         command.args(["--exact", test, "--nocapture"]).env(ROOT, root);
         command.env(PORT, port.to_string()).env(HABIT, habit.word());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let lines = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).lines();
-        let port = lines.map_while(Result::ok).find_map(|line| line.strip_prefix(LISTENS)?.parse().ok());
-        let mut process = Self { child, port: 0 };
+        let mut says = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        let mut lines = says.by_ref().lines().map_while(Result::ok);
+        let port = lines.find_map(|line| line.strip_prefix(LISTENS)?.parse().ok());
+        let mut process = Self { child, port: 0, _says: says };
         process.port = port.ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok(process)
     }

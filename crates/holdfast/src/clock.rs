@@ -9,6 +9,18 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// What the wall clock says, in microseconds since 1970: to show, and for schedules; never to decide (I20).
+#[must_use]
+pub fn wall_micros() -> i64 {
+    micros(clock_gettime(ClockId::Realtime)).max(0)
+}
+
+/// The same in seconds.
+#[must_use]
+pub fn wall_seconds() -> f64 {
+    wall_micros() as f64 / 1e6
+}
+
 /// A clock that only goes forward.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {

@@ -10,6 +10,7 @@
 
 pub mod promises;
 
+use crate::asked;
 use crate::clock::Clock;
 use crate::events::{Event, Ring};
 use crate::journal::sync::Synced;
@@ -107,17 +108,13 @@ impl Inbox {
 
     /// Sends a person's command and waits for its answer.
     pub async fn command(&self, by: &str, vm: VmName, wish: Wish) -> Result<Answer, Stopping> {
-        let (reply, answer) = oneshot::channel();
-        let message = Message::Command { by: by.to_owned(), vm, wish, reply };
-        self.sender.send(message).await.map_err(|_| Stopping)?;
-        answer.await.map_err(|_| Stopping)
+        let command = |reply| Message::Command { by: by.to_owned(), vm, wish, reply };
+        asked::ask(&self.sender, command).await.ok_or(Stopping)
     }
 
     /// Puts a configuration into force, and waits until it is.
     pub async fn configure(&self, policies: Policies) -> Result<(), Stopping> {
-        let (reply, answer) = oneshot::channel();
-        self.sender.send(Message::Configure { policies, reply }).await.map_err(|_| Stopping)?;
-        answer.await.map_err(|_| Stopping)
+        asked::ask(&self.sender, |reply| Message::Configure { policies, reply }).await.ok_or(Stopping)
     }
 
     /// Looks at what is.
@@ -125,12 +122,12 @@ impl Inbox {
         &self,
         question: impl FnOnce(&Desk) -> T + Send + 'static,
     ) -> Result<T, Stopping> {
-        let (reply, answer) = oneshot::channel();
-        let look = Box::new(move |desk: &Desk| {
-            let _ = reply.send(question(desk)); // whoever asked may have gone
-        });
-        self.sender.send(Message::Look(look)).await.map_err(|_| Stopping)?;
-        answer.await.map_err(|_| Stopping)
+        let look = |reply: oneshot::Sender<T>| {
+            Message::Look(Box::new(move |desk: &Desk| {
+                let _ = reply.send(question(desk)); // whoever asked may have gone
+            }))
+        };
+        asked::ask(&self.sender, look).await.ok_or(Stopping)
     }
 
     /// Listens to what happens from now on.

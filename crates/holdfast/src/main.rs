@@ -2,6 +2,7 @@
 
 mod act;
 mod api;
+mod asked;
 mod backups;
 mod cli;
 mod client;

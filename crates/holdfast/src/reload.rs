@@ -5,6 +5,7 @@
 //! alone. What is watched and stays as it is goes on undisturbed.
 
 use crate::api::shape::{ReloadDoc, ReloadedVmDoc, V};
+use crate::asked;
 use crate::config::{Config, ConfigErrors, Loaded, Origin, VmChange};
 use crate::daemon::{policies, restarts, specs};
 use crate::decide::{Inbox, Stopping};
@@ -53,9 +54,8 @@ impl Reloads {
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
     pub async fn ask(&self, by: &str) -> Result<ReloadDoc, ReloadError> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Request { by: by.to_owned(), reply }).await.map_err(|_| Stopping)?;
-        answer.await.map_err(|_| Stopping)?
+        let answer = asked::ask(&self.0, |reply| Request { by: by.to_owned(), reply }).await;
+        answer.ok_or(Stopping)?
     }
 }
 

@@ -5,6 +5,7 @@ use object_store::Error;
 use object_store::client::{HttpError, HttpErrorKind};
 use std::error::Error as Any;
 use std::io::{self, ErrorKind};
+use tokio::time::error::Elapsed;
 
 /// How the client tells of an answer that is none of success; `tests/contract.rs` would see another.
 const ANSWERED: &str = "Server returned non-2xx status code: ";
@@ -166,6 +167,9 @@ fn http(error: &Error) -> Option<&HttpError> {
 
 /// What became of a request that nobody answered.
 fn transport(error: &Error) -> Option<(ErrorKind, &'static str)> {
+    if chain(error).any(<dyn Any>::is::<Elapsed>) {
+        return Some((ErrorKind::TimedOut, REACH));
+    }
     let kind = match http(error)?.kind() {
         HttpErrorKind::Connect => ErrorKind::NotConnected,
         HttpErrorKind::Timeout => ErrorKind::TimedOut,

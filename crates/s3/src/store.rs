@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::error::Elapsed;
 
 /// Threads that talk: those who wait have their own.
 const THREADS: usize = 2;
@@ -26,6 +27,9 @@ const TRIES: u32 = 6;
 const LISTED_MOST: usize = 1 << 24;
 /// Reads from the beginning that are longer have no range: an object is then read whole, also if it is empty.
 const WHOLE: usize = 1 << 20;
+/// How long a read of a part of an object may take, with all that is tried again: a guest may be waiting for it, and is better
+/// paused than hung.
+const PART: Duration = Duration::from_secs(60);
 
 /// A part of a bucket.
 pub struct S3 {
@@ -187,6 +191,16 @@ async fn holds(client: &AmazonS3, path: &Path, bytes: &PutPayload) -> Result<boo
     Ok(bounded(found.into_stream(), length + 1).await? == bytes.concat())
 }
 
+/// What comes of it within this time.
+async fn in_time<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(limit) = limit else { return work.await };
+    let late = |late: Elapsed| Err(Error::Generic { store: "S3", source: late.into() });
+    tokio::time::timeout(limit, work).await.unwrap_or_else(late)
+}
+
 /// So many bytes of a stream at most, whatever was announced.
 async fn bounded(
     mut stream: futures_util::stream::BoxStream<'static, Result<impl AsRef<[u8]> + Send, Error>>,
@@ -219,14 +233,15 @@ impl Store for S3 {
         let end = offset.checked_add(length as u64);
         let part = end.map_or(GetRange::Offset(offset), |end| GetRange::Bounded(offset..end));
         let range = (offset > 0 || length < WHOLE).then_some(part);
-        let read = self.wait(async move {
+        let limit = range.is_some().then_some(PART);
+        let read = async move {
             match client.get_opts(&path, GetOptions { range, ..GetOptions::default() }).await {
                 Ok(found) => bounded(found.into_stream(), length).await,
                 Err(error) if Failure::is_behind_the_end(&error) => Ok(Vec::new()),
                 Err(error) => Err(error),
             }
-        });
-        self.told(read)
+        };
+        self.told(self.wait(in_time(limit, read)))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>> {
@@ -256,5 +271,22 @@ impl Store for S3 {
             client.head(&path).await?;
             client.delete(&path).await
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_is_waited_for_so_long_and_told_as_that() {
+        let never = std::future::pending::<Result<(), Error>>();
+        let late = in_time(Some(Duration::from_millis(1)), never).await.expect_err("nobody answered");
+        let told: io::Error = Failure::of("the store", &late).into();
+        assert_eq!(
+            (told.kind(), &*told.to_string()),
+            (ErrorKind::TimedOut, "the store did not answer in time")
+        );
+        assert!(in_time(Some(PART), async { Ok(7) }).await.is_ok_and(|answer| answer == 7));
     }
 }

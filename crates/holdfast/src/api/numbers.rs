@@ -5,6 +5,7 @@
 use super::named;
 use super::routes::{Api, Refused};
 use super::shape::V;
+use crate::clock;
 use crate::logbook::Owner;
 use crate::sense::numbers::kept::{Listed, Row, Shelf, ShelfError, Step};
 use crate::sense::numbers::{Name, Newest, What};
@@ -228,7 +229,7 @@ async fn ask<T: Send + 'static>(
 }
 
 async fn list(api: &Api, owner: Owner) -> Result<NumbersDoc, Refused> {
-    let since = now() - DAY;
+    let since = clock::wall_seconds() - DAY;
     let of = owner.clone();
     let listed = ask(&api.numbers, move |shelf| match shelf.list(&of, since) {
         Err(ShelfError::Nothing) => Ok(Vec::new()), // what is measured now is known all the same
@@ -280,7 +281,7 @@ fn of_kept(api: &Api, listed: &Listed) -> SeriesDoc {
 }
 
 async fn rows(api: &Api, owner: Owner, series: String, asked: AskedFor) -> Result<RowsDoc, Refused> {
-    let until = asked.until.unwrap_or_else(now);
+    let until = asked.until.unwrap_or_else(clock::wall_seconds);
     let since = asked.since.unwrap_or(until - SHOWN).max(until - LONGEST);
     let step = step(since, until, asked.step).ok_or_else(|| {
         let hint = "`since` and `until` are seconds since 1970, `step` is seconds";
@@ -338,11 +339,6 @@ fn safe(text: &str) -> String {
 
 fn millis(seconds: f64) -> f64 {
     (seconds * 1_000.0).round() / 1_000.0
-}
-
-/// Now, as people say it: what is shown, never what is decided (I20).
-fn now() -> f64 {
-    jiff::Timestamp::now().as_microsecond() as f64 / 1e6
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! When the next backup of a VM is due.
 
+use crate::clock;
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// One that failed is not tried again before this time is over.
 const AGAIN: Duration = Duration::from_secs(600);
@@ -65,7 +66,7 @@ impl Due {
 
     /// Whether one is due that is to be made so often. Who is told to ask is not told so again at once.
     pub fn is_due(&mut self, vm: &VmName, every: Duration) -> Answer {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = clock::wall_seconds();
         self.is_due_at(vm, every, now, Instant::now())
     }
 

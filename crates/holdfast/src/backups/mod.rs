@@ -13,6 +13,8 @@ mod schedule;
 pub use prune::PruneDoc;
 pub use restore::{Coming, Ready, Restorer};
 
+use crate::asked;
+use crate::clock;
 use crate::config::Config;
 use crate::protect::Protector;
 use holdfast_core::subject::VmName;
@@ -23,7 +25,7 @@ pub use run::{ask, child};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -168,10 +170,7 @@ const LIST: Duration = Duration::from_secs(20);
 /// # Errors
 /// Why they cannot be told.
 pub async fn points(config: &Config, vm: &VmName) -> Result<Vec<serde_json::Value>, String> {
-    let to = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
-    let Some(repository) = to.and_then(|backup| config.repositories.get(&backup.to)) else {
-        return Ok(Vec::new());
-    };
+    let Some((_, repository)) = config.backup_of(vm) else { return Ok(Vec::new()) };
     let listed = tokio::time::timeout(LIST, run::list(repository, vm, &config.state)).await;
     listed.map_err(|_| format!("it was not listed within {} s", LIST.as_secs()))?
 }
@@ -184,23 +183,18 @@ impl Backups {
     /// Begins one, which reads so many bytes in a second at most; otherwise as many as are configured. It is not over when this
     /// returns.
     pub async fn begin(&self, vm: VmName, by: String, limit: Option<u64>) -> Result<BackupDoc, NoBackup> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Begin { vm, by, limit, reply }).await.map_err(|_| NoBackup::Stopping)?;
-        answer.await.map_err(|_| NoBackup::Stopping)?
+        let begun = asked::ask(&self.0, |reply| Asked::Begin { vm, by, limit, reply }).await;
+        begun.ok_or(NoBackup::Stopping)?
     }
 
     /// The last one of a VM, or the one that runs.
     pub async fn look(&self, vm: VmName) -> Option<BackupDoc> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Look { vm, reply }).await.ok()?;
-        answer.await.ok().flatten()
+        asked::ask(&self.0, |reply| Asked::Look { vm, reply }).await.flatten()
     }
 
     /// Ends the one that runs. Whether there is one.
     pub async fn cancel(&self, vm: VmName, by: String) -> bool {
-        let (reply, answer) = oneshot::channel();
-        let asked = self.0.send(Asked::Cancel { vm, by, reply }).await;
-        asked.is_ok() && answer.await.unwrap_or(false)
+        asked::ask(&self.0, |reply| Asked::Cancel { vm, by, reply }).await.unwrap_or(false)
     }
 }
 
@@ -315,10 +309,10 @@ impl Keeper {
     fn begin(&mut self, vm: &VmName, by: &str, limit: Option<u64>) -> Result<BackupDoc, NoBackup> {
         let config = Arc::clone(&self.config.borrow());
         let known = config.vms.get(vm).ok_or(NoBackup::NoVm)?;
-        let backup = known.protect.backup.as_ref().ok_or(NoBackup::NotConfigured)?;
+        let (backup, repository) = config.backup_of(vm).ok_or(NoBackup::NotConfigured)?;
         let (to, limit) = (backup.to.clone(), limit.or(backup.limit));
         let hooks = known.hooks();
-        let repository = config.repositories.get(&to).cloned().ok_or(NoBackup::NotConfigured)?;
+        let repository = repository.clone();
         if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
             return Err(NoBackup::Busy);
         }
@@ -420,7 +414,7 @@ impl Keeper {
 
 impl BackupDoc {
     fn new(vm: &VmName, to: &str, limit: Option<u64>) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let since = clock::wall_seconds();
         Self {
             v: 1,
             vm: vm.to_string(),
@@ -453,7 +447,7 @@ impl BackupDoc {
     }
 
     fn end(&mut self, end: End) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = clock::wall_seconds();
         self.seconds = Some((now - self.since).max(0.0));
         match end {
             End::Done { id, progress, why_all, warning } => {

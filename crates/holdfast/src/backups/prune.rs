@@ -1,14 +1,15 @@
 //! Restore points that need not be kept are removed after a scheduled backup: by a process of its own, as a backup is, for
 //! one VM after another, in one repository at most once an hour.
 
-use super::run::{Said, ask};
+use super::run::ask;
+use crate::clock;
 use crate::config::{Config, RepositoryConfig};
 use holdfast_core::protect::Keep;
 use holdfast_core::subject::VmName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// A repository is not pruned again before this time is over.
@@ -120,8 +121,8 @@ pub struct Prune {
 impl Prune {
     /// As it is configured now; nothing if all is to be kept.
     pub fn of(config: &Config, vm: &VmName) -> Option<Self> {
-        let backup = config.vms.get(vm)?.protect.backup.as_ref()?;
-        let repository = config.repositories.get(&backup.to)?.clone();
+        let (backup, repository) = config.backup_of(vm)?;
+        let repository = repository.clone();
         Some(Self { vm: vm.clone(), keep: backup.keep?, repository, state: config.state.clone() })
     }
 
@@ -129,7 +130,7 @@ impl Prune {
     pub async fn run(&self, stop: &CancellationToken) -> Option<PruneDoc> {
         let asked = prune(&self.vm, &self.keep, &self.repository, &self.state);
         let told = stop.run_until_cancelled(asked).await?; // its process is killed with it
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let at = clock::wall_seconds();
         Some(match told {
             Ok(told) => {
                 let points = told.points.iter().filter(|point| !point.stays).count() as u64;
@@ -146,10 +147,7 @@ async fn prune(
     repository: &RepositoryConfig,
     state: &Path,
 ) -> Result<Told, String> {
-    let told = ask(&words(vm, keep), repository, state).await.map_err(|said| match said {
-        Said { error, cause: Some(cause) } => format!("{error}: {cause}"),
-        Said { error, cause: None } => error,
-    })?;
+    let told = ask(&words(vm, keep), repository, state).await.map_err(|said| said.to_string())?;
     serde_json::from_slice(&told).map_err(|error| error.to_string())
 }
 

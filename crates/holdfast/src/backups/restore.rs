@@ -178,9 +178,7 @@ impl Restorer {
         limit: Duration,
     ) -> Result<Ended, String> {
         let config = Arc::clone(&self.config.borrow());
-        let backup = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
-        let backup = backup.ok_or("no backup is configured for it")?;
-        let repository = config.repositories.get(&backup.to).ok_or("its repository is not configured")?;
+        let (backup, repository) = config.backup_of(vm).ok_or("no backup is configured for it")?;
         let (to, point) = (backup.to.clone(), format!("{vm}/{}", id.0));
         let mut origin = Origin { to, repository: String::new(), point };
         let socket = self.driver.offer_place(vm, &origin).map_err(|error| chain(&error))?;
@@ -257,6 +255,5 @@ impl Supply {
 
 async fn why_not(mut child: Child) -> String {
     let Some(errors) = child.stderr.take() else { return "the program that offers it says nothing".into() };
-    let Said { error, cause } = Said::of(&run::last_words(errors).await);
-    [Some(error), cause].into_iter().flatten().collect::<Vec<_>>().join(": ")
+    Said::of(&run::last_words(errors).await).to_string()
 }

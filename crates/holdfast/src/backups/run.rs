@@ -262,7 +262,7 @@ pub async fn list(
     state: &Path,
 ) -> Result<Vec<serde_json::Value>, String> {
     let words = ["backup", "list", "--json"].map(ToOwned::to_owned);
-    let said = ask(&words, repository, state).await.map_err(|said| said.error)?;
+    let said = ask(&words, repository, state).await.map_err(|said| said.to_string())?;
     let mut points: Vec<serde_json::Value> =
         serde_json::from_slice(&said).map_err(|error| error.to_string())?;
     points.retain(|point| point["vm"] == vm.as_str());
@@ -283,6 +283,15 @@ impl Said {
         let find = |what: &str| errors.lines().rev().find_map(|line| line.strip_prefix(what));
         let tame = |text: &str| crate::config::tame(text.trim());
         Self { error: tame(find("error:").unwrap_or(errors)), cause: find("cause:").map(tame) }
+    }
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self { error, cause: Some(cause) } => write!(to, "{error}: {cause}"),
+            Self { error, cause: None } => to.write_str(error),
+        }
     }
 }
 

@@ -79,10 +79,8 @@ impl Keeper {
     }
 
     fn ask_for_newest(&mut self, config: &Config, vm: &VmName) {
-        let to = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
-        let Some(repository) = to.and_then(|backup| config.repositories.get(&backup.to)).cloned() else {
-            return;
-        };
+        let Some((_, repository)) = config.backup_of(vm) else { return };
+        let repository = repository.clone();
         let (vm, inbox, state) = (vm.clone(), self.inbox.clone(), config.state.clone());
         self.tasks.spawn(async move {
             let taken = run::newest(&repository, &vm, &state).await;

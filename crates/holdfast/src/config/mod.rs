@@ -28,7 +28,7 @@ pub use file::FIRST;
 pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
 pub use number::{NumberConfig, NumberFrom};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
-pub use protect::{ProtectConfig, RepositoryConfig, SnapshotsConfig};
+pub use protect::{BackupConfig, ProtectConfig, RepositoryConfig, SnapshotsConfig};
 pub use settings::RATE_LEAST;
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
@@ -141,6 +141,12 @@ pub struct Loaded {
 }
 
 impl Config {
+    /// How a VM is backed up, and into which repository; nothing if it is not.
+    pub fn backup_of(&self, vm: &VmName) -> Option<(&BackupConfig, &RepositoryConfig)> {
+        let backup = self.vms.get(vm)?.protect.backup.as_ref()?;
+        Some((backup, self.repositories.get(&backup.to)?))
+    }
+
     /// Reads and checks a file, and looks at the files that it names.
     ///
     /// # Errors

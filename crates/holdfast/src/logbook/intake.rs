@@ -8,6 +8,7 @@ use super::SourceName;
 use super::inlet::{Entry, Outlet};
 use super::mind::{Known, Mind, Understood};
 use super::store::{Counts, Noted, Owner, Room, Store, Stored};
+use crate::asked;
 use crate::clock::Clock;
 use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::{Subject, VmName};
@@ -145,16 +146,12 @@ pub struct Ended;
 impl Asks {
     /// The patterns of an owner's records, the most records first.
     pub async fn patterns(&self, owner: Owner) -> Result<Vec<Known>, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Patterns(owner, reply)).await.map_err(|_| Ended)?;
-        answer.await.map_err(|_| Ended)
+        asked::ask(&self.0, |reply| Asked::Patterns(owner, reply)).await.ok_or(Ended)
     }
 
     /// All numbers that records of a pattern may have been kept under.
     pub async fn members(&self, owner: Owner, pattern: PatternId) -> Result<Vec<u64>, Ended> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Members(owner, pattern, reply)).await.map_err(|_| Ended)?;
-        answer.await.map_err(|_| Ended)
+        asked::ask(&self.0, |reply| Asked::Members(owner, pattern, reply)).await.ok_or(Ended)
     }
 
     /// How much may be kept from now on.

@@ -2,12 +2,13 @@
 
 use super::run::Which;
 use super::watch::rows;
+use crate::clock;
 use crate::config::Config;
 use crate::protect::{ProtectError, Protector};
 use holdfast_core::point::SnapshotId;
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// How long a trial may take where nothing is configured.
 pub const WITHIN: Duration = Duration::from_secs(600);
@@ -161,7 +162,7 @@ impl Due {
                 return None;
             }
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = clock::wall_seconds();
         let due = due(&all, now, every)?.which.to_string();
         (!self.tried.contains_key(&(vm.clone(), due.clone()))).then_some(due)
     }

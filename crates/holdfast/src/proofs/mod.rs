@@ -10,6 +10,8 @@ mod watch;
 
 pub use due::ProofError;
 
+use crate::asked;
+use crate::clock;
 use crate::config::Config;
 use crate::decide::Inbox;
 use crate::protect::Protector;
@@ -22,7 +24,7 @@ use run::{End, Job};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch as watched};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -97,23 +99,18 @@ pub struct Proofs(mpsc::Sender<Asked>);
 impl Proofs {
     /// Begins one, of this point or the newest. It is not over when this returns.
     pub async fn begin(&self, vm: VmName, point: Option<String>, by: String) -> Result<ProofDoc, ProofError> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Begin { vm, point, by, reply }).await.map_err(|_| ProofError::Stopping)?;
-        answer.await.map_err(|_| ProofError::Stopping)?
+        let begun = asked::ask(&self.0, |reply| Asked::Begin { vm, point, by, reply }).await;
+        begun.ok_or(ProofError::Stopping)?
     }
 
     /// The last one of a VM, or the one that runs.
     pub async fn look(&self, vm: VmName) -> Option<ProofDoc> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Asked::Look { vm, reply }).await.ok()?;
-        answer.await.ok().flatten()
+        asked::ask(&self.0, |reply| Asked::Look { vm, reply }).await.flatten()
     }
 
     /// Ends the one that runs. Whether there is one.
     pub async fn cancel(&self, vm: VmName, by: String) -> bool {
-        let (reply, answer) = oneshot::channel();
-        let asked = self.0.send(Asked::Cancel { vm, by, reply }).await;
-        asked.is_ok() && answer.await.unwrap_or(false)
+        asked::ask(&self.0, |reply| Asked::Cancel { vm, by, reply }).await.unwrap_or(false)
     }
 }
 
@@ -214,7 +211,7 @@ impl Keeper {
             point: which.to_string(),
             by: by.to_owned(),
             state: ProofState::Runs,
-            since: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            since: clock::wall_seconds(),
             seconds: None,
             grade: None,
             boot_s: None,

@@ -3,9 +3,10 @@
 use super::inside;
 use super::watch::{self, Told};
 use crate::act::chain;
-use crate::backups::{ask, child};
+use crate::backups::{ask, child, points};
+use crate::clock;
 use crate::config::{Config, RepositoryConfig};
-use crate::protect::Protector;
+use crate::protect::{Protector, Saved};
 use holdfast_core::point::{SnapshotId, Trial};
 use holdfast_core::subject::VmName;
 use holdfast_drivers::qemu::Qemu;
@@ -14,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -129,9 +130,16 @@ impl Job {
 
     /// Where its backups are.
     fn repository(&self) -> Result<&RepositoryConfig, String> {
-        let backup = self.config.vms.get(&self.vm).and_then(|vm| vm.protect.backup.as_ref());
-        let repository = backup.and_then(|backup| self.config.repositories.get(&backup.to));
-        repository.ok_or_else(|| "it has no repository any more".to_owned())
+        let (_, repository) = self.config.backup_of(&self.vm).ok_or("it has no repository any more")?;
+        Ok(repository)
+    }
+
+    /// What was proved of a backup counts from now on, and not only once its repository is looked at again.
+    async fn tell_engine(&self) {
+        match points(&self.config, &self.vm).await {
+            Ok(points) => self.protector.tell_saved(&self.vm, Saved::all(&points)).await,
+            Err(why) => warn!(vm = %self.vm, why, "what was proved counts once its repository can be listed"),
+        }
     }
 
     async fn note(&self, told: &Told) -> Result<(), String> {
@@ -140,7 +148,7 @@ impl Job {
         let boot_ms = told.up().map(|up| up.as_millis() as u64);
         match &self.which {
             Which::Snapshot(id) => {
-                let trial = Trial { grade, when: now(), boot_ms, words };
+                let trial = Trial { grade, when: clock::wall_micros(), boot_ms, words };
                 self.protector.note_trial(&self.vm, *id, trial).await.map_err(|error| chain(&error))
             }
             Which::Backup(name, _) => {
@@ -149,8 +157,9 @@ impl Job {
                     ["backup", "grade", "--point", name, "--grade", grade.name(), "--boot-ms", &boot, &words];
                 let words: Vec<String> = words.into_iter().map(ToOwned::to_owned).collect();
                 let said = ask(&words, self.repository()?, &self.config.state).await;
-                said.map(drop)
-                    .map_err(|said| said.cause.map_or(said.error.clone(), |why| said.error + ": " + &why))
+                said.map_err(|said| said.to_string())?;
+                self.tell_engine().await;
+                Ok(())
             }
         }
     }
@@ -176,9 +185,4 @@ fn has_room(folder: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{} MiB are free where it would write, and it needs {}", free >> 20, ROOM >> 20))
-}
-
-/// In microseconds since 1970.
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }

@@ -3,6 +3,7 @@
 
 use super::{Protector, Request};
 use crate::act::chain;
+use crate::clock;
 use crate::config::SnapshotsConfig;
 use holdfast_core::action::Wish;
 use holdfast_core::input::Input;
@@ -11,7 +12,7 @@ use holdfast_core::protect::{Means, may_go};
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -108,7 +109,7 @@ impl Protector {
         let is_soon = watch.tried.is_some_and(|tried| tried.elapsed() < waits);
         let take = wanted.schedule.is_due(newest) && !is_soon;
         let stays = watch.stayed.is_some_and(|stayed| stayed.elapsed() < AGAIN);
-        match may_go(known, &wanted.keep, now()) {
+        match may_go(known, &wanted.keep, clock::wall_micros()) {
             Ok(mut give_up) => {
                 watch.kept = None;
                 give_up.retain(|_| !stays);
@@ -203,7 +204,9 @@ impl Protector {
             let told = &mut watched.entry(vm.clone()).or_default().told;
             told.insert(means, (taken, trouble.clone())) != Some((taken, trouble.clone()))
         };
-        let age = taken.and_then(|taken| u64::try_from(now() - taken).ok()).map(Duration::from_micros);
+        let age = taken
+            .and_then(|taken| u64::try_from(clock::wall_micros() - taken).ok())
+            .map(Duration::from_micros);
         let input = Input::Newest { vm: vm.clone(), means, age, trouble };
         if is_new && self.inbox.send(input).await.is_err() {
             tracing::debug!(%vm, "the daemon is stopping");
@@ -222,9 +225,5 @@ fn newest(known: &[Snapshot]) -> Option<&Snapshot> {
 
 /// How old it is; nothing if it seems to come from the future.
 fn age(snapshot: &Snapshot) -> Option<Duration> {
-    u64::try_from(now() - snapshot.taken).ok().map(Duration::from_micros)
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+    u64::try_from(clock::wall_micros() - snapshot.taken).ok().map(Duration::from_micros)
 }

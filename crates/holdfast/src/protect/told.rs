@@ -1,12 +1,13 @@
 //! The engine is told which restore points there are: only what it knows can it go back to.
 
 use super::Protector;
+use crate::clock;
 use holdfast_core::input::Input;
 use holdfast_core::point::{Grade, Known, PointId, Snapshot};
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether anything has changed: snapshots are also gone back to, and files are removed by hand.
@@ -91,7 +92,7 @@ impl Protector {
                 return;
             }
         }
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+        let at = clock::wall_micros();
         let known = now.iter().filter(|snapshot| !snapshot.set_aside).map(|snapshot| known(snapshot, at));
         let known = known.chain(saved.iter().map(|saved| saved.known(at)));
         let input = Input::Points { vm: vm.clone(), known: known.collect() };

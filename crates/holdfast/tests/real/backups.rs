@@ -2,43 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use crate::backed::{self, TO_MAIN, plain};
 use crate::lab::{BOOT, Lab, SOON, holdfast, signal};
-use crate::rows::{Rows, address, ask};
+use crate::rows::{Rows, address, ask, assert_of_point};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-/// A laboratory that is backed up into a repository of its own.
-fn lab() -> Lab {
-    lab_with("")
-}
-
-/// The same, with more settings of its backup.
+/// A laboratory with more settings of its backup.
 fn lab_with(more: &str) -> Lab {
-    let more = format!("[vm.orders.protect.backup]\nto = \"main\"\n{more}");
-    let mut lab = Lab::changed(|config| {
-        config
-            + "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n"
-            + &more
-            + "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n"
-    });
-    std::fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
-    plain(&lab, &["init"]);
-    lab.start_warm(&["orders"]);
-    lab
-}
-
-/// What needs no daemon.
-pub fn plain(lab: &Lab, words: &[&str]) -> String {
-    let mut command = holdfast();
-    command.arg("backup").args(words).arg("--repo").arg(lab.path().join("repo"));
-    let ended = command.arg("--key-file").arg(lab.path().join("key")).output().unwrap();
-    assert!(ended.status.success(), "{words:?}: {ended:?}");
-    String::from_utf8(ended.stdout).unwrap()
+    backed::lab(&(TO_MAIN.to_owned() + more))
 }
 
 fn create(lab: &Lab) -> Value {
@@ -106,22 +82,18 @@ fn is_in(lab: &Lab, point: &Value, before: &[i64], later: &[i64]) {
     plain(lab, &["restore", "--point", point["id"].as_str().unwrap(), "--out", out.to_str().unwrap()]);
     other.start();
     other.wait_well(BOOT);
-    let found = ask(&address(&other), "select id from rows_kept").unwrap();
-    let found: BTreeSet<i64> = found.iter().map(|id| id.parse().unwrap()).collect();
-    let lost: Vec<&i64> = before.iter().filter(|id| !found.contains(id)).collect();
-    assert!(lost.is_empty(), "{}: {} acknowledged, lost: {lost:?}", point["id"], before.len());
-    assert!(later.is_empty() || later.iter().any(|id| !found.contains(id)), "it is no earlier moment");
+    assert_of_point(&other, before, later);
     let hurt = ask(
         &address(&other),
         "select count(*) from pg_class where pg_relation_size(oid) is null and relkind = 'r'",
     );
     assert_eq!(hurt, Some(vec!["0".to_owned()]));
-    println!("{}: {} rows, {} acknowledged before it", point["id"], found.len(), before.len());
+    println!("{}: {} acknowledged before it", point["id"], before.len());
 }
 
 #[test]
 fn a_database_is_backed_up_while_it_is_written_to_and_each_point_has_what_was_acknowledged() {
-    let lab = lab();
+    let lab = backed::lab(TO_MAIN);
     let rows = Rows::start(&lab);
     let mut points = Vec::new();
     for _ in 0..3 {
@@ -161,7 +133,7 @@ fn a_database_is_backed_up_while_it_is_written_to_and_each_point_has_what_was_ac
 
 #[test]
 fn a_daemon_killed_in_a_backup_leaves_vm_and_bitmaps_right_and_a_person_may_cancel() {
-    let mut lab = lab(); // R02
+    let mut lab = backed::lab(TO_MAIN); // R02
     let rows = Rows::start(&lab);
     let start = lab.incarnation("orders");
     create(&lab);
@@ -212,7 +184,7 @@ fn a_daemon_killed_in_a_backup_leaves_vm_and_bitmaps_right_and_a_person_may_canc
 
 #[test]
 fn a_daemon_killed_at_any_moment_of_backups_forgets_no_write() {
-    let mut lab = lab(); // R02
+    let mut lab = backed::lab(TO_MAIN); // R02
     let kills = std::env::var("HOLDFAST_R02").map_or(4, |text| text.parse().unwrap());
     let rows = Rows::start(&lab);
     let start = lab.incarnation("orders");

@@ -1,63 +1,68 @@
-//! A running VM that the daemon backs up into an S3 store: a server in this process, of the crates `s3s` and `s3s-fs`.
+//! A running VM that is backed up into an S3 store, proved and restored from there: a server in a process of its own, of the
+//! crates `s3s` and `s3s-fs`.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{Lab, holdfast};
-use crate::rows::Rows;
-use holdfast_bucket::{Habit, KEY, SECRET, Server};
+use crate::backed::{self, plain};
+use crate::lab::{BOOT, Lab, signal};
+use crate::proofs::{nothing_is_left, prove};
+use crate::restored::{becomes_whole, create, needs_backup, recovered_by_restore, sections};
+use crate::rows::{Rows, assert_of_point};
+use holdfast_bucket::{Habit, Process, SECRET};
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
-const REPO: &str = "s3://backups/atlas";
-
-/// A laboratory that is backed up into this server.
-fn lab(server: &Server) -> Lab {
-    let mut lab = Lab::changed(|config| {
-        config
-            + "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n[vm.orders.protect.backup]\nto = \"far\"\n"
-            + &format!("[repository.far]\npath = \"{REPO}\"\nkey_file = \"key\"\ns3_file = \"s3.env\"\n")
-    });
-    fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
-    let file = lab.path().join("s3.env");
-    let endpoint = server.endpoint();
-    let lines =
-        format!("AWS_ACCESS_KEY_ID={KEY}\nAWS_SECRET_ACCESS_KEY={SECRET}\nAWS_ENDPOINT_URL={endpoint}\n");
-    fs::write(&file, lines).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    plain(&lab, &["init"]);
-    lab.start_warm(&["orders"]);
-    lab
+/// Not a test of anything: the server, in a process of its own.
+#[test]
+fn server() {
+    holdfast_bucket::serve_if_asked();
 }
 
-/// What needs no daemon.
-fn plain(lab: &Lab, words: &[&str]) -> String {
-    let mut command = holdfast();
-    command.arg("backup").args(words).args(["--repo", REPO]);
-    command.arg("--key-file").arg(lab.path().join("key")).arg("--s3-file").arg(lab.path().join("s3.env"));
-    let ended = command.output().unwrap();
-    assert!(ended.status.success(), "{words:?}: {ended:?}");
-    String::from_utf8(ended.stdout).unwrap()
-}
-
-fn create(lab: &Lab) -> Value {
-    let made = lab.json(&["backup", "create", "orders"]).as_array().unwrap()[0].clone();
-    assert_eq!(made["state"], "done", "{made}\n{}", lab.story());
-    made
-}
+/// Has the guest read all that its disk holds, and the disk, and not what it remembers of it.
+const READ_ALL: &str = "echo 3 > /proc/sys/vm/drop_caches; cat /dev/vda > /dev/null";
 
 #[test]
-fn a_running_vm_is_backed_up_into_a_store_by_the_daemon() {
+fn a_vm_is_backed_up_into_a_store_proved_and_restored_from_there_though_the_store_goes_away() {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path(), Habit::Right).unwrap();
-    let lab = lab(&server);
+    let start = |port| Process::start("bucket::server", data.path(), port, Habit::Right).unwrap();
+    let server = start(0);
+    let lab = backed::lab_in_store(&server.endpoint(), &sections("4MiB"));
     let rows = Rows::start(&lab);
-    let full = create(&lab);
+    let full = lab.json(&["backup", "create", "orders", "--limit", "1GiB/s"])[0].take();
     rows.wait_for_more(&lab);
+    let before = rows.so_far();
     let second = create(&lab);
     let bytes = |point: &Value, what: &str| point[what].as_u64().unwrap();
     assert!(bytes(&second, "read") < bytes(&full, "read") / 4, "only what changed is read: {second}");
     assert!(bytes(&second, "added") < bytes(&full, "added") / 4, "{second}");
     assert!(plain(&lab, &["verify", "--all"]).ends_with("2 of 2 points are whole\n"));
+    let proof = prove(&lab, second["id"].as_str().unwrap());
+    assert_eq!(proof["grade"], "app-checked", "{proof}");
+    nothing_is_left(&lab);
+    lab.wait_asked("orders");
+
+    let all = rows.stop();
+    fs::remove_file(lab.disk("orders")).unwrap();
+    signal(lab.pid("orders"), "KILL");
+    recovered_by_restore(&lab);
+    assert!(lab.story().contains("backup 2 (app-checked)"), "{}", lab.story());
+    lab.wait_well(BOOT);
+    assert_of_point(&lab, &before, &all);
+
+    assert!(needs_backup(&lab), "not all is there yet");
+    let rows = Rows::start(&lab);
+    let port = server.kill();
+    lab.in_guest("orders", READ_ALL);
+    lab.until(BOOT, "what is read and cannot be pauses the VM", |lab| paused(lab).is_some());
+    let _server = start(port);
+    lab.wait_well(BOOT);
+    rows.wait_for_more(&lab);
+    becomes_whole(&lab);
+    rows.all_there(&lab);
     assert!(!lab.story().contains(SECRET));
+}
+
+/// An open incident of a VM that is paused because its disk cannot be read.
+fn paused(lab: &Lab) -> Option<Value> {
+    lab.incidents().into_iter().find(|one| one["fault"] == "VmPausedIo" && one["closed"].is_null())
 }

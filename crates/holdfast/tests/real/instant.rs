@@ -3,45 +3,18 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{BOOT, Lab, SOON, holdfast, signal};
-use crate::rows::{Rows, address, ask};
+use crate::backed::{self, TO_MAIN, backing, command};
+use crate::lab::{BOOT, Lab, SOON, signal};
+use crate::rows::{Rows, assert_of_point};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-/// A laboratory with a repository of its own.
-fn lab() -> Lab {
-    let mut lab = Lab::changed(|config| {
-        config
-            + "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n\
-               [vm.orders.recover]\ntries = 9\nwithin = \"2h\"\n[vm.orders.protect.backup]\nto = \"main\"\n[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n"
-    });
-    fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
-    assert!(backup(&lab, &["init"]).status().unwrap().success());
-    lab.start_warm(&["orders"]);
-    lab
-}
-
-fn backup(lab: &Lab, words: &[&str]) -> Command {
-    let mut command = holdfast();
-    command.arg("backup").args(words).arg("--repo").arg(lab.path().join("repo"));
-    command.arg("--key-file").arg(lab.path().join("key")).stdin(Stdio::null());
-    command
-}
-
 fn beside(lab: &Lab, end: &str) -> PathBuf {
     let mut path = lab.disk("orders").into_os_string();
     path.push(end);
     path.into()
-}
-
-/// What the disk says that it stands on.
-fn backing(lab: &Lab) -> Value {
-    let disk = lab.disk("orders");
-    let told = Command::new("qemu-img").args(["info", "-U", "--output=json"]).arg(disk).output().unwrap();
-    assert!(told.status.success(), "{told:?}");
-    serde_json::from_slice::<Value>(&told.stdout).unwrap()["backing-filename"].clone()
 }
 
 /// A restore at once that is under way.
@@ -62,7 +35,7 @@ impl Instant {
         let disk = lab.disk("orders");
         let words =
             ["restore", "--point", "orders/1", "--instant", disk.to_str().unwrap(), "--qmp", qmp, "--json"];
-        let mut command = backup(lab, &[&words, more].concat());
+        let mut command = command(lab, &[&words, more].concat());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut begun = Self(Some(child));
         let socket = beside(lab, ".offered");
@@ -87,14 +60,9 @@ impl Instant {
     }
 }
 
-fn rows_of(lab: &Lab) -> Vec<i64> {
-    let found = ask(&address(lab), "select id from rows_kept").unwrap();
-    found.iter().map(|id| id.parse().unwrap()).collect()
-}
-
 #[test]
 fn a_vm_is_started_from_a_point_at_once_and_whoever_is_killed_meanwhile_it_ends_whole() {
-    let lab = lab();
+    let lab = backed::lab(&format!("[vm.orders.recover]\ntries = 9\nwithin = \"2h\"\n{TO_MAIN}"));
     let rows = Rows::start(&lab);
     let before = rows.so_far();
     assert!(lab.cli(&["backup", "create", "orders"]).status.success(), "{}", lab.story());
@@ -103,7 +71,7 @@ fn a_vm_is_started_from_a_point_at_once_and_whoever_is_killed_meanwhile_it_ends_
     let qmp = lab.vm("orders")["qmp"].as_str().unwrap().to_owned();
     let disk = lab.disk("orders");
     let words = ["restore", "--instant", disk.to_str().unwrap(), "--qmp", &qmp];
-    let refused = backup(&lab, &words).output().unwrap();
+    let refused = command(&lab, &words).output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && said.contains("somebody uses it"), "{said}");
     assert!(!beside(&lab, ".instant").exists());
@@ -125,10 +93,8 @@ fn a_vm_is_started_from_a_point_at_once_and_whoever_is_killed_meanwhile_it_ends_
     let instant = Instant::begin(&lab, &qmp, &slow);
     lab.cli(&["vm", "start", "orders"]);
     lab.wait_well(BOOT);
-    let found = rows_of(&lab);
-    assert!(before.iter().all(|id| found.contains(id)), "what was acknowledged before the point is there");
-    assert!(all.iter().any(|id| !found.contains(id)), "it is the earlier moment");
-    assert!(!backing(&lab).is_null(), "not all is there yet");
+    assert_of_point(&lab, &before, &all);
+    assert!(!backing(&disk).is_null(), "not all is there yet");
 
     let rows = Rows::start(&lab);
     // The server is killed: what the guest reads waits, and goes on.
@@ -140,14 +106,14 @@ fn a_vm_is_started_from_a_point_at_once_and_whoever_is_killed_meanwhile_it_ends_
     signal(lab.pid("orders"), "KILL");
     rows.wait_for_more(&lab);
     lab.wait_well(BOOT);
-    assert!(!backing(&lab).is_null(), "not all is there yet");
+    assert!(!backing(&disk).is_null(), "not all is there yet");
     instant.signal("INT");
     drop(instant.ended());
     let (is_well, said) = Instant::begin(&lab, &qmp, &[]).ended();
     assert!(is_well, "{said}\n{}", lab.story());
     let told: Value = serde_json::from_str(&said[said.find('{').unwrap()..]).unwrap();
     assert_eq!(told["kept"], beside(&lab, ".before-orders-1").to_str().unwrap(), "{said}");
-    assert!(backing(&lab).is_null());
+    assert!(backing(&disk).is_null());
     assert!(!beside(&lab, ".offered").exists() && !beside(&lab, ".instant").exists());
 
     // From now on the repository is not needed.

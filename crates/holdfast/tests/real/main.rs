@@ -6,6 +6,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod backed;
 mod backups;
 mod bucket;
 mod busy;

@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{BOOT, Lab, SOON, holdfast, signal};
+use crate::backed;
+use crate::lab::{BOOT, Lab, SOON, signal};
 use crate::rows::Rows;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -14,21 +15,10 @@ fn lab() -> Lab {
 
 /// The same, with other settings of its trials.
 fn lab_with(prove: &str) -> Lab {
-    let prove = format!("[vm.orders.protect]\nprove = {{ {prove}, nice = 0 }}\nbackup.to = \"main\"\n");
-    let mut lab = Lab::changed(|config| {
-        let quiesce = "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n";
-        let repository = "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n";
-        config + quiesce + &prove + repository
-    });
-    std::fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
-    let mut init = holdfast();
-    init.args(["backup", "init", "--repo"]).arg(lab.path().join("repo"));
-    assert!(init.arg("--key-file").arg(lab.path().join("key")).status().unwrap().success());
-    lab.start_warm(&["orders"]);
-    lab
+    backed::lab(&format!("[vm.orders.protect]\nprove = {{ {prove}, nice = 0 }}\nbackup.to = \"main\"\n"))
 }
 
-fn prove(lab: &Lab, point: &str) -> Value {
+pub fn prove(lab: &Lab, point: &str) -> Value {
     let ended = lab.cli(&["prove", "orders", "--point", point, "--json"]);
     let doc: Value = serde_json::from_slice(&ended.stdout)
         .unwrap_or_else(|_| panic!("{}\n{}", String::from_utf8_lossy(&ended.stderr), lab.story()));
@@ -53,7 +43,7 @@ fn trials(lab: &Lab) -> Vec<PathBuf> {
     all.filter(is_own).collect()
 }
 
-fn nothing_is_left(lab: &Lab) {
+pub fn nothing_is_left(lab: &Lab) {
     lab.until(SOON, "the trial is gone", |lab| trials(lab).is_empty());
     let left = std::fs::read_dir(lab.state().join("trials")).map(Iterator::count).unwrap_or(0);
     assert_eq!(left, 0, "files of a trial");

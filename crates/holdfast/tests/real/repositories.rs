@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::backups::{nodes, plain};
+use crate::backed::{TO_MAIN, make_key, plain};
+use crate::backups::nodes;
 use crate::lab::{BOOT, Lab};
 use crate::rows::{Rows, address, ask};
 use serde_json::{Value, json};
@@ -55,13 +56,10 @@ impl Drop for Mount {
 
 /// A laboratory whose repository is a file system of its own, and what it is mounted on.
 fn lab() -> (Lab, Mount) {
-    let mut lab = Lab::changed(|config| {
-        config
-            + "[vm.orders.protect.backup]\nto = \"main\"\n"
-            + "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n"
-    });
+    let mut lab =
+        Lab::changed(|config| config + TO_MAIN + "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n");
     let mount = Mount::new(&lab.path().join("repo"), 2 << 20);
-    fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
+    make_key(&lab);
     plain(&lab, &["init"]);
     lab.start_warm(&["orders"]);
     (lab, mount)
@@ -122,7 +120,7 @@ fn a_repository_that_is_away_locked_or_full_costs_a_backup_and_loses_nothing() {
 
     fs::write(lab.path().join("key"), "another passphrase\n").unwrap();
     fails(&lab, &rows, [&unusable, "this secret does not open the repository", "`--key-file`"]);
-    fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
+    make_key(&lab);
     goes_on(&lab, &full);
 
     // A database is loaded and changed: that is not suspicious.

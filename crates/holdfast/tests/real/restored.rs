@@ -3,59 +3,33 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{BOOT, Lab, SOON, holdfast, signal};
-use crate::rows::{Rows, address, ask};
+use crate::backed::{self, backing};
+use crate::lab::{BOOT, Lab, SOON, signal};
+use crate::rows::{Rows, assert_of_point, there};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-/// A laboratory that is backed up, so fast at most, and may lose an hour by itself.
-fn lab(limit: &str) -> Lab {
-    let recover = "[vm.orders.recover]\nmax_data_loss = \"1h\"\nboot_limit = \"60s\"\n";
-    let mut lab = Lab::changed(|config| {
-        let quiesce = "quiesce = \"su postgres -c 'psql -h /run/postgresql -c checkpoint'\"\n";
-        let protect = "[vm.orders.protect]\nprove = { auto = false }\nbackup.to = \"main\"\n";
-        let limit = format!("backup.limit = \"{limit}\"\n");
-        config
-            + quiesce
-            + recover
-            + protect
-            + &limit
-            + "[repository.main]\npath = \"repo\"\nkey_file = \"key\"\n"
-    });
-    std::fs::write(lab.path().join("key"), "correct horse battery\n").unwrap();
-    assert!(backup(&lab, &["init"]).status().unwrap().success());
-    lab.start_warm(&["orders"]);
-    lab
-}
-
-fn backup(lab: &Lab, words: &[&str]) -> Command {
-    let mut command = holdfast();
-    command.arg("backup").args(words).arg("--repo").arg(lab.path().join("repo"));
-    command.arg("--key-file").arg(lab.path().join("key"));
-    command
+/// What a VM needs in its configuration that is restored by itself: it may lose an hour, and comes in so fast at most.
+pub fn sections(limit: &str) -> String {
+    format!(
+        "[vm.orders.recover]\nmax_data_loss = \"1h\"\nboot_limit = \"60s\"\n\
+         [vm.orders.protect]\nprove = {{ auto = false }}\nbackup.to = \"main\"\nbackup.limit = \"{limit}\"\n"
+    )
 }
 
 /// A backup is made, the engine knows of it, and the database was seen to answer after it.
 fn save(lab: &Lab) -> Value {
-    let made = lab.json(&["backup", "create", "orders"])[0].take();
-    assert_eq!(made["state"], "done", "{made}\n{}", lab.story());
+    let made = create(lab);
     // It is listed for the engine within ten seconds.
     std::thread::sleep(std::time::Duration::from_secs(12));
     lab.wait_asked("orders");
     made
 }
 
-fn there(lab: &Lab) -> BTreeSet<i64> {
-    ask(&address(lab), "select id from rows_kept").unwrap().iter().map(|id| id.parse().unwrap()).collect()
-}
-
-fn assert_restored(lab: &Lab, before: &[i64], later: &[i64]) {
-    let there = there(lab);
-    let lost: Vec<&i64> = before.iter().filter(|id| !there.contains(id)).collect();
-    assert!(lost.is_empty(), "{} acknowledged before the backup, lost: {lost:?}", before.len());
-    assert!(later.iter().any(|id| !there.contains(id)), "it is the disk from before, not the backup");
+pub fn create(lab: &Lab) -> Value {
+    let made = lab.json(&["backup", "create", "orders"])[0].take();
+    assert_eq!(made["state"], "done", "{made}\n{}", lab.story());
+    made
 }
 
 /// The file that the disk of the VM is now.
@@ -67,15 +41,12 @@ fn top(lab: &Lab) -> PathBuf {
     newest.max_by_key(|path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap()).unwrap()
 }
 
-/// What it stands on.
-fn backing(lab: &Lab) -> Value {
-    let told = Command::new("qemu-img").args(["info", "-U", "--output=json"]).arg(top(lab)).output().unwrap();
-    assert!(told.status.success(), "{told:?}");
-    serde_json::from_slice::<Value>(&told.stdout).unwrap()["backing-filename"].clone()
+pub fn needs_backup(lab: &Lab) -> bool {
+    !backing(&top(lab)).is_null()
 }
 
 /// The processes that bring a backup into a disk of this laboratory.
-fn suppliers(lab: &Lab) -> Vec<i32> {
+pub fn suppliers(lab: &Lab) -> Vec<i32> {
     let own = format!("{}.snapshots", lab.disk("orders").display());
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     let is_own = |line: &[u8]| {
@@ -87,7 +58,7 @@ fn suppliers(lab: &Lab) -> Vec<i32> {
         .collect()
 }
 
-fn recovered_by_restore(lab: &Lab) -> Value {
+pub fn recovered_by_restore(lab: &Lab) -> Value {
     let find = |lab: &Lab| lab.incidents().into_iter().find(|incident| incident["resolution"] == "recovered");
     lab.until(2 * BOOT, "a remedy ends it", |lab| find(lab).is_some());
     let incident = find(lab).unwrap();
@@ -100,14 +71,14 @@ fn recovered_by_restore(lab: &Lab) -> Value {
     incident
 }
 
-fn becomes_whole(lab: &Lab) {
-    lab.until(4 * BOOT, "all of the backup is in the disk", |lab| backing(lab).is_null());
+pub fn becomes_whole(lab: &Lab) {
+    lab.until(4 * BOOT, "all of the backup is in the disk", |lab| !needs_backup(lab));
     lab.until(SOON, "nobody brings anything any more", |lab| suppliers(lab).is_empty());
 }
 
 #[test]
 fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_whole() {
-    let mut lab = lab("24MiB");
+    let mut lab = backed::lab(&sections("24MiB"));
     let rows = Rows::start(&lab);
     let before = rows.so_far();
     save(&lab);
@@ -118,8 +89,8 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
     let incident = recovered_by_restore(&lab);
     assert_eq!(incident["fault"], "ImageLost");
     lab.wait_well(BOOT);
-    assert_restored(&lab, &before, &all);
-    assert!(!backing(&lab).is_null(), "not all is there yet");
+    assert_of_point(&lab, &before, &all);
+    assert!(needs_backup(&lab), "not all is there yet");
     let told = lab.cli(&["points", "orders"]);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("its disk comes in from orders/1; it takes"), "{told}");
@@ -128,12 +99,12 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
     let rows = Rows::start(&lab);
     suppliers(&lab).iter().for_each(|pid| signal(*pid, "KILL"));
     rows.wait_for_more(&lab);
-    lab.until(BOOT, "another brings it", |lab| !suppliers(lab).is_empty() || backing(lab).is_null());
+    lab.until(BOOT, "another brings it", |lab| !suppliers(lab).is_empty() || !needs_backup(lab));
     rows.wait_for_more(&lab);
     let acknowledged = rows.stop();
 
     // All are killed, as by a power cut: what is started again goes on from what is there.
-    assert!(!backing(&lab).is_null(), "not all is there yet");
+    assert!(needs_backup(&lab), "not all is there yet");
     let (vm, bringing) = (lab.pid("orders"), suppliers(&lab));
     lab.kill_daemon();
     bringing.into_iter().chain([vm]).for_each(|pid| signal(pid, "KILL"));
@@ -149,7 +120,7 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
 
 #[test]
 fn an_encrypted_disk_goes_back_to_the_last_backup_from_before_that() {
-    let lab = lab("1GiB");
+    let lab = backed::lab(&sections("1GiB"));
     let rows = Rows::start(&lab);
     let before = rows.so_far();
     save(&lab);
@@ -176,13 +147,13 @@ fn an_encrypted_disk_goes_back_to_the_last_backup_from_before_that() {
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("restore") && told.contains("backup 1 ("), "{told}");
     lab.wait_well(BOOT);
-    assert_restored(&lab, &before, &all);
+    assert_of_point(&lab, &before, &all);
     becomes_whole(&lab);
 }
 
 #[test]
 fn a_person_takes_a_vm_back_to_its_backup_and_forward_again() {
-    let lab = lab("1GiB");
+    let lab = backed::lab(&sections("1GiB"));
     let rows = Rows::start(&lab);
     let before = rows.so_far();
     save(&lab);
@@ -199,10 +170,10 @@ fn a_person_takes_a_vm_back_to_its_backup_and_forward_again() {
     let (is_well, told) = said(&["backup", "revert", "orders", "1", "--yes"]);
     assert!(is_well && told.contains("boots backup 1"), "{told}\n{}", lab.story());
     let (is_well, told) = said(&["snapshot", "create", "orders"]);
-    let is_whole = backing(&lab).is_null();
+    let is_whole = !needs_backup(&lab);
     assert!(is_whole || is_well || told.contains("still coming in"), "{told}");
     lab.wait_well(BOOT);
-    assert_restored(&lab, &before, &all);
+    assert_of_point(&lab, &before, &all);
     becomes_whole(&lab);
 
     let snapshots = lab.json(&["snapshot", "list", "orders"]);

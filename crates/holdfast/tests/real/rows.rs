@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::lab::{Lab, SOON, runtime};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,9 +65,7 @@ impl Rows {
     pub fn all_there(mut self, lab: &Lab) {
         self.end();
         let acked = std::mem::take(&mut *self.acked());
-        let found = ask(&address(lab), "select id from rows_kept");
-        let found: std::collections::BTreeSet<i64> =
-            found.unwrap().iter().map(|id| id.parse().unwrap()).collect();
+        let found = there(lab);
         let lost: Vec<&i64> = acked.iter().filter(|id| !found.contains(id)).collect();
         assert!(lost.is_empty(), "{} acknowledged, lost: {lost:?}\n{}", acked.len(), lab.story());
         assert!(!acked.is_empty());
@@ -84,6 +83,19 @@ impl Drop for Rows {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The rows that its database has.
+pub fn there(lab: &Lab) -> BTreeSet<i64> {
+    ask(&address(lab), "select id from rows_kept").unwrap().iter().map(|id| id.parse().unwrap()).collect()
+}
+
+/// Its disk is the one of a point: every row is there that was acknowledged before that, and not every one of those after it.
+pub fn assert_of_point(lab: &Lab, before: &[i64], later: &[i64]) {
+    let there = there(lab);
+    let lost: Vec<&i64> = before.iter().filter(|id| !there.contains(id)).collect();
+    assert!(lost.is_empty(), "{} acknowledged before the point, lost: {lost:?}", before.len());
+    assert!(later.is_empty() || later.iter().any(|id| !there.contains(id)), "it is no earlier moment");
 }
 
 /// Where the database of `orders` is reached.

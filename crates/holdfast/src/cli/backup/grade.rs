@@ -1,9 +1,10 @@
 //! What the daemon has its own child do for a trial of a restore point: offer it, and state what was seen.
 
-use super::{PointArgs, RepositoryArgs, failed, say_aside, troubled, writer};
+use super::{PointArgs, RepositoryArgs, failed, say_aside, troubled};
 use crate::act::chain;
 use crate::backups::offer;
 use crate::cli::{CliError, Exit};
+use crate::clock;
 use clap::Args;
 use holdfast_backup::offered::{Offered, OfferedError};
 use holdfast_backup::proof::{self, Grade, Proof, What};
@@ -65,7 +66,8 @@ pub fn grade(args: &GradeArgs) -> Result<Exit, CliError> {
     let (repository, folder) = (args.repository.open()?, &args.repository.repo);
     let name = args.point.find(&repository, folder)?;
     let words = args.words.chars().take(proof::WORDS_MOST / 4).collect();
-    let proof = Proof { what: What::Grade(args.grade), when: writer::now(), boot: args.boot_ms, words };
+    let proof =
+        Proof { what: What::Grade(args.grade), when: clock::wall_micros(), boot: args.boot_ms, words };
     proof::prove(&repository, &name, &proof).map_err(troubled(folder))?;
     Ok(Exit::Fine)
 }

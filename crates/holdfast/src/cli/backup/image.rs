@@ -7,6 +7,7 @@ use super::remote::{self, Place, Remote};
 use super::{Note, RepositoryArgs, bar, bytes, failed, shown, suspicion, threads, troubled, watched, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
+use crate::clock;
 use clap::Args;
 use holdfast_backup::kept::Kept;
 use holdfast_backup::point::{Disk, Point, is_name};
@@ -140,7 +141,7 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         None => Opened::File(open(&args.file)?),
     };
     let mut repository = args.repository.open_to_write()?;
-    let (begun, taken) = (Instant::now(), writer::now());
+    let (begun, taken) = (Instant::now(), clock::wall_micros());
     let session = Session::begin(&mut repository, &name, &writer::here(taken))
         .map_err(troubled(&args.repository.repo))?;
     args.repository.warn(&repository);

@@ -3,6 +3,7 @@
 use super::{RepositoryArgs, bytes, shown, troubled, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, paint, print_json};
+use crate::clock;
 use crate::place::RepositoryPlace;
 use clap::Args;
 use holdfast_backup::collect::{CollectError, Collected, Rules, Sum, collect};
@@ -60,7 +61,7 @@ pub struct PruneArgs {
 /// Prunes, then collects.
 pub fn prune(args: &PruneArgs) -> Result<Exit, CliError> {
     let folder = &args.repository.repo;
-    let (mut repository, now) = (args.repository.open()?, writer::now());
+    let (mut repository, now) = (args.repository.open()?, clock::wall_micros());
     let keep = Keep {
         last: args.keep_last,
         hourly: args.keep_hourly,

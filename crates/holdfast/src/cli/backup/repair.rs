@@ -2,6 +2,7 @@
 
 use super::{RepositoryArgs, bar, failed, shown, threads, troubled, watched, writer};
 use crate::cli::{CliError, Exit, print_json};
+use crate::clock;
 use clap::Args;
 use holdfast_backup::repair::{self, Repaired, Rules};
 use holdfast_backup::verify::{self, Findings};
@@ -31,7 +32,7 @@ pub fn repair(args: &RepairArgs) -> Result<Exit, CliError> {
     let read = || verify::all(&repository, threads(), &done);
     let found = watched(&bar, || done.load(Ordering::Relaxed), read).map_err(troubled(folder))?;
     bar.finish_and_clear();
-    let now = writer::now();
+    let now = clock::wall_micros();
     let rules = Rules {
         now,
         writer: &writer::here(now),

@@ -1,8 +1,9 @@
 //! `holdfast backup verify`: everything is read and hashed, and what is hurt is named.
 
-use super::{PointArgs, RepositoryArgs, bar, failed, say_aside, shown, threads, troubled, watched, writer};
+use super::{PointArgs, RepositoryArgs, bar, failed, say_aside, shown, threads, troubled, watched};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
+use crate::clock;
 use clap::Args;
 use holdfast_backup::proof::{self, Proof, What};
 use holdfast_backup::repository::{PointName, Repository};
@@ -64,7 +65,7 @@ const SOON: i64 = 86_400_000_000;
 
 /// States beside each point what was found. A repository that cannot be written to is no less well for that.
 fn record(repository: &Repository, findings: &Findings, was_all_read: bool) {
-    let now = writer::now();
+    let now = clock::wall_micros();
     let whole = findings.whole.iter().filter(|_| was_all_read).map(|name| (name, What::Verified, ""));
     let hurt = findings.hurt.iter().map(|(name, why)| (name, What::Hurt, &why[..]));
     let state = |(name, what, words): (&PointName, What, &str)| {

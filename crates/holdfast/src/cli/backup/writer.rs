@@ -1,16 +1,10 @@
 //! Who writes to a repository, as others see it, and whether such a writer is still alive.
 
 use holdfast_backup::session::{Open, Writer};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The writer of another computer that was not heard of for so long, in microseconds, is taken for dead. Should it be alive, it
 /// makes no point.
 const DEAD_AFTER: i64 = 7 * 86_400_000_000;
-
-/// Microseconds since 1970.
-pub fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
-}
 
 /// This process.
 pub fn here(now: i64) -> Writer {
@@ -67,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_writer_is_dead_once_its_process_or_the_start_of_its_computer_is_gone() {
-        let now = now();
+        let now = crate::clock::wall_micros();
         assert!(!is_over(&of(here(now)), now));
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let writer = Writer { process: child.id(), started: started(child.id()).unwrap(), ..here(now) };
