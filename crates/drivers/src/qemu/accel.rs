@@ -54,12 +54,12 @@ fn firmware() -> Vec<u8> {
 /// Why not, in words for people.
 pub fn prove_kvm() -> Result<(), String> {
     is_offered()?;
-    try_kvm()
+    try_kvm(Path::new(PROGRAM))
 }
 
-fn try_kvm() -> Result<(), String> {
+fn try_kvm(program: &Path) -> Result<(), String> {
     let folder = scratch().map_err(|cause| format!("no room for a trial: {cause}"))?;
-    let result = run_trial("kvm", &folder);
+    let result = run_trial(program, "kvm", &folder);
     let _ = fs::remove_dir_all(&folder); // a leftover of a few bytes harms nobody
     result
 }
@@ -82,8 +82,8 @@ fn scratch() -> std::io::Result<PathBuf> {
     Ok(folder)
 }
 
-fn run_trial(accel: &str, folder: &Path) -> Result<(), String> {
-    let mut child = Command::new(PROGRAM)
+fn run_trial(program: &Path, accel: &str, folder: &Path) -> Result<(), String> {
+    let mut child = Command::new(program)
         .args("-nodefaults -no-user-config -display none -M pc -m 16M -no-reboot".split(' '))
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-accel", accel, "-bios"])
         .arg(folder.join("firmware"))
@@ -91,7 +91,7 @@ fn run_trial(accel: &str, folder: &Path) -> Result<(), String> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|cause| format!("cannot run {PROGRAM}: {cause}"))?;
+        .map_err(|cause| format!("cannot run {}: {cause}", program.display()))?;
     let began = Instant::now();
     loop {
         match child.try_wait() {
@@ -116,17 +116,22 @@ fn run_trial(accel: &str, folder: &Path) -> Result<(), String> {
     }
 }
 
-/// Settles how instructions are run. `Auto` tries KVM once per boot of the host and remembers the result
+/// Settles how instructions are run by this QEMU. `Auto` tries KVM once per boot of the host and remembers the result
 /// in `memory` (that the device is not there, or does not open for us, is no result: it is looked at each time); the second
 /// value is a warning for people.
 ///
 /// # Errors
 /// Why KVM cannot be used although it was demanded.
-pub fn settle(wanted: Accel, memory: &Path, boot: &str) -> Result<(Engine, Option<String>), String> {
+pub fn settle(
+    wanted: Accel,
+    program: &Path,
+    memory: &Path,
+    boot: &str,
+) -> Result<(Engine, Option<String>), String> {
     match wanted {
         Accel::Tcg => Ok((Engine::Tcg, None)),
-        Accel::Kvm => prove_kvm().map(|()| (Engine::Kvm, None)),
-        Accel::Auto => Ok(match is_offered().and_then(|()| remembered(memory, boot)) {
+        Accel::Kvm => is_offered().and_then(|()| try_kvm(program)).map(|()| (Engine::Kvm, None)),
+        Accel::Auto => Ok(match is_offered().and_then(|()| remembered(program, memory, boot)) {
             Ok(()) => (Engine::Kvm, None),
             Err(why) => (Engine::Tcg, Some(format!("guests run under software emulation: {why}"))),
         }),
@@ -134,7 +139,7 @@ pub fn settle(wanted: Accel, memory: &Path, boot: &str) -> Result<(Engine, Optio
 }
 
 /// The result of the trial of this boot of the host.
-fn remembered(memory: &Path, boot: &str) -> Result<(), String> {
+fn remembered(program: &Path, memory: &Path, boot: &str) -> Result<(), String> {
     let known = fs::read_to_string(memory).ok();
     match known.as_deref().and_then(|text| text.strip_prefix(boot)).map(str::trim) {
         Some("kvm") => Ok(()),
@@ -142,7 +147,7 @@ fn remembered(memory: &Path, boot: &str) -> Result<(), String> {
             Err(format!("{why} (as tried since the host started; remove {} to try again)", memory.display()))
         }
         Some(_) | None => {
-            let result = try_kvm();
+            let result = try_kvm(program);
             let word = result.as_ref().map_or_else(Clone::clone, |()| "kvm".to_owned());
             let _ = fs::write(memory, format!("{boot} {}", word.replace('\n', " "))); // only a cache
             result
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn the_trial_guest_runs_where_instructions_run() {
         let folder = scratch().unwrap();
-        let ran = run_trial("tcg", &folder);
+        let ran = run_trial(Path::new(PROGRAM), "tcg", &folder);
         fs::remove_dir_all(&folder).unwrap();
         ran.expect("QEMU, package qemu-system-x86");
     }
@@ -168,17 +173,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let memory = folder.path().join("accel");
         fs::write(&memory, "boot-1 it was slow").unwrap();
-        let why = remembered(&memory, "boot-1").unwrap_err();
+        let why = remembered(Path::new(PROGRAM), &memory, "boot-1").unwrap_err();
         assert!(why.starts_with("it was slow") && why.contains("to try again"), "{why}");
         fs::write(&memory, "boot-1 kvm").unwrap();
-        assert_eq!(remembered(&memory, "boot-1"), Ok(()));
+        assert_eq!(remembered(Path::new(PROGRAM), &memory, "boot-1"), Ok(()));
     }
 
     #[test]
     fn a_device_that_is_not_offered_is_no_result_to_remember() {
         let folder = tempfile::tempdir().unwrap();
         let memory = folder.path().join("accel");
-        let (engine, warning) = settle(Accel::Auto, &memory, "boot-1").unwrap();
+        let (engine, warning) = settle(Accel::Auto, Path::new(PROGRAM), &memory, "boot-1").unwrap();
         match is_offered() {
             Ok(()) => assert!(memory.exists(), "it was tried"),
             Err(why) => {

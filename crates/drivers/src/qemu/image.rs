@@ -346,6 +346,7 @@ mod tests {
             kernel: None,
             network: Network::None,
             user: None,
+            program: None,
             memory_state: None,
         }
     }

@@ -356,6 +356,7 @@ mod tests {
             kernel: None,
             network: Network::User(Vec::new()),
             user: None,
+            program: None,
             memory_state: None,
         }
     }

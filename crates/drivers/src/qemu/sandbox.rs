@@ -115,7 +115,7 @@ impl Sandbox {
         let (say_started, started) = thread_channel::channel();
         // The kernel ends it with the thread that started it, so that thread stays until it is gone.
         let hold = move || {
-            let child = ready.launch(&words, plan.disk, plan.nice);
+            let child = ready.launch(&plan.vm, &words, plan.disk, plan.nice);
             let _nobody_waits = say_started.send(child.as_ref().map(Child::id).map_err(ToString::to_string));
             let Ok(mut child) = child else { return };
             let mut is_over = false;
@@ -212,7 +212,7 @@ impl Ready {
         let made = make_folder(&plan.folder, 0o711).and_then(|()| make_folder(run.path(), 0o711));
         made.map_err(|error| SandboxError::NotReady(error_chain(&error)))?;
         std::fs::create_dir_all(run.inner()).map_err(told("make its folder"))?;
-        let engine = start::settle(plan.vm.accel, &plan.run_folder).map_err(SandboxError::NotReady)?;
+        let engine = start::settle(&plan.vm, &plan.run_folder).map_err(SandboxError::NotReady)?;
         let mut disk =
             vec![Layer { path: run.inner().join("overlay"), format: Format::Qcow2, is_offered: false }];
         if let Disk::Files(files) = &plan.disk {
@@ -247,7 +247,7 @@ impl Ready {
     }
 
     /// Starts QEMU. The connection is its own from then on.
-    fn launch(&self, words: &[String], disk: Disk, nice: u32) -> io::Result<Child> {
+    fn launch(&self, vm: &QemuVm, words: &[String], disk: Disk, nice: u32) -> io::Result<Child> {
         let program = |name: &str| {
             find_program(name)
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{name} is missing")))
@@ -261,7 +261,7 @@ impl Ready {
         command.arg(program("nice")?).args(["-n", nice.to_string().as_str()]);
         let class = if nice == 19 { "3" } else { "2" };
         command.arg(program("ionice")?).args(["-c", class, "-t"]);
-        command.arg(program(launch::PROGRAM)?).args(words).current_dir(self.run.inner());
+        command.arg(vm.program()?).args(words).current_dir(self.run.inner());
         command.env_clear().env("PATH", spawn::PATH).env("LANG", "C.UTF-8");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(account) = &self.account {

@@ -1,6 +1,9 @@
 //! What the QEMU driver must know to start a VM: checked by the configuration, trusted here.
 
+use super::launch::PROGRAM;
+use super::spawn::find_program;
 use holdfast_core::subject::VmName;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -27,8 +30,24 @@ pub struct QemuVm {
     /// `nobody` where there is no such user, or root with a warning where that one cannot reach what the VM
     /// needs. The disk is given to that user.
     pub user: Option<String>,
+    /// The program that runs it, where that is not the one that is installed: another QEMU, beside that.
+    pub program: Option<PathBuf>,
     /// A saved memory state of exactly this disk, used for the first start ever and never again (I23).
     pub memory_state: Option<PathBuf>,
+}
+
+impl QemuVm {
+    /// The QEMU that runs it.
+    ///
+    /// # Errors
+    /// None is installed.
+    pub fn program(&self) -> io::Result<PathBuf> {
+        let missing = || {
+            let why = format!("{PROGRAM} is missing (package qemu-system-x86)");
+            io::Error::new(io::ErrorKind::NotFound, why)
+        };
+        self.program.clone().or_else(|| find_program(PROGRAM)).ok_or_else(missing)
+    }
 }
 
 /// How the guest's instructions are run.

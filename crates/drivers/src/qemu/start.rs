@@ -9,7 +9,7 @@ use super::machine::{Machine, error_chain};
 use super::record::{Place, Port, Record};
 use super::snapshot::Opened;
 use super::spawn::{self, Launch};
-use super::spec::{Accel, Forward, Network, QemuVm};
+use super::spec::{Forward, Network, QemuVm};
 use super::{accel, memory, offered, process};
 use crate::DriverError;
 use holdfast_core::action::Fact;
@@ -147,7 +147,7 @@ impl Machine {
                 ));
             }
             let root = folder.path().parent().unwrap_or(Path::new("/"));
-            let engine = settle(spec.accel, root)?;
+            let engine = settle(&spec, root)?;
             let told = |what: &'static str| move |e: io::Error| format!("cannot {what}: {e}");
             std::fs::create_dir_all(folder.inner()).map_err(told("make its run folder"))?;
             let account = account_for(&spec, &folder, &disk, engine)?;
@@ -200,11 +200,9 @@ impl Machine {
             trial: None,
         });
         let (folder, log, account) = (self.folder.inner(), self.folder.log(), ready.account.clone());
+        let vm = Arc::clone(&ready.spec);
         let process = tokio::task::spawn_blocking(move || {
-            let program = spawn::find_program(launch::PROGRAM).ok_or_else(|| {
-                let why = format!("{} is missing (package qemu-system-x86)", launch::PROGRAM);
-                io::Error::new(io::ErrorKind::NotFound, why)
-            })?;
+            let program = vm.program()?;
             let (program, args) = (program.as_path(), args.as_slice());
             let (account, cgroup) = (account.as_ref(), cgroup.as_ref());
             Launch { program, args, account, folder: &folder, log: &log, cgroup }.start()
@@ -326,9 +324,10 @@ pub(super) fn on_top(spec: &Arc<QemuVm>, disk: &Path) -> Arc<QemuVm> {
     Arc::new(with)
 }
 
-pub(super) fn settle(wanted: Accel, root: &Path) -> Result<Engine, String> {
+pub(super) fn settle(vm: &QemuVm, root: &Path) -> Result<Engine, String> {
     let boot = process::boot_id().map_err(|e| format!("cannot tell the boot of this host: {e}"))?;
-    let (engine, warning) = accel::settle(wanted, &root.join("accel"), &boot)?;
+    let program = vm.program.as_deref().unwrap_or(Path::new(launch::PROGRAM));
+    let (engine, warning) = accel::settle(vm.accel, program, &root.join("accel"), &boot)?;
     if let Some(warning) = warning {
         tracing::warn!(warning, "a VM is slower than it could be");
     }

@@ -46,6 +46,7 @@ impl Bench {
             kernel: None,
             network: Network::User(vec![Forward { listen: "127.0.0.1:0".parse().unwrap(), guest: 5432 }]),
             user: None,
+            program: another_qemu(),
             memory_state: None,
         }
     }
@@ -178,6 +179,11 @@ impl Drop for Bench {
             let _none_there = std::fs::remove_dir(family);
         }
     }
+}
+
+/// Another QEMU than the installed one, for all tests: `HOLDFAST_TEST_QEMU=PROGRAM`.
+fn another_qemu() -> Option<PathBuf> {
+    std::env::var_os("HOLDFAST_TEST_QEMU").map(PathBuf::from)
 }
 
 pub fn is_state(state: RunState) -> impl Fn(&Seen) -> bool {

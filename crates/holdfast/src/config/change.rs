@@ -161,13 +161,15 @@ fn note_policy(differences: &mut Differences, old: &VmPolicy, new: &VmPolicy) {
 }
 
 fn note_machine(differences: &mut Differences, old: &QemuVm, new: &QemuVm) {
-    let QemuVm { name: _, disk, images, memory, cpus, accel, kernel, network, user, memory_state } = old;
+    let QemuVm { name: _, disk, images, memory, cpus, accel, kernel, network, user, program, memory_state } =
+        old;
     differences.note("disk", disk != &new.disk);
     differences.note("images", images != &new.images);
     differences.note("memory", memory != &new.memory);
     differences.note("cpus", cpus != &new.cpus);
     differences.note("accel", accel != &new.accel);
     differences.note("user", user != &new.user);
+    differences.note("qemu", program != &new.program);
     differences.note("memory_state", memory_state != &new.memory_state);
     let part = |of: fn(&holdfast_drivers::qemu::Kernel) -> String, vm: &QemuVm| vm.kernel.as_ref().map(of);
     let kernel_differs = |of| kernel.as_ref().map(of) != part(of, new);
@@ -198,7 +200,7 @@ mod tests {
     }
 
     /// Every setting of a VM, each with another value than its default.
-    const ALL: [(&str, &str, bool); 27] = [
+    const ALL: [(&str, &str, bool); 28] = [
         ("memory = \"2GiB\"", "memory", true),
         ("cpus = 2", "cpus", true),
         ("accel = \"tcg\"", "accel", true),
@@ -210,6 +212,7 @@ mod tests {
         ("network = \"tap:tap0\"", "network", true),
         ("forward = [\"1:1\"]", "forward", true),
         ("user = \"me\"", "user", true),
+        ("qemu = \"/q\"", "qemu", true),
         ("mode = \"observe\"", "mode", false),
         ("autostart = false", "autostart", false),
         ("needs = [\"b\"]", "needs", false),

@@ -204,6 +204,12 @@ pub const VM: &[Setting] = &[
         "\"auto\"",
         "auto takes KVM where it truly boots a guest, else software emulation (tcg)",
     ),
+    set(
+        "qemu",
+        Kind::Path("\"/opt/qemu/bin/qemu-system-x86_64\""),
+        "",
+        "run it by this QEMU instead of the installed one",
+    ),
     set("autostart", Kind::Flag, "true", "start it with the daemon"),
     set(
         "mode",

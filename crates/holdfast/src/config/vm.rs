@@ -67,11 +67,15 @@ pub fn read(
         kernel,
         network,
         user: user(section).or_else(|| frame.user.clone()),
+        program: path(section, "qemu", frame),
         memory_state: None,
     };
     claim(Role::Disk, &spec.disk, section.place("disk"));
     for (path, image) in spec.images.iter().zip(&images) {
         claim(Role::Image, path, image.span());
+    }
+    if let Some(program) = &spec.program {
+        claim(Role::Program, program, section.place("qemu"));
     }
     if let Some(kernel) = &spec.kernel {
         claim(Role::Kernel, &kernel.image, section.place("kernel"));

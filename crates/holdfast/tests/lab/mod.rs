@@ -405,10 +405,16 @@ fn within(namespace: &str, command: &Command) -> Command {
 }
 
 /// The section of a VM with PostgreSQL, under software emulation.
+/// Another QEMU than the installed one, for all tests: `HOLDFAST_TEST_QEMU=PROGRAM`.
+pub fn another_qemu() -> Option<String> {
+    std::env::var("HOLDFAST_TEST_QEMU").ok()
+}
+
 pub fn vm_section(name: &str) -> String {
     let at = |file: &str| image().join(file).display().to_string();
+    let qemu = another_qemu().map(|program| format!("qemu = \"{program}\"\n")).unwrap_or_default();
     format!(
-        "[vm.{name}]\ndriver = \"qemu\"\ndisk = \"{name}.qcow2\"\nimages = [\"{}\"]\nmemory = \"512MiB\"\n\
+        "[vm.{name}]\ndriver = \"qemu\"\n{qemu}disk = \"{name}.qcow2\"\nimages = [\"{}\"]\nmemory = \"512MiB\"\n\
          accel = \"tcg\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"{}\"\n\n[vm.{name}.app.postgres]\n\
          probe = \"postgres://orders@guest/orders\"\nrestart = \"service postgresql restart\"\n\n",
         image().parent().unwrap().display(),

@@ -50,7 +50,8 @@ fn template() -> &'static Path {
 
 /// What a memory depends on is in the name of its folder: another image, QEMU or machine has another template.
 fn name() -> String {
-    let version = Command::new("qemu-system-x86_64").arg("--version").output().expect("QEMU").stdout;
+    let program = super::another_qemu().unwrap_or_else(|| "qemu-system-x86_64".into());
+    let version = Command::new(program).arg("--version").output().expect("QEMU").stdout;
     let launch = include_str!("../../../drivers/src/qemu/launch.rs");
     let machine = format!("{:?}", machine("any", Path::new("disk")));
     let all = [version.as_slice(), launch.as_bytes(), machine.as_bytes()].concat();
@@ -90,6 +91,7 @@ fn machine(name: &str, disk: &Path) -> QemuVm {
         kernel: Some(kernel),
         network: Network::User(vec![Forward { listen: "127.0.0.1:0".parse().unwrap(), guest: 5432 }]),
         user: None,
+        program: super::another_qemu().map(Into::into),
         memory_state: None,
     }
 }
