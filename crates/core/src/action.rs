@@ -57,6 +57,11 @@ pub enum Order {
         /// For this incident.
         incident: IncidentId,
     },
+    /// Look whether a restore point can be had, before anything is ended for it.
+    Reach {
+        /// Which.
+        to: PointId,
+    },
     /// Do something to the running machine.
     Perform {
         /// To this incarnation and no other.
@@ -114,6 +119,7 @@ impl Order {
             Self::Perform { .. } | Self::PowerOff { .. } | Self::Rewind { .. } | Self::Start { .. } => true,
             Self::Inspect
             | Self::Capture { .. }
+            | Self::Reach { .. }
             | Self::TakeLease { .. }
             | Self::Adopt { .. }
             | Self::ReleaseLease { .. } => false,
@@ -126,6 +132,7 @@ impl Order {
         match self {
             Self::Inspect => "inspect",
             Self::Capture { .. } => "capture",
+            Self::Reach { .. } => "reach",
             Self::Perform { operation, .. } => operation.name(),
             Self::PowerOff { .. } => "power-off",
             Self::TakeLease { .. } => "take-lease",

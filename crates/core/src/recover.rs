@@ -67,6 +67,8 @@ pub enum Step {
     Looking,
     /// A running VM without a lease is being adopted.
     Adopting,
+    /// It is seen whether the restore point can be had: nothing is ended for one that cannot.
+    Reaching,
     /// Evidence is being kept.
     Capturing,
     /// The guest is being asked to power down.
@@ -188,13 +190,10 @@ impl Job {
             (Goal::Down { .. }, Power::On(lease)) => {
                 Next::Ask(Step::Asking, perform(lease, Operation::Shutdown), SHUTDOWN)
             }
-            (Goal::Cycle | Goal::Rewind(_), Power::On(lease)) => match incident {
-                Some(incident) => {
-                    let order = Order::Capture { incarnation: lease.incarnation(), incident };
-                    Next::Ask(Step::Capturing, order, CAPTURE)
-                }
-                None => cut(lease),
-            },
+            (Goal::Rewind(Rewind { to: to @ PointId::Backup { .. }, .. }), Power::On(_)) => {
+                Next::Ask(Step::Reaching, Order::Reach { to: *to }, RESTORE)
+            }
+            (Goal::Cycle | Goal::Rewind(_), Power::On(lease)) => keep_evidence(lease, incident),
             (Goal::Do(operation), Power::On(lease)) => self.before_doing(operation, lease, incident),
             (Goal::Do(_), Power::Off(_)) => Next::Failed("it does not run".into()),
         }
@@ -219,6 +218,12 @@ impl Job {
                 *power = Power::On(lease.clone());
                 Next::Finished
             }
+            (Step::Reaching, Ended::Done(_)) => match power {
+                Power::On(lease) => keep_evidence(lease, self.incident()),
+                Power::Off(_) | Power::Unknown => Next::Unknown("its state is not known any more".into()),
+            },
+            // Nobody has touched it.
+            (Step::Reaching, Ended::Blocked { why } | Ended::Unknown { why }) => Next::Blocked(why.clone()),
             // Evidence is worth three seconds, not the service: without it we go on.
             (Step::Capturing, _) => self.after_capture(power),
             (Step::Asking, Ended::Done(_)) => self.await_end(now),
@@ -238,18 +243,15 @@ impl Job {
                 *power = Power::On(lease.clone());
                 Next::Finished
             }
-            (Step::Starting(lease), Ended::Failed { why }) => {
+            (
+                Step::Starting(lease),
+                Ended::Failed { why } | Ended::Blocked { why } | Ended::DiskGone { why },
+            ) => {
                 *power = never_ran(lease);
-                Next::Failed(why.clone())
+                not_started(ended, why)
             }
-            (Step::Starting(lease), Ended::Blocked { why }) => {
-                *power = never_ran(lease);
-                Next::Blocked(why.clone())
-            }
-            (Step::Starting(lease), Ended::DiskGone { why }) => {
-                *power = never_ran(lease);
-                Next::DiskGone(why.clone())
-            }
+            // The repository cannot be reached; the VM stays as it is, dead for certain.
+            (Step::Rewinding, Ended::Blocked { why }) => Next::Blocked(why.clone()),
             (Step::Doing | Step::Releasing, Ended::Done(_)) => Next::Finished,
             (Step::Claiming, Ended::Failed { why } | Ended::Blocked { why } | Ended::DiskGone { why }) => {
                 *power = Power::Unknown; // the store knows of another incarnation, or cannot be written
@@ -336,6 +338,21 @@ fn rewind(proof: &DeathProof, to: Rewind) -> Next {
         PointId::Backup { .. } => RESTORE,
     };
     Next::Ask(Step::Rewinding, Order::Rewind { proof: proof.clone(), to }, limit)
+}
+
+/// How a start ended that was refused.
+fn not_started(ended: &Ended, why: &str) -> Next {
+    match ended {
+        Ended::Blocked { .. } => Next::Blocked(why.to_owned()),
+        Ended::DiskGone { .. } => Next::DiskGone(why.to_owned()),
+        Ended::Done(_) | Ended::Failed { .. } | Ended::Unknown { .. } => Next::Failed(why.to_owned()),
+    }
+}
+
+/// Keeps evidence of what ails it, if that is why, then ends it.
+fn keep_evidence(lease: &Lease, incident: Option<IncidentId>) -> Next {
+    let Some(incident) = incident else { return cut(lease) };
+    Next::Ask(Step::Capturing, Order::Capture { incarnation: lease.incarnation(), incident }, CAPTURE)
 }
 
 fn cut(lease: &Lease) -> Next {

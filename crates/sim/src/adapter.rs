@@ -117,7 +117,7 @@ fn named(order: &Order) -> (Incarnation, Token) {
         Order::Capture { incarnation, .. } => (*incarnation, Token(0)),
         Order::Rewind { proof, .. } => (proof.incarnation(), Token(0)),
         Order::Adopt { seen } => (seen.incarnation(), Token(0)),
-        Order::Inspect | Order::TakeLease { .. } | Order::ReleaseLease { .. } => {
+        Order::Inspect | Order::Reach { .. } | Order::TakeLease { .. } | Order::ReleaseLease { .. } => {
             (Incarnation::NONE, Token(0))
         }
     }

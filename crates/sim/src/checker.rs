@@ -230,6 +230,7 @@ impl Checker {
             Order::Perform { incarnation, .. } | Order::PowerOff { incarnation, .. } => Some(*incarnation),
             Order::Inspect
             | Order::Capture { .. }
+            | Order::Reach { .. }
             | Order::TakeLease { .. }
             | Order::Adopt { .. }
             | Order::Rewind { .. }
@@ -380,6 +381,7 @@ impl Checker {
             }
             Order::Inspect
             | Order::Capture { .. }
+            | Order::Reach { .. }
             | Order::TakeLease { .. }
             | Order::Adopt { .. }
             | Order::Rewind { .. }

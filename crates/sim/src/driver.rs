@@ -39,7 +39,7 @@ pub(crate) fn takes(order: &Order) -> Duration {
         | Order::Adopt { .. }
         | Order::ReleaseLease { .. } => 5,
         Order::PowerOff { .. } => 1,
-        Order::Rewind { .. } => 20,
+        Order::Reach { .. } | Order::Rewind { .. } => 20,
         Order::Start { .. } => 40,
     })
 }
@@ -183,9 +183,11 @@ impl Run {
                 Err(why) => Effect::Failed(why),
             },
             Order::ReleaseLease { .. } => Effect::Done(Fact::Nothing),
-            Order::Capture { .. } | Order::Perform { .. } | Order::PowerOff { .. } | Order::Rewind { .. } => {
-                self.world.carry_out(vm, order, mutant)
-            }
+            Order::Capture { .. }
+            | Order::Reach { .. }
+            | Order::Perform { .. }
+            | Order::PowerOff { .. }
+            | Order::Rewind { .. } => self.world.carry_out(vm, order, mutant),
         }
     }
 

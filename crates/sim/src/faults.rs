@@ -247,6 +247,10 @@ phrases! {
         Snapshots: "takes snapshots";
         /// Somebody deletes its image: what runs has it open still, and the next start does not find it.
         Deleted: "is deleted";
+        /// The repository of its backups cannot be reached.
+        RepositoryAway: "has its repository out of reach", undone by RepositoryBack;
+        /// It can be again.
+        RepositoryBack: "has its repository in reach";
     }
 }
 

@@ -70,6 +70,10 @@ impl World {
                 }
             }
             Order::PowerOff { incarnation, token } => self.power_off(vm, *incarnation, *token, mutant),
+            Order::Reach { to } => match self.machines[vm].snapshots.reach(*to) {
+                Ok(()) => Effect::Done(Fact::Nothing),
+                Err(why) => Effect::Failed(Refusal::Blocked(why)),
+            },
             Order::Rewind { proof, to } => self.rewind(vm, proof, *to),
             Order::Start { lease } => match self.may_start(vm, lease, mutant) {
                 Ok(Some(pid)) => Effect::Done(Fact::Started { pid }),
@@ -90,6 +94,9 @@ impl World {
         }
         if dead.incarnation() < machine.record.started {
             return Effect::Failed(Refusal::Stale("another has run since".into()));
+        }
+        if let Err(why) = machine.snapshots.reach(to.to) {
+            return Effect::Failed(Refusal::Blocked(why));
         }
         match machine.snapshots.rewind(self.now, &mut machine.guest, to) {
             Ok(()) => {

@@ -38,6 +38,8 @@ pub(crate) struct Snapshots {
     pub(crate) resumes: bool,
     /// None can be taken.
     pub(crate) fails: bool,
+    /// The repository of backups cannot be reached.
+    pub(crate) out_of_reach: bool,
 }
 
 /// So many of those that were taken by schedule are kept.
@@ -126,6 +128,14 @@ impl Snapshots {
         let is_snapshot = |kept: &&Kept| matches!(kept.id, PointId::Snapshot(_));
         let newest = self.kept.iter().filter(is_snapshot).rfind(|kept| !kept.set_aside)?;
         Some(now.since(newest.taken))
+    }
+
+    /// Whether it can be had.
+    pub(crate) fn reach(&self, to: PointId) -> Result<(), String> {
+        if self.out_of_reach && matches!(to, PointId::Backup { .. }) {
+            return Err("the repository cannot be reached".into());
+        }
+        Ok(())
     }
 
     /// Goes back: what the guest was is kept, and its disk is what it was.

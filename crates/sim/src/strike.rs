@@ -75,6 +75,9 @@ impl World {
             DiskFault::Taken => self.machines[vm].taken = true,
             DiskFault::Free => self.machines[vm].taken = false,
             DiskFault::Deleted => self.machines[vm].deleted = true,
+            DiskFault::RepositoryAway | DiskFault::RepositoryBack => {
+                self.machines[vm].snapshots.out_of_reach = fault == DiskFault::RepositoryAway;
+            }
             DiskFault::NoSnapshots | DiskFault::Snapshots => {
                 self.machines[vm].snapshots.fails = fault == DiskFault::NoSnapshots;
             }

@@ -115,6 +115,7 @@ impl Timeline {
             Order::Start { lease } => lease.incarnation(),
             Order::Inspect
             | Order::Capture { .. }
+            | Order::Reach { .. }
             | Order::TakeLease { .. }
             | Order::Adopt { .. }
             | Order::ReleaseLease { .. } => return,

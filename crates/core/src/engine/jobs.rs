@@ -246,7 +246,7 @@ impl Engine {
     pub(super) fn look_after(&mut self, name: &VmName) {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
-        let prepares = |job: &Job| job.step == Step::Capturing;
+        let prepares = |job: &Job| matches!(job.step, Step::Reaching | Step::Capturing);
         if !vm.job.as_ref().is_none_or(prepares) {
             return;
         }

@@ -26,7 +26,7 @@ use vm::{Left, Vms};
 use crate::action::{Action, ActionId, Answer, Command, Ended, Order, Outcome, Reason};
 use crate::diagnosis::{Catalogue, Lessons};
 use crate::evidence::{HostView, Lens};
-use crate::incident::{Incident, IncidentId, Phase, Resolution};
+use crate::incident::{Attempt, Incident, IncidentId, Phase, Resolution};
 use crate::input::{Input, Started};
 use crate::lease::Incarnation;
 use crate::plan::Brake;
@@ -242,8 +242,11 @@ impl Engine {
         if let Some(attempt) = incident.attempts.last_mut() {
             attempt.forgiven = true;
         }
+        let went_back = |attempt: &Attempt| !attempt.forgiven && attempt.remedy.goes_back();
+        let has_gone_back = incident.attempts.iter().any(went_back);
         if let Some(vm) = self.vms.get_mut(name).filter(|_| !drill) {
             vm.tries.take_back();
+            vm.went_back.take_if(|_| !has_gone_back);
         }
     }
 

@@ -11,7 +11,7 @@ use holdfast_core::point::PointId;
 use holdfast_core::subject::HostName;
 use holdfast_drivers::{Driver, DriverError};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// Those who carry out, on this host.
@@ -74,16 +74,25 @@ impl Hands {
                 Ok(()) => Ended::Done(Fact::Nothing),
                 Err(cause) => lease_error(&cause),
             },
+            Order::Reach { to: PointId::Backup { backup } } => self.restorer.reach(&action.vm, *backup).await,
             Order::Rewind { proof, to: Rewind { to: PointId::Backup { backup }, .. } } => {
                 self.restorer.restore(&action.vm, proof, *backup, limit).await
             }
             Order::Start { .. } => {
-                self.restorer.supply(&action.vm).await;
-                ended(self.driver.perform(&action.vm, &action.order, limit).await)
+                let begun = Instant::now();
+                match self.restorer.supply_start(&action.vm).await {
+                    Ok(()) => {
+                        let left = limit.saturating_sub(begun.elapsed());
+                        ended(self.driver.perform(&action.vm, &action.order, left).await)
+                    }
+                    Err(ended) => ended,
+                }
             }
-            Order::Capture { .. } | Order::Perform { .. } | Order::PowerOff { .. } | Order::Rewind { .. } => {
-                ended(self.driver.perform(&action.vm, &action.order, limit).await)
-            }
+            Order::Capture { .. }
+            | Order::Reach { .. }
+            | Order::Perform { .. }
+            | Order::PowerOff { .. }
+            | Order::Rewind { .. } => ended(self.driver.perform(&action.vm, &action.order, limit).await),
         }
     }
 

@@ -11,7 +11,7 @@ mod run;
 mod schedule;
 
 pub use prune::PruneDoc;
-pub use restore::{Coming, Ready, Restorer};
+pub use restore::{Coming, OutOfReach, Ready, Restorer};
 
 use crate::asked;
 use crate::clock;

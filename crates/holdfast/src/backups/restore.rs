@@ -32,6 +32,10 @@ use tracing::{info, warn};
 const LOOK: Duration = Duration::from_secs(5);
 /// How long a repository may take to be opened.
 const OPEN: Duration = Duration::from_secs(90);
+/// Before a start it is not waited for longer; the start needs time, too.
+const BEFORE_START: Duration = Duration::from_secs(18);
+/// There is no repository to ask.
+const NO_BACKUP: &str = "no backup is configured for it";
 /// One that cannot be offered is not tried again before this time is over.
 const AGAIN: Duration = Duration::from_secs(20);
 /// The longest line that is heard (bytes).
@@ -46,6 +50,45 @@ pub struct Ready {
     pub repository: String,
     /// Bytes of the disk.
     pub size: u64,
+}
+
+/// What it says where the repository may be in reach later.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OutOfReach {
+    /// The version of this shape.
+    pub v: u32,
+    /// It is.
+    pub out_of_reach: bool,
+}
+
+/// Why a backup is not to be had.
+enum NotHad {
+    /// It may be later.
+    OutOfReach(String),
+    /// It will not.
+    Other(String),
+}
+
+impl NotHad {
+    fn why(self) -> String {
+        match self {
+            Self::OutOfReach(why) | Self::Other(why) => why,
+        }
+    }
+
+    /// As the engine hears it: whether the same is worth another try.
+    fn ended(self, what: &str) -> Ended {
+        match self {
+            Self::OutOfReach(why) => Ended::Blocked { why: format!("{what}: {why}") },
+            Self::Other(why) => Ended::Failed { why: format!("{what}: {why}") },
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for NotHad {
+    fn from(why: T) -> Self {
+        Self::Other(why.into())
+    }
 }
 
 /// A disk that a backup is coming into.
@@ -91,7 +134,7 @@ impl Restorer {
                 let is_due = |tried: &Option<Instant>| tried.is_none_or(|at| at.elapsed() >= AGAIN);
                 if self.turn(&vm).try_lock().is_ok_and(|tried| is_due(&tried)) {
                     let restorer = self.clone();
-                    tokio::spawn(async move { restorer.supply(&vm).await });
+                    tokio::spawn(async move { drop(restorer.supply(&vm).await) }); // it is logged
                 }
             }
             if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
@@ -112,17 +155,19 @@ impl Restorer {
         Arc::clone(turns.entry(vm.clone()).or_default())
     }
 
-    /// Sees to it that a backup is offered that the disk of a VM needs, if it needs one. Where it cannot be, that is told,
-    /// and the start says so, too.
-    pub async fn supply(&self, vm: &VmName) {
+    /// Sees to it that a backup is offered that the disk of a VM needs, if it needs one.
+    ///
+    /// # Errors
+    /// Why it is not.
+    async fn supply(&self, vm: &VmName) -> Result<(), String> {
         let turn = self.turn(vm);
         let mut tried = turn.lock().await;
         let needed = match self.driver.incoming(vm).await {
             Ok(Some(incoming)) if !incoming.is_offered => incoming,
-            Ok(_) => return,
+            Ok(_) => return Ok(()),
             Err(error) => {
                 tracing::debug!(%vm, error = chain(&error), "what its disk needs cannot be read");
-                return;
+                return Ok(()); // a start tells more
             }
         };
         let supplied = self.supply_again(vm, &needed).await;
@@ -131,12 +176,30 @@ impl Restorer {
             Ok(()) => {
                 *tried = None;
                 info!(%vm, point, "the backup that its disk comes from is offered again");
+                Ok(())
             }
             Err(why) => {
                 *tried = Some(Instant::now());
                 warn!(%vm, point, why, "what its disk needs still is not offered: a VM that reads it waits");
+                Err(why)
             }
         }
+    }
+
+    /// The same before a start, for not longer than a part of its time; what was begun goes on.
+    ///
+    /// # Errors
+    /// Why it is not offered: then it is not started, and tried again soon.
+    pub async fn supply_start(&self, vm: &VmName) -> Result<(), Ended> {
+        let (restorer, name) = (self.clone(), vm.clone());
+        let supplied = tokio::spawn(async move { restorer.supply(&name).await });
+        let why = match tokio::time::timeout(BEFORE_START, supplied).await {
+            Ok(Ok(Ok(()))) => return Ok(()),
+            Ok(Ok(Err(why))) => why,
+            Ok(Err(panic)) => panic.to_string(),
+            Err(_) => format!("its repository was not opened within {} s", BEFORE_START.as_secs()),
+        };
+        Err(Ended::Blocked { why: format!("the backup that its disk comes from is not offered: {why}") })
     }
 
     async fn supply_again(&self, vm: &VmName, needed: &Incoming) -> Result<(), String> {
@@ -151,7 +214,7 @@ impl Restorer {
             state: &config.state,
             point: &origin.point,
         };
-        let supply = self.begin(vm, &wanted, &needed.socket).await?;
+        let supply = self.begin(vm, &wanted, Some(&needed.socket)).await.map_err(NotHad::why)?;
         if supply.ready.repository != origin.repository {
             return Err(format!("`{}` is another repository than the disk came from", origin.to));
         }
@@ -164,9 +227,24 @@ impl Restorer {
         let _one = turn.lock().await;
         match self.try_restore(vm, dead, id, limit).await {
             Ok(ended) => ended,
-            Err(why) => {
-                Ended::Failed { why: format!("backup {} cannot take the place of its disk: {why}", id.0) }
+            Err(why) => why.ended(&format!("backup {} cannot take the place of its disk", id.0)),
+        }
+    }
+
+    /// Looks whether a backup can be had, before anything is ended for it.
+    pub async fn reach(&self, vm: &VmName, id: BackupId) -> Ended {
+        let config = Arc::clone(&self.config.borrow());
+        let point = format!("{vm}/{}", id.0);
+        let reached = match config.backup_of(vm) {
+            Some((_, repository)) => {
+                let wanted = Wanted { repository, limit: None, state: &config.state, point: &point };
+                self.begin(vm, &wanted, None).await.map(drop)
             }
+            None => Err(NO_BACKUP.into()),
+        };
+        match reached {
+            Ok(()) => Ended::Done(Fact::Nothing),
+            Err(why) => why.ended(&format!("backup {} cannot be had", id.0)),
         }
     }
 
@@ -176,34 +254,38 @@ impl Restorer {
         dead: &DeathProof,
         id: BackupId,
         limit: Duration,
-    ) -> Result<Ended, String> {
+    ) -> Result<Ended, NotHad> {
         let config = Arc::clone(&self.config.borrow());
-        let (backup, repository) = config.backup_of(vm).ok_or("no backup is configured for it")?;
+        let (backup, repository) = config.backup_of(vm).ok_or(NO_BACKUP)?;
         let (to, point) = (backup.to.clone(), format!("{vm}/{}", id.0));
         let mut origin = Origin { to, repository: String::new(), point };
         let socket = self.driver.offer_place(vm, &origin).map_err(|error| chain(&error))?;
         let (state, point) = (&*config.state, &*origin.point);
         let wanted = Wanted { repository, limit: backup.limit, state, point };
-        let supply = self.begin(vm, &wanted, &socket).await?;
+        let supply = self.begin(vm, &wanted, Some(&socket)).await?;
         origin.repository.clone_from(&supply.ready.repository);
         let restored = self.driver.restore(vm, dead, origin, supply.ready.size, limit).await;
         let incoming = match restored {
             Ok(incoming) => incoming,
             Err(error) if error.is_unknown() => return Ok(Ended::Unknown { why: chain(&error) }),
-            Err(error) => return Err(chain(&error)),
+            Err(error) => return Err(chain(&error).into()),
         };
         supply.fill(&incoming.file).await?;
         info!(%vm, backup = id.0, file = %incoming.file.display(), "a backup takes the place of its disk");
         Ok(Ended::Done(Fact::Nothing))
     }
 
-    /// Starts the process that offers a backup, and waits until it does.
-    async fn begin(&self, vm: &VmName, wanted: &Wanted<'_>, socket: &Path) -> Result<Supply, String> {
+    /// Starts the process that offers a backup, and waits until it does; without a socket, until it could.
+    async fn begin(&self, vm: &VmName, wanted: &Wanted<'_>, socket: Option<&Path>) -> Result<Supply, NotHad> {
         let Wanted { repository, point, limit, state } = *wanted;
-        let qmp = self.driver.places(vm).qmp.ok_or("it has no control socket")?;
-        let (socket, qmp) = (socket.display().to_string(), qmp.display().to_string());
-        let words = ["backup", "supply", "--point", point, "--socket", &socket, "--qmp", &qmp];
-        let mut words: Vec<String> = words.into_iter().map(ToOwned::to_owned).collect();
+        let mut words: Vec<String> = ["backup", "supply", "--point", point].map(ToOwned::to_owned).into();
+        if let Some(socket) = socket {
+            let qmp = self.driver.places(vm).qmp.ok_or("it has no control socket")?;
+            let places = [("--socket", socket), ("--qmp", &*qmp)];
+            words.extend(
+                places.into_iter().flat_map(|(word, at)| [word.to_owned(), at.display().to_string()]),
+            );
+        }
         words.extend(limit.into_iter().flat_map(|limit| ["--limit".to_owned(), run::rate(limit)]));
         let mut command = run::ourselves(&[], &words, repository, state);
         // It ends when we do, until it was told what to fill; from then on it outlives us.
@@ -218,8 +300,14 @@ impl Restorer {
         let heard = tokio::time::timeout(OPEN, said.read_until(b'\n', &mut line)).await;
         match (heard, serde_json::from_slice(&line)) {
             (Ok(Ok(_)), Ok(ready)) => Ok(Supply { child, file, ready }),
-            (Err(_), _) => Err(format!("its repository was not opened within {} s", OPEN.as_secs())),
-            (Ok(_), _) => Err(why_not(child).await),
+            (Err(_), _) => {
+                let why = format!("its repository was not opened within {} s", OPEN.as_secs());
+                Err(NotHad::OutOfReach(why))
+            }
+            (Ok(_), _) if serde_json::from_slice::<OutOfReach>(&line).is_ok() => {
+                Err(NotHad::OutOfReach(why_not(child).await))
+            }
+            (Ok(_), _) => Err(NotHad::Other(why_not(child).await)),
         }
     }
 }

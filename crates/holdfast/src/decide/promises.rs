@@ -102,7 +102,7 @@ impl Promises {
     /// # Errors
     /// It must not be: this one would break a promise, or an earlier one would have, and it changes something.
     pub fn look(&mut self, action: &Action, on_record: OnRecord, maintained: bool) -> Result<(), Broken> {
-        let harmless = matches!(action.order, Order::Inspect | Order::Capture { .. });
+        let harmless = matches!(action.order, Order::Inspect | Order::Capture { .. } | Order::Reach { .. });
         if let Some(broken) = self.broken.as_ref().filter(|_| !harmless) {
             return Err(broken.clone());
         }
@@ -161,6 +161,7 @@ fn named(order: &Order) -> Option<(Incarnation, Token)> {
         Order::Start { lease } => Some((lease.incarnation(), lease.token())),
         Order::Inspect
         | Order::Capture { .. }
+        | Order::Reach { .. }
         | Order::Rewind { .. }
         | Order::TakeLease { .. }
         | Order::Adopt { .. }

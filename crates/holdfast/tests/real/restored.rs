@@ -84,8 +84,13 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
     save(&lab);
     rows.wait_for_more(&lab);
     let all = rows.stop();
+    // Its repository is out of reach at first, as where it is not mounted.
+    let (repository, away) = (lab.path().join("repo"), lab.path().join("away"));
+    std::fs::rename(&repository, &away).unwrap();
     std::fs::remove_file(lab.disk("orders")).unwrap();
     signal(lab.pid("orders"), "KILL");
+    lab.until(BOOT, "it is said that it waits", |lab| lab.story().contains("restore has to wait"));
+    std::fs::rename(&away, &repository).unwrap();
     let incident = recovered_by_restore(&lab);
     assert_eq!(incident["fault"], "ImageLost");
     lab.wait_well(BOOT);
@@ -108,7 +113,10 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
     let (vm, bringing) = (lab.pid("orders"), suppliers(&lab));
     lab.kill_daemon();
     bringing.into_iter().chain([vm]).for_each(|pid| signal(pid, "KILL"));
+    std::fs::rename(&repository, &away).unwrap();
     lab.start();
+    lab.until(BOOT, "it is said that its start waits", |lab| lab.story().contains("restart-vm has to wait"));
+    std::fs::rename(&away, &repository).unwrap();
     lab.wait_well(2 * BOOT);
     let now = there(&lab);
     assert!(acknowledged.iter().all(|id| now.contains(id)), "what was acknowledged since is there");

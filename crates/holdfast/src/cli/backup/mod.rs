@@ -183,24 +183,58 @@ fn unopened(place: &RepositoryPlace) -> impl Fn(OpenError) -> CliError {
     }
 }
 
+/// Why a repository was not opened.
+enum Unopened {
+    /// It is not to be had now: a disk that is not mounted, a network that is gone.
+    OutOfReach(CliError),
+    /// It would be the same later.
+    Other(CliError),
+}
+
+impl From<Unopened> for CliError {
+    fn from(why: Unopened) -> Self {
+        match why {
+            Unopened::OutOfReach(error) | Unopened::Other(error) => error,
+        }
+    }
+}
+
 impl RepositoryArgs {
     fn store(&self) -> Result<Box<dyn Store>, CliError> {
         self.repo.open(self.s3_file.as_deref()).map_err(unopened(&self.repo))
     }
 
     fn open(&self) -> Result<Repository, CliError> {
-        let mut repository = self.open_to_write()?;
-        repository.reload().map_err(troubled(&self.repo))?;
+        self.try_open().map_err(CliError::from)
+    }
+
+    /// Opens it, or says whether it may be opened later.
+    fn try_open(&self) -> Result<Repository, Unopened> {
+        let mut repository = self.try_open_unread()?;
+        repository.reload().map_err(self.unopened())?;
         self.warn(&repository);
         Ok(repository)
     }
 
     /// Opens it for somebody who begins a session, which reads the index.
     fn open_to_write(&self) -> Result<Repository, CliError> {
-        let store = self.store()?;
-        let id = Repository::identify(&*store).map_err(troubled(&self.repo))?;
-        let secret = secret::of(self.key_file.as_deref(), id)?;
-        Repository::open_unread(store, &secret).map_err(troubled(&self.repo))
+        self.try_open_unread().map_err(CliError::from)
+    }
+
+    fn try_open_unread(&self) -> Result<Repository, Unopened> {
+        let store = self.store().map_err(Unopened::OutOfReach)?;
+        let id = Repository::identify(&*store).map_err(self.unopened())?;
+        let secret = secret::of(self.key_file.as_deref(), id).map_err(Unopened::Other)?;
+        Repository::open_unread(store, &secret).map_err(self.unopened())
+    }
+
+    fn unopened(&self) -> impl Fn(Trouble) -> Unopened {
+        let said = troubled(&self.repo);
+        move |trouble| {
+            // Where a disk is not mounted, there is a folder with nothing in it.
+            let is_away = matches!(trouble, Trouble::Store { .. } | Trouble::None | Trouble::Busy);
+            if is_away { Unopened::OutOfReach(said(trouble)) } else { Unopened::Other(said(trouble)) }
+        }
     }
 
     /// Says what of the index cannot be read.

@@ -2,12 +2,13 @@
 //! it into the disk, until nothing of it is missing any more. It outlives the daemon.
 
 use super::instant::{checked, refused, stream, whole};
-use super::{PointArgs, RepositoryArgs, failed, shown, troubled};
+use super::{PointArgs, RepositoryArgs, Unopened, failed, shown, troubled};
 use crate::act::chain;
-use crate::backups::{Ready, offer};
+use crate::backups::{OutOfReach, Ready, offer};
 use crate::cli::{CliError, Exit, print_json_line, wait_for};
 use clap::Args;
 use holdfast_backup::offered::OfferedError;
+use holdfast_backup::repository::Repository;
 use holdfast_drivers::qemu::image;
 use holdfast_drivers::qemu::offered::NAME;
 use indicatif::ProgressBar;
@@ -25,12 +26,12 @@ pub struct SupplyArgs {
     repository: RepositoryArgs,
     #[command(flatten)]
     point: PointArgs,
-    /// Where the disk expects it.
-    #[arg(long, value_name = "PATH")]
-    socket: PathBuf,
+    /// Where the disk expects it. Without one it is only seen whether it could be brought.
+    #[arg(long, value_name = "PATH", requires = "qmp")]
+    socket: Option<PathBuf>,
     /// The control socket of the VM.
-    #[arg(long, value_name = "PATH")]
-    qmp: PathBuf,
+    #[arg(long, value_name = "PATH", requires = "socket")]
+    qmp: Option<PathBuf>,
     /// Bring so much in a second at most, as `50MiB/s`.
     #[arg(long, value_name = "RATE", value_parser = super::pace::rate)]
     limit: Option<u64>,
@@ -38,29 +39,42 @@ pub struct SupplyArgs {
 
 /// Offers it, says so, hears which file is to be filled, and stays until it is.
 pub fn supply(args: &SupplyArgs) -> Result<Exit, CliError> {
-    let (repository, folder) = (args.repository.open()?, &args.repository.repo);
+    let (repository, folder) = (opened(&args.repository)?, &args.repository.repo);
     let name = args.point.find(&repository, folder)?;
     let point = repository.point(&name).map_err(troubled(folder))?;
     let disk = super::disk::named(&point, None, &shown(&name))?.clone();
     let (number, size) = (repository.id().to_string(), disk.size);
-    let offered = checked(repository, disk, &args.socket)?;
+    let (Some(socket), Some(qmp)) = (&args.socket, &args.qmp) else {
+        print_json_line(&Ready { v: 1, repository: number, size })?;
+        return Ok(Exit::Fine);
+    };
+    let offered = checked(repository, disk, socket)?;
     let tell = |error: &OfferedError| eprintln!("error: {}; {}", chain(error), offer::hint(error));
-    let offer = offer::offer(offered, &args.socket, tell)
-        .map_err(|error| refused(&args.socket, chain(&error), error.hint()))?;
+    let offer =
+        offer::offer(offered, socket, tell).map_err(|error| refused(socket, chain(&error), error.hint()))?;
     print_json_line(&Ready { v: 1, repository: number, size })?;
     let mut file = String::new();
     std::io::stdin().lock().read_line(&mut file).map_err(failed("hear what is to be filled".into()))?;
     let Some(file) = file.strip_suffix('\n').map(PathBuf::from) else {
         return Ok(Exit::Fine); // who asked is gone, and has changed nothing
     };
-    let log = talk_alone(&args.socket)?;
+    let log = talk_alone(socket)?;
     let owner = file.metadata().map_err(failed(format!("look at `{}`", file.display())))?.uid();
-    offer.give_to(owner).map_err(failed(format!("give `{}` away", args.socket.display())))?;
-    wait_for(fill(&file, args))?;
+    offer.give_to(owner).map_err(failed(format!("give `{}` away", socket.display())))?;
+    wait_for(fill(&file, (socket, qmp), args.limit.unwrap_or(0)))?;
     drop(offer);
     whole(&file)?;
     let _there_is_nothing_to_read = std::fs::remove_file(log);
     Ok(Exit::Fine)
+}
+
+/// Opens the repository; where it may be in reach later, whoever asked is told that.
+fn opened(repository: &RepositoryArgs) -> Result<Repository, CliError> {
+    let opened = repository.try_open();
+    if let Err(Unopened::OutOfReach(_)) = &opened {
+        print_json_line(&OutOfReach { v: 1, out_of_reach: true })?;
+    }
+    Ok(opened?)
 }
 
 /// Whoever started this may end before it does: what it says from now on is kept in a file beside the socket.
@@ -77,13 +91,13 @@ fn talk_alone(socket: &Path) -> Result<PathBuf, CliError> {
 }
 
 /// Has QEMU copy it, whenever it runs, until the disk says that nothing is missing.
-async fn fill(file: &Path, args: &SupplyArgs) -> Result<(), CliError> {
-    let backing = format!("{NAME}{}", args.socket.display());
+async fn fill(file: &Path, (socket, qmp): (&Path, &Path), limit: u64) -> Result<(), CliError> {
+    let backing = format!("{NAME}{}", socket.display());
     let bar = ProgressBar::hidden();
     loop {
         match image::backing(file) {
             Ok(named) if named.as_deref() == Some(&backing) => {
-                stream::stream(&args.qmp, &[file], args.limit.unwrap_or(0), &bar).await
+                stream::stream(qmp, &[file], limit, &bar).await
             }
             Ok(_) => return Ok(()),
             Err(error) => return Err(refused(file, chain(&error), HINT)),
