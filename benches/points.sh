@@ -2,18 +2,19 @@
 # What users feel of restore points: how long a client of PostgreSQL in the demo guest waits while a snapshot is taken, frozen or
 # with its memory of 512 MiB, and how soon it is served after going back, by a boot or with the memory.
 #
-# Usage: benches/points.sh [--runs N] [--json FILE] [--work FOLDER]
+# Usage: benches/points.sh [--runs N] [--json FILE] [--work FOLDER] [--qemu PROGRAM]
 # Medians of N runs of each (3), by turns. A wait is the longest transaction of one client that inserts rows without a pause
 # (pgbench), in the seconds around the snapshot; the same without one stands beside it. A way back is timed from the command to
-# the first `SELECT 1`.
+# the first `SELECT 1`. With PROGRAM that QEMU runs the guest (`scripts/qemu10.sh` prints one that saves memory while the guest runs).
 
 set -euo pipefail
-runs=3 json='' work=''
+runs=3 json='' work='' qemu=''
 while (($#)); do
   case $1 in
     --runs) runs=${2-} && shift 2 ;;
     --json) json=$(realpath -m "${2-}") && shift 2 ;;
     --work) work=$(realpath -m "${2-}") && shift 2 ;;
+    --qemu) qemu=$(realpath "${2-}") && shift 2 ;;
     *) runs=0 && break ;;
   esac
 done
@@ -68,6 +69,7 @@ qemu-img create -q -f qcow2 -F raw -b "$guest/base.raw" orders.qcow2
 cat >holdfast.toml <<END
 state = "state"
 [vm.orders]
+${qemu:+qemu = "$qemu"}
 disk = "orders.qcow2"
 images = ["$(dirname "$guest")"]
 memory = "512MiB"

@@ -108,7 +108,7 @@ pub struct Trial {
 }
 
 /// The memory of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Bytes on disk.
     pub bytes: u64,
@@ -116,6 +116,23 @@ pub struct Memory {
     pub machine: String,
     /// How often it was resumed (I23).
     pub resumed: u32,
+    /// How its file is laid out.
+    #[serde(default)]
+    pub kind: MemoryKind,
+    /// What the hypervisor calls the machine, with the version of that; empty: not known.
+    #[serde(default)]
+    pub machine_type: String,
+}
+
+/// How a saved memory is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryKind {
+    /// One stream, as any QEMU writes and reads it. What was saved before there were others.
+    #[default]
+    Stream,
+    /// Each page in a place of its own: only a QEMU that offers `mapped-ram` reads it.
+    Mapped,
 }
 
 /// How far it is proved that a point can be gone back to.
