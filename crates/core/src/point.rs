@@ -338,6 +338,17 @@ mod tests {
     }
 
     #[test]
+    fn a_memory_that_was_noted_before_there_were_kinds_is_a_stream_of_an_unknown_machine() {
+        let old = r#"{"bytes": 7, "machine": "512 MiB", "resumed": 1}"#;
+        let read: Memory = serde_json::from_str(old).expect("a record from before");
+        let same = Memory { bytes: 7, machine: "512 MiB".into(), resumed: 1, ..Memory::default() };
+        assert_eq!((read.kind, &read), (MemoryKind::Stream, &same));
+        let mapped = Memory { kind: MemoryKind::Mapped, machine_type: "pc-i440fx-10.0".into(), ..same };
+        let written = serde_json::to_string(&mapped).expect("it is plain");
+        assert_eq!(serde_json::from_str::<Memory>(&written).expect("it was just written"), mapped);
+    }
+
+    #[test]
     fn the_newest_and_the_newest_of_the_best_proved_are_never_given_up_i12() {
         let known = vec![
             known(1, Grade::Consistent, 40, false),
