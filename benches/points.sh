@@ -2,14 +2,21 @@
 # What users feel of restore points: how long a client of PostgreSQL in the demo guest waits while a snapshot is taken, frozen or
 # with its memory of 512 MiB, and how soon it is served after going back, by a boot or with the memory.
 #
-# Usage: benches/points.sh [--runs N] [--json FILE] [--work FOLDER]
+# Usage: benches/points.sh [--runs N] [--json FILE] [--work FOLDER] [--qemu PROGRAM]
 # Medians of N runs of each (3), by turns. A wait is the longest transaction of one client that inserts rows without a pause
 # (pgbench), in the seconds around the snapshot; the same without one stands beside it. A way back is timed from the command to
-# the first `SELECT 1`.
+# the first `SELECT 1`. With PROGRAM that QEMU runs the guest (`scripts/qemu10.sh` prints one that saves memory while the guest runs).
 
 set -euo pipefail
 . "$(dirname "$0")/head.sh"
-options "$@"
+qemu='' others=()
+while (($#)); do
+  case $1 in
+    --qemu) qemu=$(realpath "${2-}") && shift 2 ;;
+    *) others+=("$1") && shift ;;
+  esac
+done
+options "${others[@]}"
 pgbench=$(compgen -G '/usr/lib/postgresql/*/bin/pgbench' | tail -1 || true)
 needs qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img postgresql-client:psql postgresql:${pgbench:-pgbench}
 build -p holdfast
@@ -44,6 +51,7 @@ qemu-img create -q -f qcow2 -F raw -b "$guest/base.raw" orders.qcow2
 cat >holdfast.toml <<END
 state = "state"
 [vm.orders]
+${qemu:+qemu = "$qemu"}
 disk = "orders.qcow2"
 images = ["$(dirname "$guest")"]
 memory = "512MiB"

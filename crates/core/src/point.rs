@@ -108,7 +108,7 @@ pub struct Trial {
 }
 
 /// The memory of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Bytes on disk.
     pub bytes: u64,
@@ -116,6 +116,23 @@ pub struct Memory {
     pub machine: String,
     /// How often it was resumed (I23).
     pub resumed: u32,
+    /// How its file is laid out.
+    #[serde(default)]
+    pub kind: MemoryKind,
+    /// What the hypervisor calls the machine, with the version of that; empty: not known.
+    #[serde(default)]
+    pub machine_type: String,
+}
+
+/// How a saved memory is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryKind {
+    /// One stream, as any QEMU writes and reads it. What was saved before there were others.
+    #[default]
+    Stream,
+    /// Each page in a place of its own: only a QEMU that offers `mapped-ram` reads it.
+    Mapped,
 }
 
 /// How far it is proved that a point can be gone back to.
@@ -318,6 +335,17 @@ mod tests {
         assert_eq!(best(Some(300), &[], true), Some((2, 290)));
         assert_eq!(best(Some(100), &[], false), Some((4, 90)));
         assert_eq!(best(Some(1), &[], false), None);
+    }
+
+    #[test]
+    fn a_memory_that_was_noted_before_there_were_kinds_is_a_stream_of_an_unknown_machine() {
+        let old = r#"{"bytes": 7, "machine": "512 MiB", "resumed": 1}"#;
+        let read: Memory = serde_json::from_str(old).expect("a record from before");
+        let same = Memory { bytes: 7, machine: "512 MiB".into(), resumed: 1, ..Memory::default() };
+        assert_eq!((read.kind, &read), (MemoryKind::Stream, &same));
+        let mapped = Memory { kind: MemoryKind::Mapped, machine_type: "pc-i440fx-10.0".into(), ..same };
+        let written = serde_json::to_string(&mapped).expect("it is plain");
+        assert_eq!(serde_json::from_str::<Memory>(&written).expect("it was just written"), mapped);
     }
 
     #[test]

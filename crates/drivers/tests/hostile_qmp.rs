@@ -225,3 +225,46 @@ async fn a_stranger_under_the_socket_cannot_make_a_caller_wait_for_ever() {
         assert!(matches!(answer, Err(QmpError::Silent { .. })), "{answer:?}");
     }
 }
+
+#[test]
+fn a_descriptor_goes_with_the_very_command_that_it_is_for() {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    use std::io::{Read, Write};
+    let folder = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
+    let hypervisor = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(format!("{GREETING}\r\n").as_bytes()).unwrap();
+        let mut heard = Vec::new();
+        for id in 0..4 {
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut beside = RecvAncillaryBuffer::new(&mut space);
+            let mut bytes = [0; 4096];
+            let mut into = [std::io::IoSliceMut::new(&mut bytes)];
+            let got = recvmsg(&stream, &mut into, &mut beside, RecvFlags::empty()).unwrap().bytes;
+            let files = beside.drain().filter_map(|beside| {
+                if let RecvAncillaryMessage::ScmRights(files) = beside { Some(files) } else { None }
+            });
+            let mut text = String::new();
+            files.flatten().for_each(|file| drop(std::fs::File::from(file).read_to_string(&mut text)));
+            let said: Value = serde_json::from_slice(&bytes[..got]).unwrap();
+            heard.push((said["execute"].as_str().unwrap().to_owned(), text));
+            stream.write_all(format!("{{\"return\": {{}}, \"id\": {id}}}\n").as_bytes()).unwrap();
+        }
+        heard
+    });
+    let (path, memory) = (folder.path().join("s"), folder.path().join("memory"));
+    std::fs::write(&memory, "what it remembers").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (qmp, _events) = Qmp::connect(&path, LONG).await.unwrap();
+        qmp.run("query-status", Value::Null, LONG).await.unwrap();
+        let file = std::fs::File::open(&memory).unwrap();
+        let _: Value = qmp.hand("add-fd", json!({}), file.into(), LONG).await.unwrap();
+        qmp.run("query-status", Value::Null, LONG).await.unwrap();
+    });
+    let heard = hypervisor.join().unwrap();
+    let heard: Vec<(&str, &str)> = heard.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let plain = ("query-status", "");
+    assert_eq!(heard, [("qmp_capabilities", ""), plain, ("add-fd", "what it remembers"), plain]);
+}

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The machine, by a name that each version of QEMU gives to its newest one.
+pub const MACHINE: &str = "pc";
 /// The node of the disk's format; drills put error and throttle nodes on top of it.
 pub const DISK_NODE: &str = "disk0";
 /// The path of the disk device in QEMU's object tree.
@@ -174,7 +176,7 @@ pub fn arguments(start: &Start<'_>) -> Vec<String> {
         Some(_) => line.pair("-fw_cfg", TRIAL_MARK),
     }
     line.words("-nodefaults -no-user-config -display none");
-    line.pair("-M", "pc");
+    line.pair("-M", MACHINE);
     match start.engine {
         Engine::Kvm => line.words("-accel kvm -cpu max"),
         Engine::Tcg => line.words("-accel tcg,thread=multi -cpu qemu64"),

@@ -12,6 +12,7 @@ use holdfast_core::subject::VmName;
 use holdfast_witness::Eyewitness;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,6 +213,21 @@ impl Live {
     /// As for [`Qmp::call`].
     pub async fn run(&self, command: &'static str, args: Value, deadline: Instant) -> Result<(), QmpError> {
         self.call::<serde::de::IgnoredAny>(command, args, deadline).await.map(drop)
+    }
+
+    /// As [`Live::call`], with a descriptor that its QEMU gets beside the command.
+    ///
+    /// # Errors
+    /// As for [`Qmp::call`].
+    pub async fn hand<T: DeserializeOwned>(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        descriptor: OwnedFd,
+        deadline: Instant,
+    ) -> Result<T, QmpError> {
+        let qmp = self.qmp(deadline).await?;
+        qmp.hand(command, arguments, descriptor, deadline.saturating_duration_since(Instant::now())).await
     }
 
     /// Its run state.

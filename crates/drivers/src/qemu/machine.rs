@@ -7,6 +7,7 @@ use super::kept::KeptError;
 use super::launch::{self, RunFolder};
 use super::live::{Life, Live, Watch};
 use super::process::{Presence, Process, read_small};
+use super::program::{Able, Asked};
 use super::qmp::QmpError;
 use super::record::Record;
 use super::spec::{Network, QemuVm};
@@ -44,6 +45,8 @@ pub struct Machine {
     pub(super) snapshots: Semaphore,
     /// It answered when it was asked last.
     agent_heard: AtomicBool,
+    /// What its QEMU can do.
+    asked: Arc<Asked>,
 }
 
 /// What it is.
@@ -100,8 +103,21 @@ impl Machine {
         let record = Mutex::default();
         let [orders, sessions, snapshots] = [(); 3].map(|()| Semaphore::new(1));
         let agent_heard = AtomicBool::new(false);
-        let machine =
-            Self { name, folder, agent, life, out, specs, record, orders, sessions, snapshots, agent_heard };
+        let asked = Arc::default();
+        let machine = Self {
+            name,
+            folder,
+            agent,
+            life,
+            out,
+            specs,
+            record,
+            orders,
+            sessions,
+            snapshots,
+            agent_heard,
+            asked,
+        };
         machine.look(starts);
         machine
     }
@@ -109,6 +125,16 @@ impl Machine {
     /// What it is to be from its next start on.
     pub fn spec(&self) -> Arc<QemuVm> {
         Arc::clone(&self.specs().wanted)
+    }
+
+    /// What the QEMU can do that its next start takes.
+    ///
+    /// # Errors
+    /// A sentence: it does not run, or does not say.
+    pub async fn able(&self) -> Result<Able, String> {
+        let (spec, asked) = (self.spec(), Arc::clone(&self.asked));
+        let asked = tokio::task::spawn_blocking(move || asked.able(&spec));
+        asked.await.map_err(|error| error.to_string())?
     }
 
     /// What it was started as last, as far as we know.

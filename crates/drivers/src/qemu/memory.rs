@@ -1,12 +1,15 @@
 //! A VM's memory as a file: saved with a disk, and loaded with exactly that disk, once (I23).
 //!
-//! The state goes through a Unix socket between QEMU and us, so QEMU needs no right to the file and its
-//! sandbox stays closed; and it works the same with every version.
+//! QEMU has no right to the file and its sandbox stays closed. It is given a descriptor of it where it offers to put each page
+//! in a place of its own ([`super::mapped`]); otherwise the state is one stream through a Unix socket between QEMU and us, which
+//! works the same with every version.
 
 use super::live::Live;
 use super::machine::{Machine, error_chain};
+use super::mapped;
 use super::qmp::QmpError;
 use super::untrusted::Text;
+use holdfast_core::point::MemoryKind;
 use holdfast_core::signal::RunState;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,26 +19,52 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
-const POLL: Duration = Duration::from_millis(5);
+/// How long between two looks at what QEMU is doing.
+pub(super) const POLL: Duration = Duration::from_millis(5);
+/// Bytes a second: as fast as it goes.
+pub(super) const FAST: u64 = 8 << 30;
 
+/// How far QEMU is.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
-struct Progress {
-    status: Text,
+pub(super) struct Progress {
+    /// Its word for it.
+    pub status: Text,
     error_desc: Text,
 }
 
+/// A saved memory, and how it is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Where it is.
+    pub file: PathBuf,
+    /// How it is laid out.
+    pub kind: MemoryKind,
+}
+
+pub(super) fn told(error: &QmpError) -> String {
+    error_chain(error)
+}
+
 /// Loads the saved memory of a VM that was started to wait for it, and lets it run.
-pub async fn load(machine: &Machine, live: &Live, file: &Path, deadline: Instant) -> Result<(), String> {
+pub async fn load(machine: &Machine, live: &Live, saved: &Saved, deadline: Instant) -> Result<(), String> {
+    let file = &saved.file;
     let file = File::open(file).map_err(|e| format!("cannot open {}: {e}", file.display()))?;
+    match saved.kind {
+        MemoryKind::Stream => load_stream(machine, live, file, deadline).await,
+        MemoryKind::Mapped => mapped::load(live, &file, deadline).await,
+    }
+}
+
+async fn load_stream(machine: &Machine, live: &Live, file: File, deadline: Instant) -> Result<(), String> {
     let socket = machine.folder.inner().join("memory");
     let _nothing_there = std::fs::remove_file(&socket);
-    let told = |e: QmpError| error_chain(&e);
+    let told = |e: QmpError| told(&e);
     let place = json!({ "uri": format!("unix:{}", socket.display()) });
     live.run("migrate-incoming", place, deadline).await.map_err(told)?;
     let stream = UnixStream::connect(&socket).await.map_err(|e| format!("cannot reach the VM: {e}"))?;
@@ -43,6 +72,12 @@ pub async fn load(machine: &Machine, live: &Live, file: &Path, deadline: Instant
     let copied = tokio::time::timeout_at(deadline, copy(file, stream)).await;
     copied.map_err(|_| "loading took too long")?.map_err(|e| format!("loading broke off: {e}"))?;
     let _gone = std::fs::remove_file(&socket);
+    until_it_runs(live, deadline).await
+}
+
+/// Waits until what is loaded is there, and lets the VM run.
+pub(super) async fn until_it_runs(live: &Live, deadline: Instant) -> Result<(), String> {
+    let told = |e: QmpError| told(&e);
     loop {
         let state = live.state(deadline).await.map_err(told)?;
         if state == RunState::Running {
@@ -56,11 +91,18 @@ pub async fn load(machine: &Machine, live: &Live, file: &Path, deadline: Instant
 }
 
 async fn is_loading(live: &Live, deadline: Instant) -> Result<bool, String> {
-    let progress: Progress =
-        live.call("query-migrate", Value::Null, deadline).await.map_err(|e| error_chain(&e))?;
+    Ok(progress(live, deadline).await?.status.as_str() != "completed")
+}
+
+/// How far it is.
+///
+/// # Errors
+/// A sentence; also where it ended without success.
+pub(super) async fn progress(live: &Live, deadline: Instant) -> Result<Progress, String> {
+    let progress: Progress = live.call("query-migrate", Value::Null, deadline).await.map_err(|e| told(&e))?;
     match progress.status.as_str() {
-        "failed" | "cancelled" => Err(format!("the memory state was refused: {}", progress.error_desc)),
-        status => Ok(status != "completed"),
+        "failed" | "cancelled" => Err(format!("QEMU gave it up: {}", progress.error_desc)),
+        _ => Ok(progress),
     }
 }
 
@@ -77,9 +119,16 @@ async fn copy(from: impl Into<OwnedFd>, to: impl Into<OwnedFd>) -> io::Result<Fi
     copied.await.map_err(io::Error::other)?
 }
 
-/// Pauses a VM and saves its memory. The VM stays paused: end it, and keep its disk with the file.
+/// Makes the file. What a guest has in its memory is nobody's business.
+pub(super) fn create(to: &Path) -> Result<File, String> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(to);
+    file.map_err(|e| format!("cannot make {}: {e}", to.display()))
+}
+
+/// Pauses a VM and saves its memory as a stream. The VM stays paused: end it, and keep its disk with the file.
 pub async fn save(machine: &Machine, live: &Live, to: &Path, deadline: Instant) -> Result<(), String> {
-    let told = |e: QmpError| error_chain(&e);
+    let told = |e: QmpError| told(&e);
     let socket = machine.folder.inner().join("memory");
     let _nothing_there = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(|e| format!("cannot listen: {e}"))?;
@@ -87,14 +136,11 @@ pub async fn save(machine: &Machine, live: &Live, to: &Path, deadline: Instant) 
     let open = std::fs::Permissions::from_mode(0o666);
     std::fs::set_permissions(&socket, open).map_err(|e| format!("cannot open the socket to QEMU: {e}"))?;
     live.run("stop", Value::Null, deadline).await.map_err(told)?;
-    let fast = json!({ "max-bandwidth": 8_u64 << 30 });
+    let fast = json!({ "max-bandwidth": FAST });
     live.run("migrate-set-parameters", fast, deadline).await.map_err(told)?;
     let place = json!({ "uri": format!("unix:{}", socket.display()) });
     live.run("migrate", place, deadline).await.map_err(told)?;
-    // What a guest has in its memory is nobody's business.
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(to);
-    let file = file.map_err(|e| format!("cannot make {}: {e}", to.display()))?;
+    let file = create(to)?;
     let copied = tokio::time::timeout_at(deadline, async {
         let (stream, _) = listener.accept().await?;
         let file = copy(blocking(stream)?, file).await?;

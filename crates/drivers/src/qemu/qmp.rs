@@ -7,16 +7,20 @@
 use super::event::{Event, Queue};
 use super::untrusted::Text;
 use super::wire::{Limits, ReadError, Reader};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -167,9 +171,33 @@ impl Qmp {
         arguments: Value,
         limit: Duration,
     ) -> Result<T, QmpError> {
+        self.ask(command, arguments, None, limit).await
+    }
+
+    /// As [`Qmp::call`], with a descriptor that QEMU gets beside the command: a file that it may use and could not open.
+    ///
+    /// # Errors
+    /// As for [`Qmp::call`].
+    pub async fn hand<T: DeserializeOwned>(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        descriptor: OwnedFd,
+        limit: Duration,
+    ) -> Result<T, QmpError> {
+        self.ask(command, arguments, Some(descriptor), limit).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        descriptor: Option<OwnedFd>,
+        limit: Duration,
+    ) -> Result<T, QmpError> {
         let fate = Arc::new(Fate::default());
         let (answer, answered) = oneshot::channel();
-        let question = Question { command, arguments, fate: Arc::clone(&fate), answer };
+        let question = Question { command, arguments, descriptor, fate: Arc::clone(&fate), answer };
         let wait = async {
             self.inbox.send(question).await.map_err(|_| QmpError::Ended)?;
             answered.await.unwrap_or(Err(QmpError::Ended))
@@ -222,6 +250,7 @@ impl Fate {
 struct Question {
     command: &'static str,
     arguments: Value,
+    descriptor: Option<OwnedFd>,
     fate: Arc<Fate>,
     answer: oneshot::Sender<Result<Box<RawValue>, QmpError>>,
 }
@@ -238,6 +267,8 @@ struct Connection {
     reader: Reader<OwnedReadHalf>,
     write: OwnedWriteHalf,
     unsent: Vec<u8>,
+    /// Goes with the next byte.
+    descriptor: Option<OwnedFd>,
     waiting: VecDeque<Question>,
     asked: Option<Asked>,
     number: u64,
@@ -248,7 +279,7 @@ struct Connection {
 impl Connection {
     fn new(reader: Reader<OwnedReadHalf>, write: OwnedWriteHalf, tally: Arc<Tally>) -> Self {
         let (unsent, waiting, events) = (Vec::new(), VecDeque::new(), Queue::default());
-        Self { reader, write, unsent, waiting, asked: None, number: 0, events, tally }
+        Self { reader, write, unsent, descriptor: None, waiting, asked: None, number: 0, events, tally }
     }
 
     async fn run(mut self, mut questions: mpsc::Receiver<Question>, outbox: mpsc::Sender<Event>) {
@@ -272,8 +303,8 @@ impl Connection {
                     }
                     None => break,
                 },
-                sent = self.write.write(&self.unsent), if !self.unsent.is_empty() => match sent {
-                    Ok(count) => drop(self.unsent.drain(..count)),
+                sent = send(&self.write, &self.unsent, self.descriptor.as_ref()), if !self.unsent.is_empty() => match sent {
+                    Ok(count) => { self.descriptor = None; drop(self.unsent.drain(..count)) }
                     Err(_) => break,
                 },
                 place = outbox.reserve(), if !self.events.is_empty() => match (place, self.events.pop()) {
@@ -294,7 +325,8 @@ impl Connection {
 
     fn ask_next(&mut self) {
         while self.asked.is_none() {
-            let Some(Question { command, arguments, fate, answer }) = self.waiting.pop_front() else {
+            let Some(Question { command, arguments, descriptor, fate, answer }) = self.waiting.pop_front()
+            else {
                 return;
             };
             if !fate.send() {
@@ -307,6 +339,7 @@ impl Connection {
             }
             self.unsent.extend_from_slice(text.to_string().as_bytes());
             self.unsent.push(b'\n');
+            self.descriptor = descriptor;
             self.asked = Some(Asked { number: self.number, since: Instant::now(), answer });
         }
     }
@@ -348,6 +381,21 @@ impl Connection {
             }
         }
     }
+}
+
+/// Sends a part of it, and the descriptor with its first byte. Safe to be given up: then nothing was sent.
+async fn send(to: &OwnedWriteHalf, bytes: &[u8], descriptor: Option<&OwnedFd>) -> io::Result<usize> {
+    let send = || {
+        let carried = descriptor.map(AsFd::as_fd);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        if let Some(carried) = &carried {
+            beside.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(carried)));
+        }
+        let socket: &UnixStream = to.as_ref();
+        Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut beside, SendFlags::NOSIGNAL)?)
+    };
+    to.as_ref().async_io(Interest::WRITABLE, send).await
 }
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@ use super::image::{self, ImageError, Layer};
 use super::launch::{self, Engine, Format, RunFolder};
 use super::live::{Life, Live};
 use super::machine::{Machine, error_chain};
+use super::memory::Saved;
 use super::record::{Place, Port, Record};
 use super::snapshot::Opened;
 use super::spawn::{self, Launch};
@@ -14,6 +15,7 @@ use super::{accel, memory, offered, process};
 use crate::DriverError;
 use holdfast_core::action::Fact;
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Lease, Token};
+use holdfast_core::point::MemoryKind;
 use holdfast_core::signal::ProcessState;
 use holdfast_witness::Eyewitness;
 use rustix::process::Signal;
@@ -36,7 +38,7 @@ struct Ready {
     account: Option<Account>,
     ports: Vec<Port>,
     /// The saved memory that it goes on with.
-    memory: Option<PathBuf>,
+    memory: Option<Saved>,
 }
 
 impl Machine {
@@ -90,7 +92,7 @@ impl Machine {
             // It runs and is found by its command line after a restart of ours.
             tracing::warn!(vm = %self.name, error = error_chain(&error), "the start is not on record");
         }
-        let started = self.confirm(&live, ready.memory.as_deref(), limit, deadline).await?;
+        let started = self.confirm(&live, ready.memory.as_ref(), limit, deadline).await?;
         if ready.memory.is_some() {
             let machine = Arc::clone(self);
             tokio::spawn(async move { machine.tell_guest_it_was_away().await });
@@ -161,7 +163,8 @@ impl Machine {
             let ports = choose_ports(&spec.network, &record.ports).map_err(told("find a free port"))?;
             spawn::rotate(&folder.console()).map_err(told("put its old console aside"))?;
             let first = record.incarnation == Incarnation::NONE;
-            let memory = opened.memory.or_else(|| spec.memory_state.clone().filter(|_| first));
+            let template = |file| Saved { file, kind: MemoryKind::Stream };
+            let memory = opened.memory.or_else(|| spec.memory_state.clone().filter(|_| first).map(template));
             Ok(Ready { spec, disk, engine, account, ports, memory })
         });
         let ready = ready.await.map_err(|e| self.refused(START, e.to_string()))?;
@@ -214,7 +217,7 @@ impl Machine {
     async fn confirm(
         &self,
         live: &Live,
-        memory: Option<&Path>,
+        memory: Option<&Saved>,
         limit: Duration,
         deadline: Instant,
     ) -> Result<Fact, DriverError> {

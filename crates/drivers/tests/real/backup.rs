@@ -25,10 +25,10 @@ fn bench() -> Bench {
 }
 
 /// The control socket for people.
-struct People(BufReader<UnixStream>);
+pub struct People(BufReader<UnixStream>);
 
 impl People {
-    fn of(qemu: &Qemu, bench: &Bench) -> Self {
+    pub fn of(qemu: &Qemu, bench: &Bench) -> Self {
         let stream = UnixStream::connect(qemu.places(&bench.name).qmp.unwrap()).unwrap();
         let mut people = Self(BufReader::new(stream));
         people.0.read_line(&mut String::new()).unwrap();
@@ -55,7 +55,7 @@ impl People {
         }
     }
 
-    fn well(&mut self, command: &str, arguments: Value) -> Value {
+    pub fn well(&mut self, command: &str, arguments: Value) -> Value {
         self.ask(command, arguments).unwrap()
     }
 

@@ -5,6 +5,7 @@
 mod backup;
 mod bench;
 mod linux;
+mod mapped;
 mod sandbox;
 mod sector;
 mod snapshots;

@@ -74,18 +74,21 @@ pub fn read(
     for (path, image) in spec.images.iter().zip(&images) {
         claim(Role::Image, path, image.span());
     }
-    if let Some(program) = &spec.program {
-        claim(Role::Program, program, section.place("qemu"));
-    }
-    if let Some(kernel) = &spec.kernel {
-        claim(Role::Kernel, &kernel.image, section.place("kernel"));
-        if let Some(initrd) = &kernel.initrd {
-            claim(Role::Initrd, initrd, section.place("initrd"));
-        }
+    for (role, path, key) in programs(&spec) {
+        claim(role, path, section.place(key));
     }
     let disk_path = spec.disk.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
     let policy = VmPolicy { disk_path, protect: protect.schedules(), ..policy };
     Some(VmConfig { spec, policy, apps, logs, numbers, protect })
+}
+
+/// What runs it and what it boots, and where that is written.
+fn programs(spec: &QemuVm) -> impl Iterator<Item = (Role, &PathBuf, &'static str)> {
+    let kernel = spec.kernel.as_ref().map(|kernel| (Role::Kernel, &kernel.image, "kernel"));
+    let initrd = spec.kernel.as_ref().and_then(|kernel| kernel.initrd.as_ref());
+    let initrd = initrd.map(|initrd| (Role::Initrd, initrd, "initrd"));
+    let qemu = spec.program.as_ref().map(|program| (Role::Program, program, "qemu"));
+    [kernel, initrd, qemu].into_iter().flatten()
 }
 
 /// Where each application and its time limit are written.

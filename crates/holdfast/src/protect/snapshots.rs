@@ -48,14 +48,18 @@ impl Protector {
         Ok(self.snapshots()?.list(vm).await?)
     }
 
-    /// Takes one.
+    /// Takes one. It is brought to its end, whoever stops waiting for it.
     pub async fn take(&self, by: &str, vm: &VmName, request: Request) -> Result<Taken, ProtectError> {
         self.must_know(vm)?;
-        self.announce(by, vm, Work::Snapshot, TAKE).await?;
-        let taken = self.take_announced(vm, request).await;
-        self.work_done(by, vm, Work::Snapshot).await;
-        self.tell(vm).await;
-        taken
+        let (protector, by, vm) = (self.clone(), by.to_owned(), vm.clone());
+        let taking = tokio::spawn(async move {
+            protector.announce(&by, &vm, Work::Snapshot, TAKE).await?;
+            let taken = protector.take_announced(&vm, request).await;
+            protector.work_done(&by, &vm, Work::Snapshot).await;
+            protector.tell(&vm).await;
+            taken
+        });
+        taking.await.map_err(|error| ProtectError::Refused(format!("it broke off: {error}")))?
     }
 
     async fn take_announced(&self, vm: &VmName, request: Request) -> Result<Taken, ProtectError> {

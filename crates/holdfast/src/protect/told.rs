@@ -132,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     fn snapshot(taken: i64, resumed: Option<u32>) -> Snapshot {
-        let memory = resumed.map(|resumed| Memory { bytes: 1, machine: String::new(), resumed });
+        let memory = resumed.map(|resumed| Memory { bytes: 1, resumed, ..Memory::default() });
         let (id, note) = (SnapshotId(3), String::new());
         Snapshot { id, taken, memory, frozen: false, set_aside: false, scheduled: false, note, trial: None }
     }

@@ -38,13 +38,15 @@ pub struct Lab {
     daemon: Option<Child>,
     /// The network namespace that the daemon lives in, if it is not that of the test.
     pub namespace: Option<String>,
+    /// What runs its VMs, if that is not the installed one.
+    qemu: Option<PathBuf>,
 }
 
 impl Lab {
     /// A laboratory with one VM `orders`, its daemon not started yet. `more` is added to its configuration.
     pub fn new(more: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("hf-").tempdir().unwrap();
-        let lab = Self { folder, daemon: None, namespace: None };
+        let lab = Self { folder, daemon: None, namespace: None, qemu: another_qemu() };
         lab.overlay("orders");
         fs::write(lab.config(), format!("state = \"state\"\n{}{more}", vm_section("orders"))).unwrap();
         lab
@@ -65,6 +67,22 @@ impl Lab {
         lab
     }
 
+    /// The same as [`Lab::changed`], with a QEMU that is not older than 10: where the installed one is, another beside it.
+    pub fn changed_on_qemu10(change: impl FnOnce(String) -> String) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/qemu10.sh");
+        let found = Command::new("bash").arg(script).output().expect("bash");
+        assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+        let qemu = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+        let line = format!("driver = \"qemu\"\nqemu = \"{qemu}\"\n");
+        let other = |line: &str| line.starts_with("qemu = ");
+        let mut lab = Self::changed(|config| {
+            let config: Vec<&str> = config.lines().filter(|line| !other(line)).collect();
+            change(config.join("\n").replace("driver = \"qemu\"\n", &line) + "\n")
+        });
+        lab.qemu = Some(qemu.into());
+        lab
+    }
+
     /// The same as [`Lab::running`], with a probe that also writes a row and reads it back.
     pub fn writing() -> Self {
         let mut lab = Self::changed(|config| config.replace("//orders@", "//probe@") + "write = true\n");
@@ -80,7 +98,7 @@ impl Lab {
             if cold {
                 self.overlay(vm);
             } else {
-                warm::wake(vm, &self.disk(vm), &self.state());
+                warm::wake(vm, &self.disk(vm), &self.state(), self.qemu.as_deref());
             }
         }
         let awake = vms_of(&self.state());
@@ -406,13 +424,14 @@ fn within(namespace: &str, command: &Command) -> Command {
 
 /// The section of a VM with PostgreSQL, under software emulation.
 /// Another QEMU than the installed one, for all tests: `HOLDFAST_TEST_QEMU=PROGRAM`.
-pub fn another_qemu() -> Option<String> {
-    std::env::var("HOLDFAST_TEST_QEMU").ok()
+fn another_qemu() -> Option<PathBuf> {
+    std::env::var_os("HOLDFAST_TEST_QEMU").map(PathBuf::from)
 }
 
 pub fn vm_section(name: &str) -> String {
     let at = |file: &str| image().join(file).display().to_string();
-    let qemu = another_qemu().map(|program| format!("qemu = \"{program}\"\n")).unwrap_or_default();
+    let qemu =
+        another_qemu().map(|program| format!("qemu = \"{}\"\n", program.display())).unwrap_or_default();
     format!(
         "[vm.{name}]\ndriver = \"qemu\"\n{qemu}disk = \"{name}.qcow2\"\nimages = [\"{}\"]\nmemory = \"512MiB\"\n\
          accel = \"tcg\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"{}\"\n\n[vm.{name}.app.postgres]\n\

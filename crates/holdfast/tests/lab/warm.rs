@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The start of the names of templates, beside the guest's image; those that are being made begin with a dot.
@@ -30,30 +30,32 @@ pub const CMDLINE: &str = "quiet root=/dev/vda rw panic=-1";
 
 /// The folder of the template: `disk.qcow2` and `memory`, of one moment. Made once for this image, this QEMU and this
 /// way to launch it; whoever comes meanwhile waits.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
+fn template(qemu: Option<&Path>) -> PathBuf {
+    static TEMPLATES: Mutex<BTreeMap<Option<PathBuf>, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
+    let ready = templates.entry(qemu.map(Into::into)).or_insert_with(|| {
         let guests = image().parent().unwrap();
-        let folder = guests.join(name());
+        let folder = guests.join(name(qemu));
         let lock = File::create(guests.join(".warm-lock")).unwrap();
         lock.lock().unwrap();
         if !folder.exists() {
             sweep(guests);
             let making = tempfile::Builder::new().prefix(&format!(".{NAME}")).tempdir_in(guests).unwrap();
-            make(making.path());
+            make(making.path(), qemu);
             fs::rename(making.keep(), &folder).unwrap(); // whole, or not there
         }
         File::create(folder.join("used")).unwrap();
         folder
-    })
+    });
+    ready.clone()
 }
 
 /// What a memory depends on is in the name of its folder: another image, QEMU or machine has another template.
-fn name() -> String {
-    let program = super::another_qemu().unwrap_or_else(|| "qemu-system-x86_64".into());
+fn name(qemu: Option<&Path>) -> String {
+    let program = qemu.unwrap_or(Path::new("qemu-system-x86_64"));
     let version = Command::new(program).arg("--version").output().expect("QEMU").stdout;
     let launch = include_str!("../../../drivers/src/qemu/launch.rs");
-    let machine = format!("{:?}", machine("any", Path::new("disk")));
+    let machine = format!("{:?}", machine("any", Path::new("disk"), qemu));
     let all = [version.as_slice(), launch.as_bytes(), machine.as_bytes()].concat();
     format!("{NAME}{:08x}", crc32fast::hash(&all))
 }
@@ -75,7 +77,7 @@ fn sweep(guests: &Path) {
 }
 
 /// The VM as the daemon makes it of [`super::vm_section`].
-fn machine(name: &str, disk: &Path) -> QemuVm {
+fn machine(name: &str, disk: &Path, qemu: Option<&Path>) -> QemuVm {
     let kernel = Kernel {
         image: image().join("vmlinux"),
         initrd: Some(image().join("initrd.gz")),
@@ -91,7 +93,7 @@ fn machine(name: &str, disk: &Path) -> QemuVm {
         kernel: Some(kernel),
         network: Network::User(vec![Forward { listen: "127.0.0.1:0".parse().unwrap(), guest: 5432 }]),
         user: None,
-        program: super::another_qemu().map(Into::into),
+        program: qemu.map(Into::into),
         memory_state: None,
     }
 }
@@ -106,12 +108,12 @@ impl Drop for Ends<'_> {
 }
 
 /// Boots a guest, waits until it is well, and keeps its memory with its disk.
-fn make(folder: &Path) {
+fn make(folder: &Path, qemu: Option<&Path>) {
     let _ends = Ends(folder);
     let disk = folder.join("disk.qcow2");
     overlay(&disk, &image().join("base.raw"), "raw");
     super::runtime().block_on(async {
-        let vm = machine("template", &disk);
+        let vm = machine("template", &disk, qemu);
         let name = vm.name.clone();
         let qemu = open(vm, folder).await;
         let lease = start(&qemu, &name).await;
@@ -176,11 +178,12 @@ async fn answers(port: u16) -> bool {
 
 /// Wakes a clone as the VM `name` of a laboratory whose daemon does not run yet. `disk` becomes its disk, `state` is
 /// the daemon's state folder.
-pub fn wake(name: &str, disk: &Path, state: &Path) {
-    overlay(disk, &template().join("disk.qcow2"), "qcow2");
+pub fn wake(name: &str, disk: &Path, state: &Path, qemu: Option<&Path>) {
+    let template = template(qemu);
+    overlay(disk, &template.join("disk.qcow2"), "qcow2");
     make_state(state);
     let pid = super::runtime().block_on(async {
-        let vm = QemuVm { memory_state: Some(template().join("memory")), ..machine(name, disk) };
+        let vm = QemuVm { memory_state: Some(template.join("memory")), ..machine(name, disk, qemu) };
         let name = vm.name.clone();
         let qemu = open(vm, state).await;
         start(&qemu, &name).await;

@@ -22,6 +22,7 @@ mod instant;
 mod isolation;
 mod kept;
 mod logs;
+mod mapped;
 mod network;
 mod numbers;
 mod orders;

@@ -17,7 +17,7 @@ create table load as select i, md5(i::text) as what, now() as at from generate_s
 update load set what = md5(what) where i % 3 = 0\" -c checkpoint -c 'create table loaded (i int)'""#;
 
 /// A file system in memory that holds so many KiB; it is gone with this.
-struct Mount(PathBuf);
+pub struct Mount(PathBuf);
 
 impl Mount {
     /// A folder that something is mounted on later.
@@ -26,18 +26,18 @@ impl Mount {
         Self(place)
     }
 
-    fn new(place: &Path, kib: u64) -> Self {
+    pub fn new(place: &Path, kib: u64) -> Self {
         let mount = Self::empty(place.to_owned());
         mount.run(&["mount", "-t", "tmpfs", "-o", &format!("size={kib}k"), "holdfast-test"]);
         mount
     }
 
-    fn resize(&self, kib: u64) {
+    pub fn resize(&self, kib: u64) {
         self.run(&["mount", "-o", &format!("remount,size={kib}k")]);
     }
 
     /// KiB in use.
-    fn used(&self) -> u64 {
+    pub fn used(&self) -> u64 {
         let said = Command::new("df").args(["-k", "--output=used"]).arg(&self.0).output().unwrap();
         String::from_utf8(said.stdout).unwrap().lines().last().unwrap().trim().parse().unwrap()
     }
@@ -50,7 +50,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-q").arg(&self.0).status(); // it may not be mounted now
+        let _ = Command::new("umount").args(["-q", "-l"]).arg(&self.0).status(); // it may not be mounted now
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::launch::{DISK_DEVICE, DISK_NODE};
 use super::super::live::Live;
 use super::super::machine::Machine;
+use super::super::mapped;
 use super::super::qmp::QmpError;
 use super::merge::{Merge, merges};
 use super::tree::Tree;
@@ -98,6 +99,9 @@ impl Machine {
             Ok(live) => {
                 let deadline = Instant::now() + ANSWER;
                 let told = |error: &QmpError| self.unconfirmed(what, ANSWER, error);
+                if let Err(why) = mapped::clear_left(&live).await {
+                    tracing::warn!(vm = %self.name, why, "a copy of its memory may still be under way");
+                }
                 let top = live.top_node(deadline).await.map_err(|e| told(&e))?;
                 let nodes = live.nodes(deadline).await.map_err(|e| told(&e))?;
                 let path = self.files().path(pending);

@@ -9,6 +9,7 @@ mod files;
 pub mod freeze;
 mod live;
 mod merge;
+mod moment;
 pub mod qcow2;
 mod restore;
 mod rewind;
@@ -34,6 +35,7 @@ use holdfast_core::point::{SnapshotId, Trial};
 use holdfast_core::subject::VmName;
 use std::sync::Arc;
 use std::time::Duration;
+use take::TAKE;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tree::Tree;
@@ -146,7 +148,12 @@ impl Snapshots for Qemu {
     }
 
     async fn take(&self, vm: &VmName, wanted: Wanted, limit: Duration) -> Result<Taken, DriverError> {
-        self.machine(vm)?.take_snapshot(wanted, limit).await
+        let (name, machine) = (vm.clone(), self.machine(vm)?);
+        // Done to its end, whoever stops waiting for it: the guest may stand still meanwhile.
+        let taking = tokio::spawn(machine.take_snapshot(wanted, limit));
+        let lost =
+            |e: tokio::task::JoinError| DriverError::Unknown { what: TAKE, vm: name, why: e.to_string() };
+        taking.await.map_err(lost)?
     }
 
     async fn forget(&self, vm: &VmName, id: SnapshotId, limit: Duration) -> Result<(), DriverError> {

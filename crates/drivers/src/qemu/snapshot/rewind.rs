@@ -1,12 +1,14 @@
 //! Going back to a snapshot, while the VM is dead; and the start that follows.
 
 use super::super::machine::{Machine, error_chain};
+use super::super::mapped::MAPPED;
+use super::super::memory::Saved;
 use super::take::now;
 use super::tree::Tree;
 use crate::DriverError;
 use holdfast_core::action::Rewind;
 use holdfast_core::lease::DeathProof;
-use holdfast_core::point::{PointId, Snapshot, SnapshotId};
+use holdfast_core::point::{Memory, MemoryKind, PointId, Snapshot, SnapshotId};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -23,7 +25,7 @@ pub struct Opened {
     /// What it stands on and is the VM's own, too: files of its snapshots, and the disk that is configured.
     pub below: Vec<PathBuf>,
     /// The memory that it goes on with.
-    pub memory: Option<PathBuf>,
+    pub memory: Option<Saved>,
 }
 
 impl Machine {
@@ -38,7 +40,7 @@ impl Machine {
         let _turn = self.turn(deadline).await?;
         self.must_be_dead(dead)?;
         let mut tree = self.settled_tree(REWIND).await?;
-        self.check_way(&tree, way)?;
+        self.check_way(&tree, way).await?;
         let to = self.snapshot_of(way)?;
         let aside = set_aside(&tree, format!("what it was before it went back to snapshot {to}"));
         let parent = tree.file_of(to).unwrap_or_default();
@@ -62,7 +64,7 @@ impl Machine {
     /// [`DriverError::Refused`] with the reason.
     pub async fn may_rewind(&self, way: Rewind) -> Result<(), DriverError> {
         let tree = self.on_disk(REWIND, |files| files.read_or_new()).await?;
-        self.check_way(&tree, way)
+        self.check_way(&tree, way).await
     }
 
     /// Backups are brought by [`super::super::Qemu::restore`].
@@ -73,14 +75,14 @@ impl Machine {
         }
     }
 
-    fn check_way(&self, tree: &Tree, way: Rewind) -> Result<(), DriverError> {
+    async fn check_way(&self, tree: &Tree, way: Rewind) -> Result<(), DriverError> {
         let to = self.snapshot_of(way)?;
         let snapshot = tree.snapshot(to).ok_or_else(|| {
             let known: Vec<String> = tree.snapshots().map(|snapshot| snapshot.id.to_string()).collect();
             let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             self.refused(REWIND, format!("it has no snapshot {to}; there are: {there}"))
         })?;
-        if way.resume { self.may_resume(snapshot, way.again) } else { Ok(()) }
+        if way.resume { self.may_resume(snapshot, way.again).await } else { Ok(()) }
     }
 
     pub(super) fn must_be_dead(&self, dead: &DeathProof) -> Result<(), DriverError> {
@@ -98,7 +100,7 @@ impl Machine {
         }
     }
 
-    fn may_resume(&self, snapshot: &Snapshot, again: bool) -> Result<(), DriverError> {
+    async fn may_resume(&self, snapshot: &Snapshot, again: bool) -> Result<(), DriverError> {
         let refused = |why: String| Err(self.refused(REWIND, why));
         let Some(memory) = &snapshot.memory else {
             return refused(format!("snapshot {} has no memory: it can only be booted", snapshot.id));
@@ -111,13 +113,35 @@ impl Machine {
             ));
         }
         let wanted = describe(&self.spec());
-        if memory.machine == wanted {
-            return Ok(());
+        if memory.machine != wanted {
+            return refused(format!(
+                "the memory of snapshot {} was saved of another machine ({}; it is {wanted} now): it can only be booted",
+                snapshot.id, memory.machine
+            ));
         }
-        refused(format!(
-            "the memory of snapshot {} was saved of another machine ({}; it is {wanted} now): it can only be booted",
-            snapshot.id, memory.machine
-        ))
+        self.must_take(snapshot.id, memory).await
+    }
+
+    /// Whether the QEMU that is started takes this memory. It is asked while the one that runs still runs.
+    async fn must_take(&self, id: SnapshotId, memory: &Memory) -> Result<(), DriverError> {
+        if memory.kind == MemoryKind::Stream && memory.machine_type.is_empty() {
+            return Ok(()); // saved before that was noted
+        }
+        let asked = self.able().await.map_err(|why| self.refused(REWIND, why))?;
+        if memory.kind == MemoryKind::Mapped && !asked.migration.contains(MAPPED) {
+            let why = format!("the memory of snapshot {id} was saved by a newer QEMU: it can only be booted");
+            return Err(self.refused(REWIND, why));
+        }
+        if !memory.machine_type.is_empty() && memory.machine_type != asked.machine {
+            return Err(self.refused(
+                REWIND,
+                format!(
+                    "the memory of snapshot {id} was saved by another QEMU ({}; it makes a {} now): it can only be booted",
+                    memory.machine_type, asked.machine
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// What it was started as, in the words that are kept with a memory.
@@ -139,7 +163,11 @@ impl Machine {
             tree = self.settled_tree(START).await?;
         }
         let files = self.files();
-        let memory = tree.resume.map(|id| files.memory(id));
+        let saved = |id| {
+            let kind = tree.snapshot(id).and_then(|snapshot| snapshot.memory.as_ref());
+            Saved { file: files.memory(id), kind: kind.map(|memory| memory.kind).unwrap_or_default() }
+        };
+        let memory = tree.resume.map(saved);
         let below = tree.chain().into_iter().skip(1).map(|file| files.path(file)).collect();
         Ok(Opened { disk: files.path(tree.top()), below, memory })
     }

@@ -2,22 +2,21 @@
 
 use super::super::live::{Life, Live};
 use super::super::machine::{Machine, error_chain};
-use super::super::memory;
 use super::CHAIN_MOST;
 use super::freeze::frozen;
 use super::live::{ANSWER, is_disk_node, overlay_node};
+use super::moment::Moment;
 use super::tree::{FileNumber, Tree};
 use crate::DriverError;
 use crate::snapshots::{Taken, Wanted};
-use holdfast_core::point::{Memory, Snapshot, SnapshotId};
+use holdfast_core::point::{Snapshot, SnapshotId};
 use holdfast_core::signal::RunState;
-use serde_json::{Value, json};
-use std::fs;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
-const TAKE: &str = "take a snapshot of";
+pub(super) const TAKE: &str = "take a snapshot of";
 /// Commands in the guest before the disk is frozen have so long in all.
 const HOOKS: Duration = Duration::from_secs(30);
 /// Room that must be left for what is written to the disk from now on, at least: a share of the disk ...
@@ -206,7 +205,9 @@ impl Machine {
         live.run("blockdev-add", overlay, deadline).await.map_err(told).map_err(not)?;
         let switch = json!({ "node": top, "overlay": overlay_node(number.0) });
         if wanted.memory {
-            return self.with_memory(live, before, switch, tree, snapshot, deadline).await;
+            let file = self.files().memory(SnapshotId(tree.pending().unwrap_or_default().0));
+            let moment = Moment { live, before, switch, file: &file, deadline };
+            return self.with_memory(&moment, snapshot).await;
         }
         let began = Instant::now();
         snapshot.frozen = wanted.freeze;
@@ -224,56 +225,10 @@ impl Machine {
         done.map_err(|error| if error.is_unknown() { Switch::Perhaps(error) } else { Switch::Not(error) })?;
         Ok(began.elapsed())
     }
-
-    /// Disk and memory of one moment: the VM stands still meanwhile.
-    async fn with_memory(
-        &self,
-        live: &Live,
-        before: RunState,
-        switch: Value,
-        tree: &Tree,
-        snapshot: &mut Snapshot,
-        deadline: Instant,
-    ) -> Result<Duration, Switch> {
-        let told = |error| self.unconfirmed(TAKE, ANSWER, &error);
-        let id = SnapshotId(tree.pending().unwrap_or_default().0);
-        let path = self.files().memory(id);
-        let began = Instant::now();
-        let saved = async {
-            live.run("stop", Value::Null, deadline).await.map_err(told).map_err(Switch::Not)?;
-            snapshot.taken = now();
-            live.run("blockdev-snapshot", switch, deadline).await.map_err(told).map_err(|error| {
-                if error.is_unknown() { Switch::Perhaps(error) } else { Switch::Not(error) }
-            })?;
-            let saved = memory::save(self, live, &path, deadline).await;
-            saved.map_err(|why| {
-                Switch::WithoutMemory(self.refused(TAKE, format!("its memory was not saved: {why}")))
-            })
-        };
-        let saved = saved.await;
-        if before == RunState::Running {
-            // However it went: it was running, and is to run.
-            let mut ran = live.run("cont", Value::Null, deadline).await;
-            if ran.is_err() {
-                ran = live.run("cont", Value::Null, Instant::now() + ANSWER).await;
-            }
-            if let Err(error) = ran {
-                let error = told(error);
-                tracing::error!(vm = %self.name, %error, "it stands still after a snapshot");
-                return Err(Switch::Perhaps(error));
-            }
-        }
-        let stall = began.elapsed();
-        saved.inspect_err(|_| drop(fs::remove_file(&path)))?;
-        let bytes = fs::metadata(&path).map_or(0, |meta| meta.len());
-        let machine = self.started_as();
-        snapshot.memory = Some(Memory { bytes, machine, resumed: 0 });
-        Ok(stall)
-    }
 }
 
 /// Why the disk was not switched to the overlay as it should.
-enum Switch {
+pub(super) enum Switch {
     /// It certainly was not.
     Not(DriverError),
     /// Nobody knows.
