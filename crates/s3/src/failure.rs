@@ -21,6 +21,11 @@ pub struct Failure {
     hint: &'static str,
 }
 
+/// Nobody waits for an answer any more.
+#[derive(Debug, thiserror::Error)]
+#[error("a request beside this one found so")]
+pub(crate) struct Away;
+
 /// An answer.
 #[derive(Default)]
 struct Answer {
@@ -85,6 +90,12 @@ impl Failure {
     /// Whether a connection broke after something was sent: it may have been done.
     pub(crate) fn is_broken_off(error: &Error) -> bool {
         http(error).is_some_and(|http| http.kind() == HttpErrorKind::Interrupted)
+    }
+
+    /// Whether nothing at all was heard of the store.
+    pub(crate) fn is_away(error: &Error) -> bool {
+        let kind = transport(error).map(|(kind, _)| kind);
+        matches!(kind, Some(ErrorKind::NotConnected | ErrorKind::TimedOut))
     }
 
     /// Whether a store refused a range that begins behind the end of an object.
@@ -169,6 +180,9 @@ fn http(error: &Error) -> Option<&HttpError> {
 fn transport(error: &Error) -> Option<(ErrorKind, &'static str)> {
     if chain(error).any(<dyn Any>::is::<Elapsed>) {
         return Some((ErrorKind::TimedOut, REACH));
+    }
+    if chain(error).any(<dyn Any>::is::<Away>) {
+        return Some((ErrorKind::NotConnected, REACH));
     }
     let kind = match http(error)?.kind() {
         HttpErrorKind::Connect => ErrorKind::NotConnected,

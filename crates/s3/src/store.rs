@@ -3,16 +3,17 @@
 use crate::access::Access;
 use crate::bucket::Bucket;
 use crate::client;
-use crate::failure::Failure;
+use crate::failure::{Away, Failure};
 use futures_util::TryStreamExt;
 use holdfast_backup::store::{Store, is_name};
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use std::io::{self, ErrorKind};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::time::error::Elapsed;
 
 /// Threads that talk: those who wait have their own.
@@ -39,6 +40,8 @@ pub struct S3 {
     place: String,
     /// It was seen that the store replaces nothing.
     is_proven: Mutex<bool>,
+    /// Somebody found that it is away.
+    is_away: Arc<Notify>,
     /// Here until the end.
     runtime: Option<Runtime>,
 }
@@ -54,7 +57,8 @@ impl S3 {
         let mut builder = Builder::new_multi_thread();
         let runtime = builder.worker_threads(THREADS).thread_name("s3").enable_all().build()?;
         let (prefix, runtime) = (bucket.prefix.clone(), Some(runtime));
-        Ok(Self { client, prefix, place, is_proven: Mutex::new(false), runtime })
+        let (is_proven, is_away) = Default::default();
+        Ok(Self { client, prefix, place, is_proven, is_away, runtime })
     }
 
     /// Whether there is nothing yet.
@@ -192,13 +196,26 @@ async fn holds(client: &AmazonS3, path: &Path, bytes: &PutPayload) -> Result<boo
 }
 
 /// What comes of it within this time.
-async fn in_time<T>(
-    limit: Option<Duration>,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let Some(limit) = limit else { return work.await };
+async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let late = |late: Elapsed| Err(Error::Generic { store: "S3", source: late.into() });
     tokio::time::timeout(limit, work).await.unwrap_or_else(late)
+}
+
+/// What comes of it, or that the store is away, as soon as another one finds that: a QEMU whose guest is to be paused for a read
+/// that failed waits for all others before it answers anybody, and would be taken for hung.
+async fn together<T>(is_away: &Notify, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let mut found = std::pin::pin!(is_away.notified());
+    found.as_mut().enable();
+    tokio::select! {
+        biased;
+        ended = work => {
+            if ended.as_ref().is_err_and(Failure::is_away) {
+                is_away.notify_waiters();
+            }
+            ended
+        }
+        () = found => Err(Error::Generic { store: "S3", source: Away.into() }),
+    }
 }
 
 /// So many bytes of a stream at most, whatever was announced.
@@ -241,7 +258,11 @@ impl Store for S3 {
                 Err(error) => Err(error),
             }
         };
-        self.told(self.wait(in_time(limit, read)))
+        let is_away = Arc::clone(&self.is_away);
+        self.told(match limit {
+            Some(limit) => self.wait(async move { together(&is_away, in_time(limit, read)).await }),
+            None => self.wait(read),
+        })
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>> {
@@ -281,12 +302,31 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_does_not_come_is_waited_for_so_long_and_told_as_that() {
         let never = std::future::pending::<Result<(), Error>>();
-        let late = in_time(Some(Duration::from_millis(1)), never).await.expect_err("nobody answered");
+        let late = in_time(Duration::from_millis(1), never).await.expect_err("nobody answered");
         let told: io::Error = Failure::of("the store", &late).into();
         assert_eq!(
             (told.kind(), &*told.to_string()),
             (ErrorKind::TimedOut, "the store did not answer in time")
         );
-        assert!(in_time(Some(PART), async { Ok(7) }).await.is_ok_and(|answer| answer == 7));
+        assert!(in_time(PART, async { Ok(7) }).await.is_ok_and(|answer| answer == 7));
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_that_the_store_is_away_with_the_first_who_finds_it() {
+        let (is_away, never) = (Notify::new(), std::future::pending::<Result<(), Error>>);
+        let first = together(&is_away, in_time(Duration::from_millis(1), never()));
+        let (waits, first) = tokio::join!(together(&is_away, never()), first);
+        let told = [waits, first].map(|ended| Failure::of("the store", &ended.expect_err("it is away")));
+        let expected = [
+            "the store cannot be reached: a request beside this one found so",
+            "the store did not answer in time",
+        ];
+        assert_eq!(told.map(|failure| failure.to_string()), expected);
+
+        // What only one of them is told is no matter of the others; nor is what was found before.
+        let none = || async { Err(Error::NotFound { path: String::new(), source: "".into() }) };
+        let waits = in_time(Duration::from_millis(20), together(&is_away, never()));
+        let (waits, none) = tokio::join!(waits, together::<()>(&is_away, none()));
+        assert!(none.is_err() && waits.is_err_and(|error| !error.to_string().contains("beside")));
     }
 }

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::backed::{self, plain};
-use crate::lab::{BOOT, Lab, signal};
+use crate::lab::{BOOT, signal};
 use crate::proofs::{nothing_is_left, prove};
 use crate::restored::{becomes_whole, create, needs_backup, recovered_by_restore, sections};
 use crate::rows::{Rows, assert_of_point};
@@ -51,18 +51,16 @@ fn a_vm_is_backed_up_into_a_store_proved_and_restored_from_there_though_the_stor
 
     assert!(needs_backup(&lab), "not all is there yet");
     let rows = Rows::start(&lab);
-    let port = server.kill();
+    let (start_before, port) = (lab.incarnation("orders"), server.kill());
     lab.in_guest("orders", READ_ALL);
-    lab.until(BOOT, "what is read and cannot be pauses the VM", |lab| paused(lab).is_some());
+    lab.until(BOOT, "a VM that reads what is away is paused, and stays so", |lab| {
+        lab.story().contains("its storage is not back yet")
+    });
     let _server = start(port);
     lab.wait_well(BOOT);
+    assert_eq!(lab.incarnation("orders"), start_before, "it only waited\n{}", lab.story());
     rows.wait_for_more(&lab);
     becomes_whole(&lab);
     rows.all_there(&lab);
     assert!(!lab.story().contains(SECRET));
-}
-
-/// An open incident of a VM that is paused because its disk cannot be read.
-fn paused(lab: &Lab) -> Option<Value> {
-    lab.incidents().into_iter().find(|one| one["fault"] == "VmPausedIo" && one["closed"].is_null())
 }

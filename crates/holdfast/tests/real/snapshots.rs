@@ -3,9 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::lab::{BOOT, Lab, SOON};
-use crate::rows::{Rows, address, ask};
+use crate::rows::{Rows, address, ask, assert_of_point, there};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -36,20 +35,6 @@ fn back(lab: &Lab, how: &str, id: &Value, words: &[&str]) {
     assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stderr), lab.story());
 }
 
-/// The rows that are there.
-fn there(lab: &Lab) -> BTreeSet<i64> {
-    let found = ask(&address(lab), "select id from rows_kept").unwrap();
-    found.iter().map(|id| id.parse().unwrap()).collect()
-}
-
-/// Every row that was acknowledged before the point is there, and something that came long after it is not.
-fn assert_went_back(lab: &Lab, before: &[i64], later: &[i64]) {
-    let there = there(lab);
-    let lost: Vec<&i64> = before.iter().filter(|id| !there.contains(id)).collect();
-    assert!(lost.is_empty(), "{} acknowledged before the point, lost: {lost:?}", before.len());
-    assert!(later.iter().any(|id| !there.contains(id)), "it did not go back at all");
-}
-
 #[test]
 fn a_database_goes_back_to_its_snapshot_and_forward_again() {
     let lab = lab();
@@ -61,7 +46,7 @@ fn a_database_goes_back_to_its_snapshot_and_forward_again() {
     let all = rows.stop();
     back(&lab, "revert", &taken["id"], &[]);
     lab.wait_well(BOOT);
-    assert_went_back(&lab, &before, &all);
+    assert_of_point(&lab, &before, &all);
 
     // What it was when it was ended is a snapshot, too.
     let known = lab.json(&["snapshot", "list", "orders"]);
@@ -104,7 +89,7 @@ pub fn goes_on_with_its_memory(lab: &Lab) {
     let at = started(lab);
     back(lab, "resume", &taken["id"], &[]);
     lab.wait_well(SOON);
-    assert_went_back(lab, &before, &all);
+    assert_of_point(lab, &before, &all);
     assert_eq!(started(lab), at, "it went on, and did not boot");
     lab.until(SOON, "its clock is right again", |lab| {
         let late = ask(&address(lab), "select extract(epoch from now())::bigint").unwrap();
@@ -170,7 +155,7 @@ fn a_database_whose_files_are_gone_goes_back_by_itself_as_far_as_its_owner_allow
     let incident = recovered(&lab, 4 * BOOT);
     assert_eq!(incident["remedies"].as_array().unwrap().last().unwrap()["name"], "resume", "{}", lab.story());
     lab.wait_well(SOON);
-    assert_went_back(&lab, &before, &all);
+    assert_of_point(&lab, &before, &all);
 }
 
 #[test]
@@ -186,7 +171,7 @@ fn a_file_system_full_of_random_bytes_goes_back_by_itself() {
     let incident = recovered(&lab, 4 * BOOT);
     assert_eq!(incident["remedies"].as_array().unwrap().last().unwrap()["name"], "revert", "{}", lab.story());
     lab.wait_well(BOOT);
-    assert_went_back(&lab, &before, &all);
+    assert_of_point(&lab, &before, &all);
 }
 
 #[test]
@@ -208,7 +193,7 @@ fn nothing_is_lost_without_a_person_who_approves_it() {
     assert!(approved.status.success(), "{}", String::from_utf8_lossy(&approved.stderr));
     recovered(&lab, 2 * BOOT);
     lab.wait_well(BOOT);
-    assert_went_back(&lab, &before, &all);
+    assert_of_point(&lab, &before, &all);
 }
 
 /// A bad script: the database is ended, and all its files are gone.
