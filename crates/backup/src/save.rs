@@ -77,6 +77,12 @@ impl Progress {
     pub fn pages(&self) -> Vec<Option<BlockId>> {
         lock(&self.pages).clone()
     }
+
+    /// How many there are.
+    #[must_use]
+    pub fn come(&self) -> usize {
+        lock(&self.pages).iter().flatten().count()
+    }
 }
 
 /// What of a disk is other than at the earlier point, or new if there is none; counted where it is found anyway.

@@ -189,7 +189,7 @@ fn a_daemon_killed_at_any_moment_of_backups_forgets_no_write() {
     let rows = Rows::start(&lab);
     let start = lab.incarnation("orders");
     // In the first one, once it has come somewhere: the next goes on there.
-    let mut waiting = begun(&lab, &["--limit", "24MiB/s"]);
+    let mut waiting = begun(&lab, &["--limit", "10MiB/s"]);
     lab.until(SOON * 2, "it is kept how far it is", |lab| !attempts(&lab.state().join("cache")).is_empty());
     lab.kill_daemon();
     waiting.wait().unwrap();

@@ -3,6 +3,7 @@
 
 use crate::cli::backup::say_aside;
 use holdfast_backup::attempt::Attempt;
+use holdfast_backup::point::Disk;
 use holdfast_backup::repository::Repository;
 use holdfast_backup::save::Progress;
 use std::fs::{self, File, OpenOptions};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// How often it is written: at first, and later after such a part of the time that was taken already.
 const EVERY: Duration = Duration::from_secs(2);
 const SHARE: u32 = 16;
+/// Of a disk that has no more pages, 64 GiB, it is written with each.
+const EACH_MOST: usize = 1_024;
 /// A file that was written to so short a time before may be written to again with the same time.
 const SETTLED: Duration = Duration::from_secs(3);
 /// A file that is longer is none of ours: of a disk of 256 TiB it has 140 MB.
@@ -68,11 +71,13 @@ impl<'a> Trail<'a> {
 
     /// Writes down how far it is, if that is due.
     pub fn note(&self, progress: &Progress) {
-        let due = {
+        let is_due = {
             let state = self.state();
-            state.written.elapsed() >= EVERY.max(state.begun.elapsed() / SHARE)
+            let since = state.written.elapsed();
+            let is_small = Disk::pages(self.size) <= EACH_MOST as u64;
+            since >= EVERY.max(state.begun.elapsed() / SHARE) || is_small && progress.come() > state.come
         };
-        if due {
+        if is_due {
             progress.tell.store(true, Ordering::Relaxed);
             self.write(progress);
         }
