@@ -51,7 +51,7 @@ qemu-img create -q -f qcow2 -F raw -b "$guest/base.raw" orders.qcow2
 cat >holdfast.toml <<END
 state = "state"
 [vm.orders]
-${qemu:+qemu = "$qemu"}
+${qemu:+qemu = '$qemu'}
 disk = "orders.qcow2"
 images = ["$(dirname "$guest")"]
 memory = "512MiB"
