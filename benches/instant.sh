@@ -7,6 +7,7 @@
 
 set -euo pipefail
 . "$(dirname "$0")/head.sh"
+. "$root/benches/times.sh" 2
 options "$@"
 needs qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img postgresql-client:psql
 build -p holdfast
@@ -89,17 +90,6 @@ stream() { # the rest of the disk comes while the guest runs; then it needs nobo
   kill "$server" && wait "$server"
   server=''
   asked || { echo 'the guest does not answer without the server' >&2 && exit 1; }
-}
-
-values() { # NAME: its samples in seconds, the least first
-  awk -v name="$1" '$1 == name { printf "%.2f\n", $2 / 1000 }' samples | sort -n
-}
-median() { # NAME
-  values "$1" | awk '{ all[NR] = $1 } END { print (all[int((NR + 1) / 2)] + all[int((NR + 2) / 2)]) / 2 }'
-}
-row() { # WHAT NAME [MUST]
-  printf '| %s | %s s | %s | %s |\n' "$1" "$(median "$2")" "$(values "$2" | sed -n '1p;$p' | paste -sd-)" "${3-}"
-  figures+=("{\"figure\": \"$2\", \"what\": \"$1\", \"unit\": \"s\", \"values\": [$(values "$2" | paste -sd,)], \"median\": $(median "$2")}")
 }
 
 "$program" backup init --repo repo >/dev/null

@@ -9,6 +9,7 @@
 
 set -euo pipefail
 . "$(dirname "$0")/head.sh"
+. "$root/benches/times.sh" 3
 qemu='' others=()
 while (($#)); do
   case $1 in
@@ -104,16 +105,6 @@ forget() { # all snapshots: each run begins with one disk
   done
 }
 
-values() { # NAME: its samples in seconds, the least first
-  awk -v name="$1" '$1 == name { printf "%.3f\n", $2 / 1000 }' samples | sort -n
-}
-median() { # NAME
-  values "$1" | awk '{ all[NR] = $1 } END { print (all[int((NR + 1) / 2)] + all[int((NR + 2) / 2)]) / 2 }'
-}
-row() { # WHAT NAME [MUST]
-  printf '| %s | %s s | %s | %s |\n' "$1" "$(median "$2")" "$(values "$2" | sed -n '1p;$p' | paste -sd-)" "${3-}"
-  figures+=("{\"figure\": \"$2\", \"what\": \"$1\", \"unit\": \"s\", \"values\": [$(values "$2" | paste -sd,)], \"median\": $(median "$2")}")
-}
 at_most() { # VALUE MOST: whether it is
   awk -v value="$1" -v most="$2" 'BEGIN { print value <= most ? "met" : "NOT MET" }'
 }
