@@ -201,10 +201,7 @@ impl Job {
 
     fn before_doing(&self, operation: &Operation, lease: &Lease, incident: Option<IncidentId>) -> Next {
         match (operation, incident) {
-            (Operation::Reset, Some(incident)) => {
-                let order = Order::Capture { incarnation: lease.incarnation(), incident };
-                Next::Ask(Step::Capturing, order, CAPTURE)
-            }
+            (Operation::Reset, Some(incident)) => capture(lease, incident),
             _ => Next::Ask(Step::Doing, perform(lease, operation.clone()), self.limit),
         }
     }
@@ -351,7 +348,10 @@ fn not_started(ended: &Ended, why: &str) -> Next {
 
 /// Keeps evidence of what ails it, if that is why, then ends it.
 fn keep_evidence(lease: &Lease, incident: Option<IncidentId>) -> Next {
-    let Some(incident) = incident else { return cut(lease) };
+    incident.map_or_else(|| cut(lease), |incident| capture(lease, incident))
+}
+
+fn capture(lease: &Lease, incident: IncidentId) -> Next {
     Next::Ask(Step::Capturing, Order::Capture { incarnation: lease.incarnation(), incident }, CAPTURE)
 }
 
