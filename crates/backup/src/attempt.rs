@@ -7,10 +7,11 @@
 
 use crate::id::{BlockId, LENGTH};
 use crate::object::{self, Kind};
-use crate::parts::take;
-use crate::point::{DISK_MOST, Disk, NAME_MOST, PAGE, is_name};
+use crate::parts::{take, word};
+use crate::point::{DISK_MOST, Disk, is_name};
 use crate::repository::{Repository, Trouble};
 use crate::save::{Change, Progress};
+use crate::worker::page_of;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,8 +19,6 @@ use std::sync::atomic::Ordering::Relaxed;
 const VERSION: u8 = 1;
 /// The longest name of a moment in bytes.
 pub const MOMENT_MOST: usize = 255;
-/// Bytes of a disk that a page is of.
-const PAGE_BYTES: u64 = (PAGE * crate::block::BLOCK) as u64;
 
 /// How far somebody came with a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +53,7 @@ impl Attempt {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let come = self.pages.iter().zip(0..).filter(|(page, _)| page.is_some());
-        come.map(|(_, number)| self.span(number)).map(|span| span.end - span.start).sum()
+        come.map(|(_, number)| page_of(number, self.size)).map(|span| span.end - span.start).sum()
     }
 
     /// Its bytes, sealed for this repository.
@@ -94,7 +93,7 @@ impl Attempt {
     fn read(content: &[u8]) -> Option<Self> {
         let mut rest = content;
         let [VERSION] = take::<1>(&mut rest)? else { return None };
-        let vm = word(&mut rest).filter(|vm| vm.len() <= NAME_MOST && is_name(vm))?;
+        let vm = word(&mut rest).filter(|vm| is_name(vm))?;
         let moment = word(&mut rest)?;
         let size = u64::from_le_bytes(*take(&mut rest)?);
         let mut change = [0; 5];
@@ -117,11 +116,6 @@ impl Attempt {
         self.size <= DISK_MOST && self.pages.len() as u64 == Disk::pages(self.size)
     }
 
-    const fn span(&self, number: u64) -> Range<u64> {
-        let (start, end) = (number * PAGE_BYTES, (number + 1) * PAGE_BYTES);
-        start..if end < self.size { end } else { self.size }
-    }
-
     /// The disk as far as it is known: where the attempt came, as it found it, elsewhere as the parent has it; and what of it may be
     /// other now. `since_parent` is what was written since the parent, if that is known, and `since` what was written since the
     /// moment of the attempt; both in order.
@@ -136,7 +130,7 @@ impl Attempt {
         let since_parent = since_parent.filter(|_| parent.is_some());
         let (mut pages, mut changed) = (Vec::with_capacity(self.pages.len()), Vec::new());
         for (page, number) in self.pages.iter().zip(0..) {
-            let span = self.span(number);
+            let span = page_of(number, self.size);
             match (page, since_parent) {
                 (Some(_), _) => within(since, &span, &mut changed),
                 (None, Some(since_parent)) => within(since_parent, &span, &mut changed),
@@ -178,17 +172,14 @@ fn within(ranges: &[Range<u64>], span: &Range<u64>, found: &mut Vec<Range<u64>>)
     found.extend(near.map(|range| range.start.max(span.start)..range.end.min(span.end)));
 }
 
-fn word(rest: &mut &[u8]) -> Option<String> {
-    let [length] = *take::<1>(rest)?;
-    let (word, tail) = rest.split_at_checked(usize::from(length))?;
-    *rest = tail;
-    Some(std::str::from_utf8(word).ok()?.to_owned())
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::block::BLOCK;
+    use crate::point::PAGE;
+
+    const PAGE_BYTES: u64 = (PAGE * BLOCK) as u64;
 
     fn attempt() -> Attempt {
         let pages = vec![Some(BlockId([7; LENGTH])), None, Some(BlockId::HOLE)];

@@ -11,6 +11,14 @@ pub fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     Some(head)
 }
 
+/// Takes a text off that begins with its length, a byte; nothing if it is cut, or is no UTF-8.
+pub fn word(rest: &mut &[u8]) -> Option<String> {
+    let [length] = *take::<1>(rest)?;
+    let (word, tail) = rest.split_at_checked(usize::from(length))?;
+    *rest = tail;
+    Some(std::str::from_utf8(word).ok()?.to_owned())
+}
+
 /// Does the same on so many threads, one at least, and gives what each ended with. A panic of one goes on here.
 pub fn on_threads<T: Send>(threads: usize, work: impl Fn() -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {

@@ -3,7 +3,7 @@
 
 use crate::block::BLOCK;
 use crate::id::{BlockId, LENGTH};
-use crate::parts::take;
+use crate::parts::{take, word};
 
 /// Blocks that a page names: 64 MiB of a disk.
 pub const PAGE: usize = 256;
@@ -138,11 +138,7 @@ fn put_name(out: &mut Vec<u8>, name: &str) -> Result<(), NoPoint> {
 }
 
 fn name(rest: &mut &[u8]) -> Result<String, NoPoint> {
-    let [length] = *take::<1>(rest).ok_or(NoPoint)?;
-    let (name, tail) = rest.split_at_checked(usize::from(length)).ok_or(NoPoint)?;
-    *rest = tail;
-    let name = std::str::from_utf8(name).ok().filter(|name| is_name(name)).ok_or(NoPoint)?;
-    Ok(name.to_owned())
+    word(rest).filter(|name| is_name(name)).ok_or(NoPoint)
 }
 
 #[cfg(test)]

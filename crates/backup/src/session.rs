@@ -7,7 +7,7 @@
 
 use crate::id::{LENGTH, PackId};
 use crate::object::{self, Kind};
-use crate::parts::take;
+use crate::parts::{self, take};
 use crate::point::{Point, is_name};
 use crate::repository::{PointName, Repository, Trouble, trouble};
 use std::collections::BTreeSet;
@@ -101,11 +101,7 @@ fn put_word(out: &mut Vec<u8>, word: &str) -> Option<()> {
 }
 
 fn word(rest: &mut &[u8]) -> Option<String> {
-    let [length] = *take::<1>(rest)?;
-    let (word, tail) = rest.split_at_checked(usize::from(length))?;
-    *rest = tail;
-    let word = std::str::from_utf8(word).ok()?;
-    (word.len() <= WORD_MOST).then(|| word.to_owned())
+    parts::word(rest).filter(|word| word.len() <= WORD_MOST)
 }
 
 /// The right to make one point. It ends with the point, or by itself; a writer that is killed leaves it behind, and

@@ -374,7 +374,7 @@ impl<'a> Worker<'a> {
 }
 
 /// The bytes of a disk of this size that a page is of.
-fn page_of(number: u64, size: u64) -> Range<u64> {
+pub fn page_of(number: u64, size: u64) -> Range<u64> {
     let bytes = (PAGE * BLOCK) as u64;
     number * bytes..((number + 1) * bytes).min(size)
 }
