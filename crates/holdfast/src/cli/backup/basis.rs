@@ -72,7 +72,8 @@ impl Basis {
     ) -> Result<Self, CliError> {
         let size = opened.source().size();
         let of = |parent, changed, why_all| Self { parent, attempt: None, changed, is_all: false, why_all };
-        let parent = parent(repository, name, &args.repository.repo, |_| true)?;
+        let mut points = Points::of(repository, name, &args.repository.repo)?;
+        let parent = points.newest(|_| true);
         let remote = match opened {
             Opened::Remote(remote) if !args.bitmap.is_empty() => remote,
             Opened::Remote(_) | Opened::File(_) => {
@@ -86,8 +87,7 @@ impl Basis {
         let mut why_all = None;
         for bitmap in &args.bitmap {
             let since = if bitmap.starts_with(OURS) {
-                let is_meant = |note: &Note| note.bitmap.as_ref() == Some(bitmap);
-                self::parent(repository, name, &args.repository.repo, is_meant)?
+                points.newest(|note| note.bitmap.as_ref() == Some(bitmap))
             } else {
                 parent.clone()
             };
@@ -104,18 +104,43 @@ impl Basis {
     }
 }
 
-/// The newest point whose note is as wanted and that can be read, and the disk as it was then.
-fn parent(
-    repository: &Repository,
-    name: &str,
-    folder: &RepositoryPlace,
-    is_meant: impl Fn(&Note) -> bool,
-) -> Result<Option<(PointName, Disk)>, CliError> {
-    let mut own = repository.points().map_err(troubled(folder))?;
-    own.retain(|point| point.vm == name);
-    let disk = |name: PointName| {
-        let point = repository.point(&name).ok().filter(|point| is_meant(&Note::of(point)))?;
-        Some((name, point.disks.into_iter().next()?))
-    };
-    Ok(own.into_iter().rev().find_map(disk))
+/// The points of one name, the newest first: each is read once, and none that nobody asks for. One that cannot be read is passed over.
+struct Points<'a> {
+    repository: &'a Repository,
+    /// Not read yet, the newest last.
+    left: Vec<PointName>,
+    read: Vec<(PointName, Note, Disk)>,
+}
+
+impl<'a> Points<'a> {
+    fn of(repository: &'a Repository, name: &str, folder: &RepositoryPlace) -> Result<Self, CliError> {
+        let mut left = repository.points().map_err(troubled(folder))?;
+        left.retain(|point| point.vm == name);
+        Ok(Self { repository, left, read: Vec::new() })
+    }
+
+    /// The newest whose note is as wanted, and the disk as it was then.
+    fn newest(&mut self, is_meant: impl Fn(&Note) -> bool) -> Option<(PointName, Disk)> {
+        let mut at = 0;
+        while at < self.read.len() || self.read_next() {
+            let (name, note, disk) = &self.read[at];
+            if is_meant(note) {
+                return Some((name.clone(), disk.clone()));
+            }
+            at += 1;
+        }
+        None
+    }
+
+    fn read_next(&mut self) -> bool {
+        while let Some(name) = self.left.pop() {
+            let Ok(point) = self.repository.point(&name) else { continue };
+            let note = Note::of(&point);
+            if let Some(disk) = point.disks.into_iter().next() {
+                self.read.push((name, note, disk));
+                return true;
+            }
+        }
+        false
+    }
 }
