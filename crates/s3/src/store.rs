@@ -10,10 +10,11 @@ use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use std::io::{self, ErrorKind};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
 /// Threads that talk: those who wait have their own.
@@ -28,9 +29,22 @@ const TRIES: u32 = 6;
 const LISTED_MOST: usize = 1 << 24;
 /// Reads from the beginning that are longer have no range: an object is then read whole, also if it is empty.
 const WHOLE: usize = 1 << 20;
-/// How long a read of a part of an object may take, with all that is tried again: a guest may be waiting for it, and is better
-/// paused than hung.
-const PART: Duration = Duration::from_secs(60);
+/// How long a read of a part of an object may take.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// With all that is tried again: a guest may be waiting for it, and is better paused than hung.
+    part: Duration,
+    /// The same where nothing was heard of the store since it was found to be away.
+    away: Duration,
+    /// So soon after that it is away still, and is not asked.
+    still: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    part: Duration::from_secs(60),
+    away: Duration::from_secs(3),
+    still: Duration::from_secs(2),
+};
 
 /// A part of a bucket.
 pub struct S3 {
@@ -40,8 +54,8 @@ pub struct S3 {
     place: String,
     /// It was seen that the store replaces nothing.
     is_proven: Mutex<bool>,
-    /// Somebody found that it is away.
-    is_away: Arc<Notify>,
+    /// Whether it can be reached, as those who read parts of objects find.
+    reach: Arc<Reach>,
     /// Here until the end.
     runtime: Option<Runtime>,
 }
@@ -57,8 +71,8 @@ impl S3 {
         let mut builder = Builder::new_multi_thread();
         let runtime = builder.worker_threads(THREADS).thread_name("s3").enable_all().build()?;
         let (prefix, runtime) = (bucket.prefix.clone(), Some(runtime));
-        let (is_proven, is_away) = Default::default();
-        Ok(Self { client, prefix, place, is_proven, is_away, runtime })
+        let reach = Arc::new(Reach::new(PATIENCE));
+        Ok(Self { client, prefix, place, is_proven: Mutex::default(), reach, runtime })
     }
 
     /// Whether there is nothing yet.
@@ -201,21 +215,53 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, Error>
     tokio::time::timeout(limit, work).await.unwrap_or_else(late)
 }
 
-/// What comes of it, or that the store is away, as soon as another one finds that: a QEMU whose guest is to be paused for a read
-/// that failed waits for all others before it answers anybody, and would be taken for hung.
-async fn together<T>(is_away: &Notify, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let mut found = std::pin::pin!(is_away.notified());
-    found.as_mut().enable();
-    tokio::select! {
-        biased;
-        ended = work => {
-            if ended.as_ref().is_err_and(Failure::is_away) {
-                is_away.notify_waiters();
-            }
-            ended
-        }
-        () = found => Err(Error::Generic { store: "S3", source: Away.into() }),
+/// Whether a store can be reached, as those find who read parts of its objects for guests.
+///
+/// A QEMU whose guest is to be paused for a read that failed answers nobody until all its others have ended, and sends those that
+/// still waited for their turn: were each of them to find by itself that the store is away, it would be taken for hung.
+struct Reach {
+    patience: Patience,
+    /// When it was last found to be away, if nothing was heard of it since.
+    away: Mutex<Option<Instant>>,
+    /// Somebody found that.
+    found: Notify,
+}
+
+impl Reach {
+    fn new(patience: Patience) -> Self {
+        Self { patience, away: Mutex::default(), found: Notify::default() }
     }
+
+    fn away(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What comes of it, or that the store is away: as soon as another one finds that, and at once where that was found just now.
+    async fn read<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut found = std::pin::pin!(self.found.notified());
+        found.as_mut().enable(); // before it is looked, so that nothing is missed
+        let (away, patience) = (*self.away(), self.patience);
+        if away.is_some_and(|at| at.elapsed() < patience.still) {
+            return Err(not_there());
+        }
+        let limit = if away.is_some() { patience.away } else { patience.part };
+        tokio::select! {
+            biased;
+            ended = in_time(limit, read) => {
+                let is_away = ended.as_ref().is_err_and(Failure::is_away);
+                *self.away() = is_away.then(Instant::now);
+                if is_away {
+                    self.found.notify_waiters();
+                }
+                ended
+            }
+            () = found => Err(not_there()),
+        }
+    }
+}
+
+fn not_there() -> Error {
+    Error::Generic { store: "S3", source: Away.into() }
 }
 
 /// So many bytes of a stream at most, whatever was announced.
@@ -250,7 +296,7 @@ impl Store for S3 {
         let end = offset.checked_add(length as u64);
         let part = end.map_or(GetRange::Offset(offset), |end| GetRange::Bounded(offset..end));
         let range = (offset > 0 || length < WHOLE).then_some(part);
-        let limit = range.is_some().then_some(PART);
+        let is_part = range.is_some();
         let read = async move {
             match client.get_opts(&path, GetOptions { range, ..GetOptions::default() }).await {
                 Ok(found) => bounded(found.into_stream(), length).await,
@@ -258,10 +304,11 @@ impl Store for S3 {
                 Err(error) => Err(error),
             }
         };
-        let is_away = Arc::clone(&self.is_away);
-        self.told(match limit {
-            Some(limit) => self.wait(async move { together(&is_away, in_time(limit, read)).await }),
-            None => self.wait(read),
+        let reach = Arc::clone(&self.reach);
+        self.told(if is_part {
+            self.wait(async move { reach.read(read).await })
+        } else {
+            self.wait(read)
         })
     }
 
@@ -299,34 +346,57 @@ impl Store for S3 {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn an_answer_that_does_not_come_is_waited_for_so_long_and_told_as_that() {
-        let never = std::future::pending::<Result<(), Error>>();
-        let late = in_time(Duration::from_millis(1), never).await.expect_err("nobody answered");
-        let told: io::Error = Failure::of("the store", &late).into();
-        assert_eq!(
-            (told.kind(), &*told.to_string()),
-            (ErrorKind::TimedOut, "the store did not answer in time")
-        );
-        assert!(in_time(PART, async { Ok(7) }).await.is_ok_and(|answer| answer == 7));
+    const LONG: Duration = Duration::from_secs(3_600);
+    const SHORT: Duration = Duration::from_millis(1);
+    const BESIDE: &str = "the store cannot be reached: a request beside this one found so";
+    const LATE: &str = "the store did not answer in time";
+
+    /// Nothing is heard of the store.
+    fn silence() -> std::future::Pending<Result<(), Error>> {
+        std::future::pending()
+    }
+
+    fn said(ended: Result<(), Error>) -> String {
+        Failure::of("the store", &ended.expect_err("it is away")).to_string()
     }
 
     #[tokio::test]
-    async fn who_waits_hears_that_the_store_is_away_with_the_first_who_finds_it() {
-        let (is_away, never) = (Notify::new(), std::future::pending::<Result<(), Error>>);
-        let first = together(&is_away, in_time(Duration::from_millis(1), never()));
-        let (waits, first) = tokio::join!(together(&is_away, never()), first);
-        let told = [waits, first].map(|ended| Failure::of("the store", &ended.expect_err("it is away")));
-        let expected = [
-            "the store cannot be reached: a request beside this one found so",
-            "the store did not answer in time",
-        ];
-        assert_eq!(told.map(|failure| failure.to_string()), expected);
+    async fn an_answer_that_does_not_come_is_waited_for_so_long_and_told_as_that() {
+        let late = in_time(SHORT, silence()).await.expect_err("nobody answered");
+        let told: io::Error = Failure::of("the store", &late).into();
+        assert_eq!((told.kind(), &*told.to_string()), (ErrorKind::TimedOut, LATE));
+        assert!(in_time(LONG, async { Ok(7) }).await.is_ok_and(|answer| answer == 7));
+    }
 
-        // What only one of them is told is no matter of the others; nor is what was found before.
-        let none = || async { Err(Error::NotFound { path: String::new(), source: "".into() }) };
-        let waits = in_time(Duration::from_millis(20), together(&is_away, never()));
-        let (waits, none) = tokio::join!(waits, together::<()>(&is_away, none()));
-        assert!(none.is_err() && waits.is_err_and(|error| !error.to_string().contains("beside")));
+    #[tokio::test]
+    async fn who_waits_and_who_comes_just_then_hear_that_the_store_is_away_with_the_first_who_finds_it() {
+        let reach = Reach::new(Patience { part: LONG, away: LONG, still: LONG });
+        let first = in_time(SHORT, silence());
+        let (waits, first) = tokio::join!(reach.read(silence()), reach.read(first));
+        assert_eq!((&*said(waits), &*said(first)), (BESIDE, LATE));
+        for _ in 0..20 {
+            assert_eq!(said(reach.read(silence()).await), BESIDE, "it waited for its turn");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_away_is_waited_for_only_briefly_until_it_is_heard_again() {
+        let reach = Reach::new(Patience { part: LONG, away: SHORT, still: Duration::ZERO });
+        for _ in 0..3 {
+            assert!(reach.read::<()>(async { Err(not_there()) }).await.is_err());
+            assert_eq!(said(reach.read(silence()).await), LATE);
+        }
+        assert!(reach.read(async { Ok(()) }).await.is_ok());
+        let (waits, _) = tokio::join!(reach.read(silence()), reach.read::<()>(async { Err(not_there()) }));
+        assert_eq!(said(waits), BESIDE, "it was waited for as ever");
+    }
+
+    #[tokio::test]
+    async fn what_a_store_refuses_to_one_is_no_matter_of_the_others() {
+        let reach = Reach::new(Patience { part: SHORT, away: LONG, still: LONG });
+        let none = async { Err(Error::NotFound { path: String::new(), source: "".into() }) };
+        let (none, waits) = tokio::join!(reach.read::<()>(none), reach.read(silence()));
+        assert!(none.is_err());
+        assert_eq!(said(waits), LATE);
     }
 }
