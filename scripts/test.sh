@@ -22,6 +22,14 @@ read -r good bad < <(awk '/^test result:/ {good += $4; bad += $6} END {print goo
 if ((tests != 0 && bad == 0)); then bad=1; fi # it did not build, or a test program died
 
 passed=$((passed + good)) failed=$((failed + bad))
+
+# What failed, once more and in short, where it need not be looked for: each with the first lines of what it printed.
+awk -v most=40 '
+  /^---- .* stdout ----$/ {left = most; print ""}
+  /^(stack backtrace:|failures:)$/ {left = 0}
+  left > 0 && NF {print; left--}
+' "$log"
+
 echo
 echo "$passed passed, $failed failed"
 ((failed == 0))

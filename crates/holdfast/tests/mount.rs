@@ -266,8 +266,10 @@ fn one_that_is_in_use_is_gone_from_its_place_and_served_until_it_is_closed() {
     file.read_exact_at(&mut bytes, 4 * MIB as u64).unwrap();
     assert!(bytes == image(5 * MIB)[4 * MIB..] && !mount.has_ended());
     drop(file);
-    assert!(mount.ended().success());
-    assert!(mount.said().contains("served until its last file is closed"));
+    let ended = mount.ended();
+    let said = mount.said();
+    assert!(ended.success(), "{said}");
+    assert!(said.contains("served until its last file is closed"));
 
     let mut mount = place.mount(&[]);
     let file = File::open(place.path("at/disk0.raw")).unwrap();

@@ -152,6 +152,13 @@ fn tell(args: &MountArgs, folder: &Path, id: &str, disks: &[Disk]) -> Result<(),
     Ok(())
 }
 
+/// How serving it ended. Of one that is unmounted, whoever waits for the next request is told that there is no device any more; but
+/// who was just being handed one (of the last file that is closed, say), that the connection was aborted (`fuse_dev_do_read` of
+/// Linux' fs/fuse/dev.c). Both are the end that was wanted: while it is mounted, neither is told.
+fn is_over(ended: io::Result<()>) -> io::Result<()> {
+    ended.or_else(|error| if error.kind() == io::ErrorKind::ConnectionAborted { Ok(()) } else { Err(error) })
+}
+
 /// Waits until nothing is mounted any more: somebody unmounted it, or one of the signals came.
 async fn end(
     mounted: &Mounted,
@@ -164,8 +171,8 @@ async fn end(
             biased;
             ended = &mut over => {
                 let failed = |source| CliError::Io { what: "go on serving the mount".into(), source };
-                ended.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())).map_err(failed)?;
-                return Ok(Exit::Fine);
+                let ended = ended.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
+                return is_over(ended).map(|()| Exit::Fine).map_err(failed);
             }
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
@@ -184,5 +191,18 @@ async fn end(
             }
             Err(error) => say_aside(&format!("it cannot be unmounted: {}; {again}", chain(&error))),
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_ends_while_a_request_is_handed_over_has_ended_well() {
+        let told = |error: rustix::io::Errno| is_over(Err(error.into()));
+        assert!(is_over(Ok(())).is_ok() && told(rustix::io::Errno::CONNABORTED).is_ok());
+        assert_eq!(told(rustix::io::Errno::IO).unwrap_err().raw_os_error(), Some(5));
     }
 }
