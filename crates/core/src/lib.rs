@@ -33,3 +33,4 @@ pub mod policy;
 pub mod protect;
 pub mod subject;
 pub mod time;
+pub mod written;

@@ -2,6 +2,7 @@
 
 use crate::plan::Remedy;
 use crate::time::{Duration, Timestamp};
+use crate::written::Marks;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -79,6 +80,9 @@ pub struct Snapshot {
     /// What its last trial showed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
+    /// What the applications had written by then.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub written: Marks,
 }
 
 impl Snapshot {
@@ -173,7 +177,7 @@ impl fmt::Display for Grade {
 }
 
 /// A restore point as decisions need it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// Which one.
     pub id: PointId,
@@ -186,6 +190,9 @@ pub struct Known {
     pub doubtful: bool,
     /// How old it was when this was told. What seems to come from the future is as old as can be.
     pub age: Duration,
+    /// What the applications had written by then.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    pub written: Marks,
 }
 
 /// The restore points of a VM, as they were told.
@@ -196,7 +203,7 @@ pub struct Points {
 }
 
 /// A restore point that may be gone back to, and what that costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WayBack {
     /// The point.
     pub point: Known,
@@ -282,7 +289,7 @@ impl Points {
         let (lasted, since) = (now.since(down_since), now.since(self.told));
         self.known.iter().map(move |point| {
             let before = point.age.saturating_add(since).checked_sub(lasted);
-            (WayBack { point: *point, loses: before.unwrap_or_default() }, before.is_some())
+            (WayBack { point: point.clone(), loses: before.unwrap_or_default() }, before.is_some())
         })
     }
 }
@@ -305,7 +312,8 @@ mod tests {
     use super::*;
 
     fn known(id: u64, grade: Grade, age: u64, resumable: bool) -> Known {
-        Known { id: SnapshotId(id).into(), grade, resumable, doubtful: false, age: Duration::from_secs(age) }
+        let (doubtful, age, written) = (false, Duration::from_secs(age), Marks::new());
+        Known { id: SnapshotId(id).into(), grade, resumable, doubtful, age, written }
     }
 
     #[test]

@@ -209,6 +209,7 @@ pub fn may_go(snapshots: &[Snapshot], keep: &Keep, now: i64) -> Result<Vec<Snaps
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::written::Marks;
 
     const HOUR: i64 = 3_600_000_000;
 
@@ -222,6 +223,7 @@ mod tests {
             set_aside: false,
             scheduled: true,
             trial: None,
+            written: Marks::new(),
             note,
         }
     }

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use holdfast_core::action::Rewind;
 use holdfast_core::point::{Snapshot, SnapshotId, Trial};
 use holdfast_core::subject::VmName;
+use holdfast_core::written::Marks;
 use std::time::Duration;
 
 /// What a hypervisor can do with snapshots. Going back to one is an order like any other
@@ -81,6 +82,8 @@ pub struct Wanted {
     pub scheduled: bool,
     /// What it is, for people.
     pub note: String,
+    /// What the applications had written by now.
+    pub written: Marks,
 }
 
 /// A snapshot that was taken.

@@ -40,11 +40,8 @@ struct Patience {
     still: Duration,
 }
 
-const PATIENCE: Patience = Patience {
-    part: Duration::from_secs(60),
-    away: Duration::from_secs(3),
-    still: Duration::from_secs(2),
-};
+const PATIENCE: Patience =
+    Patience { part: Duration::from_secs(60), away: Duration::from_secs(3), still: Duration::from_secs(2) };
 
 /// A part of a bucket.
 pub struct S3 {
@@ -305,11 +302,7 @@ impl Store for S3 {
             }
         };
         let reach = Arc::clone(&self.reach);
-        self.told(if is_part {
-            self.wait(async move { reach.read(read).await })
-        } else {
-            self.wait(read)
-        })
+        self.told(if is_part { self.wait(async move { reach.read(read).await }) } else { self.wait(read) })
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>> {

@@ -298,6 +298,7 @@ impl Run {
         let wish = match wish {
             PersonWish::Snapshot { memory } => return self.take_snapshot(vm, memory),
             PersonWish::Backup { warned } => return self.back_up(vm, warned),
+            PersonWish::Write { rows } => return self.write_rows(vm, rows),
             PersonWish::GoBack { to, resume } => Wish::Rewind(Rewind { to: to.into(), resume, again: false }),
             PersonWish::Approve => {
                 let open = self.daemon.engine.vm(vm).and_then(|vm| vm.open_incidents().next());

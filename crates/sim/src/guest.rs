@@ -6,6 +6,7 @@ use crate::faults::{AgentFault, AppFault, GuestFault};
 use crate::story::VmSetup;
 use holdfast_core::subject::AppName;
 use holdfast_core::time::Timestamp;
+use holdfast_core::written::Written;
 use std::time::Duration;
 
 /// How far a boot has come.
@@ -86,6 +87,8 @@ pub(crate) struct App {
     pub(crate) broken: bool,
     /// No reboot helps either.
     pub(crate) ruined: bool,
+    /// How much clients have written, as it counts itself.
+    pub(crate) written: Written,
 }
 
 impl App {
@@ -184,6 +187,7 @@ impl Guest {
             crawls: false,
             broken: false,
             ruined: false,
+            written: Written::default(),
         };
         Self {
             life: Life::Off,

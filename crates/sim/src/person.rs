@@ -11,8 +11,12 @@ use std::time::Duration;
 #[expect(missing_docs, reason = "the words in `text` say it")]
 pub enum PersonWish {
     Start,
-    Stop { at_once: bool },
-    Restart { at_once: bool },
+    Stop {
+        at_once: bool,
+    },
+    Restart {
+        at_once: bool,
+    },
     Pause,
     Resume,
     Maintain(Option<Duration>),
@@ -20,9 +24,20 @@ pub enum PersonWish {
     Release,
     Announce(Work, Duration),
     EndWork(Work),
-    Snapshot { memory: bool },
-    Backup { warned: bool },
-    GoBack { to: SnapshotId, resume: bool },
+    Snapshot {
+        memory: bool,
+    },
+    Backup {
+        warned: bool,
+    },
+    /// Clients do, not persons of ours: into each of its applications.
+    Write {
+        rows: u64,
+    },
+    GoBack {
+        to: SnapshotId,
+        resume: bool,
+    },
     Approve,
 }
 
@@ -51,6 +66,7 @@ pub(crate) fn parse(text: &str) -> Option<(VmName, PersonWish)> {
         }
         ["backs", "up", vm] => (vm, PersonWish::Backup { warned: false }),
         ["backs", "up", vm, "and", "is", "warned"] => (vm, PersonWish::Backup { warned: true }),
+        ["writes", rows, "rows", "in", vm] => (vm, PersonWish::Write { rows: rows.parse().ok()? }),
         ["takes", vm, "back", "to", "snapshot", to] => {
             (vm, PersonWish::GoBack { to: SnapshotId(to.parse().ok()?), resume: false })
         }
@@ -92,6 +108,7 @@ pub(crate) fn text(vm: &VmName, wish: PersonWish) -> String {
         PersonWish::Snapshot { memory: true } => format!("takes a snapshot of {vm} with its memory"),
         PersonWish::Backup { warned: false } => format!("backs up {vm}"),
         PersonWish::Backup { warned: true } => format!("backs up {vm} and is warned"),
+        PersonWish::Write { rows } => format!("writes {rows} rows in {vm}"),
         PersonWish::GoBack { to, resume: false } => format!("takes {vm} back to snapshot {to}"),
         PersonWish::GoBack { to, resume: true } => format!("resumes snapshot {to} of {vm}"),
         PersonWish::Approve => format!("approves the way back of {vm}"),

@@ -8,8 +8,10 @@ use holdfast_core::engine::{Engine, Reaction};
 use holdfast_core::input::Input;
 use holdfast_core::point::{Grade, Known, PointId, Snapshot, SnapshotId};
 use holdfast_core::protect::{Keep, Means, Schedule, may_go};
-use holdfast_core::subject::{AppName, VmName};
+use holdfast_core::signal::{Seen, Signal};
+use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::{Duration, Timestamp};
+use holdfast_core::written::{Marks, Written};
 
 /// What of a guest is on its disk: which applications are damaged there.
 type OnDisk = Vec<(AppName, bool)>;
@@ -27,6 +29,8 @@ struct Kept {
     scheduled: bool,
     /// A backup that looked as if all of it had been encrypted.
     warned: bool,
+    /// What the engine knew then of what was written.
+    written: Marks,
 }
 
 /// All restore points of a VM.
@@ -44,6 +48,8 @@ pub(crate) struct Snapshots {
 
 /// So many of those that were taken by schedule are kept.
 const KEEP: Keep = Keep { last: 3, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
+/// Bytes of its log that a row takes.
+const ROW_BYTES: u64 = 2_600;
 /// It is looked so many times in the time between two of them whether one is due.
 const LOOKS: u32 = 10;
 
@@ -71,6 +77,11 @@ impl Snapshots {
         self.keep(SnapshotId(self.last).into(), now, guest, memory, false);
     }
 
+    /// What was known of what was written when the newest was taken.
+    fn mark(&mut self, written: Marks) {
+        self.kept.iter_mut().rev().take(1).for_each(|kept| kept.written.clone_from(&written));
+    }
+
     /// A backup is made.
     pub(crate) fn back_up(&mut self, now: Timestamp, guest: &Guest, warned: bool) {
         self.last += 1;
@@ -88,6 +99,7 @@ impl Snapshots {
             set_aside: false,
             scheduled: false,
             warned,
+            written: Marks::new(),
         });
     }
 
@@ -99,6 +111,7 @@ impl Snapshots {
             resumable: kept.memory && !kept.resumed,
             doubtful: kept.warned,
             age: now.since(kept.taken),
+            written: kept.written.clone(),
         };
         self.kept.iter().filter(|kept| !kept.set_aside).map(known).collect()
     }
@@ -116,6 +129,7 @@ impl Snapshots {
                 set_aside: kept.set_aside,
                 scheduled: kept.scheduled,
                 trial: None,
+                written: Marks::new(),
                 note: String::new(),
             })
         };
@@ -167,6 +181,7 @@ impl Run {
         let Some(vm) = self.world.index(name) else { return };
         let machine = &mut self.world.machines[vm];
         machine.snapshots.take(self.world.now, &machine.guest, memory && machine.process.is_some());
+        machine.snapshots.mark(self.daemon.engine.written(name));
         self.tell_points(name);
     }
 
@@ -175,7 +190,25 @@ impl Run {
         let Some(vm) = self.world.index(name) else { return };
         let machine = &mut self.world.machines[vm];
         machine.snapshots.back_up(self.world.now, &machine.guest, warned);
+        machine.snapshots.mark(self.daemon.engine.written(name));
         self.tell_points(name);
+    }
+
+    /// Clients write so many rows into each application of a VM, which tells of it. Since the last boot it counts them.
+    pub(crate) fn write_rows(&mut self, name: &VmName, rows: u64) {
+        let Some(vm) = self.world.index(name) else { return };
+        let (machine, at) = (&mut self.world.machines[vm], self.world.now);
+        let incarnation = machine.incarnation();
+        let since = i64::try_from(machine.guest.boots).unwrap_or(i64::MAX);
+        let mut told = Vec::new();
+        for app in &mut machine.guest.apps {
+            let before = if app.written.since == since { app.written.rows } else { 0 };
+            app.written = Written { rows: before + rows, log: app.written.log + rows * ROW_BYTES, since };
+            told.push((Subject::App(name.clone(), app.name.clone()), Seen::Written(app.written)));
+        }
+        for (subject, seen) in told {
+            self.receive(Input::Signal(Signal { subject, incarnation, at, seen }));
+        }
     }
 
     /// The engine is told which restore points there are.

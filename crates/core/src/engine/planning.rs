@@ -198,8 +198,9 @@ impl Engine {
         }
         let threshold = remedy.threshold().max(LEAST_SURE);
         let (try_number, tries) = (spent + 1, policy.budget.tries);
-        let way = self.way_of(id, name, remedy);
-        let why = way.map_or(passed.clone(), |way| with_loss(&passed, &way));
+        let (way, vm) = (self.way_of(id, name, remedy), self.vms.get(name));
+        let why = way.as_ref().zip(vm).map(|(way, vm)| with_loss(&passed, vm, way));
+        let why = why.unwrap_or(passed);
         let to = way.map(|way| rewind(remedy, &way));
         let plan = Plan { remedy, threshold, try_number, tries, verify_for: policy.verify_for, why, to };
         self.carry_out_plan(id, name, plan);

@@ -7,8 +7,15 @@ use crate::plan::{Plan, Remedy, Ways, ladder};
 use crate::point::{Known, PointId, Points, WayBack};
 use crate::subject::VmName;
 use crate::time::{Duration, show};
+use crate::written::{Losses, Marks};
 
 impl Engine {
+    /// What the applications of a VM have written by now, of those that tell.
+    #[must_use]
+    pub fn written(&self, name: &VmName) -> Marks {
+        self.vms.get(name).map(|vm| vm.view.written()).unwrap_or_default()
+    }
+
     /// These are the restore points of a VM now. What was held for want of a way back is looked at again.
     pub(super) fn know_points(&mut self, name: &VmName, known: &[Known]) {
         let now = self.now;
@@ -73,7 +80,7 @@ impl Engine {
     /// Where this remedy goes to.
     pub(super) fn way_of(&self, id: IncidentId, name: &VmName, remedy: Remedy) -> Option<WayBack> {
         let (vm, incident) = (self.vms.get(name)?, self.incidents.get(&id)?);
-        self.ways(incident, vm).back(remedy)
+        self.ways(incident, vm).back(remedy).cloned()
     }
 
     /// The last rung has a try of its own, once in the window of the budget: else the rungs before would leave it none.
@@ -91,7 +98,7 @@ impl Engine {
         }
         let approve = format!("`holdfast approve {}", id.0);
         let text = match self.best(incident, vm, None, &kinds) {
-            Some(way) => format!("{}: {approve}` goes back to it", describe(&way)),
+            Some(way) => format!("{}: {approve}` goes back to it", describe(vm, &way)),
             None => {
                 let since = incident.times.down_since;
                 let way = vm.points.uncertain(self.now, since, &tried(incident), &kinds)?;
@@ -138,7 +145,7 @@ impl Engine {
             PointId::Snapshot(_) => Remedy::Revert,
         };
         let (verify_for, tries) = (vm.policy.verify_for, vm.policy.budget.tries);
-        let why = with_loss(&format!("approved by {}", command.by), &way);
+        let why = with_loss(&format!("approved by {}", command.by), vm, &way);
         let to = Some(rewind(remedy, &way));
         let plan = Plan { remedy, threshold: 0, try_number: tries + 1, tries, verify_for, why, to };
         self.confirm(id, name, false);
@@ -153,15 +160,18 @@ pub(super) const fn rewind(remedy: Remedy, way: &WayBack) -> Rewind {
 }
 
 /// Why, and what it loses.
-pub(super) fn with_loss(why: &str, way: &WayBack) -> String {
-    if why.is_empty() { describe(way) } else { format!("{}; {why}", describe(way)) }
+pub(super) fn with_loss(why: &str, vm: &VmState, way: &WayBack) -> String {
+    let described = describe(vm, way);
+    if why.is_empty() { described } else { format!("{described}; {why}") }
 }
 
-fn describe(way: &WayBack) -> String {
+fn describe(vm: &VmState, way: &WayBack) -> String {
     let (point, loses) = (&way.point, show(way.loses));
+    let lost = Losses::between(&point.written, &vm.view.written());
+    let told = if lost.is_empty() { String::new() } else { format!(" ({lost})") };
     format!(
-        "{} ({}) was taken {loses} before users were left without service; what was written since is set \
-         aside, and no longer what they see",
+        "{} ({}) was taken {loses} before users were left without service; what was written since{told} is \
+         set aside, and no longer what they see",
         point.id, point.grade
     )
 }

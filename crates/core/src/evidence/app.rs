@@ -5,6 +5,7 @@ use super::{Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{AgentSign, AppSign, NumberSign, ProbeFailure};
 use crate::subject::AppName;
 use crate::time::{Duration, Timestamp};
+use crate::written::{Tally, Written};
 use serde::{Deserialize, Serialize};
 
 /// A probe that gets no answer for so long has met a hung application.
@@ -32,6 +33,8 @@ pub struct AppView {
     slow: Option<Box<Slow>>,
     #[serde(default)]
     known: Option<Box<Known>>,
+    #[serde(default)]
+    written: Option<Box<Tally>>,
 }
 
 /// Who is connected from elsewhere, as the guest's kernel says, and since when nobody else has come.
@@ -102,6 +105,19 @@ impl AppView {
         self.slow = (sign.surprise > 0).then(|| Box::new(Slow { text: sign.text.clone(), since, at }));
     }
 
+    /// It has written so much.
+    pub fn observe_written(&mut self, now: Written) {
+        match &mut self.written {
+            Some(tally) => tally.tell(now),
+            None => self.written = Some(Box::new(Tally::of(now))),
+        }
+    }
+
+    /// How much it has written, if it tells.
+    pub fn written(&self) -> Option<Written> {
+        self.written.as_ref().map(|tally| tally.all())
+    }
+
     /// It answers as fast as it used to, as far as is known.
     pub fn is_brisk(&self, lens: &Lens) -> bool {
         self.told_slow(lens).is_none()
@@ -116,7 +132,8 @@ impl AppView {
     pub fn renew(&mut self) {
         self.pulse.renew();
         let (pulse, heard) = (std::mem::take(&mut self.pulse), self.heard);
-        *self = Self { pulse, heard, ..Self::default() };
+        let written = self.written.take();
+        *self = Self { pulse, heard, written, ..Self::default() };
     }
 
     /// Silence begins now, if it is silent.

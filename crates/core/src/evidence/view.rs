@@ -15,6 +15,7 @@ use crate::signal::{
 };
 use crate::subject::{AppName, Subject};
 use crate::time::{Duration, Timestamp};
+use crate::written::Marks;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -71,6 +72,11 @@ impl VmView {
             Seen::Application(sign) => {
                 if let Some(app) = self.app_mut(&signal.subject) {
                     app.observe(at, sign);
+                }
+            }
+            Seen::Written(written) => {
+                if let Some(app) = self.app_mut(&signal.subject) {
+                    app.observe_written(*written);
                 }
             }
             Seen::Network(sign) => self.network.observe(at, sign),
@@ -290,6 +296,12 @@ impl VmView {
     /// The applications, and for each whether it answers and when it last did.
     pub fn apps(&self, lens: &Lens) -> impl Iterator<Item = (&AppName, bool, Option<Timestamp>)> {
         self.apps.iter().map(|(name, app)| (name, app.is_alive(lens), app.answered()))
+    }
+
+    /// How much its applications have written, of those that tell.
+    pub fn written(&self) -> Marks {
+        let told = self.apps.iter().filter_map(|(name, app)| Some((name.clone(), app.written()?)));
+        told.collect()
     }
 
     /// When users were last served by all those applications that do not answer now, or by that one of them.

@@ -30,7 +30,7 @@ pub struct Plan {
 }
 
 /// What stands in the way of remedies, besides what was tried.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ways {
     /// The virtual cable is unplugged.
     pub unplugged: bool,
@@ -45,11 +45,11 @@ pub struct Ways {
 impl Ways {
     /// Where this remedy goes back to.
     #[must_use]
-    pub const fn back(&self, remedy: Remedy) -> Option<WayBack> {
+    pub fn back(&self, remedy: Remedy) -> Option<&WayBack> {
         let way = match remedy {
-            Remedy::Resume => self.resume,
-            Remedy::Revert => self.revert,
-            Remedy::Restore => self.restore,
+            Remedy::Resume => &self.resume,
+            Remedy::Revert => &self.revert,
+            Remedy::Restore => &self.restore,
             Remedy::ResumeIo
             | Remedy::Reconnect
             | Remedy::RestartApp
@@ -58,10 +58,7 @@ impl Ways {
             | Remedy::FailOver
             | Remedy::Hold => return None,
         };
-        match way {
-            Ok(way) => Some(way),
-            Err(_) => None,
-        }
+        way.as_ref().ok()
     }
 }
 
@@ -164,9 +161,9 @@ fn obstacle(
         }
         Remedy::RestartApp => (!app.is_some_and(restartable)).then_some("no restart command is configured"),
         Remedy::Reconnect => (!ways.unplugged).then_some("the virtual cable is plugged in"),
-        Remedy::Resume => ways.resume.err(),
-        Remedy::Revert => ways.revert.err(),
-        Remedy::Restore => ways.restore.err(),
+        Remedy::Resume => ways.resume.as_ref().err().copied(),
+        Remedy::Revert => ways.revert.as_ref().err().copied(),
+        Remedy::Restore => ways.restore.as_ref().err().copied(),
         Remedy::ResumeIo | Remedy::ResetGuest | Remedy::RestartVm | Remedy::FailOver | Remedy::Hold => None,
     }
 }
@@ -176,6 +173,7 @@ mod tests {
     use super::*;
     use crate::point::{Grade, Known, SnapshotId};
     use crate::policy::{Ability, AppPolicy};
+    use crate::written::Marks;
 
     fn policy() -> (VmPolicy, AppName) {
         let app: AppName = "postgres".parse().expect("a name");
@@ -211,7 +209,14 @@ mod tests {
         let (policy, app) = policy();
         let known = |id| {
             let id = SnapshotId(id).into();
-            Known { id, grade: Grade::Consistent, resumable: true, doubtful: false, age: Duration::ZERO }
+            Known {
+                id,
+                grade: Grade::Consistent,
+                resumable: true,
+                doubtful: false,
+                age: Duration::ZERO,
+                written: Marks::new(),
+            }
         };
         let way = |id| Ok(WayBack { point: known(id), loses: Duration::ZERO });
         let next = |tried: &[Remedy], ways: &Ways| {

@@ -10,6 +10,7 @@ pub use words::{Finding, FindingKind, LogSign, Measure, NumberSign, Unusual};
 use crate::lease::{DeathProof, ExitStatus, Incarnation};
 use crate::subject::Subject;
 use crate::time::{Duration, Timestamp};
+use crate::written::Written;
 use serde::{Deserialize, Serialize};
 
 /// An independent way of seeing a VM. Evidence counts per channel: ten symptoms are one voice.
@@ -93,6 +94,8 @@ pub enum Seen {
     Log(LogSign),
     /// A number that is not as usual.
     Number(NumberSign),
+    /// How much an application has written, as it says itself.
+    Written(Written),
     /// The host itself.
     Host(HostSign),
     /// Holdfast itself.
@@ -108,7 +111,7 @@ impl Seen {
             Self::Hypervisor(_) => Channel::Hypervisor,
             Self::Console(_) => Channel::Console,
             Self::Agent(_) => Channel::Agent,
-            Self::Application(_) => Channel::Application,
+            Self::Application(_) | Self::Written(_) => Channel::Application,
             Self::Network(_) => Channel::Network,
             Self::Log(_) => Channel::Logs,
             Self::Number(sign) => match sign.measure {

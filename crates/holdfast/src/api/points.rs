@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use holdfast_core::point::{Grade, Snapshot};
+use holdfast_core::written::{Losses, Marks};
 use holdfast_drivers::snapshots::Listed;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,9 @@ pub struct PointDoc {
     pub warning: Option<String>,
     /// The point that it was compared with.
     pub parent: Option<String>,
+    /// What was written since, by the count of its applications that tell: `{"postgres": {"rows": 12, "log": 34567}}`.
+    #[serde(default)]
+    pub since: Losses,
 }
 
 /// Its route.
@@ -72,14 +76,16 @@ async fn points(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<P
         Ok(saved) => (saved, None),
         Err(why) => (Vec::new(), Some(why)),
     };
-    let snapshots = listed.iter().map(|listed| of_snapshot(vm.as_str(), listed));
-    let mut points: Vec<PointDoc> = snapshots.chain(saved.iter().map(of_backup)).collect();
+    let now = api.protector.written(&vm).await;
+    let snapshots = listed.iter().map(|listed| of_snapshot(vm.as_str(), listed, &now));
+    let backups = saved.iter().map(|doc| of_backup(doc, &now));
+    let mut points: Vec<PointDoc> = snapshots.chain(backups).collect();
     points.sort_by(|one, other| one.taken.unwrap_or(0.0).total_cmp(&other.taken.unwrap_or(0.0)));
     let coming = api.restorer.coming(&vm).await;
     Ok(Json(PointsDoc { v: V, points, trouble, coming }))
 }
 
-fn of_snapshot(vm: &str, listed: &Listed) -> PointDoc {
+fn of_snapshot(vm: &str, listed: &Listed, now: &Marks) -> PointDoc {
     let Snapshot { id, taken, memory, trial, .. } = &listed.snapshot;
     let grade = listed.snapshot.grade();
     let proved = trial.as_ref().map_or(*taken, |trial| trial.when);
@@ -97,12 +103,14 @@ fn of_snapshot(vm: &str, listed: &Listed) -> PointDoc {
         trial: trial.as_ref().map(|trial| trial.words.clone()),
         warning: None,
         parent: None,
+        since: Losses::between(&listed.snapshot.written, now),
     }
 }
 
-fn of_backup(doc: &serde_json::Value) -> PointDoc {
+fn of_backup(doc: &serde_json::Value, now: &Marks) -> PointDoc {
     let text = |field: &str| doc[field].as_str().map(str::to_owned);
     let hurt = doc["hurt"] == true;
+    let then = Marks::deserialize(&doc["written"]).unwrap_or_default();
     PointDoc {
         id: text("id").unwrap_or_default(),
         vm: text("vm").unwrap_or_default(),
@@ -117,5 +125,6 @@ fn of_backup(doc: &serde_json::Value) -> PointDoc {
         trial: text("trial"),
         warning: text("warning"),
         parent: text("parent"),
+        since: Losses::between(&then, now),
     }
 }

@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use holdfast_core::action::Rewind;
 use holdfast_core::incident::IncidentId;
 use holdfast_core::point::{PointId, Snapshot, SnapshotId};
+use holdfast_core::written::{Losses, Marks};
 use holdfast_drivers::DriverError;
 use holdfast_drivers::snapshots::Listed;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,9 @@ pub struct SnapshotDoc {
     pub below: bool,
     /// What it is, for people.
     pub note: String,
+    /// What was written since, by the count of its applications that tell.
+    #[serde(default)]
+    pub since: Losses,
 }
 
 /// A merge under way.
@@ -156,7 +160,8 @@ async fn list(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<Sna
     let listed = api.protector.list(&vm).await.map_err(refused(&error))?;
     let merging =
         api.protector.merging(&vm).map(|merged| MergingDoc { done: merged.done, total: merged.total });
-    let snapshots = listed.iter().map(SnapshotDoc::of).collect();
+    let now = api.protector.written(&vm).await;
+    let snapshots = listed.iter().map(|listed| SnapshotDoc::of(listed, &now)).collect();
     Ok(Json(SnapshotsDoc { v: V, vm: vm.to_string(), snapshots, merging }))
 }
 
@@ -239,8 +244,9 @@ async fn approve(
 }
 
 impl SnapshotDoc {
-    fn of(listed: &Listed) -> Self {
-        let Snapshot { id, taken, memory, frozen, set_aside, scheduled, note, .. } = &listed.snapshot;
+    fn of(listed: &Listed, now: &Marks) -> Self {
+        let Snapshot { id, taken, memory, frozen, set_aside, scheduled, note, written, .. } =
+            &listed.snapshot;
         Self {
             id: id.0,
             taken: seconds(*taken),
@@ -252,6 +258,7 @@ impl SnapshotDoc {
             disk: listed.disk_bytes,
             below: listed.is_below,
             note: note.clone(),
+            since: Losses::between(written, now),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::protect::Protector;
 use crate::sense::program::program;
 use holdfast_core::action::Work;
 use holdfast_core::subject::VmName;
+use holdfast_core::written::Marks;
 use holdfast_drivers::qemu::{Moment, Qemu, Still};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,7 @@ impl Progress {
 impl Job {
     /// Makes a restore point, telling how it goes.
     pub async fn run<F: Future<Output = bool>>(&self, tell: &impl Fn(News) -> F) -> End {
+        let written = self.protector.written(&self.vm).await;
         let moment = match self.hold_still().await {
             Ok(moment) => moment,
             Err(cause) => {
@@ -101,7 +103,7 @@ impl Job {
             }
         };
         tell(News::Begun(moment.clone())).await;
-        let end = self.save(&moment, tell).await;
+        let end = self.save(&moment, &written, tell).await;
         let made = matches!(end, End::Done { .. });
         if let Err(error) = self.driver.end_backup(&self.vm, &moment, made, LIMIT).await {
             let why = chain(&error);
@@ -120,13 +122,18 @@ impl Job {
         moment.map_err(|error| chain(&error))
     }
 
-    async fn save<F: Future<Output = bool>>(&self, moment: &Moment, tell: &impl Fn(News) -> F) -> End {
+    async fn save<F: Future<Output = bool>>(
+        &self,
+        moment: &Moment,
+        written: &Marks,
+        tell: &impl Fn(News) -> F,
+    ) -> End {
         let failed = |cause: String| End::Failed {
             error: format!("cannot save vm `{}`", self.vm),
             cause,
             hint: "no point was made, and none was harmed; what was saved is not saved twice".into(),
         };
-        let mut command = child(&self.arguments(moment), &self.repository, &self.state);
+        let mut command = child(&self.arguments(moment, written), &self.repository, &self.state);
         let mut child = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => return failed(format!("the program that saves it did not start: {error}")),
@@ -155,14 +162,16 @@ impl Job {
         }
     }
 
-    fn arguments(&self, moment: &Moment) -> Vec<String> {
-        let limit = self.limit.map(rate);
+    fn arguments(&self, moment: &Moment, written: &Marks) -> Vec<String> {
+        let (limit, known) = (self.limit.map(rate), !written.is_empty());
+        let written = serde_json::to_string(written).ok().filter(|_| known);
         let mut words =
             vec!["backup", "image", &moment.uri, "--json", "--progress", "--of", self.vm.as_str()];
         words.extend(["--begins", &moment.begins, "--holes", moment.holes]);
         words.extend(moment.frozen.then_some("--consistent"));
         words.extend(moment.bitmaps.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
         words.extend(limit.iter().flat_map(|limit| ["--limit", limit]));
+        words.extend(written.iter().flat_map(|written| ["--written", written]));
         words.into_iter().map(ToOwned::to_owned).collect()
     }
 }

@@ -41,12 +41,15 @@ pub async fn points(client: &Client, args: &PointsArgs) -> Result<Exit, CliError
 }
 
 fn show(points: &[PointDoc]) {
-    let mut table =
-        paint::table(&["point", "taken (UTC)", "age", "grade", "memory", "size", "takes", "boots in"]);
+    let mut head = vec!["point", "taken (UTC)", "age", "grade", "memory", "size", "takes", "boots in"];
+    let is_told = points.iter().any(|point| !point.since.is_empty());
+    head.extend(is_told.then_some("rows since"));
+    let mut table = paint::table(&head);
     let size =
         |bytes: Option<u64>| bytes.map_or("-".into(), |bytes| indicatif::BinaryBytes(bytes).to_string());
     for point in points {
-        table.add_row([
+        let rows = point.since.rows().map_or("-".into(), |rows| indicatif::HumanCount(rows).to_string());
+        let mut row = vec![
             tint(Tone::Bold, &point.id),
             point.taken.map_or("-".into(), paint::utc_second),
             point.taken.map_or("-".into(), paint::ago),
@@ -55,7 +58,9 @@ fn show(points: &[PointDoc]) {
             size(point.size),
             size(point.added),
             point.boot_s.map_or("-".into(), |seconds| format!("{seconds:.1} s")),
-        ]);
+        ];
+        row.extend(is_told.then_some(rows));
+        table.add_row(row);
     }
     say!("{table}");
     for point in points {

@@ -6,6 +6,7 @@ use crate::api::shape::StatusDoc;
 use crate::api::snapshots::{SnapshotDoc, SnapshotWords, SnapshotsDoc, TakenDoc};
 use crate::client::{Client, Method};
 use clap::{Args, Subcommand};
+use holdfast_core::written::Losses;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -217,7 +218,7 @@ async fn back(client: &Client, args: &BackArgs, resume: bool, again: bool) -> Re
         return Err(CliError::Said { error: format!("{vm} has no snapshot {id}"), cause, hint });
     };
     if !yes {
-        agree(vm, &format!("snapshot {id}"), &format!("taken {}.", paint::ago(one.taken)))?;
+        agree(vm, &format!("snapshot {id}"), &format!("taken {}.", paint::ago(one.taken)), &one.since)?;
     }
     let before = incarnation(client, vm).await?;
     let began = Instant::now();
@@ -262,7 +263,7 @@ pub(super) async fn incarnation(client: &Client, vm: &str) -> Result<Option<u64>
 }
 
 /// Says what is left behind, and has a person agree.
-pub(super) fn agree(vm: &str, point: &str, what: &str) -> Result<(), CliError> {
+pub(super) fn agree(vm: &str, point: &str, what: &str, since: &Losses) -> Result<(), CliError> {
     let refused = |cause: &str| CliError::Said {
         error: format!("{vm} does not go back to {point}"),
         cause: cause.into(),
@@ -272,7 +273,8 @@ pub(super) fn agree(vm: &str, point: &str, what: &str) -> Result<(), CliError> {
         return Err(refused("nobody is there to ask"));
     }
     say!("{vm} is ended and goes back to {point}, {what}");
-    say!("What it has done since is kept as another snapshot, and no longer what users see.");
+    let told = if since.is_empty() { String::new() } else { format!(" ({since})") };
+    say!("What it has done since{told} is kept as another snapshot, and no longer what users see.");
     print!("Go back? [y/N] ");
     let mut answer = String::new();
     let heard = std::io::stdout().flush().and_then(|()| std::io::stdin().read_line(&mut answer));

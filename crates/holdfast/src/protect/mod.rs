@@ -14,6 +14,7 @@ use crate::decide::Inbox;
 use holdfast_core::action::{Wish, Work};
 use holdfast_core::subject::VmName;
 use holdfast_core::time::Duration;
+use holdfast_core::written::Marks;
 use holdfast_drivers::Driver;
 use holdfast_drivers::snapshots::Merged;
 use std::collections::BTreeMap;
@@ -100,6 +101,12 @@ impl Protector {
         if let Err(error) = self.command(by, vm, Wish::WorkDone(work)).await {
             tracing::debug!(%vm, %error, "the announced work was over before");
         }
+    }
+
+    /// What the applications of a VM have written by now, of those that tell.
+    pub async fn written(&self, vm: &VmName) -> Marks {
+        let vm = vm.clone();
+        self.inbox.look(move |desk| desk.engine.written(&vm)).await.unwrap_or_default()
     }
 
     async fn command(&self, by: &str, vm: &VmName, wish: Wish) -> Result<(), ProtectError> {

@@ -66,7 +66,8 @@ impl Protector {
         let Request { memory, freeze, note, scheduled } = request;
         let hooks = self.config.borrow().vms.get(vm).map(VmConfig::hooks).unwrap_or_default();
         let wish = freeze.unwrap_or(!memory);
-        let wanted = Wanted { memory, freeze: wish, hooks, scheduled, note };
+        let written = self.written(vm).await;
+        let wanted = Wanted { memory, freeze: wish, hooks, scheduled, note, written };
         let taken = self.snapshots()?.take(vm, wanted.clone(), TAKE).await;
         match taken {
             // A guest without an agent, or one that is off: the disk is as after a power cut, and that is said.

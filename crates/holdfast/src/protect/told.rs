@@ -5,6 +5,8 @@ use crate::clock;
 use holdfast_core::input::Input;
 use holdfast_core::point::{Grade, Known, PointId, Snapshot};
 use holdfast_core::subject::VmName;
+use holdfast_core::written::Marks;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -19,13 +21,15 @@ pub(super) type Told = BTreeMap<VmName, (Vec<Snapshot>, Vec<Saved>)>;
 pub(super) type AllSaved = BTreeMap<VmName, Vec<Saved>>;
 
 /// A backup, as its repository tells of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     id: PointId,
     /// When it was taken, in microseconds since 1970.
     taken: i64,
     grade: Grade,
     doubtful: bool,
+    /// What the applications had written by then.
+    written: Marks,
 }
 
 impl Saved {
@@ -39,8 +43,9 @@ impl Saved {
             let grade = Grade::ALL.into_iter().find(named).unwrap_or_default();
             doubtful = (doubtful || !point["warning"].is_null()) && grade != Grade::AppChecked;
             let taken = (point["taken"].as_f64()? * 1e6) as i64;
-            let is_whole = point["hurt"] == false;
-            is_whole.then_some(Self { id: PointId::backup(number), taken, grade, doubtful })
+            let written = Marks::deserialize(&point["written"]).unwrap_or_default();
+            let (id, is_whole) = (PointId::backup(number), point["hurt"] == false);
+            is_whole.then_some(Self { id, taken, grade, doubtful, written })
         });
         saved.collect()
     }
@@ -110,6 +115,7 @@ fn known(snapshot: &Snapshot, now: i64) -> Known {
         resumable: snapshot.memory.as_ref().is_some_and(|memory| memory.resumed == 0),
         doubtful: false,
         age: age(snapshot.taken, now),
+        written: snapshot.written.clone(),
     }
 }
 
@@ -120,8 +126,9 @@ fn age(taken: i64, now: i64) -> Duration {
 
 impl Saved {
     fn known(&self, now: i64) -> Known {
-        let Self { id, taken, grade, doubtful } = *self;
-        Known { id, grade, resumable: false, doubtful, age: age(taken, now) }
+        let Self { id, taken, grade, doubtful, ref written } = *self;
+        let (age, written) = (age(taken, now), written.clone());
+        Known { id, grade, resumable: false, doubtful, age, written }
     }
 }
 
@@ -133,8 +140,9 @@ mod tests {
 
     fn snapshot(taken: i64, resumed: Option<u32>) -> Snapshot {
         let memory = resumed.map(|resumed| Memory { bytes: 1, resumed, ..Memory::default() });
-        let (id, note) = (SnapshotId(3), String::new());
-        Snapshot { id, taken, memory, frozen: false, set_aside: false, scheduled: false, note, trial: None }
+        let (id, note, written) = (SnapshotId(3), String::new(), Marks::new());
+        let (frozen, set_aside, scheduled, trial) = (false, false, false, None);
+        Snapshot { id, taken, memory, frozen, set_aside, scheduled, note, trial, written }
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub fn probe(app: &AppConfig, places: &Places) -> Result<Probe, AppSign> {
                 query: query.clone(),
                 expect: expect.clone(),
                 write: app.write,
+                written: None,
             })
         }
         (config::Probe::Mysql { user, db, query, expect, .. }, Some(at)) => Probe::Mysql(probe::Mysql {

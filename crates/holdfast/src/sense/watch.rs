@@ -3,20 +3,19 @@
 //! A task that is late says nothing about its VM: silence is only ever a question of ours that was
 //! asked in time and not answered (I10).
 
-use super::closer::Closer;
+mod application;
+
 use super::console::{self, Begin, Console, Tap};
 use super::logs::{Feeds, Means, Places};
 use super::network;
 use super::numbers::kept::Kept;
 use super::numbers::{Newest, Numbers};
-use super::{convert, host, lag, lying, own, probe};
-use crate::config::{AppConfig, Config, Probe, Target};
+use super::{convert, host, lag, lying, own};
+use crate::config::{AppConfig, Config, Target};
 use crate::decide::Inbox;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use holdfast_core::input::Input;
 use holdfast_core::lease::Incarnation;
-use holdfast_core::signal::{AgentSign, AppSign, ProcessSign, Seen, Signal};
+use holdfast_core::signal::{AgentSign, ProcessSign, Seen, Signal};
 use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Timestamp;
 use holdfast_drivers::{Driver, Glimpse, Question};
@@ -36,8 +35,6 @@ const QUESTION: Duration = Duration::from_secs(1);
 const LONG_QUESTION: Duration = Duration::from_secs(2);
 /// How full the guest's disks are, and how much memory is left, is asked this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
-/// Questions to one application that may be on their way at a time.
-const ASKED_MOST: usize = 2;
 /// Signs of the host that may wait; it is asked about once a second.
 const QUEUE: usize = 64;
 
@@ -326,52 +323,6 @@ impl Eye {
             if let Some(check) = &app.check {
                 self.ask(&Question::Check(name.clone(), check.clone())).await;
             }
-        }
-    }
-
-    /// One application, once a period, each time anew. A question that nobody answers yet does not keep the
-    /// next one waiting; once a later one is answered, it says nothing any more.
-    async fn application(self, name: AppName, app: AppConfig) {
-        let mut ticker = self.ticker(self.period);
-        let mut asked = FuturesUnordered::new();
-        let (mut turn, mut answered) = (0_u64, 0);
-        let mut closer = Closer::default();
-        // A write would meet that of the one before, and a program of the user's is not run twice at a time.
-        let alone = app.write || matches!(app.probe, Probe::Command { .. });
-        let most = if alone { 1 } else { ASKED_MOST };
-        loop {
-            tokio::select! {
-                goes_on = self.next(&mut ticker), if asked.len() < most => {
-                    if !goes_on {
-                        return;
-                    }
-                    turn += 1;
-                    if let Some(incarnation) = self.incarnation() {
-                        let question = self.ask_application(&app);
-                        asked.push(async move { (turn, incarnation, question.await) });
-                    }
-                }
-                Some((of, incarnation, sign)) = asked.next() => {
-                    match sign {
-                        AppSign::Answered { .. } => {
-                            answered = answered.max(of);
-                            closer.answered(incarnation);
-                        }
-                        AppSign::Failed { .. } if of < answered => continue,
-                        AppSign::Failed { .. } if closer.is_due(incarnation) => self.look_closer.notify_one(),
-                        AppSign::Failed { .. } => {}
-                    }
-                    self.tell_of(incarnation, Some(&name), Seen::Application(sign)).await;
-                }
-                () = self.stop.cancelled() => return,
-            }
-        }
-    }
-
-    async fn ask_application(&self, app: &AppConfig) -> AppSign {
-        match convert::probe(app, &self.driver.places(&self.vm)) {
-            Ok(probe) => probe::probe(&probe, app.timeout).await,
-            Err(failed) => failed,
         }
     }
 

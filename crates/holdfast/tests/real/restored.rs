@@ -76,14 +76,27 @@ pub fn becomes_whole(lab: &Lab) {
     lab.until(SOON, "nobody brings anything any more", |lab| suppliers(lab).is_empty());
 }
 
+/// The database tells how many rows were written since the newest point: those that were, and at most a few more that are its own.
+fn tells_what_would_be_lost(lab: &Lab, least: usize, rows: usize) {
+    let since = |lab: &Lab| lab.json(&["points", "orders"])[0]["since"]["postgres"].take();
+    let told = |lab: &Lab| since(lab)["rows"].as_u64().unwrap_or_default();
+    lab.until(SOON, "it is told how many rows would be lost", |lab| told(lab) >= least as u64);
+    assert!(told(lab) <= rows as u64 + 500, "{} of {rows}", told(lab));
+    assert!(since(lab)["log"].as_u64().unwrap() > 0);
+    let shown = String::from_utf8(lab.cli(&["points", "orders"]).stdout).unwrap();
+    assert!(shown.contains("rows since"), "{shown}");
+}
+
 #[test]
 fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_whole() {
     let mut lab = backed::lab(&sections("24MiB"));
     let rows = Rows::start(&lab);
     let before = rows.so_far();
     save(&lab);
+    let saved = rows.so_far().len();
     rows.wait_for_more(&lab);
     let all = rows.stop();
+    tells_what_would_be_lost(&lab, all.len() - saved, all.len());
     // Its repository is out of reach at first, as where it is not mounted.
     let (repository, away) = (lab.path().join("repo"), lab.path().join("away"));
     std::fs::rename(&repository, &away).unwrap();
@@ -93,6 +106,8 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
     std::fs::rename(&away, &repository).unwrap();
     let incident = recovered_by_restore(&lab);
     assert_eq!(incident["fault"], "ImageLost");
+    let told = "what was written since (postgres: about ";
+    assert!(lab.story().contains(told), "{}", lab.story());
     lab.wait_well(BOOT);
     assert_of_point(&lab, &before, &all);
     assert!(needs_backup(&lab), "not all is there yet");

@@ -9,6 +9,7 @@ use crate::DriverError;
 use holdfast_core::action::Rewind;
 use holdfast_core::lease::DeathProof;
 use holdfast_core::point::{Memory, MemoryKind, PointId, Snapshot, SnapshotId};
+use holdfast_core::written::Marks;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -220,6 +221,7 @@ pub(super) fn set_aside(tree: &Tree, note: String) -> Snapshot {
         scheduled: false,
         note,
         trial: None,
+        written: Marks::new(),
     }
 }
 

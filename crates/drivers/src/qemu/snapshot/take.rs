@@ -63,6 +63,7 @@ impl Machine {
             scheduled: wanted.scheduled,
             note: wanted.note.clone(),
             trial: None,
+            written: wanted.written.clone(),
         };
         let stall = match live {
             None => {

@@ -275,6 +275,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_core::written::Marks;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
@@ -288,6 +289,7 @@ mod tests {
             scheduled: false,
             note: String::new(),
             trial: None,
+            written: Marks::new(),
         }
     }
 

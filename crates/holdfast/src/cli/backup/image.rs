@@ -15,6 +15,7 @@ use holdfast_backup::proof;
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
 use holdfast_backup::session::Session;
+use holdfast_core::written::Marks;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -59,6 +60,9 @@ pub struct ImageArgs {
     /// Its file systems were frozen, or its VM was off: the grade of the point is `consistent`, and not only `taken`.
     #[arg(long)]
     consistent: bool,
+    /// What its applications had written by then, in JSON, as `backup list --json` tells it.
+    #[arg(long, value_name = "JSON", value_parser = written)]
+    written: Option<Marks>,
     /// Read no more than this in a second, such as `50MiB/s`.
     #[arg(long, value_name = "RATE", value_parser = pace::rate)]
     limit: Option<u64>,
@@ -132,6 +136,10 @@ impl Opened {
     }
 }
 
+fn written(text: &str) -> Result<Marks, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
 /// Saves it.
 pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     let place = place(args)?;
@@ -159,7 +167,8 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         }
     };
     let added = progress.written.load(Ordering::Relaxed);
-    let mut note = Note { added, bitmap: args.begins.clone(), ..Note::default() };
+    let (bitmap, written) = (args.begins.clone(), args.written.clone().unwrap_or_default());
+    let mut note = Note { added, bitmap, written, ..Note::default() };
     suspicion::note(&mut note, &repository, &disk, basis.parent.as_ref(), &progress.change);
     let point = Point { vm: name, sequence: 0, taken, disks: vec![disk], note: note.write() };
     let point = session.commit(&repository, point).map_err(troubled(&args.repository.repo))?;

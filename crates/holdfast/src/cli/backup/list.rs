@@ -76,7 +76,7 @@ pub fn doc(name: &PointName, point: Option<&Point>, standing: &Standing) -> serd
         "tried": standing.tried.map(seconds), "trial": standing.tried.map(|_| &standing.words),
         "changed": change.map(|change| change.changed), "new": change.map(|change| change.new),
         "packed": change.map(|change| change.packed), "dense": change.map(|change| change.dense),
-        "used": change.map(|change| change.used),
+        "used": change.map(|change| change.used), "written": note.as_ref().map(|note| &note.written),
         "warning": note.as_ref().and_then(|note| note.warning.clone()), "parent": note.and_then(|note| note.parent),
     })
 }

@@ -39,6 +39,7 @@ use clap::{Args, Subcommand};
 use holdfast_backup::point::Point;
 use holdfast_backup::repository::{PointName, Repository, Trouble};
 use holdfast_backup::store::Store;
+use holdfast_core::written::Marks;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 
@@ -337,6 +338,9 @@ struct Note {
     /// Why it should be looked at before it is trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
+    /// What the applications had written by then.
+    #[serde(default, skip_serializing_if = "Marks::is_empty")]
+    written: Marks,
 }
 
 impl Note {

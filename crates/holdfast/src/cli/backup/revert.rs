@@ -43,7 +43,12 @@ pub async fn revert(client: &Client, args: &RevertArgs) -> Result<Exit, CliError
         let taken = point.taken.map_or("at a time that is not known".into(), paint::ago);
         let warning = point.warning.as_ref().map(|warning| format!(" Look at it first: {warning}."));
         let warning = warning.unwrap_or_default();
-        agree(vm, &format!("backup {number}"), &format!("taken {taken} ({}).{warning}", point.grade))?;
+        agree(
+            vm,
+            &format!("backup {number}"),
+            &format!("taken {taken} ({}).{warning}", point.grade),
+            &point.since,
+        )?;
     }
     let (before, began) = (incarnation(client, vm).await?, Instant::now());
     let words = Words { by: Some(client.by().to_owned()), ..Words::default() };

@@ -234,7 +234,7 @@ pub const fn measures(seen: &Seen) -> bool {
         Seen::Application(sign) => matches!(sign, AppSign::Answered { .. }),
         Seen::Host(sign) => !matches!(sign, HostSign::Kernel(_)),
         Seen::Observer(sign) => matches!(sign, ObserverSign::Lag(_)),
-        Seen::Console(_) | Seen::Network(_) | Seen::Log(_) | Seen::Number(_) => false,
+        Seen::Console(_) | Seen::Network(_) | Seen::Log(_) | Seen::Number(_) | Seen::Written(_) => false,
     }
 }
 
@@ -267,7 +267,8 @@ pub fn readings(signal: &Signal) -> Vec<(What, Reading)> {
         | Seen::Console(_)
         | Seen::Network(_)
         | Seen::Log(_)
-        | Seen::Number(_) => Vec::new(),
+        | Seen::Number(_)
+        | Seen::Written(_) => Vec::new(),
     }
 }
 

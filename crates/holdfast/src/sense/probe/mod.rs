@@ -20,7 +20,7 @@ mod tests;
 pub use command::Command;
 pub use http::{Http, Tls};
 pub use mysql::Mysql;
-pub use postgres::Postgres;
+pub use postgres::{Aside, Postgres, Untold};
 pub use redis::Redis;
 pub use session::KeptSession;
 pub use tcp::Tcp;
@@ -54,6 +54,17 @@ pub enum Probe {
     Tcp(Tcp),
     /// A program on this host.
     Command(Command),
+}
+
+impl Probe {
+    /// The same, which also leaves there how much its application has written, if that tells such things.
+    #[must_use]
+    pub fn telling(self, written: Option<Aside>) -> Self {
+        match self {
+            Self::Postgres(postgres) => Self::Postgres(Postgres { written, ..postgres }),
+            other => other,
+        }
+    }
 }
 
 /// Where an application is reached: as configured, or as the driver forwards it. Never an address that a

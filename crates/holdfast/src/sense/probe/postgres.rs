@@ -6,16 +6,45 @@ use super::{Password, Target, Trouble, chain, compare};
 use crate::config::Expect;
 use futures_util::future::join;
 use holdfast_core::signal::ProbeFailure;
-use std::sync::Arc;
+use holdfast_core::written::Written;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 /// The query if none is configured.
 #[cfg(test)]
 pub const QUERY: &str = "select 1";
 /// The table for the row that is written, to be made by the owner of the database.
 pub const TABLE: &str = "create table holdfast_probe (id int primary key, at timestamptz)";
+
+/// How much it has written: rows changed, bytes of its log, and since when it counts rows, which a crash ends (PostgreSQL
+/// manual, 28.2 and 9.27). Whoever may log in may see it.
+const WRITTEN: &str = "select coalesce(sum(tup_inserted + tup_updated + tup_deleted), 0)::bigint, \
+     pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, \
+                     '0/0')::bigint, \
+     coalesce(extract(epoch from greatest(max(stats_reset), (select stats_reset from pg_stat_bgwriter))) * 1000000, \
+              0)::bigint \
+     from pg_stat_database";
+
+/// Where an answer leaves how much was written, or that nobody can tell.
+#[derive(Clone, Debug, Default)]
+pub struct Aside(Arc<Mutex<Option<Result<Written, Untold>>>>);
+
+/// It is another sort of server, or another version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Untold;
+
+impl Aside {
+    /// What was left there.
+    pub fn take(&self) -> Option<Result<Written, Untold>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, told: Result<Written, Untold>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }
+}
 
 /// Who logs in where.
 pub(super) type Login = (Target, String, Option<Password>, String);
@@ -37,13 +66,18 @@ pub struct Postgres {
     pub expect: Option<Expect>,
     /// Also write row 1 of `holdfast_probe` and read it back, each in its own transaction.
     pub write: bool,
+    /// Once it has answered it is asked how much it has written.
+    pub written: Option<Aside>,
 }
 
 impl Postgres {
     pub(super) async fn ask(&self, hearing: &Arc<Hearing>, limit: Duration) -> Result<(), Trouble> {
         self.converse(hearing, async |client| {
             self.talk(client, limit).await?;
-            hearing.answered(); // what follows is only farewell
+            hearing.answered(); // what follows is no matter of whether it does
+            if let Some(aside) = &self.written {
+                tell_written(client, aside).await;
+            }
             Ok(())
         })
         .await
@@ -138,6 +172,25 @@ impl Postgres {
     }
 }
 
+/// A server that says no is not asked again soon; one that is lost meanwhile tells nothing.
+async fn tell_written(client: &Client, aside: &Aside) {
+    match client.simple_query(WRITTEN).await {
+        Ok(rows) => aside.put(written(&rows).ok_or(Untold)),
+        Err(error) if error.as_db_error().is_some() => aside.put(Err(Untold)),
+        Err(_lost) => {}
+    }
+}
+
+fn written(messages: &[SimpleQueryMessage]) -> Option<Written> {
+    let row = row(messages)?;
+    let number = |at: usize| row.try_get(at).ok().flatten();
+    Some(Written {
+        rows: number(0)?.parse().ok()?,
+        log: number(1)?.parse().ok()?,
+        since: number(2)?.parse().ok()?,
+    })
+}
+
 async fn write_and_read(client: &Client) -> Result<(), Told> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let now = format!("timestamptz 'epoch' + interval '{now} microseconds'");
@@ -163,10 +216,13 @@ fn without_table(error: tokio_postgres::Error) -> Told {
 
 /// The first column of the first row.
 fn first(messages: &[SimpleQueryMessage]) -> Option<&str> {
-    let row = messages
-        .iter()
-        .find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None });
-    row?.try_get(0).ok().flatten()
+    row(messages)?.try_get(0).ok().flatten()
+}
+
+/// The first row.
+fn row(messages: &[SimpleQueryMessage]) -> Option<&SimpleQueryRow> {
+    let row = |message| if let &SimpleQueryMessage::Row(ref row) = message { Some(row) } else { None };
+    messages.iter().find_map(row)
 }
 
 enum Told {

@@ -170,7 +170,10 @@ mod tests {
         let server = Fake::start(Manner::Converse(says)).await;
         let (user, database, query) = ("postgres".into(), "postgres".into(), "select n".into());
         let at = server.target();
-        (server, Postgres { at, user, password: None, database, query, expect: None, write: false })
+        (
+            server,
+            Postgres { at, user, password: None, database, query, expect: None, write: false, written: None },
+        )
     }
 
     async fn asked(postgres: &Postgres, kept: Option<&KeptSession>) -> String {

@@ -20,6 +20,7 @@ fn postgres(at: Target) -> Probe {
         query: postgres::QUERY.into(),
         expect: None,
         write: false,
+        written: None,
     })
 }
 

@@ -3,6 +3,7 @@
 use super::super::fake::{Fake, Manner, closed_port, target};
 use super::*;
 use crate::sense::probe::http::TlsError;
+use holdfast_core::written::Written;
 
 #[tokio::test]
 async fn nobody_listens_is_refused_however_it_shows() {
@@ -116,6 +117,48 @@ async fn what_postgres_says_of_itself_is_understood() {
         assert_eq!(said, how, "{shown}");
         assert!(shown.contains(text) && shown.contains(code), "{shown}");
     }
+}
+
+/// A row, and that more may be asked.
+fn row(fields: &[&str]) -> Vec<u8> {
+    let count = u16::try_from(fields.len()).unwrap().to_be_bytes();
+    let described: Vec<u8> = fields.iter().flat_map(|_| [&b"n\0"[..], &[0; 18]].concat()).collect();
+    let field =
+        |field: &&str| [&u32::try_from(field.len()).unwrap().to_be_bytes(), field.as_bytes()].concat();
+    let data: Vec<u8> = fields.iter().flat_map(field).collect();
+    let (described, data) = ([&count[..], &described].concat(), [&count[..], &data].concat());
+    let ready = [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat();
+    [message(b'T', &described), message(b'D', &data), ready].concat()
+}
+
+#[tokio::test]
+async fn how_much_postgres_has_written_is_told_beside_its_answer_and_never_in_its_way() {
+    let login = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+    let no = [message(b'E', b"SERROR\0C42883\0Mno such function\0\0"), message(b'Z', b"I")].concat();
+    let written = Written { rows: 1_204, log: u64::MAX, since: 1_700_000_000_000_000 };
+    for (says, told) in [
+        (Some(row(&["1204", "18446744073709551615", "1700000000000000"])), Some(Ok(written))),
+        (Some(row(&["-1", "1", "1"])), Some(Err(Untold))),
+        (Some(row(&["1", "18446744073709551616", "1"])), Some(Err(Untold))),
+        (Some(row(&["many"])), Some(Err(Untold))),
+        (Some(no), Some(Err(Untold))),
+        (None, None), // it closes the connection
+    ] {
+        let words = [login.clone(), row(&["1"])].into_iter().chain(says);
+        let server = Fake::start(Manner::Converse(words.collect())).await;
+        let aside = Aside::default();
+        let probe = postgres(server.target()).telling(Some(aside.clone()));
+        assert!(matches!(ask(&probe, AMPLE).await, AppSign::Answered { .. }), "{told:?}");
+        assert_eq!(aside.take(), told);
+    }
+    let mute = Fake::start(Manner::Greet([login, row(&["1"])].concat())).await;
+    let aside = Aside::default();
+    let probe = postgres(mute.target()).telling(Some(aside.clone()));
+    assert!(
+        matches!(ask(&probe, SHORT).await, AppSign::Answered { .. }),
+        "what it does not say is no trouble"
+    );
+    assert_eq!(aside.take(), None);
 }
 
 #[tokio::test]
