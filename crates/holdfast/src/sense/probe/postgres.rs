@@ -31,9 +31,17 @@ const WRITTEN: &str = "select coalesce(sum(tup_inserted + tup_updated + tup_dele
 #[derive(Clone, Debug, Default)]
 pub struct Aside(Arc<Mutex<Option<Result<Written, Untold>>>>);
 
-/// It is another sort of server, or another version.
+/// Why it is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Untold;
+pub enum Untold {
+    /// It cannot tell: it is another sort of server, or another version.
+    Never,
+    /// It is busy.
+    Now,
+}
+
+/// It has so long to tell, so that what it answered is not kept waiting.
+const TELLING: Duration = Duration::from_millis(500);
 
 impl Aside {
     /// What was left there.
@@ -172,13 +180,13 @@ impl Postgres {
     }
 }
 
-/// A server that says no is not asked again soon; one that is lost meanwhile tells nothing.
 async fn tell_written(client: &Client, aside: &Aside) {
-    match client.simple_query(WRITTEN).await {
-        Ok(rows) => aside.put(written(&rows).ok_or(Untold)),
-        Err(error) if error.as_db_error().is_some() => aside.put(Err(Untold)),
-        Err(_lost) => {}
-    }
+    aside.put(match tokio::time::timeout(TELLING, client.simple_query(WRITTEN)).await {
+        Ok(Ok(rows)) => written(&rows).ok_or(Untold::Never),
+        Ok(Err(error)) if error.as_db_error().is_some() => Err(Untold::Never),
+        Ok(Err(_lost)) => Err(Untold::Now),
+        Err(_late) => Err(Untold::Now),
+    });
 }
 
 fn written(messages: &[SimpleQueryMessage]) -> Option<Written> {

@@ -15,10 +15,12 @@ use tokio::time::Instant;
 
 /// Questions to one application that may be on their way at a time.
 const ASKED_MOST: usize = 2;
-/// How much it has written is asked so often ...
+/// How much it has written is asked so often.
 const WRITTEN_EVERY: Duration = Duration::from_secs(5);
-/// ... and one that cannot tell so often, as another version may.
-const UNTOLD_EVERY: Duration = Duration::from_secs(3_600);
+/// One that is too busy to tell is left alone for so long ...
+const BUSY: Duration = Duration::from_secs(60);
+/// ... and one that cannot tell for so long, as another version may.
+const UNABLE: Duration = Duration::from_secs(3_600);
 
 impl Eye {
     /// One application, once a period, each time anew. A question that nobody answers yet does not keep the
@@ -76,5 +78,9 @@ impl Eye {
 
 /// How long it is not asked for that again.
 const fn pause(told: Option<Result<Written, Untold>>) -> Duration {
-    if let Some(Err(Untold)) = told { UNTOLD_EVERY } else { WRITTEN_EVERY }
+    match told {
+        None | Some(Ok(_)) => WRITTEN_EVERY,
+        Some(Err(Untold::Now)) => BUSY,
+        Some(Err(Untold::Never)) => UNABLE,
+    }
 }

@@ -138,11 +138,11 @@ async fn how_much_postgres_has_written_is_told_beside_its_answer_and_never_in_it
     let written = Written { rows: 1_204, log: u64::MAX, since: 1_700_000_000_000_000 };
     for (says, told) in [
         (Some(row(&["1204", "18446744073709551615", "1700000000000000"])), Some(Ok(written))),
-        (Some(row(&["-1", "1", "1"])), Some(Err(Untold))),
-        (Some(row(&["1", "18446744073709551616", "1"])), Some(Err(Untold))),
-        (Some(row(&["many"])), Some(Err(Untold))),
-        (Some(no), Some(Err(Untold))),
-        (None, None), // it closes the connection
+        (Some(row(&["-1", "1", "1"])), Some(Err(Untold::Never))),
+        (Some(row(&["1", "18446744073709551616", "1"])), Some(Err(Untold::Never))),
+        (Some(row(&["many"])), Some(Err(Untold::Never))),
+        (Some(no), Some(Err(Untold::Never))),
+        (None, Some(Err(Untold::Now))), // it closes the connection
     ] {
         let words = [login.clone(), row(&["1"])].into_iter().chain(says);
         let server = Fake::start(Manner::Converse(words.collect())).await;
@@ -151,7 +151,7 @@ async fn how_much_postgres_has_written_is_told_beside_its_answer_and_never_in_it
         assert!(matches!(ask(&probe, AMPLE).await, AppSign::Answered { .. }), "{told:?}");
         assert_eq!(aside.take(), told);
     }
-    let mute = Fake::start(Manner::Greet([login, row(&["1"])].concat())).await;
+    let mute = Fake::start(Manner::Converse(vec![login, row(&["1"]), Vec::new(), Vec::new()])).await;
     let aside = Aside::default();
     let probe = postgres(mute.target()).telling(Some(aside.clone()));
     assert!(
