@@ -180,6 +180,18 @@ pub struct FromTheFuture {
     pub ahead: Duration,
 }
 
+/// A snapshot as the rule sees it by which points go. There is nothing of it to read back and hash: it is the disk of the VM
+/// itself.
+#[must_use]
+pub const fn candidate(snapshot: &Snapshot) -> Candidate {
+    Candidate {
+        sequence: snapshot.id.0,
+        taken: Some(snapshot.taken),
+        is_verified: true,
+        proved: snapshot.grade() as u8,
+    }
+}
+
 /// Which snapshots may go by what is to be kept, oldest first. `now` is what the wall clock shows, in microseconds since
 /// 1970. Only those that were taken by schedule: what a person took, or what was set aside, is a person's to give up.
 ///
@@ -191,13 +203,6 @@ pub fn may_go(snapshots: &[Snapshot], keep: &Keep, now: i64) -> Result<Vec<Snaps
         let ahead = Duration::from_micros(u64::try_from(odd.taken - now).unwrap_or(u64::MAX));
         return Err(FromTheFuture { id: odd.id, ahead });
     }
-    // Of a snapshot there is nothing to read back and hash: it is the disk of the VM itself.
-    let candidate = |snapshot: &Snapshot| Candidate {
-        sequence: snapshot.id.0,
-        taken: Some(snapshot.taken),
-        is_verified: true,
-        proved: snapshot.grade() as u8,
-    };
     let candidates: Vec<Candidate> = ours().map(candidate).collect();
     let goes = decide(&candidates, keep).into_iter().filter(|(_, reasons)| reasons.is_empty());
     let mut ids: Vec<SnapshotId> = goes.map(|(point, _)| SnapshotId(point.sequence)).collect();

@@ -128,6 +128,12 @@ pub fn decide(points: &[Candidate], keep: &Keep) -> Vec<(Candidate, Vec<Reason>)
     all
 }
 
+/// Whether one of these stays for nothing but its proof: it goes once a newer one is proved as well.
+#[must_use]
+pub fn stays_for_its_proof(points: &[Candidate], keep: &Keep) -> bool {
+    decide(points, keep).iter().any(|(_, reasons)| reasons == &[Reason::NewestProved])
+}
+
 /// What the policy asks for.
 fn by_policy(all: &mut [(Candidate, Vec<Reason>)], keep: &Keep) {
     type Kind = (fn(u32) -> Reason, u32, fn(i64) -> i64);
@@ -204,6 +210,21 @@ mod tests {
 
     fn staying(points: &[Candidate], keep: &Keep) -> Vec<Candidate> {
         decide(points, keep).into_iter().filter(|(_, why)| !why.is_empty()).map(|(point, _)| point).collect()
+    }
+
+    #[test]
+    fn a_point_that_nothing_but_its_proof_keeps_is_known() {
+        let point = |sequence, proved| Candidate {
+            sequence,
+            taken: Some(sequence as i64 * HOUR),
+            is_verified: true,
+            proved,
+        };
+        let (keep, proved) = (Keep { last: 2, ..Keep::default() }, point(1, 3));
+        assert!(!stays_for_its_proof(&[proved, point(2, 1)], &keep), "it is one of the last");
+        assert!(stays_for_its_proof(&[proved, point(2, 1), point(3, 1)], &keep));
+        assert!(!stays_for_its_proof(&[proved, point(2, 3), point(3, 1)], &keep), "it may go");
+        assert!(!stays_for_its_proof(&[], &keep));
     }
 
     proptest! {

@@ -5,7 +5,9 @@ use super::watch::rows;
 use crate::clock;
 use crate::config::Config;
 use crate::protect::{ProtectError, Protector};
-use holdfast_core::point::SnapshotId;
+use holdfast_backup::retain::{Candidate, Keep, stays_for_its_proof};
+use holdfast_core::point::{Grade, SnapshotId};
+use holdfast_core::protect;
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -67,6 +69,30 @@ struct Point {
     rows: Option<u64>,
     /// It was compared with none before it.
     is_full: bool,
+    /// As the rule sees it by which points go; nothing if that does not apply to it.
+    kept: Option<Candidate>,
+}
+
+/// What is kept of the points of a VM that go by themselves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    snapshots: Option<Keep>,
+    backups: Option<Keep>,
+}
+
+impl Kept {
+    fn of(config: &Config, vm: &VmName) -> Self {
+        let Some(vm) = config.vms.get(vm) else { return Self::default() };
+        let snapshots = vm.protect.snapshots.as_ref().map(|snapshots| snapshots.keep);
+        Self { snapshots, backups: vm.protect.backup.as_ref().and_then(|backup| backup.keep) }
+    }
+
+    fn by(&self, which: &Which) -> Option<Keep> {
+        match which {
+            Which::Snapshot(_) => self.snapshots,
+            Which::Backup(..) => self.backups,
+        }
+    }
 }
 
 /// All points of a VM that could be tried, oldest first.
@@ -82,8 +108,9 @@ async fn points(protector: &Protector, config: &Config, vm: &VmName) -> Result<V
             which: Which::Snapshot(snapshot.id),
             taken: snapshot.taken as f64 / 1e6,
             tried: snapshot.trial.as_ref().map(|trial| trial.when as f64 / 1e6),
-            rows: snapshot.trial.and_then(|trial| rows(&trial.words)),
+            rows: snapshot.trial.as_ref().and_then(|trial| rows(&trial.words)),
             is_full: false,
+            kept: snapshot.scheduled.then(|| protect::candidate(&snapshot)),
         })
         .collect();
     let saved = crate::backups::points(config, vm).await.map_err(ProofError::Unknown)?;
@@ -94,10 +121,19 @@ async fn points(protector: &Protector, config: &Config, vm: &VmName) -> Result<V
 
 fn of_backup(doc: &serde_json::Value) -> Option<Point> {
     let is_whole = doc["hurt"] == false;
-    let which = Which::Backup(doc["id"].as_str()?.to_owned(), doc["size"].as_u64()?);
+    let name = doc["id"].as_str()?;
+    let which = Which::Backup(name.to_owned(), doc["size"].as_u64()?);
     let (taken, tried) = (doc["taken"].as_f64()?, doc["tried"].as_f64());
+    let grade = Grade::ALL.into_iter().find(|grade| doc["grade"] == grade.name()).unwrap_or_default();
+    let kept = Candidate {
+        sequence: name.rsplit_once('/')?.1.parse().ok()?,
+        taken: Some((taken * 1e6) as i64),
+        is_verified: !doc["verified"].is_null(),
+        proved: grade as u8,
+    };
     let rows = doc["trial"].as_str().and_then(rows);
-    is_whole.then(|| Point { which, taken, tried, rows, is_full: doc["parent"].is_null() })
+    let is_full = doc["parent"].is_null();
+    is_whole.then_some(Point { which, taken, tried, rows, is_full, kept: Some(kept) })
 }
 
 /// The point that is meant, as `points` names it, or the newest; and how many rows were counted when another was tried last.
@@ -163,20 +199,31 @@ impl Due {
             }
         };
         let now = clock::wall_seconds();
-        let due = due(&all, now, every)?.which.to_string();
+        let due = due(&all, &Kept::of(config, vm), now, every)?.which.to_string();
         (!self.tried.contains_key(&(vm.clone(), due.clone()))).then_some(due)
     }
 }
 
-/// The one to be tried: a full one that never was, as all that follow stand on it, else the newest, once the last trial is
-/// too old.
-fn due(all: &[Point], now: f64, every: Duration) -> Option<&Point> {
+/// The one to be tried: a full one that never was, as all that follow stand on it; else the newest, once the last trial is too
+/// old, or once nothing but its proof keeps an older one.
+fn due<'a>(all: &'a [Point], kept: &Kept, now: f64, every: Duration) -> Option<&'a Point> {
     let settled = SETTLED.min(every).as_secs_f64();
     let untried = |point: &&Point| point.tried.is_none() && now - point.taken >= settled;
     let last = all.iter().filter_map(|point| point.tried).fold(f64::NEG_INFINITY, f64::max);
     let is_over = (now - last).abs() >= every.as_secs_f64(); // a trial in the future says nothing
     let full = all.iter().rev().find(|point| point.is_full).filter(untried);
-    full.or_else(|| all.last().filter(untried).filter(|_| is_over))
+    let newest = || all.last().filter(untried).filter(|_| is_over);
+    full.or_else(newest).or_else(|| all.iter().rev().filter(untried).find(|point| succeeds(point, all, kept)))
+}
+
+/// Whether it is the newest of its kind, and one before it is kept for nothing but its proof.
+fn succeeds(point: &Point, all: &[Point], kept: &Kept) -> bool {
+    let Some(keep) = kept.by(&point.which) else { return false };
+    let is_like =
+        |other: &&Point| std::mem::discriminant(&other.which) == std::mem::discriminant(&point.which);
+    let alike: Vec<Candidate> = all.iter().filter(is_like).filter_map(|point| point.kept).collect();
+    let newest = alike.iter().map(|candidate| candidate.sequence).max();
+    point.kept.map(|own| own.sequence) == newest && stays_for_its_proof(&alike, &keep)
 }
 
 #[cfg(test)]
@@ -184,11 +231,11 @@ mod tests {
     use super::*;
 
     fn point(id: u64, taken: f64, tried: Option<f64>, is_full: bool) -> Point {
-        Point { which: Which::Snapshot(SnapshotId(id)), taken, tried, rows: None, is_full }
+        Point { which: Which::Snapshot(SnapshotId(id)), taken, tried, rows: None, is_full, kept: None }
     }
 
     fn due_of(all: &[Point], now: f64) -> Option<String> {
-        due(all, now, Duration::from_secs(86_400)).map(|point| point.which.to_string())
+        due(all, &Kept::default(), now, Duration::from_secs(86_400)).map(|point| point.which.to_string())
     }
 
     #[test]
@@ -204,6 +251,35 @@ mod tests {
         all.insert(2, point(7, 2_900.0, None, true));
         assert_eq!(due_of(&all, 80_000.0).as_deref(), Some("snapshot/7"));
         assert_eq!(due_of(&[], 80_000.0), None);
+    }
+
+    #[test]
+    fn the_newest_is_tried_before_an_older_one_that_is_proved_would_go() {
+        let backup = |id: u64, grade: Grade, tried: Option<f64>| {
+            let doc = serde_json::json!({
+                "id": format!("a/{id}"), "size": 1, "taken": id * 1_000, "hurt": false, "verified": 1.0,
+                "grade": grade.name(), "tried": tried, "parent": "a/0",
+            });
+            of_backup(&doc).expect("it is one")
+        };
+        let due_of = |all: &[Point], last: u32, now: f64| {
+            let kept = Kept { backups: Some(Keep { last, ..Keep::default() }), snapshots: None };
+            due(all, &kept, now, Duration::from_secs(86_400)).map(|point| point.which.to_string())
+        };
+        let mut all = vec![
+            backup(1, Grade::AppChecked, Some(1_500.0)),
+            backup(2, Grade::Consistent, None),
+            backup(3, Grade::Consistent, None),
+        ];
+        assert_eq!(due_of(&all, 3, 9_000.0), None, "it is one of the last");
+        assert_eq!(due_of(&all, 2, 3_100.0), None, "the newest is too young");
+        assert_eq!(due_of(&all, 2, 9_000.0).as_deref(), Some("a/3"));
+        all.push(point(9, 4_000.0, None, false));
+        assert_eq!(due_of(&all, 2, 9_000.0).as_deref(), Some("a/3"), "a snapshot is no backup");
+        all[2] = backup(3, Grade::Taken, Some(8_000.0));
+        assert_eq!(due_of(&all, 2, 9_000.0), None, "it was tried");
+        all[2] = backup(3, Grade::AppChecked, Some(8_000.0));
+        assert_eq!(due_of(&all, 2, 9_000.0), None, "the older one may go");
     }
 
     #[test]
