@@ -255,8 +255,9 @@ fn a_scheduled_backup_prunes_what_need_not_be_kept_and_a_repository_that_cannot_
     lab.until(2 * BOOT, "the older one is pruned", |lab| !there(lab).contains(&id(&first)));
     let left = there(&lab);
     assert!(left.contains(&id(&second)) && left.len() >= 2, "the newest verified one stays: {left:?}");
-    let log = std::fs::read_to_string(lab.path().join("daemon.log")).unwrap();
-    assert!(log.contains("restore points that need not be kept were removed"), "{log}");
+    let log = |lab: &Lab| std::fs::read_to_string(lab.path().join("daemon.log")).unwrap();
+    let told = "restore points that need not be kept were removed";
+    lab.until(SOON, "it is told once all of it is done", |lab| log(lab).contains(told));
 
     // One that writes just now would make the folder of a repository anew, so it is the key that goes.
     let (key, away) = (lab.path().join("key"), lab.path().join("away"));

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::lab::{Lab, SOON, runtime};
+use crate::lab::{BOOT, Lab, SOON, runtime};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ impl Rows {
     /// Waits until one more row is acknowledged.
     pub fn wait_for_more(&self, lab: &Lab) {
         let before = self.acked().len();
-        lab.until(SOON, "a client gets a row in", |_| self.acked().len() > before);
+        lab.until(BOOT, "a client gets a row in", |_| self.acked().len() > before);
     }
 
     /// The same, while no daemon runs.
