@@ -59,11 +59,11 @@ pub enum Probe {
 impl Probe {
     /// The same, which also leaves there how much its application has written, if that tells such things.
     #[must_use]
-    pub fn telling(self, written: Option<Aside>) -> Self {
-        match self {
-            Self::Postgres(postgres) => Self::Postgres(Postgres { written, ..postgres }),
-            other => other,
+    pub fn telling(mut self, written: Option<Aside>) -> Self {
+        if let Self::Postgres(postgres) = &mut self {
+            postgres.written = written;
         }
+        self
     }
 }
 

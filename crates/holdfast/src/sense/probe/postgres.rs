@@ -229,8 +229,9 @@ fn first(messages: &[SimpleQueryMessage]) -> Option<&str> {
 
 /// The first row.
 fn row(messages: &[SimpleQueryMessage]) -> Option<&SimpleQueryRow> {
-    let row = |message| if let &SimpleQueryMessage::Row(ref row) = message { Some(row) } else { None };
-    messages.iter().find_map(row)
+    messages
+        .iter()
+        .find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None })
 }
 
 enum Told {
