@@ -32,8 +32,9 @@ impl Written {
     /// What was written since then; nothing is known of that where it is not of the same count.
     #[must_use]
     pub fn after(self, then: Self) -> Option<Lost> {
-        let of_one_count = self.since == then.since;
-        of_one_count.then_some(())?;
+        if self.since != then.since {
+            return None;
+        }
         Some(Lost { rows: self.rows.checked_sub(then.rows)?, log: self.log.checked_sub(then.log)? })
     }
 }
