@@ -248,6 +248,9 @@ pub enum DriverError {
     },
 }
 
+/// What was asked where a guest is not frozen, as it has no agent, or one that cannot: nothing was done yet.
+pub const FREEZE: &str = "freeze the file systems of";
+
 impl DriverError {
     /// Whether the order may have been carried out all the same (I9).
     #[must_use]

@@ -5,4 +5,4 @@ mod driver;
 pub mod qemu;
 pub mod snapshots;
 
-pub use driver::{Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places, Question};
+pub use driver::{Driver, DriverError, FREEZE, Glimpse, GuestRead, Injection, Piece, Places, Question};

@@ -179,6 +179,11 @@ impl Due {
         self.tried.insert((vm.clone(), which.to_string()), Instant::now());
     }
 
+    /// The trial of this point was ended before it showed anything.
+    pub fn not_tried(&mut self, vm: &VmName, point: &str) {
+        self.tried.remove(&(vm.clone(), point.to_owned()));
+    }
+
     /// The point of this VM that is to be tried now, if one is.
     pub async fn of(
         &mut self,
@@ -280,6 +285,17 @@ mod tests {
         assert_eq!(due_of(&all, 2, 9_000.0), None, "it was tried");
         all[2] = backup(3, Grade::AppChecked, Some(8_000.0));
         assert_eq!(due_of(&all, 2, 9_000.0), None, "the older one may go");
+    }
+
+    #[test]
+    fn a_trial_that_gave_way_is_begun_again_and_one_that_showed_something_is_not() {
+        let (mut due, vm) = (Due::default(), "a".parse::<VmName>().expect("a name"));
+        let (one, other) = (Which::Snapshot(SnapshotId(1)), Which::Snapshot(SnapshotId(2)));
+        due.tried(&vm, &one);
+        due.tried(&vm, &other);
+        due.not_tried(&vm, &one.to_string());
+        let tried: Vec<&String> = due.tried.keys().map(|(_, point)| point).collect();
+        assert_eq!(tried, ["snapshot/2"]);
     }
 
     #[test]

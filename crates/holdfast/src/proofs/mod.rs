@@ -231,7 +231,7 @@ impl Keeper {
 
     /// Writes down how the one that ran ended.
     fn note(&mut self, end: End) {
-        let Some(Running { vm, began, .. }) = self.running.take() else { return };
+        let Some(Running { vm, began, is_ours, .. }) = self.running.take() else { return };
         let Some(doc) = self.docs.get_mut(&vm) else { return };
         doc.seconds = Some(began.elapsed().as_secs_f64());
         match end {
@@ -241,7 +241,12 @@ impl Keeper {
                 doc.boot_s = told.up().map(|up| up.as_secs_f64());
             }
             End::Failed(why) => (doc.state, doc.words) = (ProofState::Failed, Some(why)),
-            End::Cancelled => doc.state = ProofState::Cancelled,
+            End::Cancelled => {
+                doc.state = ProofState::Cancelled;
+                if is_ours {
+                    self.due.not_tried(&vm, &doc.point); // it gave way, and nothing is known of it
+                }
+            }
         }
         let (point, grade, words) = (&doc.point, doc.grade, doc.words.as_deref());
         match doc.state {

@@ -7,8 +7,8 @@ use holdfast_core::incident::IncidentId;
 use holdfast_core::point::{PointId, SnapshotId, Trial};
 use holdfast_core::subject::VmName;
 use holdfast_core::time::Duration;
-use holdfast_drivers::DriverError;
 use holdfast_drivers::snapshots::{Listed, Snapshots, Taken, Wanted};
+use holdfast_drivers::{DriverError, FREEZE};
 
 /// A snapshot may take so long: a memory of many GiB is written meanwhile.
 const TAKE: Duration = Duration::from_secs(600);
@@ -71,7 +71,7 @@ impl Protector {
         let taken = self.snapshots()?.take(vm, wanted.clone(), TAKE).await;
         match taken {
             // A guest without an agent, or one that is off: the disk is as after a power cut, and that is said.
-            Err(DriverError::Refused { why, .. }) if wish && freeze.is_none() => {
+            Err(DriverError::Refused { what: FREEZE, why, .. }) if wish && freeze.is_none() => {
                 let plain = Wanted { freeze: false, ..wanted };
                 let mut taken = self.snapshots()?.take(vm, plain, TAKE).await?;
                 taken.warnings.push(format!("its file systems were not frozen: {why}"));

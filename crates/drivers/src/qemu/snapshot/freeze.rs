@@ -2,7 +2,7 @@
 
 use super::super::agent::{Agent, AgentError, Session};
 use super::super::machine::{Machine, error_chain};
-use crate::DriverError;
+use crate::{DriverError, FREEZE};
 use std::fs::File;
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +19,6 @@ const THAW: Duration = Duration::from_secs(2);
 /// restarted, and thawed as that fault's remedy.
 const THAW_FOR: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_millis(100);
-const FREEZE: &str = "freeze the file systems of";
 
 /// Does something while the guest's file systems are frozen, and thaws them until the guest says that they are. It is
 /// done to its end even if nobody waits for it any more.

@@ -9,6 +9,7 @@ use crate::client::{Client, ClientError, Method};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long the daemon may take to begin one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,6 +37,8 @@ pub async fn create(client: &Client, args: &CreateArgs) -> Result<Exit, CliError
     vms.dedup();
     let words = || Words { by: Some(client.by().to_owned()), ..Words::default() };
     let wanted = BackupWords { limit: args.limit, by: Some(client.by().to_owned()) };
+    let listens = |source| CliError::Io { what: "listen to signals".into(), source };
+    let interrupt = signal(SignalKind::interrupt()).map_err(listens)?; // before anything is begun
     let (mut begun, mut refused) = (Vec::new(), None);
     for vm in &vms {
         let vm = super::super::vm::checked(vm)?;
@@ -54,7 +57,7 @@ pub async fn create(client: &Client, args: &CreateArgs) -> Result<Exit, CliError
         }
         return Err(error.into());
     }
-    let ended = wait(client, begun, args.json).await?;
+    let ended = wait(client, begun, interrupt, args.json).await?;
     if args.json {
         print_json(&ended)?;
     } else {
@@ -77,18 +80,22 @@ async fn cancel(client: &Client, vm: &str, words: &Words) -> Result<(), CliError
 }
 
 /// Shows how they go until all are over; how each ended.
-async fn wait(client: &Client, begun: Vec<BackupDoc>, is_quiet: bool) -> Result<Vec<BackupDoc>, CliError> {
+async fn wait(
+    client: &Client,
+    begun: Vec<BackupDoc>,
+    mut interrupt: Signal,
+    is_quiet: bool,
+) -> Result<Vec<BackupDoc>, CliError> {
     let bars = MultiProgress::new();
     let mut all: Vec<(BackupDoc, ProgressBar)> = Vec::new();
     for doc in begun {
         let bar = bars.add(super::bar(0, is_quiet));
         all.push((doc, bar));
     }
-    let interrupted = tokio::signal::ctrl_c();
-    let (mut interrupted, mut is_cancelled) = (std::pin::pin!(interrupted), false);
+    let mut is_cancelled = false;
     while all.iter().any(|(doc, _)| !doc.state.is_over()) {
         tokio::select! {
-            _ = &mut interrupted, if !is_cancelled => {
+            _ = interrupt.recv(), if !is_cancelled => {
                 is_cancelled = true;
                 let words = Words { by: Some(client.by().to_owned()), ..Words::default() };
                 for (doc, _) in all.iter().filter(|(doc, _)| !doc.state.is_over()) {
