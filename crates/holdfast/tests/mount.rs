@@ -356,9 +356,9 @@ fn a_user_mounts_and_unmounts_it_by_the_program_that_may() {
     );
     let place = Place::with_point();
     let script = "> said & pid=$!; until grep -q umount said; do kill -0 $pid; sleep 0.01; done; \
-                  grep fuse.holdfast /proc/self/mountinfo; \
+                  grep \"$PWD/at .*fuse.holdfast\" /proc/self/mountinfo; \
                   setpriv --reuid=65534 --regid=65534 --clear-groups cmp at/disk0.raw disk.img; \
-                  kill $pid; wait $pid; ! grep fuse.holdfast /proc/self/mountinfo";
+                  kill $pid; wait $pid; ! grep \"$PWD/at .*fuse.holdfast\" /proc/self/mountinfo";
     let said = as_nobody(&place, "true", script);
     assert!(said.status.success(), "{said:?}");
     let line = String::from_utf8_lossy(&said.stdout);

@@ -193,13 +193,13 @@ fn a_file_that_was_not_written_to_since_a_backup_was_killed_is_not_read_twice() 
     }
     let settled = || std::thread::sleep(Duration::from_secs(5));
     settled();
-    killed_on_the_way(&place, &["disk.img", "--limit", "8MiB/s"]);
+    killed_on_the_way(&place, &["disk.img", "--limit", "4MiB/s"]);
     fs::copy(place.path("disk.img"), place.path("other.img")).unwrap();
     let other = place.json(&["image", "other.img", "--of", "disk"]);
     assert_eq!(other["resumed"], 0, "it is another file: {other}");
 
     settled();
-    killed_on_the_way(&place, &["disk.img", "--of", "disk", "--limit", "8MiB/s"]);
+    killed_on_the_way(&place, &["disk.img", "--of", "disk", "--limit", "4MiB/s"]);
     let saved = place.json(&["image", "disk.img"]);
     assert!(saved["resumed"].as_u64().unwrap() > 0 && saved["read"].as_u64().unwrap() <= 40 << 20, "{saved}");
     let restored = place.restored(saved["id"].as_str().unwrap());

@@ -30,9 +30,9 @@ fn a_vm_is_backed_up_into_a_store_proved_and_restored_from_there_though_the_stor
     let data = tempfile::tempdir().unwrap();
     let start = |port| Process::start("bucket::server", data.path(), port, Habit::Right).unwrap();
     let server = start(0);
-    let lab = backed::lab_in_store(&server.endpoint(), &sections("4MiB"));
+    let lab = backed::lab_in_store(&server.endpoint(), &sections("2MiB"));
     let rows = Rows::start(&lab);
-    let full = lab.json(&["backup", "create", "orders", "--limit", "1GiB/s"])[0].take();
+    let full = create(&lab);
     rows.wait_for_more(&lab);
     let before = rows.so_far();
     let second = create(&lab);

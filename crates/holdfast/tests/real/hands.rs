@@ -26,6 +26,11 @@ pub fn turn() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// All incidents of the VM `orders`. The host may be overloaded: it is, where many tests run.
+pub fn own(lab: &Lab) -> Vec<Value> {
+    lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").collect()
+}
+
 /// Which start of which process a VM is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
@@ -48,7 +53,7 @@ pub fn start_of(lab: &Lab, vm: &str) -> Option<Start> {
 
 /// What is kept of a VM from this source of logs, from the oldest on.
 pub fn kept(lab: &Lab, vm: &str, source: &str) -> Vec<Value> {
-    let output = lab.cli(&["logs", vm, "--source", source, "--json"]);
+    let output = lab.cli(&["logs", vm, "--source", source, "--json", "-n", "2000"]);
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())

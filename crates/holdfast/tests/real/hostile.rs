@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::hands::{Start, sockets_of, turn};
-use crate::lab::{BOOT, Lab};
+use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{Rows, address};
 use std::fs;
 use std::io::ErrorKind;
@@ -93,7 +93,7 @@ fn an_agent_that_floods_lies_and_drips_is_not_believed_and_is_shown_escaped_r32_
     let take_over = format!("cat > /etc/agent <<'END'\n{AGENT}END\nkill $(pidof qemu-ga)");
     lab.in_guest("orders", &take_over);
     let (start, mut told) = (Start::of(&lab, "orders"), false);
-    lab.until(BOOT, "the agent has said all it has to say", |lab| {
+    lab.until(2 * BOOT, "the agent has said all it has to say", |lab| {
         let now = resident(daemon);
         assert!(now < before + MORE, "{now} bytes, {before} before");
         let dialled = dialled(daemon);
@@ -116,7 +116,7 @@ fn an_agent_that_floods_lies_and_drips_is_not_believed_and_is_shown_escaped_r32_
     rows.wait_for_more(&lab);
 
     assert_eq!(lab.daemon_pid(), daemon);
-    assert_eq!(lab.vm("orders")["apps"][0]["state"], "ok", "the application is still asked: {}", lab.story());
+    lab.until(SOON, "the application is still asked", |lab| lab.vm("orders")["apps"][0]["state"] == "ok");
     assert!(lab.remedies().is_empty(), "{}", lab.story());
     let log = fs::read_to_string(lab.path().join("daemon.log")).unwrap();
     assert!(is_tame(&log), "{log:?}");

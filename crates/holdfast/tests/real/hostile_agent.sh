@@ -67,8 +67,8 @@ case $1 in
   '')
     open_port
     for kind in endless deep numbers old drip junk frozen; do for_a_while $kind 7; done
-    for_a_while crowds 20
-    for_a_while lies 20
+    for_a_while crowds 40
+    for_a_while lies 40
     say over
     exec sleep 3600
     ;;

@@ -36,9 +36,11 @@ fn a_disk_that_another_qemu_has_open_is_not_touched_and_its_holder_is_named_r15(
     let waits = |lab: &Lab| lab.incidents().into_iter().find(named).filter(|i| i["phase"] == "waiting");
     lab.until(BOOT, "the disk is waited for", |lab| waits(lab).is_some());
     std::thread::sleep(Duration::from_secs(20)); // longer than three tries take
-    let incident = waits(&lab).unwrap_or_else(|| panic!("{}", lab.story()));
-    let told_why = lab.json(&["explain", &incident["id"].to_string()]).to_string();
-    assert!(told_why.contains(&format!("process {}", other.pid())), "{told_why}\n{}", lab.story());
+    let holder = format!("process {}", other.pid());
+    lab.until(SOON, "it is waited for, between tries, and its holder is named", |lab| {
+        let Some(incident) = waits(lab) else { return false };
+        lab.json(&["explain", &incident["id"].to_string()]).to_string().contains(&holder)
+    });
     assert!(lives(other.pid()), "the other one was not harmed");
     assert_eq!(vms_of(&lab.state()), Vec::<i32>::new());
     drop(other);

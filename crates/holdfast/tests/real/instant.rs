@@ -79,7 +79,7 @@ fn a_vm_is_started_from_a_point_at_once_and_whoever_is_killed_meanwhile_it_ends_
     lab.until(BOOT, "it is off", |lab| lab.vm("orders")["pid"].is_null());
 
     // Stopped before the VM ran: it is not started, and says why, until the same command goes on.
-    let slow = ["--limit", "4MiB/s"];
+    let slow = ["--limit", "1MiB/s"];
     let instant = Instant::begin(&lab, &qmp, &slow);
     instant.signal("TERM");
     let (is_well, said) = instant.ended();

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Start, turn};
+use crate::hands::{self, Start, turn};
 use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{address, ask};
 use std::fs;
@@ -31,7 +31,7 @@ fn a_database_that_answers_wrongly_is_cut_off_until_a_person_releases_it() {
 
     fs::write(lab.config(), &right).unwrap();
     assert!(lab.cli(&["reload"]).status.success());
-    assert!(lab.cli(&["vm", "release", "orders"]).status.success());
+    hands::told(&lab, &["vm", "release", "orders"]);
     lab.until(SOON, "it answers again", |_| ask(&place, "select 1").is_some());
     lab.wait_well(BOOT);
     assert!(lab.vm("orders")["isolated"].is_null());

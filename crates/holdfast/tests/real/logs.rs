@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::hands::{self, turn};
-use crate::lab::{Lab, SOON};
+use crate::lab::{BOOT, Lab, SOON};
 use serde_json::Value;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -45,30 +45,29 @@ fn a_guests_file_journal_and_syslog_are_read_and_its_agent_still_answers() {
         let found = sources.into_iter().find(|one| one["source"] == source);
         found.map(|one| format!("{} {}", one["state"], one["why"])).unwrap_or_default()
     };
-    lab.until(SOON, "no file fits yet", |_| state("guest file /var/log/app*.log").contains("no file fits"));
-    lab.until(SOON, "there is no journal", |_| state("journal").contains("journalctl"));
+    lab.until(BOOT, "no file fits yet", |_| state("guest file /var/log/app*.log").contains("no file fits"));
+    lab.until(BOOT, "there is no journal", |_| state("journal").contains("journalctl"));
 
     lab.in_guest("orders", "echo one > /var/log/app.log; echo two >> /var/log/app.log");
     let file = "guest file /var/log/app.log";
-    lab.until(SOON, "the file is read", |lab| kept(lab, file) == ["one", "two"]);
+    lab.until(BOOT, "the file is read", |lab| kept(lab, file) == ["one", "two"]);
     lab.in_guest(
         "orders",
         "echo three >> /var/log/app.log; mv /var/log/app.log /var/log/app.log.1; echo four > /var/log/app.log",
     );
-    lab.until(SOON, "it is read through its rotation", |lab| {
+    lab.until(BOOT, "it is read through its rotation", |lab| {
         kept(lab, file) == ["one", "two", "three", "four"]
     });
 
     let script = format!("cat > /usr/bin/journalctl <<'END'\n{JOURNALCTL}END\nchmod +x /usr/bin/journalctl");
     lab.in_guest("orders", &script);
     let entries = ["entry 2", "entry 3", "entry 4", "entry 5"];
-    lab.until(SOON, "the journal is read behind its first entry", |lab| kept(lab, "journal") == entries);
+    lab.until(BOOT, "the journal is read behind its first entry", |lab| kept(lab, "journal") == entries);
 
     lab.in_guest("orders", &format!("echo '<11>from the guest' | busybox nc 10.0.2.2 {port}"));
     lab.until(SOON, "a message of the guest comes", |lab| kept(lab, "syslog") == ["from the guest"]);
 
-    let vm = lab.vm("orders");
-    assert_eq!(vm["channels"]["agent"]["state"], "ok", "{vm}");
+    lab.until(SOON, "its agent answers", |lab| lab.vm("orders")["channels"]["agent"]["state"] == "ok");
     // This host may be busy with other tests; the VM is well.
     let of_vm: Vec<Value> =
         lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").collect();

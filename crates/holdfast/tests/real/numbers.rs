@@ -107,9 +107,13 @@ fn another_disk(lab: &Lab, place: &str) -> NamedTempFile {
 #[test]
 fn another_disk_that_fills_is_foretold_and_named_with_the_tablespace_on_it() {
     let _turn = turn();
-    let lab = Lab::running("");
+    let mut lab = Lab::running("");
     let place = address(&lab);
     let _image = another_disk(&lab, &place);
+    // Where data lie is asked when a daemon begins, and then every five minutes.
+    lab.stop();
+    lab.start();
+    lab.wait_well(SOON);
     let used = "disk-used:/srv/ts1";
     let listed = |lab: &Lab| {
         let list = lab.json(&["metrics", "show", "orders"]);

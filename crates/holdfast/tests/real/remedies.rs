@@ -78,10 +78,10 @@ fn a_large_vm_is_started_again_only_when_the_old_process_is_gone_r16() {
 
 /// No huge pages for what is started meanwhile: its memory is taken back page by page, as that of a VM of a hundred
 /// times the size.
-struct SmallPages;
+pub struct SmallPages;
 
 impl SmallPages {
-    fn only() -> Self {
+    pub fn only() -> Self {
         disable_transparent_huge_pages(true).expect("a kernel that knows of huge pages");
         Self
     }

@@ -10,7 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// A writer takes no longer for an answer.
 const ANSWER: Duration = Duration::from_secs(3);
+/// Who asks once waits longer: a busy machine is slow.
+const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Writes until it is dropped or counted.
@@ -45,7 +48,7 @@ impl Rows {
     pub fn wait_for_more_without_daemon(&self) {
         let (before, began) = (self.acked().len(), std::time::Instant::now());
         while self.acked().len() <= before {
-            assert!(began.elapsed() < SOON, "no client gets a row in");
+            assert!(began.elapsed() < BOOT, "no client gets a row in");
             std::thread::sleep(PAUSE);
         }
     }
@@ -87,7 +90,17 @@ impl Drop for Rows {
 
 /// The rows that its database has.
 pub fn there(lab: &Lab) -> BTreeSet<i64> {
-    ask(&address(lab), "select id from rows_kept").unwrap().iter().map(|id| id.parse().unwrap()).collect()
+    told(lab, "select id from rows_kept").iter().map(|id| id.parse().unwrap()).collect()
+}
+
+/// What its database answers, once it does: the first field of each row.
+pub fn told(lab: &Lab, query: &str) -> Vec<String> {
+    let mut rows = None;
+    lab.until(SOON, query, |lab| {
+        rows = ask(&address(lab), query);
+        rows.is_some()
+    });
+    rows.unwrap()
 }
 
 /// Its disk is the one of a point: every row is there that was acknowledged before that, and not every one of those after it.
@@ -116,8 +129,8 @@ pub fn ask(address: &str, query: &str) -> Option<Vec<String>> {
 /// The same as another role, in another database.
 pub fn ask_as(address: &str, role: &str, database: &str, query: &str) -> Option<Vec<String>> {
     runtime().block_on(async {
-        let client = connect(address, role, database).await.ok()?;
-        let rows = tokio::time::timeout(ANSWER, client.simple_query(query)).await.ok()?.ok()?;
+        let client = connect_within(PATIENCE, address, role, database).await.ok()?;
+        let rows = tokio::time::timeout(PATIENCE, client.simple_query(query)).await.ok()?.ok()?;
         let first = |message: tokio_postgres::SimpleQueryMessage| {
             let tokio_postgres::SimpleQueryMessage::Row(row) = message else { return None };
             row.get(0).map(ToOwned::to_owned)
@@ -128,10 +141,19 @@ pub fn ask_as(address: &str, role: &str, database: &str, query: &str) -> Option<
 
 /// A connection, served by the runtime that this is called in; or why there is none, as the server says it.
 pub async fn connect(address: &str, role: &str, database: &str) -> Result<tokio_postgres::Client, String> {
+    connect_within(ANSWER, address, role, database).await
+}
+
+async fn connect_within(
+    limit: Duration,
+    address: &str,
+    role: &str,
+    database: &str,
+) -> Result<tokio_postgres::Client, String> {
     let (host, port) = address.rsplit_once(':').unwrap();
     let mut config = tokio_postgres::Config::new();
     config.host(host).port(port.parse().unwrap()).user(role).dbname(database);
-    let connected = tokio::time::timeout(ANSWER, config.connect(tokio_postgres::NoTls)).await;
+    let connected = tokio::time::timeout(limit, config.connect(tokio_postgres::NoTls)).await;
     let (client, connection) = connected.map_err(|late| late.to_string())?.map_err(|error| {
         error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned())
     })?;
@@ -147,7 +169,7 @@ fn write(address: &str, acked: &Mutex<Vec<i64>>, stop: &AtomicBool) {
             tokio::time::sleep(PAUSE).await;
             let Ok(client) = connect(address, "orders", "orders").await else { continue };
             let table = "create table if not exists rows_kept (id bigint primary key)";
-            if tokio::time::timeout(ANSWER, client.batch_execute(table)).await.is_err() {
+            if tokio::time::timeout(PATIENCE, client.batch_execute(table)).await.is_err() {
                 continue;
             }
             while !stop.load(Ordering::Relaxed) {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Ends, Start, qmp, remedies_of, told, turn};
+use crate::hands::{Ends, Start, own, qmp, remedies_of, told, turn};
 use crate::lab::{BOOT, Lab, SOON, signal};
 use crate::rows::Rows;
 use serde_json::Value;
@@ -24,16 +24,16 @@ const THROWS: usize = 5;
 fn starved_and_healed(lab: &Lab, rows: &Rows, script: &str, faults: &[&str]) {
     let start = Start::of(lab, "orders");
     for _ in 0..THROWS {
-        let before = lab.incidents().len();
+        let before = own(lab).len();
         lab.in_guest("orders", script);
         let began = Instant::now();
         lab.until(BOOT, "the guest feels it or outlives it", |lab| {
-            lab.incidents().len() > before || began.elapsed() > SOON
+            own(lab).len() > before || began.elapsed() > SOON
         });
         lab.wait_well(BOOT);
         rows.wait_for_more(lab);
         assert_eq!(Start::of(lab, "orders"), start, "nothing more than a reset is needed: {}", lab.story());
-        let mut incidents = lab.incidents();
+        let mut incidents = own(lab);
         incidents.truncate(incidents.len() - before);
         let done: Vec<&str> = incidents.iter().flat_map(remedies_of).collect();
         let inside = |remedy: &&str| ["restart-app", "reset-guest"].contains(remedy);
@@ -79,7 +79,11 @@ fn drills_name_a_full_disk_leave_the_vm_as_it_was_when_interrupted_and_say_when_
 
     let no_sysrq =
         "mount -o bind /proc/sysrq-trigger /proc/sysrq-trigger; mount -o remount,bind,ro /proc/sysrq-trigger";
-    lab.in_guest("orders", no_sysrq);
+    lab.in_guest("orders", &format!("{no_sysrq}; echo sysrq-is-off > /dev/console"));
+    let console = lab.vm("orders")["console"].as_str().unwrap().to_owned();
+    lab.until(SOON, "sysrq is off", |_| {
+        std::fs::read(&console).is_ok_and(|text| String::from_utf8_lossy(&text).contains("sysrq-is-off"))
+    });
     let refused = lab.cli(&["drill", "run", "guest-panic", "--vm", "orders", "--json"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");

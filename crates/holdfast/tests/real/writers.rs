@@ -108,6 +108,7 @@ mod tests {
     use super::*;
     use crate::hands::{Ends, turn};
     use crate::lab::{SOON, signal};
+    use crate::remedies::SmallPages;
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
     use std::time::Instant;
@@ -132,6 +133,7 @@ mod tests {
         let reader = fs::OpenOptions::new().read(true).write(true).open(&disk).unwrap();
         let (mut living, mut seen) = (Living::of(&disk), Seen::default());
         let writers = Writers::watch(&disk);
+        let _slow = SmallPages::only(); // of large ones the kernel takes that much back in an instant
         let vm = large(&disk);
         let began = Instant::now();
         let touched = || rustix::io::ioctl_fionread(&reader).unwrap() > 0;
