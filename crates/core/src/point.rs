@@ -168,6 +168,12 @@ impl Grade {
             Self::AppChecked => "app-checked",
         }
     }
+
+    /// The grade of this word; of any other it is the least.
+    #[must_use]
+    pub fn named(word: &str) -> Self {
+        Self::ALL.into_iter().find(|grade| grade.name() == word).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for Grade {

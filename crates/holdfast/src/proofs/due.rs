@@ -124,12 +124,11 @@ fn of_backup(doc: &serde_json::Value) -> Option<Point> {
     let name = doc["id"].as_str()?;
     let which = Which::Backup(name.to_owned(), doc["size"].as_u64()?);
     let (taken, tried) = (doc["taken"].as_f64()?, doc["tried"].as_f64());
-    let grade = Grade::ALL.into_iter().find(|grade| doc["grade"] == grade.name()).unwrap_or_default();
     let kept = Candidate {
         sequence: name.rsplit_once('/')?.1.parse().ok()?,
         taken: Some((taken * 1e6) as i64),
         is_verified: !doc["verified"].is_null(),
-        proved: grade as u8,
+        proved: Grade::named(doc["grade"].as_str().unwrap_or_default()) as u8,
     };
     let rows = doc["trial"].as_str().and_then(rows);
     let is_full = doc["parent"].is_null();

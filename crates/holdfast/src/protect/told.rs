@@ -39,8 +39,7 @@ impl Saved {
         let mut doubtful = false;
         let saved = listed.iter().filter_map(|point| {
             let number = point["id"].as_str()?.rsplit_once('/')?.1.parse().ok()?;
-            let named = |grade: &Grade| point["grade"] == grade.name();
-            let grade = Grade::ALL.into_iter().find(named).unwrap_or_default();
+            let grade = Grade::named(point["grade"].as_str().unwrap_or_default());
             doubtful = (doubtful || !point["warning"].is_null()) && grade != Grade::AppChecked;
             let taken = (point["taken"].as_f64()? * 1e6) as i64;
             let written = Marks::deserialize(&point["written"]).unwrap_or_default();

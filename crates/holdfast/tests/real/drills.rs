@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Start, remedies_of, turn, untouched_for};
+use crate::hands::{Start, own, remedies_of, turn, untouched_for};
 use crate::lab::{Lab, SOON};
 use crate::rows::{address, ask};
 use serde_json::Value;
@@ -16,19 +16,14 @@ const STARTED: &str = "select pg_postmaster_start_time()";
 /// Holds a drill, which must pass. The incident that it was named in, and all others of the VM since.
 fn held(lab: &Lab, drill: &str) -> (Value, Vec<Value>) {
     lab.wait_well(SOON);
-    let before = of_vm(lab).len();
+    let before = own(lab).len();
     let report = lab.json(&["drill", "run", drill, "--vm", "orders", "--yes"]);
     assert_eq!(report["ok"], true, "{report:#}\n{}", lab.story());
     assert_eq!(report["rows_lost"], 0, "{report:#}");
-    let mut all = of_vm(lab);
+    let mut all = own(lab);
     all.truncate(all.len() - before);
     let at = all.iter().position(|incident| incident["id"] == report["incident"]).unwrap();
     (all.remove(at), all)
-}
-
-/// The incidents of the VM, newest first. The host may be overloaded: it is, where many tests run.
-fn of_vm(lab: &Lab) -> Vec<Value> {
-    lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").collect()
 }
 
 /// The lines that prove what an incident was named, as `explain` shows them among their neighbours.
@@ -70,8 +65,8 @@ fn a_dropped_port_and_deleted_data_are_named_by_their_drills_and_nothing_is_done
         assert!(done.is_empty() || (done == ["restart-app"] && down()), "{incident:#}\n{}", lab.story());
     }
 
-    let over = of_vm(&lab);
-    untouched_for(&lab, "orders", LONG_ENOUGH, || assert_eq!(of_vm(&lab), over, "{}", lab.story()));
+    let over = own(&lab);
+    untouched_for(&lab, "orders", LONG_ENOUGH, || assert_eq!(own(&lab), over, "{}", lab.story()));
     lab.wait_well(SOON);
     assert_eq!(Start::of(&lab, "orders"), start, "{}", lab.story());
     assert!(lab.cli(&["replay"]).status.success(), "the journal replays byte for byte");

@@ -26,7 +26,7 @@ pub fn turn() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All incidents of the VM `orders`. The host may be overloaded: it is, where many tests run.
+/// All incidents of the VM `orders`, newest first. The host may be overloaded: it is, where many tests run.
 pub fn own(lab: &Lab) -> Vec<Value> {
     lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").collect()
 }

@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{self, turn};
+use crate::hands::{self, own, turn};
 use crate::lab::{BOOT, Lab, SOON};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -68,10 +68,7 @@ fn a_guests_file_journal_and_syslog_are_read_and_its_agent_still_answers() {
     lab.until(SOON, "a message of the guest comes", |lab| kept(lab, "syslog") == ["from the guest"]);
 
     lab.until(SOON, "its agent answers", |lab| lab.vm("orders")["channels"]["agent"]["state"] == "ok");
-    // This host may be busy with other tests; the VM is well.
-    let of_vm: Vec<Value> =
-        lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").collect();
-    assert_eq!(of_vm, Vec::<Value>::new(), "{}", lab.story());
+    assert_eq!(own(&lab), Vec::<Value>::new(), "{}", lab.story());
 }
 
 /// The guest counts on its console, ten times a second, while the daemon is killed and away.
@@ -96,6 +93,5 @@ fn a_guests_console_goes_on_where_it_was_when_the_daemon_was_away() {
     let ticks = ticks(&lab);
     let expected: Vec<u32> = (ticks[0]..).take(ticks.len()).collect();
     assert_eq!(ticks, expected, "each once, in order");
-    let of_vm = |incident: &Value| incident["vm"] == "orders";
-    assert!(!lab.incidents().iter().any(of_vm), "{}", lab.story());
+    assert_eq!(own(&lab), Vec::<Value>::new(), "{}", lab.story());
 }

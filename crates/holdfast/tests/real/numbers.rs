@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{qmp, turn};
+use crate::hands::{own, qmp, turn};
 use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{address, ask_as};
 use serde_json::Value;
@@ -70,8 +70,7 @@ fn a_query_a_command_in_the_guest_and_one_of_this_host_tell_numbers_and_harm_not
     lab.until(SOON, "a failure in the guest is told", |lab| {
         why(lab, "absent").contains("exit code 1") && why(lab, "absent").contains("No such file")
     });
-    let own = lab.incidents().into_iter().filter(|incident| incident["vm"] == "orders").count();
-    assert_eq!(own, 0, "{}", lab.story());
+    assert_eq!(own(&lab).len(), 0, "{}", lab.story());
 }
 
 /// Puts another disk, with a file system of 200 MiB, into the running VM, mounts it, and makes a tablespace on it.
