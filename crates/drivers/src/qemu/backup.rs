@@ -15,24 +15,23 @@
 //! killed is found by these names.
 
 mod bitmap;
+mod scratch;
 
 use super::launch::{DISK_DEVICE, Format};
 use super::live::Live;
 use super::machine::Machine;
 use super::qmp::QmpError;
 use super::snapshot::freeze::frozen;
-use super::snapshot::qcow2;
 use super::snapshot::{is_disk_node, merges};
 use crate::DriverError;
 use bitmap::Bitmap;
 use holdfast_core::lease::Incarnation;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::fs::{self, OpenOptions};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -52,12 +51,6 @@ const HOLES_NAME: &str = "now";
 const POLL: Duration = Duration::from_millis(20);
 /// A scratch file that is slower loses the moment, and the guest's write goes on (seconds).
 const SLOWEST: u32 = 5;
-/// So much of the free space is left to others.
-const SHARE: u64 = 2;
-/// The least room for a scratch file (bytes), where the disk is not smaller.
-const ROOM_LEAST: u64 = 256 << 20;
-/// What a qcow2 takes beside the bytes of its disk: a share of it, and this.
-const OVERHEAD: u64 = 8 << 20;
 
 /// What is wanted of a moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -130,6 +123,15 @@ struct Talk<'a> {
     deadline: Instant,
 }
 
+/// No backup of ours reads a moment any more, once this is gone.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 impl Machine {
     /// Holds a moment of the disk still and offers it. A moment that is there already is given up.
     ///
@@ -151,6 +153,7 @@ impl Machine {
             moment.warnings.append(&mut warnings);
             moment
         });
+        self.is_held_still.store(begun.is_ok(), Ordering::Relaxed);
         if begun.is_err() {
             let again = Talk::new(&self, &live, limit); // it has time of its own
             if let Err(error) = again.forget(&begins).await {
@@ -171,6 +174,7 @@ impl Machine {
         made: bool,
         limit: Duration,
     ) -> Result<(), DriverError> {
+        let _over = Over(&self.is_held_still);
         let live = self.running()?;
         let talk = Talk::new(&self, &live, limit);
         if !made {
@@ -188,11 +192,15 @@ impl Machine {
         talk.clear().await
     }
 
-    /// Takes down what an earlier daemon left of a backup in its QEMU.
+    /// Takes down what an earlier backup left in its QEMU. What one reads that is under way stays.
     ///
     /// # Errors
     /// If QEMU does not answer, or will not.
     pub async fn clear_backup(self: Arc<Self>, limit: Duration) -> Result<(), DriverError> {
+        let _one = self.snapshot_turn(BACKUP, Instant::now() + limit).await?;
+        if self.is_held_still.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let live = self.running()?;
         Talk::new(&self, &live, limit).clear().await
     }
@@ -354,7 +362,7 @@ impl<'a> Talk<'a> {
     async fn add_scratch(&self, size: u64) -> Result<u64, DriverError> {
         let (path, disk) = (self.machine.scratch(), self.machine.spec().disk.clone());
         let named = path.clone();
-        let made = tokio::task::spawn_blocking(move || make_scratch(&path, &disk, size)).await;
+        let made = tokio::task::spawn_blocking(move || scratch::make(&path, &disk, size)).await;
         let made = made.unwrap_or_else(|error| Err(error.to_string()));
         let added = match &made {
             Ok(room) => {
@@ -447,57 +455,12 @@ fn escaped(path: &Path) -> String {
         .collect()
 }
 
-/// Makes an empty qcow2 of this size that is QEMU's user's, in a file that has a limit. The limit (bytes).
-fn make_scratch(path: &Path, disk: &Path, size: u64) -> Result<u64, String> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let told = |what: &'static str| {
-        let path = path.display().to_string();
-        move |error: io::Error| format!("cannot {what} the scratch file {path}: {error}")
-    };
-    let free = rustix::fs::statvfs(folder).map_err(|error| told("find room for")(error.into()))?;
-    let free = free.f_bavail.saturating_mul(free.f_frsize);
-    let whole = size.saturating_add(size / 256).saturating_add(OVERHEAD);
-    let room = (free / SHARE).min(whole) >> 16 << 16;
-    if room < ROOM_LEAST.min(whole >> 16 << 16) {
-        let (free, least) = (free >> 20, (SHARE * ROOM_LEAST.min(whole)) >> 20);
-        return Err(format!(
-            "there is no room for what the guest overwrites meanwhile: {} has {free} MiB free, and {least} are needed",
-            folder.display()
-        ));
-    }
-    let _left = fs::remove_file(path);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(told("make"))?;
-    qcow2::write_empty(&mut file, size).map_err(told("write"))?;
-    file.set_len(room).map_err(told("bound"))?;
-    // Whom the disk belongs to is who QEMU runs as.
-    let owner = fs::metadata(disk).map_err(told("hand over"))?;
-    if rustix::process::geteuid().is_root() {
-        chown(path, Some(owner.uid()), Some(owner.gid())).map_err(told("hand over"))?;
-    }
-    Ok(room)
-}
-
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
     fn a_path_is_part_of_a_uri_whatever_is_in_it() {
         assert_eq!(escaped(Path::new("/run/a b&c=d?e%/vm/nbd")), "/run/a%20b%26c%3Dd%3Fe%25/vm/nbd");
-    }
-
-    #[test]
-    fn a_scratch_file_is_bounded_and_one_without_room_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let (disk, path) = (folder.path().join("disk"), folder.path().join(".scratch"));
-        fs::write(&disk, "").unwrap();
-        let room = make_scratch(&path, &disk, 64 << 20).unwrap();
-        assert_eq!((fs::metadata(&path).unwrap().len(), room % (64 << 10)), (room, 0));
-        assert!(room > 64 << 20 && room < 80 << 20, "{room}");
-        let again = make_scratch(&path, &disk, 64 << 20).unwrap();
-        assert_eq!(again, room, "what was left is made anew");
-        assert!(make_scratch(&folder.path().join("no/scratch"), &disk, 1).is_err());
     }
 }

@@ -43,6 +43,8 @@ pub struct Machine {
     sessions: Semaphore,
     /// One change of its snapshots at a time.
     pub(super) snapshots: Semaphore,
+    /// A backup of this daemon reads a moment of its disk.
+    pub(super) is_held_still: AtomicBool,
     /// It answered when it was asked last.
     agent_heard: AtomicBool,
     /// What its QEMU can do.
@@ -115,6 +117,7 @@ impl Machine {
             orders,
             sessions,
             snapshots,
+            is_held_still: AtomicBool::new(false),
             agent_heard,
             asked,
         };

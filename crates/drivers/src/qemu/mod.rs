@@ -163,7 +163,8 @@ impl Qemu {
         self.machine(vm)?.end_backup(moment, made, limit).await
     }
 
-    /// Takes down what an earlier daemon left of a backup in a running VM's QEMU; harmless if there is nothing.
+    /// Takes down what an earlier backup left in a running VM's QEMU, as that of a daemon that was killed; harmless if there is
+    /// nothing, and while one is under way.
     ///
     /// # Errors
     /// As for [`Driver::perform`].

@@ -4,6 +4,7 @@
 //! The daemon itself never opens a repository: one that is huge, slow, damaged or hostile is that process's trouble.
 
 mod due;
+mod left;
 pub mod offer;
 mod prune;
 mod restore;
@@ -39,8 +40,6 @@ const AT_ONCE: usize = 4;
 const LOOK: Duration = Duration::from_secs(10);
 /// Who asks for what is due, for the record (I19).
 const SCHEDULE: &str = "schedule";
-/// What an earlier daemon left is cleared within this time.
-const CLEAR: Duration = Duration::from_secs(30);
 
 /// How a backup goes, or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +158,7 @@ enum Asked {
     Told { vm: VmName, news: News },
     Listed { vm: VmName, listed: Result<Vec<serde_json::Value>, String> },
     Pruned { to: String },
+    Cleared { vm: VmName, cleared: Result<(), String> },
 }
 
 /// How long a repository may take to be listed.
@@ -206,6 +206,7 @@ struct Keeper {
     runs: BTreeMap<VmName, Run>,
     due: due::Due,
     pruner: prune::Pruner,
+    left: left::Left,
     /// When the points of each were listed last for the engine.
     listed: BTreeMap<VmName, Instant>,
     /// Ends what is no backup when the daemon ends.
@@ -237,6 +238,7 @@ pub fn start(
         runs: BTreeMap::new(),
         due: due::Due::default(),
         pruner: prune::Pruner::default(),
+        left: left::Left::default(),
         listed: BTreeMap::new(),
         stop: stop.clone(),
         tasks: JoinSet::new(),
@@ -248,7 +250,7 @@ pub fn start(
 
 impl Keeper {
     async fn keep(mut self, mut asked: mpsc::Receiver<Asked>, stop: CancellationToken) {
-        self.clear_all();
+        self.left.note(self.config.borrow().vms.keys().cloned());
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -270,20 +272,6 @@ impl Keeper {
         }
     }
 
-    /// What an earlier daemon left in VMs that run is taken down.
-    fn clear_all(&mut self) {
-        let vms: Vec<VmName> = self.config.borrow().vms.keys().cloned().collect();
-        for vm in vms.into_iter().filter(|vm| self.driver.places(vm).pid.is_some()) {
-            let driver = Arc::clone(&self.driver);
-            self.tasks.spawn(async move {
-                if let Err(error) = driver.clear_backup(&vm, CLEAR).await {
-                    let why = crate::act::chain(&error);
-                    warn!(%vm, why, "it could not be seen whether a backup was left half-way");
-                }
-            });
-        }
-    }
-
     fn take(&mut self, asked: Asked) {
         match asked {
             Asked::Begin { vm, by, limit, reply } => drop(reply.send(self.begin(&vm, &by, limit))),
@@ -292,6 +280,7 @@ impl Keeper {
             Asked::Told { vm, news } => self.hear(&vm, news),
             Asked::Listed { vm, listed } => self.hear_list(vm, listed),
             Asked::Pruned { to } => self.pruner.end(&to),
+            Asked::Cleared { vm, cleared } => self.hear_cleared(&vm, cleared),
         }
     }
 
@@ -302,7 +291,8 @@ impl Keeper {
             | Asked::Cancel { .. }
             | Asked::Told { .. }
             | Asked::Listed { .. }
-            | Asked::Pruned { .. } => self.take(asked),
+            | Asked::Pruned { .. }
+            | Asked::Cleared { .. } => self.take(asked),
         }
     }
 
@@ -368,6 +358,7 @@ impl Keeper {
         match &news {
             News::Newest(Ok(taken)) => return self.due.learn(vm, *taken),
             News::Newest(Err(why)) => return self.due.failed(vm, why.clone()),
+            News::Left => return self.left.note([vm.clone()]),
             News::Pruned(_) | News::Begun(_) | News::Progress(_) | News::Ended(_) => {}
         }
         let Some(Run { doc, is_scheduled, .. }) = self.runs.get_mut(vm) else { return };
@@ -407,7 +398,7 @@ impl Keeper {
                 doc.pruned = Some(pruned.clone());
                 self.tell_pruned(vm, &to, &pruned);
             }
-            News::Newest(_) => {}
+            News::Newest(_) | News::Left => {}
         }
     }
 }

@@ -54,6 +54,8 @@ pub enum News {
     Begun(Moment),
     Progress(Progress),
     Ended(End),
+    /// What held the disk still may still do so.
+    Left,
     /// When the newest point in the repository was taken, or why that cannot be told.
     Newest(Result<Option<f64>, String>),
     /// Its points were pruned, or were to be.
@@ -95,6 +97,7 @@ impl Job {
         let moment = match self.hold_still().await {
             Ok(moment) => moment,
             Err(cause) => {
+                tell(News::Left).await;
                 return End::Failed {
                     error: format!("cannot hold the disk of vm `{}` still", self.vm),
                     cause,
@@ -107,7 +110,8 @@ impl Job {
         let made = matches!(end, End::Done { .. });
         if let Err(error) = self.driver.end_backup(&self.vm, &moment, made, LIMIT).await {
             let why = chain(&error);
-            warn!(vm = %self.vm, why, "what held the disk still is taken down by the next backup");
+            warn!(vm = %self.vm, why, "what held the disk still is taken down later");
+            tell(News::Left).await;
         }
         end
     }

@@ -20,6 +20,7 @@ impl Keeper {
     /// Looks whether anything is to be done.
     pub(super) async fn look(&mut self) {
         let config = Arc::clone(&self.config.borrow());
+        self.clear_left();
         self.list_for_engine(&config);
         for (vm, wanted) in &config.vms {
             let Some(backup) = &wanted.protect.backup else { continue };
