@@ -49,6 +49,12 @@ pub trait Snapshots: Send + Sync {
     /// As for [`crate::Driver::perform`]. Whatever was broken off is gone on with the next time.
     async fn tidy(&self, vm: &VmName, rate: u64, told: &Watcher<'_>) -> Result<bool, DriverError>;
 
+    /// Whether [`Snapshots::tidy`] has something to do now: snapshots were deleted, or a merge was broken off.
+    ///
+    /// # Errors
+    /// The record of its snapshots cannot be read.
+    async fn is_untidy(&self, vm: &VmName) -> Result<bool, DriverError>;
+
     /// Whether it can be gone back to this, asked before anything is ended.
     ///
     /// # Errors

@@ -150,9 +150,12 @@ async fn deleted_snapshots_give_their_room_back_while_the_guest_writes() {
     bench.power_off(&qemu, &lease).await;
     of(&qemu).forget(&bench.name, ids[1], LONG).await.unwrap();
     assert!(of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap(), "it waits until it runs");
+    assert!(!of(&qemu).is_untidy(&bench.name).await.unwrap(), "nothing can be done now");
     let lease = bench.start(&qemu).await; // now all of them are opened anew, only for reading
     bench.until_it_writes(&qemu).await;
+    assert!(of(&qemu).is_untidy(&bench.name).await.unwrap());
     assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    assert!(!of(&qemu).is_untidy(&bench.name).await.unwrap());
     assert!(!overlay(&bench, 2).exists() && overlay(&bench, 3).exists());
     bench.until_it_writes(&qemu).await;
     for id in [ids[0], ids[2]] {

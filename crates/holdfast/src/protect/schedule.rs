@@ -11,7 +11,8 @@ use holdfast_core::point::{Snapshot, SnapshotId};
 use holdfast_core::protect::{Means, may_go};
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 const LOOK: Duration = Duration::from_secs(5);
 /// What failed is not tried again before this time is over.
 const AGAIN: Duration = Duration::from_secs(600);
+/// Room that could not be given back is tried again after so long.
+const TIDY_AGAIN: Duration = Duration::from_secs(60);
 /// So many VMs have one taken at once; the others wait for their turn.
 const AT_ONCE: usize = 2;
 /// Who asks, for the record (I19).
@@ -34,6 +37,8 @@ pub(super) struct Watch {
     is_busy: bool,
     /// When one was last begun.
     tried: Option<Instant>,
+    /// When it was last begun to give room back.
+    tidied: Option<Instant>,
     /// Why the last one failed.
     trouble: Option<String>,
     /// Why nothing is given up, as it was told.
@@ -42,6 +47,19 @@ pub(super) struct Watch {
     stayed: Option<Instant>,
     /// What the engine was told.
     told: BTreeMap<Means, (Option<i64>, Option<String>)>,
+}
+
+/// Work on the snapshots of a VM is under way until this is dropped.
+pub(super) struct Busy {
+    watched: Arc<Mutex<Watched>>,
+    vm: VmName,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.entry(self.vm.clone()).or_default().is_busy = false;
+    }
 }
 
 /// What is to be done for a VM now.
@@ -61,6 +79,7 @@ impl Protector {
                 if let Some(snapshots) = wanted.protect.snapshots {
                     self.mind(vm, &snapshots, &turns).await;
                 }
+                self.mind_room(vm).await;
             }
             if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
                 return;
@@ -71,7 +90,7 @@ impl Protector {
     /// Looks after the snapshots of one VM. What takes long is begun, and not waited for.
     async fn mind(&self, vm: &VmName, wanted: &SnapshotsConfig, turns: &Arc<Semaphore>) {
         let Some(driver) = self.driver.snapshots() else { return };
-        if self.watched().entry(vm.clone()).or_default().is_busy {
+        if self.is_busy(vm) {
             return;
         }
         let listed = match driver.list(vm).await {
@@ -91,14 +110,43 @@ impl Protector {
             tracing::debug!(%vm, why, "what is due waits");
             return;
         }
-        self.watched().entry(vm.clone()).or_default().is_busy = true;
+        let Some(busy) = self.take_up(vm) else { return };
         let (protector, vm, wanted, turns) = (self.clone(), vm.clone(), *wanted, Arc::clone(turns));
         tokio::spawn(async move {
             if let Ok(_turn) = turns.acquire().await {
                 protector.do_what_is_due(&vm, &wanted, todo).await;
             }
-            protector.watched().entry(vm).or_default().is_busy = false;
+            drop(busy);
         });
+    }
+
+    /// Room that is to be given back, and was not: the daemon that did it was killed, or the VM did not run.
+    async fn mind_room(&self, vm: &VmName) {
+        let Some(driver) = self.driver.snapshots() else { return };
+        let tidied = self.watched().get(vm).and_then(|watch| watch.tidied);
+        let is_soon = tidied.is_some_and(|tidied| tidied.elapsed() < TIDY_AGAIN);
+        if is_soon || self.is_busy(vm) || !matches!(driver.is_untidy(vm).await, Ok(true)) {
+            return;
+        }
+        match self.holds_off(vm, Means::Snapshot).await {
+            Some(why) => tracing::debug!(%vm, why, "the room of deleted snapshots is given back later"),
+            None => self.begin_tidy(BY, vm),
+        }
+    }
+
+    fn is_busy(&self, vm: &VmName) -> bool {
+        self.watched().get(vm).is_some_and(|watch| watch.is_busy)
+    }
+
+    /// Takes up work on the snapshots of a VM, unless somebody has: until what is returned is dropped, the schedule and those
+    /// who give room back leave them alone.
+    pub(super) fn take_up(&self, vm: &VmName) -> Option<Busy> {
+        let was_busy = mem::replace(&mut self.watched().entry(vm.clone()).or_default().is_busy, true);
+        (!was_busy).then(|| Busy { watched: Arc::clone(&self.watched), vm: vm.clone() })
+    }
+
+    pub(super) fn note_tidied(&self, vm: &VmName) {
+        self.watched().entry(vm.clone()).or_default().tidied = Some(Instant::now());
     }
 
     fn todo(&self, vm: &VmName, wanted: &SnapshotsConfig, known: &[Snapshot]) -> Todo {

@@ -86,8 +86,7 @@ impl Protector {
         self.must_know(vm)?;
         self.snapshots()?.forget(vm, id, FORGET).await?;
         self.tell(vm).await;
-        let (protector, by, vm) = (self.clone(), by.to_owned(), vm.clone());
-        tokio::spawn(async move { protector.tidy(&by, &vm).await });
+        self.begin_tidy(by, vm);
         Ok(())
     }
 
@@ -98,9 +97,21 @@ impl Protector {
         Ok(())
     }
 
+    /// Begins to give the room of forgotten snapshots back. While other work of its snapshots is under way, that does it, or the
+    /// next look of the schedule.
+    pub(super) fn begin_tidy(&self, by: &str, vm: &VmName) {
+        let Some(busy) = self.take_up(vm) else { return };
+        let (protector, by, vm) = (self.clone(), by.to_owned(), vm.clone());
+        tokio::spawn(async move {
+            protector.tidy(&by, &vm).await;
+            drop(busy);
+        });
+    }
+
     /// Gives the room of forgotten snapshots back.
     pub(super) async fn tidy(&self, by: &str, vm: &VmName) {
         let Ok(snapshots) = self.snapshots() else { return };
+        self.note_tidied(vm);
         if let Err(error) = self.announce(by, vm, Work::Snapshot, MERGE).await {
             tracing::warn!(%vm, %error, "the room of deleted snapshots is given back later");
             return;

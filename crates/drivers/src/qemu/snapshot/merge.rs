@@ -128,6 +128,19 @@ impl Machine {
         }
     }
 
+    /// Whether [`Machine::tidy`] would give room back now.
+    ///
+    /// # Errors
+    /// The record of its snapshots cannot be read.
+    pub async fn is_untidy(&self) -> Result<bool, DriverError> {
+        let spare = self.tree(MERGE).await?.and_then(|tree| tree.spare());
+        Ok(match spare {
+            None => false,
+            Some(Spare::Leaf(_)) => true,
+            Some(Spare::Inner { .. }) => self.running().is_ok(),
+        })
+    }
+
     async fn merge(
         &self,
         live: &Live,

@@ -175,6 +175,10 @@ impl Snapshots for Qemu {
         self.machine(vm)?.tidy(rate, tell).await
     }
 
+    async fn is_untidy(&self, vm: &VmName) -> Result<bool, DriverError> {
+        self.machine(vm)?.is_untidy().await
+    }
+
     async fn may_rewind(&self, vm: &VmName, to: Rewind) -> Result<(), DriverError> {
         self.machine(vm)?.may_rewind(to).await
     }
