@@ -10,7 +10,7 @@ use holdfast_backup::save::{self, Before, Progress, Source};
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::store::Folder;
 use place::{Begun, MIB, Place, image, numbers};
-use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -22,15 +22,6 @@ use std::time::{Duration, Instant};
 
 /// Where administrators' programs are.
 const PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
-
-/// From its folder `at` everything is unmounted in the end.
-impl Drop for Place {
-    fn drop(&mut self) {
-        for name in ["inside", "at"] {
-            while unmount(self.path(name), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
-        }
-    }
-}
 
 impl Place {
     fn new() -> Self {

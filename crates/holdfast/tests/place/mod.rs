@@ -5,6 +5,7 @@
 
 pub mod machine;
 
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -94,6 +95,15 @@ impl Place {
         let bytes = fs::read(self.path("out.img")).unwrap();
         fs::remove_file(self.path("out.img")).unwrap();
         bytes
+    }
+}
+
+/// What is mounted on its folder `at`, or inside, is unmounted in the end.
+impl Drop for Place {
+    fn drop(&mut self) {
+        for name in ["inside", "at"] {
+            while unmount(self.path(name), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
+        }
     }
 }
 
