@@ -5,7 +5,7 @@
 
 use crate::backed::{self, backing};
 use crate::lab::{BOOT, Lab, SOON, signal};
-use crate::rows::{Rows, assert_of_point, there};
+use crate::rows::{Rows, assert_of_point, assert_sound, there};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -110,6 +110,7 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
     assert!(lab.story().contains(told), "{}", lab.story());
     lab.wait_well(BOOT);
     assert_of_point(&lab, &before, &all);
+    assert_sound(&lab);
     assert!(needs_backup(&lab), "not all is there yet");
     let told = lab.cli(&["points", "orders"]);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();

@@ -111,6 +111,20 @@ pub fn assert_of_point(lab: &Lab, before: &[i64], later: &[i64]) {
     assert!(later.is_empty() || later.iter().any(|id| !there.contains(id)), "it is no earlier moment");
 }
 
+/// Its tables and indexes are sound, as `pg_amcheck` in the guest finds. What that finds wrong is on the console.
+pub fn assert_sound(lab: &Lab) {
+    lab.in_guest(
+        "orders",
+        "cd / && su postgres -c '$(ls -d /usr/lib/postgresql/*/bin)/pg_amcheck --all --install-missing \
+         --heapallindexed -h /run/postgresql' >/run/amcheck 2>&1 && su postgres -c \
+         'psql -h /run/postgresql orders -c \"create role sound\"' >>/run/amcheck 2>&1 || cat /run/amcheck >/dev/ttyS0",
+    );
+    lab.until(BOOT, "pg_amcheck finds nothing wrong", |lab| {
+        let found = ask(&address(lab), "select rolname from pg_roles where rolname = 'sound'");
+        found.is_some_and(|found| !found.is_empty())
+    });
+}
+
 /// Where the database of `orders` is reached.
 pub fn address(lab: &Lab) -> String {
     address_of(lab, "orders")

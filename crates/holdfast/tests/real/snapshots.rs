@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::lab::{BOOT, Lab, SOON};
-use crate::rows::{Rows, address, ask, assert_of_point, there, told};
+use crate::rows::{Rows, address, ask, assert_of_point, assert_sound, there, told};
 use serde_json::Value;
 use std::process::Stdio;
 use std::time::Duration;
@@ -56,6 +56,7 @@ fn a_database_goes_back_to_its_snapshot_and_forward_again() {
     back(&lab, "revert", &taken["id"], &[]);
     lab.wait_well(BOOT);
     assert_of_point(&lab, &before, &all);
+    assert_sound(&lab);
 
     // What it was when it was ended is a snapshot, too.
     let known = lab.json(&["snapshot", "list", "orders"]);
@@ -95,6 +96,7 @@ pub fn goes_on_with_its_memory(lab: &Lab) {
     back(lab, "resume", &taken["id"], &[]);
     lab.wait_well(SOON);
     assert_of_point(lab, &before, &all);
+    assert_sound(lab);
     assert_eq!(started(lab), at, "it went on, and did not boot");
     lab.until(SOON, "its clock is right again", |lab| {
         let told = ask(&address(lab), "select extract(epoch from now())::bigint");
