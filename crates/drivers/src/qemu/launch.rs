@@ -89,6 +89,12 @@ impl RunFolder {
         self.path.join("frozen")
     }
 
+    /// Is there while the guest stands still for us, and is to run on.
+    #[must_use]
+    pub fn still(&self) -> PathBuf {
+        self.path.join("still")
+    }
+
     /// The run record.
     #[must_use]
     pub fn record(&self) -> PathBuf {

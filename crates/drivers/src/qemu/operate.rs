@@ -45,8 +45,14 @@ impl Machine {
                 self.run_in_guest(what, argv, limit, deadline).await?;
             }
             Operation::Reset => self.reset(&live, limit, deadline).await?,
-            Operation::Continue => order("cont", Value::Null).await?,
-            Operation::Pause => order("stop", Value::Null).await?,
+            Operation::Continue => {
+                order("cont", Value::Null).await?;
+                self.forget_still();
+            }
+            Operation::Pause => {
+                order("stop", Value::Null).await?;
+                self.forget_still(); // it was stopped for a moment, perhaps, and is paused from now on
+            }
             Operation::Shutdown => self.ask_to_shut_down(&live, limit, deadline).await?,
             Operation::LinkUp => self.plug(&live, true, what, limit, deadline).await?,
             Operation::LinkDown => self.plug(&live, false, what, limit, deadline).await?,

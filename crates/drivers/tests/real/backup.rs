@@ -78,6 +78,13 @@ impl People {
         named
     }
 
+    /// Waits until a merge is at its end but for the last step.
+    pub fn until_ready(&mut self) {
+        while self.well("query-jobs", Value::Null)[0]["status"] != "ready" {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+
     /// Nothing of a backup is left but bitmaps.
     fn is_clear(&mut self) {
         let nodes = self.well("query-named-block-nodes", json!({ "flat": true }));

@@ -1,16 +1,19 @@
 //! Snapshots of a guest of 46 bytes that writes one sector of its disk, for ever.
 
+use crate::backup::People;
 use crate::bench::{Bench, LONG};
 use crate::sector;
-use holdfast_core::action::{Fact, Order, Rewind};
+use holdfast_core::action::{Fact, Operation, Order, Rewind};
 use holdfast_core::lease::DeathProof;
 use holdfast_core::point::SnapshotId;
 use holdfast_core::signal::RunState;
 use holdfast_drivers::qemu::Qemu;
 use holdfast_drivers::snapshots::{Listed, Snapshots, Wanted};
 use holdfast_drivers::{Driver, DriverError, Injection};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The sector that the guest writes to, as it is before the guest runs.
 const UNTOUCHED: [u8; 512] = [0xee; 512];
@@ -105,6 +108,7 @@ async fn a_memory_is_resumed_once_and_never_of_another_machine() {
     let qemu = bench.open().await;
     let lease = bench.start(&qemu).await;
     bench.until_it_writes(&qemu).await;
+    let saved = generation(&bench, &qemu);
     let wanted = Wanted { memory: true, ..Wanted::default() };
     let id = take(&bench, &qemu, wanted).await;
     assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
@@ -119,6 +123,7 @@ async fn a_memory_is_resumed_once_and_never_of_another_machine() {
     let lease = bench.start(&qemu).await;
     assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
     bench.until_it_writes(&qemu).await;
+    assert_ne!(generation(&bench, &qemu), saved, "the guest is told that it is another one");
     let proof = bench.power_off(&qemu, &lease).await;
     let twice = rewind(&bench, &qemu, &proof, resume).await.unwrap_err();
     assert!(twice.to_string().contains("I23"), "{twice}");
@@ -195,6 +200,111 @@ async fn a_snapshot_that_was_broken_off_anywhere_is_none_and_loses_nothing() {
     let lease = bench.start(&qemu).await;
     bench.until_it_writes(&qemu).await;
     bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_stood_still_for_a_merge_runs_on_however_slow_its_qemu_is() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let id = take(&bench, &qemu, Wanted::default()).await;
+    bench.until_it_writes(&qemu).await;
+    of(&qemu).forget(&bench.name, id, LONG).await.unwrap();
+    let (mark, pid) = (still(&bench, &qemu), qemu.places(&bench.name).pid.unwrap());
+    // It is silent as soon as it is to stand still, for longer than that may take.
+    let silent = std::thread::spawn(move || {
+        while !mark.exists() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        signal(pid, "-STOP");
+        std::thread::sleep(Duration::from_secs(7));
+        signal(pid, "-CONT");
+    });
+    let _late = of(&qemu).tidy(&bench.name, 0, &|_| {}).await; // now or later, by itself
+    silent.join().unwrap();
+    until_run_on(&bench, &qemu).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.until_it_writes(&qemu).await;
+    assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    assert!(!overlay(&bench, 1).exists());
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    assert_ne!(std::fs::read(bench.path("disk")).unwrap()[512..1024], UNTOUCHED);
+}
+
+#[tokio::test]
+async fn a_guest_that_somebody_paused_stays_paused_whatever_is_settled() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let id = take(&bench, &qemu, Wanted::default()).await;
+    bench.until_it_writes(&qemu).await;
+    of(&qemu).forget(&bench.name, id, LONG).await.unwrap();
+    bench.try_do(&qemu, &lease, Operation::Pause).await.unwrap();
+    // We end in the middle of a merge, and it comes to its end without us.
+    let few = tokio::time::timeout(Duration::from_secs(1), of(&qemu).tidy(&bench.name, 1, &|_| {})).await;
+    assert!(few.is_err(), "{few:?}");
+    let mut people = People::of(&qemu, &bench);
+    people.well("block-job-set-speed", json!({ "device": "hf-merge-1-0", "speed": 0 }));
+    drop(qemu);
+    people.until_ready();
+    let qemu = bench.open().await;
+    assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Paused));
+    assert!(!overlay(&bench, 1).exists() && !still(&bench, &qemu).exists());
+    bench.try_do(&qemu, &lease, Operation::Continue).await.unwrap();
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn what_an_attempt_left_is_not_taken_for_a_disk() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let first = take(&bench, &qemu, Wanted::default()).await;
+    // Going back was broken off: an overlay that nobody knows of has the next number.
+    std::fs::copy(overlay(&bench, 1), overlay(&bench, 2)).unwrap();
+    std::fs::write(overlay(&bench, 3), "").unwrap();
+    let second = take(&bench, &qemu, Wanted::default()).await;
+    assert_eq!((first.0, second.0), (1, 4));
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let proof = bench.power_off(&qemu, &lease).await;
+    assert_ne!(sector_of(&bench, &overlay(&bench, 4)), UNTOUCHED);
+    std::fs::copy(overlay(&bench, 4), overlay(&bench, 5)).unwrap();
+    rewind(&bench, &qemu, &proof, back(second)).await.unwrap();
+    assert_eq!(sector_of(&bench, &overlay(&bench, 6)), UNTOUCHED);
+    assert_eq!(std::fs::read(overlay(&bench, 3)).unwrap(), b"", "what is not known stays as it is");
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+/// Which generation the guest is told to be.
+fn generation(bench: &Bench, qemu: &Qemu) -> Value {
+    let told = People::of(qemu, bench).well("query-vm-generation-id", Value::Null);
+    assert!(told["guid"].is_string(), "{told}");
+    told
+}
+
+/// Is there while it stands still for a moment of ours.
+fn still(bench: &Bench, qemu: &Qemu) -> PathBuf {
+    let sockets = qemu.places(&bench.name).qmp.unwrap();
+    sockets.parent().unwrap().parent().unwrap().join("still")
+}
+
+async fn until_run_on(bench: &Bench, qemu: &Qemu) {
+    let (mark, begun) = (still(bench, qemu), Instant::now());
+    while mark.exists() {
+        assert!(begun.elapsed() < LONG, "it stands still");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn signal(pid: u32, word: &str) {
+    assert!(Command::new("kill").args([word, &pid.to_string()]).status().unwrap().success());
 }
 
 #[tokio::test]

@@ -125,6 +125,14 @@ impl Files {
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o711))
     }
 
+    /// Sees to it that no file has the next number: one that was left by an attempt that was broken off, or that nobody knows of,
+    /// is not taken for what is made now, and stays.
+    pub fn skip_left(&self, tree: &mut Tree) {
+        while self.path(FileNumber(tree.next().0)).exists() {
+            tree.skip();
+        }
+    }
+
     /// Makes an empty overlay of a file, with the owner and the rights of what was on top before.
     ///
     /// # Errors
@@ -132,16 +140,13 @@ impl Files {
     pub fn make_overlay(&self, tree: &Tree, number: FileNumber, parent: FileNumber) -> io::Result<()> {
         let format = if parent == FileNumber::BASE { tree.base } else { Format::Qcow2 };
         let size = qcow2::virtual_size(&self.path(parent), format)?;
-        let path = self.path(number);
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
         let like = fs::metadata(self.path(tree.top()))?;
         let backing = self.backing_name(parent)?;
-        let written = qcow2::write_overlay(&mut file, size, &backing, format)
-            .and_then(|()| file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o777)))
-            .and_then(|()| fchown(&file, Some(like.uid()), Some(like.gid())))
-            .and_then(|()| File::open(&self.folder)?.sync_all());
-        written.inspect_err(|_| drop(fs::remove_file(&path)))
+        self.make(number, |file| {
+            file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o777))?;
+            fchown(&file, Some(like.uid()), Some(like.gid()))?;
+            qcow2::write_overlay(file, size, &backing, format)
+        })
     }
 
     /// Makes an empty overlay of so many bytes that stands on a backup, with the owner and the rights of what was on top
@@ -150,18 +155,30 @@ impl Files {
     /// # Errors
     /// If it cannot be written; then there is none.
     pub fn make_root(&self, tree: &Tree, number: FileNumber, origin: &Origin, size: u64) -> io::Result<()> {
-        let path = self.path(number);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let backing = format!("{}{}", offered::NAME, self.socket(origin).display());
         let like = fs::metadata(self.path(tree.top())).ok();
-        let owned = |file: &File| match &like {
-            Some(like) => fchown(file, Some(like.uid()), Some(like.gid())),
-            None => Ok(()),
-        };
-        let written = qcow2::write_overlay(&mut file, size, &backing, Format::Raw)
-            .and_then(|()| owned(&file))
+        self.make(number, |file| {
+            if let Some(like) = &like {
+                fchown(&file, Some(like.uid()), Some(like.gid()))?;
+            }
+            qcow2::write_overlay(file, size, &backing, Format::Raw)
+        })
+    }
+
+    /// Makes a file that is there whole, or not at all: its number is a name for it only once all of it is on the disk.
+    fn make(&self, number: FileNumber, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let path = self.path(number);
+        if path.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let unfinished = path.with_extension("unfinished");
+        remove(&unfinished)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        let made = write(&mut file)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&unfinished, &path))
             .and_then(|()| File::open(&self.folder)?.sync_all());
-        written.inspect_err(|_| drop(fs::remove_file(&path)))
+        made.inspect_err(|_| [unfinished, path].iter().for_each(|file| drop(fs::remove_file(file))))
     }
 
     /// Whether this overlay needs the backup that it was made from still.

@@ -5,10 +5,9 @@ use super::super::live::Live;
 use super::super::machine::Machine;
 use super::super::mapped;
 use super::super::qmp::QmpError;
-use super::merge::{Merge, merges};
+use super::merge::merges;
 use super::tree::Tree;
 use crate::DriverError;
-use holdfast_core::signal::RunState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -133,7 +132,8 @@ impl Machine {
         Ok(tree)
     }
 
-    /// Settles what a daemon before us had under way with the running VM. One that it had paused runs on.
+    /// Settles what was under way with the running VM and was broken off, as by the end of the daemon. One that stands still for
+    /// it runs on.
     pub(super) async fn settle_running(&self) -> Result<(), DriverError> {
         let deadline = Instant::now() + ANSWER;
         let live = match self.running() {
@@ -141,21 +141,23 @@ impl Machine {
             live => live?,
         };
         let _one = self.snapshot_turn(SETTLE, deadline).await?;
-        let before = self.on_disk(SETTLE, |files| files.read()).await?;
-        let was_taking = before.is_some_and(|tree| tree.pending().is_some());
+        let is_still = self.is_still_for_us(&live);
         let merging = merges(&live, deadline).await.map_err(|e| self.unconfirmed(SETTLE, ANSWER, &e))?;
-        let was_merging = merging.iter().any(Merge::is_pivoting);
         self.settled_tree(SETTLE).await?;
-        for merge in merging.iter().filter(|merge| merge.is_over()) {
-            self.finish_merge(&live, merge).await?;
+        for merge in &merging {
+            match () {
+                () if merge.is_over() => self.finish_merge(&live, merge).await?,
+                () if is_still && merge.is_ready() => self.pivot(&live, merge).await?,
+                () if is_still && merge.is_pivoting() => {
+                    return Err(self.refused(SETTLE, "QEMU is about to end a merge"));
+                }
+                () => {}
+            }
         }
-        let state = live.state(deadline).await.map_err(|e| self.unconfirmed(SETTLE, ANSWER, &e))?;
-        if (was_taking || was_merging) && matches!(state, RunState::Paused | RunState::Moving) {
-            tracing::warn!(vm = %self.name, "it was paused for a snapshot when the daemon ended, and runs on now");
-            let ran = live.run("cont", Value::Null, deadline).await;
-            ran.map_err(|e| self.unconfirmed(SETTLE, ANSWER, &e))?;
+        if is_still {
+            tracing::warn!(vm = %self.name, "it stood still for a snapshot that was broken off, and runs on now");
         }
-        Ok(())
+        self.run_on(&live, Instant::now() + ANSWER).await
     }
 }
 

@@ -44,6 +44,12 @@ impl Merge {
         matches!(self.state.as_str(), "ready" | "waiting" | "pending" | "concluded")
     }
 
+    /// It can be ended.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == "ready"
+    }
+
     /// It has ended, well or not.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -162,8 +168,18 @@ impl Machine {
             let merge = merge.ok_or_else(gone)?;
             told(&merge);
             match merge.state.as_str() {
-                "ready" => self.pivot(live, &merge).await?,
-                "concluded" => return self.finish_merge(live, &merge).await,
+                "ready" => match self.pivot(live, &merge).await {
+                    // Where it is written to is still to be found out, and then it runs on.
+                    Err(error) if self.is_still_for_us(live) => {
+                        let error = error_chain(&error);
+                        tracing::warn!(vm = %self.name, error, "a merge takes long to end, and the guest stands still for it");
+                    }
+                    pivoted => pivoted?,
+                },
+                "concluded" => {
+                    self.finish_merge(live, &merge).await?;
+                    return self.run_on(live, until()).await;
+                }
                 _ => tokio::time::sleep(POLL).await,
             }
         }
@@ -203,33 +219,42 @@ impl Machine {
 
     /// All is copied, and what is written now goes to both. The guest stands still until it is on record which of them
     /// is the disk: what would be written in between would be in one and looked for in the other.
-    async fn pivot(&self, live: &Live, merge: &Merge) -> Result<(), DriverError> {
+    pub(super) async fn pivot(&self, live: &Live, merge: &Merge) -> Result<(), DriverError> {
         let until = Instant::now() + PIVOT;
         let failed = |error: QmpError| self.unconfirmed(MERGE, PIVOT, &error);
         let _turn = self.turn(until).await?;
-        let before = live.state(until).await.map_err(failed)?;
-        live.run("stop", Value::Null, until).await.map_err(failed)?;
+        if live.state(until).await.map_err(failed)? == RunState::Running {
+            self.note_still(live).await?;
+        }
+        let mut is_ending = false;
         let pivoted = async {
-            live.run("job-complete", json!({ "id": merge.job() }), until).await.map_err(failed)?;
-            loop {
-                let merges = merges(live, until).await.map_err(failed)?;
-                let merge = merges.iter().find(|known| known.job() == merge.job() && known.is_over());
-                if let Some(merge) = merge {
-                    return self.note_merge(merge).await;
-                }
-                if Instant::now() >= until {
-                    return Err(self.late(MERGE, PIVOT));
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            live.run("stop", Value::Null, until).await.map_err(failed)?;
+            let ends = live.run("job-complete", json!({ "id": merge.job() }), until).await;
+            is_ending = !matches!(ends, Err(QmpError::Refused { .. }));
+            ends.map_err(failed)?;
+            self.until_noted(live, merge, until).await
         };
         let pivoted = pivoted.await;
         // If it is not known where it is written to, it stays paused: that can be mended, what is lost cannot.
-        let is_known = pivoted.is_ok() || has_failed(live, merge).await;
-        if before == RunState::Running && is_known {
-            live.run("cont", Value::Null, Instant::now() + ANSWER).await.map_err(failed)?;
+        if pivoted.is_ok() || !is_ending || has_failed(live, merge).await {
+            self.run_on(live, Instant::now() + ANSWER).await?;
         }
         pivoted
+    }
+
+    /// Waits for the end of a merge, and writes down what it has changed.
+    async fn until_noted(&self, live: &Live, merge: &Merge, until: Instant) -> Result<(), DriverError> {
+        loop {
+            let known = merges(live, until).await.map_err(|error| self.unconfirmed(MERGE, PIVOT, &error))?;
+            let over = known.iter().find(|known| known.job() == merge.job() && known.is_over());
+            if let Some(over) = over {
+                return self.note_merge(over).await;
+            }
+            if Instant::now() >= until {
+                return Err(self.late(MERGE, PIVOT));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Writes down what a merge that is over has changed.

@@ -13,6 +13,7 @@ mod moment;
 pub mod qcow2;
 mod restore;
 mod rewind;
+mod still;
 mod take;
 pub mod tree;
 
@@ -138,6 +139,7 @@ impl Machine {
             let error = error_chain(&error);
             tracing::warn!(vm = %self.name, error, "a snapshot that was under way is not settled");
         }
+        self.settle_later();
     }
 }
 
@@ -150,7 +152,11 @@ impl Snapshots for Qemu {
     async fn take(&self, vm: &VmName, wanted: Wanted, limit: Duration) -> Result<Taken, DriverError> {
         let (name, machine) = (vm.clone(), self.machine(vm)?);
         // Done to its end, whoever stops waiting for it: the guest may stand still meanwhile.
-        let taking = tokio::spawn(machine.take_snapshot(wanted, limit));
+        let taking = tokio::spawn(async move {
+            let taken = Arc::clone(&machine).take_snapshot(wanted, limit).await;
+            machine.settle_later();
+            taken
+        });
         let lost =
             |e: tokio::task::JoinError| DriverError::Unknown { what: TAKE, vm: name, why: e.to_string() };
         taking.await.map_err(lost)?
@@ -172,7 +178,10 @@ impl Snapshots for Qemu {
 
     async fn tidy(&self, vm: &VmName, rate: u64, told: &Watcher<'_>) -> Result<bool, DriverError> {
         let tell = |merge: &merge::Merge| told(Merged { done: merge.done, total: merge.total });
-        self.machine(vm)?.tidy(rate, tell).await
+        let machine = self.machine(vm)?;
+        let tidied = Arc::clone(&machine).tidy(rate, tell).await;
+        machine.settle_later();
+        tidied
     }
 
     async fn is_untidy(&self, vm: &VmName) -> Result<bool, DriverError> {

@@ -12,7 +12,6 @@ use super::super::mapped::{self, Copying};
 use super::super::memory;
 use super::live::ANSWER;
 use super::take::{Switch, TAKE, now};
-use crate::DriverError;
 use holdfast_core::point::{Memory, MemoryKind, Snapshot};
 use holdfast_core::signal::RunState;
 use serde_json::{Value, json};
@@ -49,10 +48,16 @@ impl Machine {
             false => MemoryKind::Stream,
         };
         let machine_type = machine_type(moment).await;
+        if moment.before == RunState::Running {
+            self.note_still(moment.live).await.map_err(Switch::Not)?;
+        }
         let saved = match kind {
             MemoryKind::Mapped => self.while_it_runs(moment, snapshot).await,
             MemoryKind::Stream => self.while_it_stands(moment, snapshot).await,
         };
+        if saved.is_err() {
+            self.run_on_after(moment).await?; // whatever it was that failed
+        }
         let stall = saved.inspect_err(|_| drop(fs::remove_file(moment.file)))?;
         let bytes = fs::metadata(moment.file).map_or(0, |meta| meta.blocks() * 512);
         let machine = self.started_as();
@@ -79,7 +84,7 @@ impl Machine {
         if saved.is_err() {
             copying.give_up().await;
         }
-        let ran = self.run_on(moment).await;
+        let ran = self.run_on_after(moment).await;
         let stall = still.map_or(Duration::ZERO, |since| since.elapsed());
         let file = copying.clear().await;
         ran?;
@@ -106,7 +111,7 @@ impl Machine {
             })
         };
         let saved = saved.await;
-        self.run_on(moment).await?;
+        self.run_on_after(moment).await?;
         saved.map(|()| began.elapsed())
     }
 
@@ -120,27 +125,16 @@ impl Machine {
     }
 
     /// However it went: what was running is to run, unless it stopped by itself.
-    async fn run_on(&self, moment: &Moment<'_>) -> Result<(), Switch> {
-        if moment.before != RunState::Running {
-            return Ok(());
-        }
-        let mut ran = run_on(moment.live, moment.deadline).await;
+    async fn run_on_after(&self, moment: &Moment<'_>) -> Result<(), Switch> {
+        let mut ran = self.run_on(moment.live, moment.deadline).await;
         if ran.is_err() {
-            ran = run_on(moment.live, Instant::now() + ANSWER).await;
+            ran = self.run_on(moment.live, Instant::now() + ANSWER).await;
         }
         ran.map_err(|error| {
-            let error: DriverError = self.unconfirmed(TAKE, ANSWER, &error);
             tracing::error!(vm = %self.name, %error, "it stands still after a snapshot");
             Switch::Perhaps(error)
         })
     }
-}
-
-async fn run_on(live: &Live, deadline: Instant) -> Result<(), super::super::qmp::QmpError> {
-    if matches!(live.state(deadline).await?, RunState::Paused | RunState::Moving) {
-        live.run("cont", Value::Null, deadline).await?;
-    }
-    Ok(())
 }
 
 /// What QEMU calls the machine. Without it the memory is one that nobody can tell to be of another machine.

@@ -45,6 +45,7 @@ impl Machine {
         let gone = !self.spec().disk.exists();
         let unknown = self.on_disk(REWIND, move |files| Ok(gone && files.read()?.is_none())).await?;
         let mut tree = if unknown { Tree::of(Format::Qcow2) } else { self.settled_tree(REWIND).await? };
+        self.files().skip_left(&mut tree);
         let aside = set_aside(&tree, format!("what it was before backup {} took its place", origin.point));
         let number = tree.begin();
         let begun = tree.clone();
@@ -52,7 +53,6 @@ impl Machine {
         self.on_disk(REWIND, move |files| {
             let told = |e: std::io::Error| format!("cannot make its overlay: {e}");
             files.make_folder().map_err(told)?;
-            files.remove(number).map_err(told)?;
             files.make_root(&begun, number, &origin, size).map_err(told)?;
             files.write(&tree)?; // only this changes what a start finds
             Ok(Incoming { file: files.path(number), socket: files.socket(&origin), origin, is_offered: true })

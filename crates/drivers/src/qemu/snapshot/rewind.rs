@@ -42,6 +42,7 @@ impl Machine {
         self.must_be_dead(dead)?;
         let mut tree = self.settled_tree(REWIND).await?;
         self.check_way(&tree, way).await?;
+        self.files().skip_left(&mut tree);
         let to = self.snapshot_of(way)?;
         let aside = set_aside(&tree, format!("what it was before it went back to snapshot {to}"));
         let parent = tree.file_of(to).unwrap_or_default();
@@ -49,8 +50,7 @@ impl Machine {
         let begun = tree.clone();
         tree.rewind(to, aside, way.resume);
         self.on_disk(REWIND, move |files| {
-            // Only the last of these steps changes what a start finds; an overlay that nobody asks for is overwritten.
-            files.remove(number).map_err(|e| e.to_string())?;
+            // Only the last of these steps changes what a start finds; an overlay that nobody asks for stays what it is.
             files
                 .make_overlay(&begun, number, parent)
                 .map_err(|e| format!("cannot make its overlay: {e}"))?;

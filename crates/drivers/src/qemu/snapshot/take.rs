@@ -142,15 +142,23 @@ impl Machine {
 
     /// Makes the overlay that will be on top, and writes down that it will be.
     async fn prepare_overlay(&self, tree: &mut Tree) -> Result<FileNumber, DriverError> {
-        let number = tree.begin();
-        let begun = tree.clone();
-        self.on_disk(TAKE, move |files| {
-            files.make_folder().map_err(|e| format!("cannot make {}: {e}", files.folder().display()))?;
-            files.write(&begun)?;
-            let made = files.make_overlay(&begun, number, begun.top());
-            made.map_err(|e| format!("cannot make {}: {e}", files.path(number).display()))
-        })
-        .await?;
+        let before = tree.clone();
+        let (begun, number) = self
+            .on_disk(TAKE, move |files| {
+                files.make_folder().map_err(|e| format!("cannot make {}: {e}", files.folder().display()))?;
+                let mut begun = before.clone();
+                files.skip_left(&mut begun);
+                let number = begun.begin();
+                files.write(&begun)?;
+                let made = files.make_overlay(&begun, number, begun.top());
+                made.map_err(|e| {
+                    let _pending = files.write(&before); // if it stays, the next who looks finds no overlay
+                    format!("cannot make {}: {e}", files.path(number).display())
+                })?;
+                Ok((begun, number))
+            })
+            .await?;
+        *tree = begun;
         Ok(number)
     }
 

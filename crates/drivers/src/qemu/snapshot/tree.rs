@@ -173,6 +173,11 @@ impl Tree {
         number
     }
 
+    /// Another has the next number already.
+    pub const fn skip(&mut self) {
+        self.next += 1;
+    }
+
     /// The overlay is certainly not on top, and will not be.
     pub const fn give_up(&mut self) {
         self.pending = None;
