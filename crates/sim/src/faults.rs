@@ -191,6 +191,8 @@ phrases! {
         Broken: "is broken", undone by Works;
         /// It dies, and no reboot helps either.
         Ruined: "is ruined", undone by Works;
+        /// It answers wrongly, as what is on its disk is wrong: no restart of anything helps.
+        Spoiled: "serves wrong data", undone by Works;
         /// It answers after 0.9 s.
         Slow: "answers slowly", undone by Works;
         /// A firewall lets nobody through to it; those who are in stay in.

@@ -87,6 +87,8 @@ pub(crate) struct App {
     pub(crate) broken: bool,
     /// No reboot helps either.
     pub(crate) ruined: bool,
+    /// What is on its disk is wrong, and so are its answers.
+    pub(crate) spoiled: bool,
     /// How much clients have written, as it counts itself.
     pub(crate) written: Written,
 }
@@ -99,12 +101,19 @@ impl App {
 
     /// How it comes up when something starts it.
     pub(crate) const fn comes_up(&self) -> AppState {
-        if self.broken || self.ruined { AppState::Dead } else { AppState::Serving }
+        match () {
+            () if self.broken || self.ruined => AppState::Dead,
+            () if self.spoiled => AppState::Wrong,
+            () => AppState::Serving,
+        }
     }
 
     /// What a person would call its state: serving, on the way, or failed.
     pub(crate) const fn is_ill(&self) -> bool {
-        !matches!(self.state, AppState::Serving | AppState::Starting) || self.broken || self.ruined
+        !matches!(self.state, AppState::Serving | AppState::Starting)
+            || self.broken
+            || self.ruined
+            || self.spoiled
     }
 
     pub(crate) fn strike(&mut self, fault: AppFault) {
@@ -112,6 +121,10 @@ impl App {
             AppFault::Dies => self.enter(AppState::Dead),
             AppFault::Hangs => self.enter(AppState::Hung),
             AppFault::Wrong => self.enter(AppState::Wrong),
+            AppFault::Spoiled => {
+                self.spoiled = true;
+                self.enter(AppState::Wrong);
+            }
             AppFault::Exhausted => self.enter(AppState::Exhausted),
             AppFault::Starts => self.enter(AppState::Starting),
             AppFault::Denies => self.denies = true,
@@ -132,7 +145,7 @@ impl App {
             }
             AppFault::Works => {
                 (self.denies, self.slow, self.unprobed, self.crawls) = (false, false, false, false);
-                (self.broken, self.ruined, self.cut_off) = (false, false, false);
+                (self.broken, self.ruined, self.spoiled, self.cut_off) = (false, false, false, false);
                 self.enter(AppState::Serving);
             }
         }
@@ -187,6 +200,7 @@ impl Guest {
             crawls: false,
             broken: false,
             ruined: false,
+            spoiled: false,
             written: Written::default(),
         };
         Self {

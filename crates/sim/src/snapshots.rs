@@ -13,8 +13,8 @@ use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::{Duration, Timestamp};
 use holdfast_core::written::{Marks, Written};
 
-/// What of a guest is on its disk: which applications are damaged there.
-type OnDisk = Vec<(AppName, bool)>;
+/// What of a guest is on its disk: of each application, whether it is ruined there, and whether it is spoiled.
+type OnDisk = Vec<(AppName, [bool; 2])>;
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -67,7 +67,7 @@ pub(crate) fn gives_up_in_need(command: &Command, reaction: &Reaction, engine: &
 }
 
 fn on_disk(guest: &Guest) -> OnDisk {
-    guest.apps.iter().map(|app| (app.name.clone(), app.ruined)).collect()
+    guest.apps.iter().map(|app| (app.name.clone(), [app.ruined, app.spoiled])).collect()
 }
 
 impl Snapshots {
@@ -168,8 +168,9 @@ impl Snapshots {
         self.take(now, guest, false);
         self.kept.iter_mut().rev().take(1).for_each(|aside| aside.set_aside = true);
         for app in &mut guest.apps {
-            let was = disk.iter().find(|(name, _)| *name == app.name).is_some_and(|(_, ruined)| *ruined);
-            (app.ruined, app.broken) = (was, app.broken && was);
+            let was = disk.iter().find(|(name, _)| *name == app.name);
+            let [ruined, spoiled] = was.map(|(_, was)| *was).unwrap_or_default();
+            (app.ruined, app.spoiled, app.broken) = (ruined, spoiled, app.broken && ruined);
         }
         Ok(())
     }

@@ -325,7 +325,7 @@ impl World {
             machine.guest.net_lost = false;
             machine.guest.agent = AgentFault::Answers;
             for app in &mut machine.guest.apps {
-                (app.broken, app.ruined, app.denies) = (false, false, false);
+                (app.broken, app.ruined, app.spoiled, app.denies) = (false, false, false, false);
                 (app.unprobed, app.slow) = (false, false);
             }
             (machine.hypervisor.says_running, machine.hypervisor.refuses_start) = (false, false);
@@ -374,6 +374,7 @@ const fn words(fault: AppFault) -> Option<Words> {
         | AppFault::Starts
         | AppFault::Broken
         | AppFault::Ruined
+        | AppFault::Spoiled
         | AppFault::Slow
         | AppFault::CannotBeProbed
         | AppFault::CutOff
