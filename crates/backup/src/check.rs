@@ -70,6 +70,9 @@ pub fn check(repository: &Repository) -> Result<Findings, Trouble> {
             Some(why) => findings.hurt.push((name, why)),
         }
     }
+    let strays = repository.strays();
+    findings.untold.retain(|pack| !strays.contains(pack));
+    findings.wrong.extend(verify::strays(repository));
     findings.wrong.sort();
     findings.wrong.dedup();
     Ok(findings)

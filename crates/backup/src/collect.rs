@@ -130,6 +130,11 @@ fn with_session(
 ) -> Result<(), CollectError> {
     let look = Look::take(repository, Some(own), rules)?;
     let plan = look.plan(rules)?;
+    // What is due goes first where nothing of it is needed: that takes no room, and a repository that is full needs it.
+    let is_free = !plan.remove.is_empty() && look.prove(repository, &Plan::default()).is_ok();
+    if is_free {
+        remove(repository, &plan)?;
+    }
     let mut copier = Copier::new(repository)?;
     for one in &plan.copy {
         copier.copy(one, look.names[one.pack as usize])?;
@@ -140,8 +145,8 @@ fn with_session(
     let name = PackId::random().map_err(Trouble::from)?;
     let mark = Mark { name, made: rules.now, packs: plan.mark.clone() };
     repository.put_sealed(&Mark::object_of(mark.name), Kind::Mark, mark.name, &mark.write())?;
-    for pack in &plan.remove {
-        repository.remove(&pack_object(*pack))?;
+    if !is_free {
+        remove(repository, &plan)?;
     }
     plan.count(&look, done);
     tidy_index(repository)?;
@@ -151,6 +156,10 @@ fn with_session(
         repository.remove(&Mark::object_of(mark.name))?;
     }
     Ok(())
+}
+
+fn remove(repository: &Repository, plan: &Plan) -> Result<(), Trouble> {
+    plan.remove.iter().try_for_each(|pack| repository.remove(&pack_object(*pack)))
 }
 
 /// A repository as it was found, in the order on which rule 3 rests.

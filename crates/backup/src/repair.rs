@@ -32,6 +32,8 @@ pub struct Rules<'a> {
 pub struct Repaired {
     /// Objects of the index that were written anew.
     pub index: Vec<String>,
+    /// Packs that points need, and of which the index tells again.
+    pub told: u64,
     /// Packs that were hurt: what is well of them was written anew, and they are to go.
     pub packs: Vec<PackId>,
     /// Blocks that are lost. The next save of an image that has one heals every point that needs it.
@@ -86,7 +88,8 @@ pub fn repair(repository: &mut Repository, found: &Findings, rules: &Rules<'_>) 
     Ok(done)
 }
 
-/// Tells anew of the packs of which no readable object of the index tells; then those that cannot be read go.
+/// Tells anew of the packs of which no readable object of the index tells, where one cannot be read or is gone; then those that
+/// cannot be read go.
 fn rebuild_index(repository: &Repository, done: &mut Repaired) -> Result<(), Trouble> {
     let (mut known, mut bad) = (Vec::new(), Vec::new());
     for (name, _) in repository.store.list("index").map_err(trouble("index", "listed"))? {
@@ -96,11 +99,13 @@ fn rebuild_index(repository: &Repository, done: &mut Repaired) -> Result<(), Tro
             None => bad.push(name),
         }
     }
-    if bad.is_empty() {
+    let strays = repository.strays();
+    if bad.is_empty() && strays.is_empty() {
         return Ok(());
     }
     let fresh = repository.untold(&known, &repository.packs()?)?;
     fresh.chunks(PACKS_MOST).try_for_each(|packs| tell(repository, packs))?;
+    done.told = strays.len() as u64;
     for name in bad {
         repository.remove(&name)?;
         done.index.push(name);

@@ -73,6 +73,7 @@ pub fn some(
             Some(why) => findings.hurt.push((name, why)),
         }
     }
+    findings.wrong.extend(strays(repository));
     findings.wrong.sort();
     findings.wrong.dedup();
     Ok(findings)
@@ -156,6 +157,15 @@ fn sound(repository: &Repository, record: &Record<'_>, block: &mut Vec<u8>) -> R
     is_it.then_some(()).ok_or_else(|| format!("block {}: its content is not what its name says", record.id))
 }
 
+/// That the index does not tell of packs that points need, if that was found.
+pub(crate) fn strays(repository: &Repository) -> Option<String> {
+    let count = repository.strays().len();
+    let packs = if count == 1 { "a pack that points need" } else { "packs that points need" };
+    (count > 0).then(|| {
+        format!("the index does not tell of {packs} ({count}): an object of it is gone; nothing is lost")
+    })
+}
+
 /// Why a point cannot be restored whole.
 pub(crate) fn hurt(repository: &Repository, name: &PointName, lost: &BTreeSet<BlockId>) -> Option<String> {
     let point: Point = match repository.point(name) {
@@ -169,9 +179,8 @@ pub(crate) fn hurt(repository: &Repository, name: &PointName, lost: &BTreeSet<Bl
                 Ok(names) => names,
                 Err(why) => return Some(format!("disk `{}` from byte {start} on: {why}", disk.name)),
             };
-            let missing = |id: &BlockId| {
-                *id != BlockId::HOLE && (lost.contains(id) || repository.index.find(*id).is_none())
-            };
+            let missing =
+                |id: &BlockId| *id != BlockId::HOLE && (lost.contains(id) || repository.find(*id).is_none());
             if let Some(at) = names.iter().position(missing) {
                 let at = start + (at * crate::block::BLOCK) as u64;
                 return Some(format!("disk `{}` at byte {at}: its block is lost", disk.name));

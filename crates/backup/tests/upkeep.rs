@@ -285,6 +285,43 @@ fn a_damaged_index_is_written_anew_and_a_lost_block_is_healed_by_the_next_save()
 }
 
 #[test]
+fn an_object_of_the_index_that_is_gone_loses_no_point() {
+    let (folder, points) = repository();
+    let (writer, folder) = (Writer::default(), folder.path());
+    for gone in [1, usize::MAX] {
+        let left = fs::read_dir(folder.join("packs")).unwrap().count();
+        files(&folder.join("index")).iter().take(gone).for_each(|path| fs::remove_file(path).unwrap());
+        points
+            .iter()
+            .for_each(|(name, bytes)| assert!(restored(&open(folder), name).as_ref() == Some(bytes)));
+        let found = check::check(&open(folder)).unwrap();
+        assert!(found.hurt.is_empty() && found.untold.is_empty(), "{found:?}");
+        assert!(found.wrong.len() == 1 && found.wrong[0].contains("nothing is lost"), "{found:?}");
+        // What needs it is not known to the index: nothing is collected.
+        let rules =
+            collect::Rules { now: 9, grace: 0, worth: 50, writer: &writer, is_over: &|_| false, dry: None };
+        let refused = collect(&mut open(folder), &rules).unwrap_err();
+        assert!(matches!(refused, collect::CollectError::Hurt { .. }), "{refused}");
+
+        let mut repository = open(folder);
+        let found = verified(&repository);
+        let rules = repair::Rules {
+            now: 0,
+            writer: &writer,
+            is_over: &|_| false,
+            nobody_writes: false,
+            forget_hurt: true,
+        };
+        let done = repair(&mut repository, &found, &rules).unwrap();
+        assert!(done.told > 0 && done.lost == 0 && done.forgotten.is_empty(), "{done:?}");
+        let well = verified(&open(folder));
+        assert!(well.wrong.is_empty() && well.hurt.is_empty(), "{well:?}");
+        assert_eq!(check::check(&open(folder)).unwrap().wrong, Vec::<String>::new());
+        assert_eq!(fs::read_dir(folder.join("packs")).unwrap().count(), left);
+    }
+}
+
+#[test]
 fn a_hurt_point_goes_only_where_that_is_asked_for() {
     let (folder, _) = repository();
     flip(&folder.path().join("points/orders/00000000000000000001"), 50);

@@ -49,7 +49,7 @@ pub fn repair(args: &RepairArgs) -> Result<Exit, CliError> {
             .map(|(name, why)| serde_json::json!({ "id": shown(name), "why": why }))
             .collect();
         print_json(&serde_json::json!({
-            "v": 1, "ok": left == 0 && done.left.is_empty(), "index": done.index, "packs": done.packs.len(),
+            "v": 1, "ok": left == 0 && done.left.is_empty(), "index": done.index, "told": done.told, "packs": done.packs.len(),
             "lost_blocks": done.lost, "removed": done.removed, "left": done.left, "hurt": hurt,
             "forgotten": done.forgotten.iter().map(shown).collect::<Vec<_>>(),
         }))?;
@@ -62,6 +62,9 @@ pub fn repair(args: &RepairArgs) -> Result<Exit, CliError> {
 fn tell(found: &Findings, done: &Repaired) {
     for name in &done.index {
         say!("`{name}` was damaged: what it told was read from the packs, and written anew");
+    }
+    if done.told > 0 {
+        say!("an object of the index was gone: {} packs that points need are told of again", done.told);
     }
     for name in &done.removed {
         say!("`{name}` was damaged, and removed");
@@ -81,7 +84,7 @@ fn tell(found: &Findings, done: &Repaired) {
     if found.hurt.len() > done.forgotten.len() {
         say!("save the images anew: where a lost block is met, it heals every point that needs it");
         say!("what cannot be healed is removed with `--forget-hurt`, and by nothing else");
-    } else if done.index.is_empty() && done.packs.is_empty() && done.removed.is_empty() {
+    } else if done.told == 0 && done.index.is_empty() && done.packs.is_empty() && done.removed.is_empty() {
         say!("nothing had to be repaired");
     }
 }
