@@ -187,6 +187,51 @@ fn nothing_is_restored_onto_what_is_in_use_or_no_file_or_by_a_point_that_is_not_
 }
 
 #[test]
+fn a_file_that_is_written_to_makes_no_point_whatever_its_time_says_afterwards() {
+    let place = Place::with_repository();
+    let mut saving = place.command(&["image", "disk.img", "--limit", "2MiB/s"]);
+    let saving = saving.stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let file = fs::OpenOptions::new().write(true).open(place.path("disk.img")).unwrap();
+    let then = file.metadata().unwrap().modified().unwrap();
+    place.write(0, b"FIRST");
+    place.write(6 * MIB - 9, b"SECOND");
+    file.set_modified(then).unwrap();
+    let output = saving.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("was written to while it was read"), "{said}");
+    assert_eq!(place.json(&["list"]), Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_point_of_another_disk_than_was_named_is_refused() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    place.well(&["image", "disk.img", "--of", "billing"]);
+    fs::write(place.path("old.img"), "old").unwrap();
+    let said = place.refused(&["restore", "--of", "disk", "--point", "billing/1", "--onto", "old.img"]);
+    assert!(said.contains("point `billing/1` is none of `disk`"), "{said}");
+    assert_eq!(fs::read(place.path("old.img")).unwrap(), b"old");
+    place.well(&["verify", "--of", "disk", "--point", "disk/1"]);
+}
+
+#[test]
+fn a_restore_into_a_new_file_that_is_killed_leaves_nothing() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let there = || fs::read_dir(place.root()).unwrap().count();
+    let before = there();
+    let mut restoring = place.command(&["restore", "--out", "new.img", "--limit", "1MiB/s"]);
+    let mut restoring = restoring.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(restoring.try_wait().unwrap().is_none(), "it takes seconds");
+    restoring.kill().unwrap();
+    restoring.wait().unwrap();
+    assert_eq!(there(), before);
+    assert!(place.restored("1") == fs::read(place.path("disk.img")).unwrap());
+}
+
+#[test]
 fn what_is_there_is_never_replaced_and_what_is_wrong_is_said() {
     let place = Place::with_repository();
     place.well(&["image", "disk.img"]);

@@ -191,7 +191,7 @@ fn a_file_that_was_not_written_to_since_a_backup_was_killed_is_not_read_twice() 
     for at in [0, 100, 200] {
         image.write_all_at(&noise(at, 20 * MIB), at << 20).unwrap();
     }
-    let settled = || std::thread::sleep(Duration::from_secs(5));
+    let settled = || std::thread::sleep(Duration::from_millis(400));
     settled();
     killed_on_the_way(&place, &["disk.img", "--limit", "4MiB/s"]);
     fs::copy(place.path("disk.img"), place.path("other.img")).unwrap();

@@ -19,8 +19,10 @@ const EVERY: Duration = Duration::from_secs(2);
 const SHARE: u32 = 16;
 /// Of a disk that has no more pages, 64 GiB, it is written with each.
 const EACH_MOST: usize = 1_024;
-/// A file that was written to so short a time before may be written to again with the same time.
+/// A file that was written to so short a time before may be written to again with the same time ...
 const SETTLED: Duration = Duration::from_secs(3);
+/// ... and so short, where its file system counts more than seconds.
+const SETTLED_FINE: Duration = Duration::from_millis(100);
 /// A file that is longer is none of ours: of a disk of 256 TiB it has 140 MB.
 const LONGEST: u64 = 256 << 20;
 
@@ -129,10 +131,14 @@ impl<'a> Trail<'a> {
 /// written to just now could be written to once more in the same instant of its clock.
 pub fn moment_of(file: &File) -> Option<String> {
     let known = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-    let seconds = u64::try_from(known.mtime().max(known.ctime())).ok()?;
-    let last = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds + 1))?;
-    SystemTime::now().duration_since(last).ok().filter(|age| *age >= SETTLED)?;
     let (written, changed) = ((known.mtime(), known.mtime_nsec()), (known.ctime(), known.ctime_nsec()));
+    let (seconds, nanos) = written.max(changed);
+    let is_fine = changed.1 % 1_000_000 != 0; // that one nobody can set
+    let (rounding, settled) =
+        if is_fine { (Duration::ZERO, SETTLED_FINE) } else { (Duration::from_secs(1), SETTLED) };
+    let last = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?) + rounding;
+    let last = SystemTime::UNIX_EPOCH.checked_add(last)?;
+    SystemTime::now().duration_since(last).ok().filter(|age| *age >= settled)?;
     Some(format!(
         "file {} {} {} {}.{:09} {}.{:09}",
         known.dev(),

@@ -1,5 +1,5 @@
 //! A new file that is made of a restore point. It has its name only once it is whole and on the disk, and never that of
-//! another file (I15).
+//! another file (I15). Until then it has none, where the file system can do that: whatever ends the command, nothing is left.
 //!
 //! It is written past the page cache where that can be done, into room that is made before: that takes half the time, as it has to
 //! be on the disk in the end, and it does not push out what the VMs of this host have read.
@@ -8,7 +8,7 @@ use super::failed;
 use crate::act::chain;
 use crate::cli::CliError;
 use holdfast_backup::restore::{ALIGN, RestoreError, Target};
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, fallocate, linkat};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -85,9 +85,35 @@ pub fn make(
     length: u64,
     fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    if let Some(file) = nameless(out) {
+        return write_nameless(file, out, length, fill);
+    }
     let unfinished = unfinished(out);
     let made = write(&unfinished, out, length, fill);
     made.inspect_err(|_| drop(fs::remove_file(&unfinished))) // ours, and of no use to anybody
+}
+
+/// A file that has no name yet: it is gone with us, whatever ends us. Nothing where the file system has none such.
+fn nameless(out: &Path) -> Option<File> {
+    let flags = OFlags::TMPFILE.bits().cast_signed();
+    OpenOptions::new().write(true).mode(0o600).custom_flags(flags).open(folder_of(out)).ok()
+}
+
+fn write_nameless(
+    file: File,
+    out: &Path,
+    length: u64,
+    fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let fresh = Fresh::new(file);
+    fresh.file.set_len(length).map_err(Failure::File)?;
+    fill(&fresh)?;
+    fresh.file.sync_all().map_err(Failure::File)?;
+    // A link never replaces a file that somebody made meanwhile.
+    let file = format!("/proc/self/fd/{}", fresh.file.as_raw_fd());
+    let named = linkat(CWD, file, CWD, out, AtFlags::SYMLINK_FOLLOW);
+    named.map_err(|why| Failure::File(why.into()))?;
+    sync_folder(out).map_err(Failure::File)
 }
 
 fn write(
@@ -108,8 +134,11 @@ fn write(
 
 /// The name of a file reaches the disk.
 pub fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(file))?.sync_all()
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The name of a file that is not whole yet, beside the one it becomes.

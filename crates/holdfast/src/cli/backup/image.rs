@@ -10,7 +10,7 @@ use crate::cli::{CliError, Exit, print_json};
 use crate::clock;
 use clap::Args;
 use holdfast_backup::kept::Kept;
-use holdfast_backup::point::{Disk, Point, is_name};
+use holdfast_backup::point::{DISK_MOST, Disk, Point, is_name};
 use holdfast_backup::proof;
 use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
@@ -19,10 +19,10 @@ use holdfast_core::written::Marks;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// What the disk of a point is called here.
 const DISK: &str = "disk0";
@@ -128,11 +128,13 @@ impl Opened {
         }
     }
 
-    /// When it was last written to; a device does not say, and who offers a disk over NBD holds it still.
-    fn stamp(&self) -> Result<Option<(u64, SystemTime)>, CliError> {
+    /// How long it is and when it was last written to, and changed otherwise: the first can be set to anything. A device does not
+    /// say, and who offers a disk over NBD holds it still.
+    fn stamp(&self) -> Result<Option<(u64, [i64; 4])>, CliError> {
         let Self::File(image) = self else { return Ok(None) };
         let known = image.file.metadata().map_err(failed("look at the image".into()))?;
-        Ok(known.modified().ok().filter(|_| known.is_file()).map(|at| (known.len(), at)))
+        let times = [known.mtime(), known.mtime_nsec(), known.ctime(), known.ctime_nsec()];
+        Ok(known.is_file().then_some((known.len(), times)))
     }
 }
 
@@ -148,6 +150,7 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         Some(place) => Opened::Remote(Box::new(connect(args, place)?)),
         None => Opened::File(open(&args.file)?),
     };
+    fits(args, opened.source().size())?;
     let mut repository = args.repository.open_to_write()?;
     let (begun, taken) = (Instant::now(), clock::wall_micros());
     let session = Session::begin(&mut repository, &name, &writer::here(taken))
@@ -352,6 +355,22 @@ fn open(path: &Path) -> Result<Image, CliError> {
     let mut file = File::open(path).map_err(failed(what()))?;
     let size = file.seek(SeekFrom::End(0)).map_err(failed(what()))?;
     Ok(Image { file, size })
+}
+
+/// A disk that no point can hold is not read to its end first.
+fn fits(args: &ImageArgs, size: u64) -> Result<(), CliError> {
+    if size <= DISK_MOST {
+        return Ok(());
+    }
+    Err(CliError::Said {
+        error: format!("`{}` is too large to be saved", args.file.display()),
+        cause: format!(
+            "it has {}, and a restore point holds disks of {} at most",
+            bytes(size),
+            bytes(DISK_MOST)
+        ),
+        hint: "nothing was read; is it the file that you mean?".into(),
+    })
 }
 
 fn connect(args: &ImageArgs, place: &Place) -> Result<Remote, CliError> {

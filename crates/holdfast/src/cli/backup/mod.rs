@@ -302,6 +302,13 @@ impl PointArgs {
             cause,
             hint: format!("`holdfast backup list --repo {folder}` lists them"),
         };
+        if let (Some(other), Some(of)) = (self.of.as_ref().filter(|other| Some(&other[..]) != of), of) {
+            return Err(CliError::Said {
+                error: format!("point `{}` is none of `{other}`", self.point),
+                cause: format!("`--point` names one of `{of}`, and `--of` says `{other}`"),
+                hint: "name the one that you mean: nothing was read or written".into(),
+            });
+        }
         if of.is_none() && names.len() > 1 {
             let names: Vec<String> = names.into_iter().collect();
             return Err(none(format!(
