@@ -12,10 +12,11 @@ pub trait Files: Send + Sync {
     /// As the system says.
     fn make_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes a file, or one that is there anew. Its bytes, not its name, are on the disk when this returns.
+    /// Makes a file that is not there yet: one that is may be another name of an object. Its bytes, not its name, are on the
+    /// disk when this returns.
     ///
     /// # Errors
-    /// As the system says; then it may be there, with some of the bytes.
+    /// [`io::ErrorKind::AlreadyExists`]; or as the system says: then it may be there, with some of the bytes.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
     /// Gives a file another name, which nothing else has.
@@ -66,7 +67,7 @@ impl Files for Real {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(path)?;
+        let mut file = File::create_new(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     }

@@ -2,12 +2,12 @@
 
 use super::files::{Entry, Files, Real};
 use super::{Store, is_name};
+use crate::id::PackId;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,6 @@ pub struct Folder {
     /// Open as long as it is used.
     _held: Option<File>,
     files: Box<dyn Files>,
-    next: AtomicU64,
     /// Folders whose own names are on the disk.
     known: Mutex<HashSet<PathBuf>>,
 }
@@ -47,7 +46,7 @@ impl Folder {
 
     /// This folder of a file system.
     pub(super) fn on(root: PathBuf, files: Box<dyn Files>) -> Self {
-        Self { root, _held: None, files, next: AtomicU64::new(0), known: Mutex::default() }
+        Self { root, _held: None, files, known: Mutex::default() }
     }
 
     /// Removes what somebody left who was killed long ago. What cannot be removed is in nobody's way.
@@ -80,14 +79,18 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes a file that nobody looks for yet, to the disk.
+    /// Writes a file that nobody looks for yet, to the disk. Its name is random: what another process left there may be a second
+    /// name of an object, and what one of another computer writes has a name of its own (I14).
     fn prepare(&self, bytes: &[u8]) -> io::Result<PathBuf> {
         let folder = self.root.join(UNFINISHED);
         self.files.make_folder(&folder)?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{}-{number}", std::process::id()));
+        let path = folder.join(PackId::random().map_err(io::Error::other)?.to_string());
         let written = self.files.write(&path, bytes);
-        written.inspect_err(|_| drop(self.files.remove(&path))).map(|()| path)
+        let is_another = |why: &io::Error| why.kind() == io::ErrorKind::AlreadyExists;
+        if written.as_ref().is_err_and(|why| !is_another(why)) {
+            let _ = self.files.remove(&path);
+        }
+        written.map(|()| path)
     }
 
     fn list_into(&self, path: &Path, name: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
@@ -152,6 +155,26 @@ mod tests {
         fs::remove_dir_all(&moved).unwrap();
         assert_eq!(store.put("packs/ab/2", b"hello").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert!(!named.exists() && !moved.exists());
+    }
+
+    #[test]
+    fn an_object_that_somebody_killed_left_a_second_name_of_outlives_all_who_come_later_i14() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Folder::open(folder.path()).unwrap();
+        // As if it was killed between the link and the end of the other name.
+        let left = store.prepare(b"hello").unwrap();
+        fs::create_dir_all(folder.path().join("packs/ab")).unwrap();
+        fs::hard_link(&left, folder.path().join("packs/ab/1")).unwrap();
+        // Processes may have the number of that one: after a reboot, in another container, on another computer.
+        for number in 2..5 {
+            let next = Folder::open(folder.path()).unwrap();
+            next.put(&format!("packs/ab/{number}"), b"other").unwrap();
+            assert_eq!(next.read("packs/ab/1", 0, 99).unwrap(), b"hello");
+        }
+        assert_eq!(Real.write(&left, b"").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        store.clear(SystemTime::now() + 2 * LEFT_AFTER);
+        assert!(!left.exists());
+        assert_eq!(store.read("packs/ab/1", 0, 99).unwrap(), b"hello");
     }
 
     #[test]

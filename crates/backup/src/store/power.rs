@@ -126,6 +126,9 @@ impl Files for Disk {
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let number = self.step(|state| {
+            if state.seen.contains_key(path) {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
             let number = state.files.len();
             state.files.push(File { bytes: bytes.to_owned(), is_durable: false });
             state.change(path, Some(Thing::File(number)));
@@ -262,10 +265,14 @@ fn a_power_cut_at_any_step_loses_nothing_that_was_said_to_be_there_and_leaves_no
                 let is_last = !done[at + 1..].iter().chain(&under_way).any(|(_, later)| later == name);
                 assert!(!is_last || found.contains(*name) == *puts, "{name}: {tell}");
             }
-            // Whoever comes next goes on from there.
+            // Whoever comes next goes on from there, whatever was left beside the objects.
+            folder.put("packs/ef/9", &bytes_of("packs/ef/9")).unwrap_or_else(|why| panic!("{why}: {tell}"));
             if let Some((true, name)) = under_way.filter(|(_, name)| !found.contains(*name)) {
                 folder.put(name, &bytes_of(name)).unwrap_or_else(|why| panic!("{why}: {tell}"));
                 assert_eq!(folder.read(name, 0, usize::MAX).unwrap(), bytes_of(name));
+            }
+            for name in &found {
+                assert_eq!(folder.read(name, 0, usize::MAX).unwrap(), bytes_of(name), "harmed: {tell}");
             }
         }
     }
