@@ -1,7 +1,8 @@
 //! Points that no policy asks for any more are removed (I12). What they alone needed is collected later
 //! ([`crate::collect`]).
 
-use crate::proof;
+use crate::point::Point;
+use crate::proof::{self, Grade};
 use crate::repository::{PointName, Repository, Trouble};
 use crate::retain::{Candidate, Keep, Reason, decide};
 use std::collections::BTreeMap;
@@ -33,23 +34,33 @@ pub enum Frozen {
     Jumped(i64),
 }
 
-/// Why each point of these VMs stays or may go; of all VMs if none is named.
+/// Why each point of these VMs stays or may go; of all VMs if none is named. One of which a person was warned is doubtful, and
+/// so are those after it, until the application of one was seen to answer.
 ///
 /// # Errors
 /// If the repository cannot be listed.
-pub fn decisions(repository: &Repository, vm: Option<&str>, keep: &Keep) -> Result<Vec<Decision>, Trouble> {
+pub fn decisions(
+    repository: &Repository,
+    vm: Option<&str>,
+    keep: &Keep,
+    is_warned: impl Fn(&Point) -> bool,
+) -> Result<Vec<Decision>, Trouble> {
     let mut by_vm = BTreeMap::<String, Vec<Candidate>>::new();
     for name in repository.points()?.into_iter().filter(|name| vm.is_none_or(|vm| vm == name.vm)) {
-        let taken = match repository.point(&name) {
-            Ok(point) => Some(point.taken),
+        let point = match repository.point(&name) {
+            Ok(point) => Some(point),
             Err(why) if why.is_gone() => continue,
             Err(_) => None,
         };
+        let taken = point.as_ref().map(|point| point.taken);
         let standing = proof::standing(repository, &name).unwrap_or_default();
         let is_verified = taken.is_some() && standing.verified.is_some();
-        let candidate =
-            Candidate { sequence: name.sequence, taken, is_verified, proved: standing.grade as u8 };
-        by_vm.entry(name.vm).or_default().push(candidate);
+        let of_vm = by_vm.entry(name.vm).or_default();
+        let is_warned = point.is_some_and(|point| is_warned(&point));
+        let was_doubtful = of_vm.last().is_some_and(|before| before.is_doubtful);
+        let is_doubtful = (was_doubtful || is_warned) && standing.grade != Grade::AppChecked;
+        let (sequence, proved) = (name.sequence, standing.grade as u8);
+        of_vm.push(Candidate { sequence, taken, is_verified, proved, is_doubtful });
     }
     let of_vm = |(vm, candidates): (String, Vec<Candidate>)| {
         decide(&candidates, keep).into_iter().map(move |(point, reasons)| Decision {

@@ -338,6 +338,29 @@ fn a_hurt_point_goes_only_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_point_before_one_with_a_warning_stays_until_the_application_of_a_newer_one_was_seen_to_answer() {
+    let (folder, _) = repository();
+    (3..6).for_each(|taken| drop(saved(folder.path(), "orders", &image(taken as u8), taken)));
+    let repository = open(folder.path());
+    let names: Vec<_> = repository.points().unwrap().into_iter().filter(|name| name.vm == "orders").collect();
+    let state = |at: usize, what| {
+        let proof = Proof { what, when: 5, boot: 0, words: String::new() };
+        proof::prove(&repository, &names[at], &proof).unwrap();
+    };
+    (0..5).for_each(|at| state(at, What::Verified));
+    let stays = || -> Vec<u64> {
+        let keep = Keep { last: 1, ..Keep::default() };
+        let all = prune::decisions(&repository, Some("orders"), &keep, |point| point.sequence == 3).unwrap();
+        all.into_iter().filter(|one| !one.reasons.is_empty()).map(|one| one.point.sequence).collect()
+    };
+    assert_eq!((names.len(), stays()), (5, vec![5, 3, 2]));
+    state(3, What::Grade(Grade::Booted)); // what is encrypted in it may not be needed for that
+    assert_eq!(stays(), [5, 4, 3, 2]);
+    state(3, What::Grade(Grade::AppChecked));
+    assert_eq!(stays(), [5, 4]);
+}
+
+#[test]
 fn the_newest_verified_point_of_each_vm_stays_and_a_hurt_one_is_none() {
     let (folder, points) = repository();
     let repository = open(folder.path());
@@ -347,7 +370,7 @@ fn the_newest_verified_point_of_each_vm_stays_and_a_hurt_one_is_none() {
     };
     let stays = || -> Vec<String> {
         let keep = Keep { last: 1, ..Keep::default() };
-        let all = prune::decisions(&repository, Some("orders"), &keep).unwrap().into_iter();
+        let all = prune::decisions(&repository, Some("orders"), &keep, |_| false).unwrap().into_iter();
         let why = |why: Vec<holdfast_backup::retain::Reason>| {
             why.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };

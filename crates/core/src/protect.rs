@@ -189,6 +189,7 @@ pub const fn candidate(snapshot: &Snapshot) -> Candidate {
         taken: Some(snapshot.taken),
         is_verified: true,
         proved: snapshot.grade() as u8,
+        is_doubtful: false,
     }
 }
 

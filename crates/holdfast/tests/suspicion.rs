@@ -102,6 +102,26 @@ fn an_encrypted_disk_is_told_with_the_last_point_before_it_and_other_changes_are
     let shown = place.well(&["list"]);
     assert!(shown.contains(&format!("\ndisk/3: {warning}\n")), "{shown}");
     restores(place.root());
+    outlives_prunes(&place);
+}
+
+/// The last point before the warning stays however many come after it, unless a person says that the warning is wrong.
+fn outlives_prunes(place: &Place) {
+    let keep = ["prune", "--of", "disk", "--keep-last", "1"];
+    let ids = |list: Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap().to_owned()).collect()
+    };
+    for number in [5, 6] {
+        place.save();
+        place.well(&["verify", "--all"]);
+        let told = place.well(&keep);
+        assert!(told.contains("the last before a warning") && told.contains("`--points-are-well`"), "{told}");
+        let kept = ["disk/2", "disk/3", &format!("disk/{number}"), "other/1"];
+        assert_eq!(ids(place.json(&["list"])), kept);
+    }
+    assert!(place.well(&["verify", "--all"]).ends_with("4 of 4 points are whole\n"));
+    place.well(&[&keep[..], &["--points-are-well"]].concat());
+    assert_eq!(ids(place.json(&["list"])), ["disk/6", "other/1"]);
 }
 
 /// The last good one is there.

@@ -50,6 +50,8 @@ pub struct Candidate {
     pub is_verified: bool,
     /// What was proved of it: higher is more, 0 is nothing.
     pub proved: u8,
+    /// A person was warned of it, or of one before it, and nothing has shown since that all is well.
+    pub is_doubtful: bool,
 }
 
 /// Why a point stays.
@@ -73,6 +75,10 @@ pub enum Reason {
     NewestVerified,
     /// The newest of those of which most was proved.
     NewestProved,
+    /// The newest before a warning that still stands.
+    BeforeWarning,
+    /// The oldest that such a warning is about: without it nobody would know what it was.
+    Warned,
     /// No newer point that stays was verified.
     NoneNewerVerified,
     /// It cannot be read: whether it may go is for a person to say.
@@ -91,6 +97,8 @@ impl std::fmt::Display for Reason {
             Self::Newest => f.write_str("the newest"),
             Self::NewestVerified => f.write_str("the newest verified"),
             Self::NewestProved => f.write_str("the newest of the best proved"),
+            Self::BeforeWarning => f.write_str("the last before a warning"),
+            Self::Warned => f.write_str("has a warning"),
             Self::NoneNewerVerified => f.write_str("none newer is verified"),
             Self::Hurt => f.write_str("hurt"),
         }
@@ -116,6 +124,7 @@ pub fn decide(points: &[Candidate], keep: &Keep) -> Vec<(Candidate, Vec<Reason>)
     if let Some((_, reasons)) = all.iter_mut().find(|(point, _)| Some(point.proved) == best) {
         reasons.push(Reason::NewestProved);
     }
+    before_warning(&mut all);
     let mut is_safe = false; // a newer one that stays was verified
     for (point, reasons) in &mut all {
         if point.taken.is_none() {
@@ -126,6 +135,18 @@ pub fn decide(points: &[Candidate], keep: &Keep) -> Vec<(Candidate, Vec<Reason>)
         is_safe |= point.is_verified && !reasons.is_empty();
     }
     all
+}
+
+/// As long as the newest point is doubtful, the last one before that stays, and the one that tells of it.
+fn before_warning(all: &mut [(Candidate, Vec<Reason>)]) {
+    let Some((newest, older)) = all.split_first_mut().filter(|((newest, _), _)| newest.is_doubtful) else {
+        return;
+    };
+    let is_good = |(point, _): &(Candidate, Vec<Reason>)| !point.is_doubtful && point.taken.is_some();
+    let Some(good) = older.iter().position(is_good) else { return };
+    older[good].1.push(Reason::BeforeWarning);
+    let warned = older[..good].iter_mut().rev().find(|(point, _)| point.is_doubtful);
+    warned.unwrap_or(newest).1.push(Reason::Warned);
 }
 
 /// Whether one of these stays for nothing but its proof: it goes once a newer one is proved as well.
@@ -179,17 +200,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-        let one = (0..900 * DAY, any::<bool>(), 0..4_u8, prop::bool::weighted(0.05));
+        let one =
+            (0..900 * DAY, any::<bool>(), 0..4_u8, prop::bool::weighted(0.05), prop::bool::weighted(0.3));
         prop::collection::vec(one, 0..60).prop_map(|all| {
             let mut all = all;
             all.sort_by_key(|(taken, ..)| *taken);
             let numbered = all.into_iter().enumerate();
             numbered
-                .map(|(at, (taken, is_verified, proved, is_hurt))| Candidate {
+                .map(|(at, (taken, is_verified, proved, is_hurt, is_doubtful))| Candidate {
                     sequence: at as u64 + 1,
                     taken: (!is_hurt).then_some(taken),
                     is_verified: is_verified && !is_hurt,
                     proved,
+                    is_doubtful,
                 })
                 .collect()
         })
@@ -219,6 +242,7 @@ mod tests {
             taken: Some(sequence as i64 * HOUR),
             is_verified: true,
             proved,
+            is_doubtful: false,
         };
         let (keep, proved) = (Keep { last: 2, ..Keep::default() }, point(1, 3));
         assert!(!stays_for_its_proof(&[proved, point(2, 1)], &keep), "it is one of the last");
@@ -240,6 +264,8 @@ mod tests {
             for must in [newest(&|_| true), newest(&|point| point.is_verified), newest(&|point| point.proved == best)] {
                 prop_assert!(must.is_none_or(|must| best == 0 || stay.contains(&must)), "{must:?}");
             }
+            let good = newest(&|point| !point.is_doubtful && point.taken.is_some());
+            prop_assert!(good.is_none_or(|good| stay.contains(&good)) || points.last().is_some_and(|newest| !newest.is_doubtful));
         }
 
         #[test]
@@ -293,6 +319,7 @@ mod tests {
             taken: Some(hours * HOUR),
             is_verified: true,
             proved: 0,
+            is_doubtful: false,
         };
         // Two a day for five days, of which one had none.
         let points: Vec<Candidate> =
@@ -305,9 +332,46 @@ mod tests {
     }
 
     #[test]
+    fn the_last_point_before_a_warning_stays_with_the_one_that_tells_of_it_until_a_newer_one_is_beyond_doubt()
+    {
+        let points = |doubtful: std::ops::Range<u64>, hurt: u64| -> Vec<Candidate> {
+            let point = |sequence| Candidate {
+                sequence,
+                taken: (sequence != hurt).then_some(sequence as i64 * HOUR),
+                is_verified: true,
+                proved: 0,
+                is_doubtful: doubtful.contains(&sequence),
+            };
+            (1..10).map(point).collect()
+        };
+        let stays = |points: Vec<Candidate>| -> Vec<(u64, Vec<Reason>)> {
+            let all = decide(&points, &Keep { last: 1, ..Keep::default() }).into_iter();
+            let told = all.map(|(point, why)| (point.sequence, why));
+            told.filter(|(sequence, why)| !why.is_empty() && *sequence != 9).collect()
+        };
+        let kept = |warned, good| vec![(warned, vec![Reason::Warned]), (good, vec![Reason::BeforeWarning])];
+        assert_eq!(stays(points(4..10, 0)), kept(4, 3));
+        assert_eq!(stays(points(4..9, 0)), [], "the newest is beyond doubt");
+        let hurt = (3, vec![Reason::Hurt]);
+        assert_eq!(stays(points(4..10, 3)), [kept(4, 2)[0].clone(), hurt, kept(4, 2)[1].clone()]);
+        assert_eq!(stays(points(1..10, 0)), [], "there is none before it");
+        let newest = decide(&points(9..10, 0), &Keep { last: 1, ..Keep::default() });
+        assert!(
+            newest[0].1.contains(&Reason::Warned) && newest[1].1 == [Reason::BeforeWarning],
+            "{newest:?}"
+        );
+    }
+
+    #[test]
     fn without_a_verified_one_nothing_goes() {
         let points: Vec<Candidate> = (1..6)
-            .map(|n| Candidate { sequence: n, taken: Some(n as i64), is_verified: n == 2, proved: 0 })
+            .map(|n| Candidate {
+                sequence: n,
+                taken: Some(n as i64),
+                is_verified: n == 2,
+                proved: 0,
+                is_doubtful: false,
+            })
             .collect();
         let all = decide(&points, &Keep { last: 1, ..Keep::default() });
         let gone: Vec<u64> =

@@ -129,6 +129,7 @@ fn of_backup(doc: &serde_json::Value) -> Option<Point> {
         taken: Some((taken * 1e6) as i64),
         is_verified: !doc["verified"].is_null(),
         proved: Grade::named(doc["grade"].as_str().unwrap_or_default()) as u8,
+        is_doubtful: false, // that is looked at where points go, not where they are tried
     };
     let rows = doc["trial"].as_str().and_then(rows);
     let is_full = doc["parent"].is_null();

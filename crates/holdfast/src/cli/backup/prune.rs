@@ -1,6 +1,6 @@
 //! `holdfast backup prune`: restore points that need not be kept are removed (I12), and what no point needs (I13).
 
-use super::{RepositoryArgs, bytes, shown, troubled, writer};
+use super::{Note, RepositoryArgs, bytes, shown, troubled, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, paint, print_json};
 use crate::clock;
@@ -50,6 +50,9 @@ pub struct PruneArgs {
     /// Go on though the clock is far from the newest restore point: you have looked, and it is right.
     #[arg(long)]
     clock_is_right: bool,
+    /// Let no warning keep a point: you have looked at those that look encrypted, and they are well.
+    #[arg(long)]
+    points_are_well: bool,
     /// Take all writers for dead: nobody writes to this repository now. One that does makes no point.
     #[arg(long)]
     end_sessions: bool,
@@ -76,7 +79,8 @@ pub fn prune(args: &PruneArgs) -> Result<Exit, CliError> {
     let decisions = if keep.is_nothing() {
         Vec::new() // only what no point needs goes
     } else {
-        prune::decisions(&repository, args.of.as_deref(), &keep).map_err(troubled(folder))?
+        let is_warned = |point: &_| !args.points_are_well && Note::of(point).warning.is_some();
+        prune::decisions(&repository, args.of.as_deref(), &keep, is_warned).map_err(troubled(folder))?
     };
     if !args.json {
         tell_points(&decisions, args.dry_run);
@@ -158,8 +162,14 @@ fn tell_points(decisions: &[Decision], is_dry: bool) {
         table.add_row([shown(&decision.point), taken, what.into(), why(decision)]);
     }
     say!("{table}");
-    let unverified = |decision: &&Decision| decision.reasons.contains(&Reason::NoneNewerVerified);
-    if decisions.iter().any(|decision| unverified(&decision)) {
+    let is_any = |reason| decisions.iter().any(|decision| decision.reasons.contains(&reason));
+    if is_any(Reason::Warned) {
+        say!(
+            "what a warning keeps stays until `holdfast prove` has seen the application of a newer point answer; \
+             if you have looked, and the newer ones are well, add `--points-are-well`"
+        );
+    }
+    if is_any(Reason::NoneNewerVerified) {
         say!("a point goes only once a newer one is verified: `holdfast backup verify --of NAME`");
     }
 }
