@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 struct Place(tempfile::TempDir);
 
@@ -170,4 +170,54 @@ fn a_file_system_that_a_hostile_guest_wrote_leads_nowhere() {
         assert!(matches!(said.status.code(), Some(0 | 1)), "{seed}: {said:?}");
         assert_eq!(out.exists(), said.status.success());
     }
+}
+
+/// Has `debugfs` change a file system.
+fn change(image: &Path, commands: &[String]) {
+    let mut debugfs = Command::new("debugfs");
+    debugfs.env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").arg("-w").arg("-f").arg("-").arg(image);
+    let mut running =
+        debugfs.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    running.stdin.take().unwrap().write_all(commands.join("\n").as_bytes()).unwrap();
+    assert!(running.wait().unwrap().success());
+}
+
+#[test]
+fn no_more_is_extracted_than_the_disk_holds_and_what_came_until_then_stays_i18() {
+    let place = Place::new();
+    let mut chance = Chance::new(1);
+    let noise: Vec<u8> = (0..4 << 20).map(|_| chance.below(256) as u8).collect();
+    let shared = place.ext4("shared", &[], 16, |folder| {
+        fs::write(folder.join("0"), &noise).unwrap();
+        (1..9).for_each(|name| fs::hard_link(folder.join("0"), folder.join(name.to_string())).unwrap());
+    });
+    // Each folder is in the one above under many names, so that there are 4^12 ways to the last one.
+    let many = place.ext4("many", &["-O", "^has_journal"], 2, |folder| {
+        fs::create_dir_all(folder.join(["a"; 12].join("/"))).unwrap();
+    });
+    let link = |depth: usize| {
+        let above = "/a".repeat(depth);
+        ["b", "c", "d"].map(|name| format!("ln {above}/a {above}/{name}"))
+    };
+    change(&many, &(0..11).flat_map(link).collect::<Vec<_>>());
+    for (image, why) in [(&shared, "more than the 16.00 MiB of its disk"), (&many, "of its disk")] {
+        let of = image.file_name().unwrap().to_str().unwrap();
+        place.save(image, of);
+        let folder = place.path(&format!("out-{of}"));
+        fs::create_dir(&folder).unwrap();
+        let out = folder.join("all");
+        let said = place.backup(&["extract", "/", "--of", of, "--out", out.to_str().unwrap()]);
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.code() == Some(1) && text.contains(why), "{of}: {text}");
+        assert!(!out.exists() && text.contains("all.") && text.contains(".unfinished"), "{text}");
+        let left = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+        let used = Command::new("du").args(["-s", "--apparent-size", "-B1"]).arg(&left).output().unwrap();
+        let used = String::from_utf8(used.stdout).unwrap();
+        let used: u64 = used.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(fs::read_dir(&left).unwrap().count() > 0 && used < 64 << 20, "{used}");
+    }
+    // A part of it comes back.
+    let one = place.path("one");
+    place.json(&["extract", "/3", "--of", "shared", "--out", one.to_str().unwrap()]);
+    assert_eq!(fs::metadata(&one).unwrap().len(), 4 << 20);
 }

@@ -2,7 +2,7 @@
 //!
 //! Names come from a guest: each is one name in a folder that was made here a moment before, made anew or not at all, so no
 //! link and no name that comes twice leads out of it (I17). What is not whole yet has another name, and nothing that is there is
-//! replaced (I15).
+//! replaced (I15). Folders may hold each other, and files share their blocks: no more is written than the disk holds (I18).
 
 use super::{Found, FsArgs, failed, open};
 use crate::cli::{CliError, Exit, print_json};
@@ -23,6 +23,10 @@ const PIECE: usize = 1 << 20;
 const HOLE: usize = 64 << 10;
 /// Folders may stand in each other so deep.
 const DEEPEST: usize = 256;
+/// A block of ext4 is no smaller, nor is what it has for each inode (bytes).
+const LEAST: u64 = 1 << 10;
+/// A folder may have so many entries more than that: each has itself and the one above.
+const ENTRIES: u64 = 4;
 
 /// What to bring back.
 #[derive(Args)]
@@ -48,6 +52,10 @@ struct Done {
     bytes: u64,
     /// Devices, sockets and fifos, which are left out.
     left_out: u64,
+    /// Entries of folders that were looked at.
+    entries: u64,
+    /// Bytes that were written: those of holes are not.
+    written: u64,
 }
 
 /// Why it was not.
@@ -55,6 +63,8 @@ enum Trouble {
     Guest(Ext4Error),
     Here(io::Error),
     Deep,
+    /// More of this than there can be.
+    TooMuch(String),
 }
 
 impl From<Ext4Error> for Trouble {
@@ -84,7 +94,9 @@ pub fn extract(args: &ExtractArgs) -> Result<Exit, CliError> {
     });
     spinner.finish_and_clear();
     if let Err(trouble) = copied {
-        let _ours = fs::remove_dir_all(&unfinished).or_else(|_| fs::remove_file(&unfinished));
+        if !matches!(trouble, Trouble::TooMuch(_)) {
+            let _ours = fs::remove_dir_all(&unfinished).or_else(|_| fs::remove_file(&unfinished));
+        }
         return Err(match trouble {
             Trouble::Guest(error) => failed(&found, &args.path)(error),
             Trouble::Here(source) => {
@@ -95,13 +107,23 @@ pub fn extract(args: &ExtractArgs) -> Result<Exit, CliError> {
                 cause: format!("its folders stand in each other more than {DEEPEST} deep"),
                 hint: "extract one of those within it".into(),
             },
+            Trouble::TooMuch(what) => CliError::Said {
+                error: format!("`{}` is extracted in part", args.path.escape_debug()),
+                cause: format!(
+                    "it holds {what}: files of many names, or a file system that was made to fill this disk"
+                ),
+                hint: format!(
+                    "what came until then is in `{}`; extract folders within it, or look at all of it with `backup mount`",
+                    unfinished.display(),
+                ),
+            },
         });
     }
     tell(&found, args, &done)
 }
 
 fn tell(found: &Found, args: &ExtractArgs, done: &Done) -> Result<Exit, CliError> {
-    let Done { files, folders, links, bytes, left_out } = done;
+    let Done { files, folders, links, bytes, left_out, .. } = done;
     if args.json {
         print_json(&serde_json::json!({
             "v": 1, "id": found.point, "partition": found.partition, "path": args.path, "out": args.out,
@@ -129,6 +151,28 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Counts what is written: that is no more than the disk holds (I18).
+    fn count(&self, bytes: u64, done: &mut Done) -> Result<(), Trouble> {
+        let size = self.found.size;
+        done.written = done.written.saturating_add(bytes);
+        let held = super::super::bytes(size);
+        if done.written > size {
+            Err(Trouble::TooMuch(format!("more than the {held} of its disk")))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts an entry of a folder.
+    fn look(&self, done: &mut Done) -> Result<(), Trouble> {
+        done.entries += 1;
+        let most = self.found.size / LEAST * ENTRIES;
+        if done.entries <= most {
+            return Ok(());
+        }
+        Err(Trouble::TooMuch(format!("more than the {most} entries that its disk has room for")))
+    }
+
     fn copy(&self, from: &GuestPath, to: &Path, depth: usize, done: &mut Done) -> Result<(), Trouble> {
         let fs = &self.found.fs;
         // What a person names may be a link; what stands in a folder is taken as it is.
@@ -141,6 +185,7 @@ impl Work<'_> {
         } else if kind.is_symlink() {
             done.links += 1;
             let target = fs.read_link(from)?;
+            self.count(target.as_ref().len() as u64, done)?;
             Ok(symlink(OsStr::from_bytes(target.as_ref()), to)?)
         } else if kind.is_regular_file() {
             self.file(from, to, &about, done)
@@ -163,8 +208,10 @@ impl Work<'_> {
         }
         fs::DirBuilder::new().mode(0o700).create(to)?;
         done.folders += 1;
+        self.count(LEAST, done)?;
         for entry in self.found.fs.read_dir(from)? {
             let entry = entry?;
+            self.look(done)?;
             let name = entry.file_name();
             let bytes: &[u8] = name.as_ref();
             if bytes != b"." && bytes != b".." && !bytes.contains(&b'/') {
@@ -177,16 +224,19 @@ impl Work<'_> {
     fn file(&self, from: &GuestPath, to: &Path, about: &Metadata, done: &mut Done) -> Result<(), Trouble> {
         let mut there = self.found.fs.open(from)?;
         let mut here = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-        let mut bytes = vec![0; PIECE];
+        let (mut bytes, before) = (vec![0; PIECE], done.written);
         loop {
             let read = there.read_bytes(&mut bytes)?;
             if read == 0 {
                 break;
             }
-            write_sparse(&mut here, &bytes[..read])?;
+            let written = write_sparse(&mut here, &bytes[..read])?;
+            self.count(written, done)?;
             done.bytes += read as u64;
             self.spinner.tick();
         }
+        let own = done.written - before;
+        self.count(if own == 0 { 0 } else { LEAST.saturating_sub(own) }, done)?;
         here.set_len(about.len())?;
         let changed = u64::try_from(about.modified().seconds()).unwrap_or_default();
         here.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(changed))?;
@@ -202,14 +252,16 @@ fn rights(about: &Metadata, least: u32) -> fs::Permissions {
     fs::Permissions::from_mode(u32::from(about.mode()) & 0o777 | least)
 }
 
-/// A file that is nothing but a large hole takes no room.
-fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+/// A file that is nothing but a large hole takes no room. How many bytes were written.
+fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<u64> {
+    let mut written = 0;
     for piece in bytes.chunks(HOLE) {
         if piece.iter().all(|byte| *byte == 0) {
             file.seek(SeekFrom::Current(piece.len() as i64))?;
         } else {
             file.write_all(piece)?;
+            written += piece.len() as u64;
         }
     }
-    Ok(())
+    Ok(written)
 }

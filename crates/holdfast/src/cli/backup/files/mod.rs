@@ -72,6 +72,8 @@ impl Ext4Read for Bytes {
 struct Found {
     fs: Ext4,
     partition: u32,
+    /// Bytes of that partition.
+    size: u64,
     point: String,
 }
 
@@ -96,10 +98,10 @@ fn open(args: &FsArgs, path: &str) -> Result<Found, CliError> {
     }
     let (mut last, mut is_any) = (None, false);
     for partition in partitions {
-        let number = partition.number;
+        let (number, size) = (partition.number, partition.bytes.end - partition.bytes.start);
         let fs = Ext4::load(Box::new(Bytes { disk: Arc::clone(&disk), partition }));
         match fs.and_then(|fs| fs.symlink_metadata(path).map(|_| fs).inspect_err(|_| is_any = true)) {
-            Ok(fs) => return Ok(Found { fs, partition: number, point }),
+            Ok(fs) => return Ok(Found { fs, partition: number, size, point }),
             Err(error) => last = Some(format!("partition {number}: {}", chain(&error))),
         }
     }
