@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 /// A clock that is this much ahead of the newest that is known may have jumped.
 pub const JUMP: i64 = 86_400_000_000;
+/// A pause before the newest point of a VM that is so many times as long as any before it may be a jump, too.
+const FAR: i64 = 10;
 /// A clock may be this much behind: others have clocks, too.
 const BEHIND: i64 = 60_000_000;
 
@@ -32,6 +34,11 @@ pub enum Frozen {
     /// It is more than a day ahead of all that is known.
     #[error("the clock may have jumped: it is {0} s ahead of the newest restore point and the last prune")]
     Jumped(i64),
+    /// The newest point was taken by it, and is as far from those before it.
+    #[error(
+        "the clock may have jumped: a point was taken within the last day, {0} s after the one before it"
+    )]
+    Leapt(i64),
 }
 
 /// Why each point of these VMs stays or may go; of all VMs if none is named. One of which a person was warned is doubtful, and
@@ -73,23 +80,37 @@ pub fn decisions(
 }
 
 /// Whether the clock can be believed: it is neither behind the newest point and the last prune, nor more than a day ahead
-/// of both (I12).
+/// of both (I12). A point that was taken a moment ago knows no better: then those before it are asked.
 ///
 /// # Errors
 /// If the repository cannot be listed or a mark cannot be read.
 pub fn frozen(repository: &Repository, now: i64) -> Result<Option<Frozen>, Trouble> {
     let points = repository.points()?;
-    let taken = points.iter().filter_map(|name| repository.point(name).ok()).map(|point| point.taken);
+    let mut by_vm = BTreeMap::<String, Vec<i64>>::new();
+    for point in points.iter().filter_map(|name| repository.point(name).ok()) {
+        by_vm.entry(point.vm).or_default().push(point.taken);
+    }
     let marks = repository.marks()?;
-    let newest = taken.chain(marks.iter().map(|mark| mark.made)).max();
-    Ok(newest.and_then(|newest| {
-        let ahead = now.saturating_sub(newest);
-        if ahead < -BEHIND {
-            Some(Frozen::Backwards(-ahead / 1_000_000))
-        } else {
-            (ahead > JUMP).then_some(Frozen::Jumped(ahead / 1_000_000))
-        }
-    }))
+    let newest = by_vm.values().flatten().copied().chain(marks.iter().map(|mark| mark.made)).max();
+    let Some(ahead) = newest.map(|newest| now.saturating_sub(newest)) else { return Ok(None) };
+    Ok(if ahead < -BEHIND {
+        Some(Frozen::Backwards(-ahead / 1_000_000))
+    } else if ahead > JUMP {
+        Some(Frozen::Jumped(ahead / 1_000_000))
+    } else {
+        by_vm.into_values().find_map(|taken| leap(taken, now)).map(|ahead| Frozen::Leapt(ahead / 1_000_000))
+    })
+}
+
+/// How far the newest point of a VM is from the one before it, if it was taken of late and no pause before that was nearly as long. A VM
+/// that was off for long looks the same, until its next point or for a day.
+fn leap(mut taken: Vec<i64>, now: i64) -> Option<i64> {
+    taken.sort_unstable();
+    let is_fresh = now.saturating_sub(*taken.last()?) <= JUMP;
+    let pauses: Vec<i64> = taken.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    let (last, before) = pauses.split_last()?;
+    let usual = before.iter().copied().max()?.max(JUMP); // of two points nothing is known
+    (is_fresh && *last > usual.saturating_mul(FAR)).then_some(*last)
 }
 
 /// Removes the points that may go, oldest first; then what was stated about them. `gone` is told of each.
@@ -112,4 +133,21 @@ pub fn remove(
         gone(name);
     }
     proof::tidy(repository)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_that_is_far_from_those_before_it_may_be_of_a_clock_that_jumped_and_the_next_one_shows_it() {
+        let at = |days: &[i64]| days.iter().map(|day| day * JUMP).collect::<Vec<_>>();
+        assert_eq!(leap(at(&[1, 2, 3, 400]), 400 * JUMP), Some(397 * JUMP));
+        assert_eq!(leap(at(&[1, 2, 3, 13]), 13 * JUMP), None, "it was off for ten days");
+        assert_eq!(leap(at(&[1, 31, 32, 300]), 300 * JUMP), None, "it was off for as long before");
+        assert_eq!(leap(at(&[1, 2, 3, 400, 401]), 401 * JUMP), None, "there is another one");
+        assert_eq!(leap(at(&[1, 2, 3, 400]), 402 * JUMP), None, "others were made for a day after it");
+        assert_eq!(leap(at(&[1, 400]), 400 * JUMP), None, "of two nothing is known");
+        assert_eq!((leap(at(&[7]), 7 * JUMP), leap(Vec::new(), 7)), (None, None));
+    }
 }

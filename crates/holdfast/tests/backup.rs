@@ -493,6 +493,25 @@ fn a_clock_that_jumped_freezes_pruning() {
     assert!(place.refused(&["prune"]).contains("went backwards"));
 }
 
+#[test]
+fn a_clock_that_jumped_before_the_newest_backup_freezes_pruning_until_there_is_another() {
+    const DAY: i64 = 86_400;
+    let place = Place::with_repository();
+    (0..3).for_each(|days| taken_at(&place, "disk", (days - 400) * DAY));
+    taken_at(&place, "disk", 0);
+    place.well(&["verify", "--all"]);
+    let said = place.refused(&["prune", "--keep-last", "1"]);
+    assert!(
+        said.contains("may have jumped: a point was taken") && said.contains("--clock-is-right"),
+        "{said}"
+    );
+    assert_eq!(place.json(&["list"]).as_array().unwrap().len(), 4);
+    taken_at(&place, "disk", 0);
+    place.well(&["verify", "--all"]);
+    place.well(&["prune", "--keep-last", "1"]);
+    assert_eq!(place.json(&["list"]).as_array().unwrap().len(), 1);
+}
+
 fn size(folder: &Path) -> u64 {
     files(folder).iter().map(|path| path.metadata().unwrap().len()).sum()
 }
