@@ -273,6 +273,8 @@ fn what_is_there_is_never_replaced_and_what_is_wrong_is_said() {
 #[test]
 fn a_lost_or_wrong_key_opens_nothing_and_a_passphrase_does() {
     let place = Place::new();
+    let absent = place.refused(&["init", "--key-file", "pass"]);
+    assert!(absent.contains("write a passphrase into it first; or leave `--key-file`"), "{absent}");
     fs::write(place.path("pass"), "correct horse battery\n").unwrap();
     place.well(&["init", "--key-file", "pass"]);
     let lost = place.refused(&["list"]);

@@ -24,9 +24,12 @@ pub async fn points(client: &Client, args: &PointsArgs) -> Result<Exit, CliError
     if args.json {
         print_json(&known.points)?;
     } else if known.points.is_empty() {
-        say!(
-            "{vm} has no restore points; `holdfast snapshot create {vm}` or `holdfast backup create {vm}` makes one"
-        );
+        match &known.trouble {
+            None => say!(
+                "{vm} has no restore points; `holdfast snapshot create {vm}` or `holdfast backup create {vm}` makes one"
+            ),
+            Some(_) => say!("{vm} has no snapshots; whether it has backups is not known"),
+        }
     } else {
         show(&known.points);
     }
@@ -36,7 +39,7 @@ pub async fn points(client: &Client, args: &PointsArgs) -> Result<Exit, CliError
         say!("its disk {how} in from {}; it takes {taken} by now", coming.point);
     }
     let Some(trouble) = &known.trouble else { return Ok(Exit::Fine) };
-    paint::aside(&format!("its backups are not listed: {trouble}"));
+    paint::aside(&format!("its backups cannot be listed: {trouble}"));
     Ok(Exit::Failed)
 }
 

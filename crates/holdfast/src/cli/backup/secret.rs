@@ -27,10 +27,18 @@ pub enum Secret {
 /// The secret for a new repository.
 pub fn for_new(file: Option<&Path>) -> Result<Secret, CliError> {
     if let Some(file) = file {
-        return read(file).map(Secret::Given);
+        return if file.exists() { read(file).map(Secret::Given) } else { Err(no_passphrase(file)) };
     }
     folder()?; // before anything is made
     made().map(Secret::Made)
+}
+
+fn no_passphrase(file: &Path) -> CliError {
+    CliError::Said {
+        error: format!("cannot read the key `{}`", file.display()),
+        cause: "there is no such file".into(),
+        hint: "write a passphrase into it first; or leave `--key-file` and HOLDFAST_KEY_FILE away, and `init` makes a key".into(),
+    }
 }
 
 /// The secret of a new key in a file: what is in it, or a random one that is put there.
