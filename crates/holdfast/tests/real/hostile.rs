@@ -121,7 +121,7 @@ fn an_agent_that_floods_lies_and_drips_is_not_believed_and_is_shown_escaped_r32_
     let log = fs::read_to_string(lab.path().join("daemon.log")).unwrap();
     assert!(is_tame(&log), "{log:?}");
     for never in ["asked to freeze", "asked to thaw"] {
-        assert!(!said(&format!("hostile: {never}")), "nothing freezes a guest yet (A17, I16)");
+        assert!(!said(&format!("hostile: {never}")), "it is frozen for no snapshot or backup (A17, I16)");
     }
     rows.all_there(&lab);
     assert!(ear.heard_nothing() && ear.hears());
