@@ -46,6 +46,11 @@ fn out(said: &Output) -> String {
     String::from_utf8(said.stdout.clone()).unwrap()
 }
 
+fn doc(said: &Output) -> Value {
+    assert!(said.status.success(), "{said:?}");
+    serde_json::from_slice(&said.stdout).unwrap()
+}
+
 #[test]
 fn a_repository_that_cannot_be_opened_is_not_told_as_no_restore_points() {
     let points = |trouble: Value| {
@@ -58,4 +63,52 @@ fn a_repository_that_cannot_be_opened_is_not_told_as_no_restore_points() {
     let aside = String::from_utf8(said.stderr).unwrap();
     assert!(aside.contains("its backups cannot be listed: it is not mounted"), "{aside}");
     assert!(out(&points(Value::Null)).contains("a has no restore points; `holdfast snapshot create a`"));
+}
+
+/// A VM that runs for so many times.
+fn status(incarnation: u64) -> (&'static str, Value) {
+    let vm = json!({
+        "v": 1, "name": "a", "driver": "qemu", "state": "running", "incarnation": incarnation, "address": {},
+        "channels": {}, "apps": [], "protection": "armed", "tries": 0, "tries_most": 3,
+    });
+    let doc = json!({ "v": 1, "host": "atlas", "mode": "armed", "vms": [vm], "host_incidents": [] });
+    ("GET /api/v1/status", doc)
+}
+
+#[test]
+fn what_was_deleted_and_how_long_it_took_to_go_back_is_told_to_programs() {
+    let done = json!({ "v": 1, "ok": true });
+    let deleted = answered(
+        &["snapshot", "delete", "a", "3", "--json"],
+        vec![("DELETE /api/v1/vms/a/snapshots/3", done.clone())],
+    );
+    assert_eq!(doc(&deleted), json!({ "v": 1, "vm": "a", "id": 3 }));
+
+    let one = json!({
+        "id": 3, "taken": 1.0, "memory": 1, "resumed": 0, "frozen": true, "set_aside": false, "scheduled": false,
+        "disk": 1, "below": false, "note": "", "since": {},
+    });
+    let list = json!({ "v": 1, "vm": "a", "snapshots": [one], "merging": null });
+    for how in ["revert", "resume"] {
+        let answers = vec![
+            ("GET /api/v1/vms/a/snapshots", list.clone()),
+            status(1),
+            ("POST /api/v1/vms/a/snapshots/3/revert", done.clone()),
+            status(1),
+            status(2),
+        ];
+        let back = doc(&answered(&["snapshot", how, "a", "3", "--yes", "--json"], answers));
+        assert!(back["vm"] == "a" && back["id"] == 3 && back["seconds"].as_f64().unwrap() > 0.0, "{back}");
+    }
+    let point = json!({ "id": "a/7", "vm": "a", "kind": "backup", "memory": false, "grade": "taken" });
+    let answers = vec![
+        ("GET /api/v1/vms/a/points", json!({ "v": 1, "points": [point], "trouble": null })),
+        status(1),
+        ("POST /api/v1/vms/a/backups/7/revert", done),
+        status(2),
+    ];
+    let back = doc(&answered(&["backup", "revert", "a", "latest", "--yes", "--json"], answers));
+    assert!(back["id"] == "a/7" && back["seconds"].is_f64(), "{back}");
+    let asks = answered(&["snapshot", "revert", "a", "3", "--json"], Vec::new());
+    assert!(asks.status.code() == Some(2) && out(&asks).is_empty(), "a question is no JSON: {asks:?}");
 }

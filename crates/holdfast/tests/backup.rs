@@ -288,6 +288,22 @@ fn a_lost_or_wrong_key_opens_nothing_and_a_passphrase_does() {
 }
 
 #[test]
+fn what_is_made_and_who_can_open_it_is_told_to_programs() {
+    let place = Place::new();
+    let made = place.json(&["init"]);
+    let (key, repo) = (made["key_file"].as_str().unwrap(), made["repo"].as_str().unwrap());
+    assert!(made["v"] == 1 && Path::new(key).is_file() && repo.ends_with("repo"), "{made}");
+    assert!(key.ends_with(&format!("/{}.key", made["repository"].as_str().unwrap())), "{made}");
+    let added = place.json(&["key", "add", "--new-key-file", "new.key"]);
+    assert_eq!((&added["v"], &added["key_file"]), (&1.into(), &"new.key".into()), "{added}");
+    let changed = place.json(&["key", "change", "--new-key-file", "newer.key", "--key-file", "new.key"]);
+    assert!(changed["key"] != added["key"] && changed["key_file"] == "newer.key", "{changed}");
+    let name = changed["key"].as_str().unwrap();
+    assert_eq!(place.json(&["key", "remove", name]), serde_json::json!({ "v": 1, "key": name }));
+    assert!(place.refused(&["list", "--key-file", "newer.key"]).contains("does not open the repository"));
+}
+
+#[test]
 fn a_hurt_block_is_named_its_point_is_not_restored_and_others_are() {
     let place = Place::with_repository();
     place.well(&["image", "disk.img"]);

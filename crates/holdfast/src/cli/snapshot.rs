@@ -29,6 +29,9 @@ pub enum SnapshotCommand {
         vm: String,
         /// Its number.
         id: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Go back to the disk of one: ends the VM, and boots it again. What it was before is kept as another snapshot.
     Revert(BackArgs),
@@ -68,6 +71,9 @@ pub struct BackArgs {
     /// Do not ask.
     #[arg(long, short)]
     yes: bool,
+    /// Print JSON. Then nobody is asked.
+    #[arg(long, requires = "yes")]
+    json: bool,
 }
 
 /// To which one.
@@ -115,7 +121,7 @@ pub async fn snapshot(client: &Client, command: SnapshotCommand) -> Result<Exit,
     match command {
         SnapshotCommand::Create(args) => create(client, args).await,
         SnapshotCommand::List { vm, json } => list(client, &vm, json).await,
-        SnapshotCommand::Delete { vm, id } => delete(client, &vm, id).await,
+        SnapshotCommand::Delete { vm, id, json } => delete(client, &vm, id, json).await,
         SnapshotCommand::Revert(args) => back(client, &args, false, false).await,
         SnapshotCommand::Resume(args) => back(client, &args.back, true, args.again).await,
     }
@@ -198,16 +204,20 @@ fn note(one: &SnapshotDoc) -> String {
     }
 }
 
-async fn delete(client: &Client, vm: &str, id: u64) -> Result<Exit, CliError> {
+async fn delete(client: &Client, vm: &str, id: u64, json: bool) -> Result<Exit, CliError> {
     let words = SnapshotWords { by: client.by().to_owned(), ..SnapshotWords::default() };
     let path = format!("{}/{id}", place(vm)?);
     let _: serde_json::Value = client.order(Method::DELETE, &path, &words, ORDER).await?;
+    if json {
+        print_json(&serde_json::json!({ "v": 1, "vm": vm, "id": id }))?;
+        return Ok(Exit::Fine);
+    }
     say!("{vm}: snapshot {id} is deleted; its room is given back in the background");
     Ok(Exit::Fine)
 }
 
 async fn back(client: &Client, args: &BackArgs, resume: bool, again: bool) -> Result<Exit, CliError> {
-    let BackArgs { vm, id, yes } = args;
+    let BackArgs { vm, id, yes, json } = args;
     let path = place(vm)?;
     let known: SnapshotsDoc = client.get(&path).await?;
     let Some(one) = known.snapshots.iter().find(|one| one.id == *id) else {
@@ -227,6 +237,10 @@ async fn back(client: &Client, args: &BackArgs, resume: bool, again: bool) -> Re
     let _: serde_json::Value =
         client.order(Method::POST, &format!("{path}/{id}/revert"), &words, ORDER).await?;
     let took = wait_for_start(client, vm, before, began).await?;
+    if *json {
+        print_json(&serde_json::json!({ "v": 1, "vm": vm, "id": id, "seconds": took }))?;
+        return Ok(Exit::Fine);
+    }
     let how = if resume { "goes on with" } else { "boots" };
     say!("{vm} {how} snapshot {id}, {took:.1} s after it was told to");
     say!("what it was before is the newest of `holdfast snapshot list {vm}`");

@@ -32,6 +32,9 @@ pub struct NewArgs {
     /// The file that holds the new passphrase or key; if it is not there, a random key is put into it.
     #[arg(long, value_name = "FILE")]
     new_key_file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Of which repository.
@@ -51,6 +54,9 @@ pub struct RemoveArgs {
     repository: RepositoryArgs,
     /// Its name, as `list` shows it.
     key: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs one command.
@@ -77,6 +83,12 @@ fn new(args: &NewArgs, is_change: bool) -> Result<Exit, CliError> {
     let put = if is_change { slots::change } else { slots::add };
     let name = put(&*opened, &own, new.bytes(), new.cost()).map_err(refused(folder))?;
     let name = name.trim_start_matches("keys/");
+    if args.json {
+        print_json(&serde_json::json!({
+            "v": 1, "key": name, "key_file": args.new_key_file.to_string_lossy(),
+        }))?;
+        return Ok(Exit::Fine);
+    }
     say!("key {name} opens the repository: what is in {}", args.new_key_file.display());
     if is_change {
         say!(
@@ -120,6 +132,10 @@ fn remove(args: &RemoveArgs) -> Result<Exit, CliError> {
     let name = format!("keys/{}", args.key);
     let (store, own) = own(&args.repository)?;
     slots::remove(&*store, &own, &name).map_err(refused(folder))?;
+    if args.json {
+        print_json(&serde_json::json!({ "v": 1, "key": args.key }))?;
+        return Ok(Exit::Fine);
+    }
     say!("key {} opens the repository no more", args.key);
     Ok(Exit::Fine)
 }

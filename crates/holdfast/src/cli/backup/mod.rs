@@ -31,7 +31,7 @@ mod suspicion;
 mod verify;
 mod writer;
 
-use super::{CliError, Exit};
+use super::{CliError, Exit, print_json};
 use crate::act::chain;
 use crate::place::{self, OpenError, RepositoryPlace};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -115,6 +115,9 @@ pub struct RepositoryArgs {
 pub struct InitArgs {
     #[command(flatten)]
     repository: RepositoryArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Which restore point.
@@ -165,8 +168,16 @@ fn init(args: &InitArgs) -> Result<Exit, CliError> {
     let store = repo.open_new(s3_file.as_deref()).map_err(unopened(repo))?;
     let made = secret::for_new(key_file.as_deref())?;
     let repository = Repository::create(store, made.bytes(), made.cost()).map_err(troubled(repo))?;
-    say!("repository {} in {repo}", repository.id());
-    match made.keep(repository.id())? {
+    let id = repository.id();
+    if args.json {
+        let kept = made.keep(id)?.map(|path| path.to_string_lossy().into_owned());
+        print_json(&serde_json::json!({
+            "v": 1, "repository": id.to_string(), "repo": repo.to_string(), "key_file": kept,
+        }))?;
+        return Ok(Exit::Fine);
+    }
+    say!("repository {id} in {repo}");
+    match made.keep(id)? {
         Some(path) => {
             say!("its key is in {}", path.display());
             say!("keep a copy of that file elsewhere: without it nothing can be restored");

@@ -3,7 +3,7 @@
 use crate::api::Words;
 use crate::api::points::PointsDoc;
 use crate::cli::snapshot::{ORDER, agree, incarnation, wait_for_start};
-use crate::cli::{CliError, Exit, paint};
+use crate::cli::{CliError, Exit, paint, print_json};
 use crate::client::{Client, Method};
 use clap::Args;
 use std::time::Instant;
@@ -19,6 +19,9 @@ pub struct RevertArgs {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+    /// Print JSON. Then nobody is asked.
+    #[arg(long, requires = "yes")]
+    json: bool,
 }
 
 /// Has the daemon end the VM and start it from the backup, whose blocks come in while it runs.
@@ -55,6 +58,10 @@ pub async fn revert(client: &Client, args: &RevertArgs) -> Result<Exit, CliError
     let path = format!("/api/v1/vms/{vm}/backups/{number}/revert");
     let _: serde_json::Value = client.order(Method::POST, &path, &words, ORDER).await?;
     let took = wait_for_start(client, vm, before, began).await?;
+    if args.json {
+        print_json(&serde_json::json!({ "v": 1, "vm": vm, "id": point.id, "seconds": took }))?;
+        return Ok(Exit::Fine);
+    }
     say!("{vm} boots backup {number}, {took:.1} s after it was told to; its blocks come in while it runs");
     say!("what it was before is the newest of `holdfast snapshot list {vm}`");
     Ok(Exit::Fine)
