@@ -178,6 +178,15 @@ impl Repository {
         })
     }
 
+    /// Takes away a repository that was made just now and holds nothing: nobody could open it.
+    ///
+    /// # Errors
+    /// If it stays.
+    pub fn unmake(self) -> Result<(), Trouble> {
+        let key = format!("keys/{}", self.id());
+        [HEAD, &key].into_iter().try_for_each(|name| self.remove(name))
+    }
+
     /// Which repository this is, without a key.
     ///
     /// # Errors

@@ -92,8 +92,13 @@ impl RepositoryPlace {
         match self {
             Self::Folder(path) => {
                 std::fs::create_dir_all(path).map_err(OpenError::Folder)?;
-                let mut inside = std::fs::read_dir(path).map_err(OpenError::Folder)?;
-                let is_free = path.join("repository").exists() || inside.next().is_none();
+                let inside = std::fs::read_dir(path).map_err(OpenError::Folder)?;
+                // One that could not be made has left these.
+                let is_left = |entry: std::fs::DirEntry| {
+                    let is_ours = entry.file_name() == "keys" || entry.file_name() == "tmp";
+                    is_ours && std::fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none())
+                };
+                let is_free = path.join("repository").exists() || inside.into_iter().flatten().all(is_left);
                 if is_free { self.open(s3_file) } else { Err(OpenError::Occupied) }
             }
             Self::S3(bucket) => {

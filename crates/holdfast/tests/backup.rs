@@ -273,6 +273,11 @@ fn what_is_there_is_never_replaced_and_what_is_wrong_is_said() {
 #[test]
 fn a_lost_or_wrong_key_opens_nothing_and_a_passphrase_does() {
     let place = Place::new();
+    // Where the key that is made cannot be kept, nothing is made.
+    fs::write(place.path(".config"), "no folder").unwrap();
+    let output = place.run(&["init"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && output.stdout.is_empty() && said.contains("write the key"), "{said}");
     let absent = place.refused(&["init", "--key-file", "pass"]);
     assert!(absent.contains("write a passphrase into it first; or leave `--key-file`"), "{absent}");
     fs::write(place.path("pass"), "correct horse battery\n").unwrap();

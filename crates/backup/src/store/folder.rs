@@ -114,7 +114,7 @@ impl Store for Folder {
         let prepared = self.prepare(bytes)?;
         // A link, and not a new name: it never replaces what is there.
         let linked = self.files.link(&prepared, &path);
-        self.files.remove(&prepared)?;
+        let _cleared_later = self.files.remove(&prepared);
         linked?;
         self.files.sync(folder)?;
         self.keep(folder)

@@ -169,15 +169,22 @@ fn init(args: &InitArgs) -> Result<Exit, CliError> {
     let made = secret::for_new(key_file.as_deref())?;
     let repository = Repository::create(store, made.bytes(), made.cost()).map_err(troubled(repo))?;
     let id = repository.id();
+    let kept = match made.keep(id) {
+        Ok(kept) => kept,
+        Err(error) => {
+            repository.unmake().map_err(troubled(repo))?;
+            return Err(error);
+        }
+    };
     if args.json {
-        let kept = made.keep(id)?.map(|path| path.to_string_lossy().into_owned());
+        let kept = kept.map(|path| path.to_string_lossy().into_owned());
         print_json(&serde_json::json!({
             "v": 1, "repository": id.to_string(), "repo": repo.to_string(), "key_file": kept,
         }))?;
         return Ok(Exit::Fine);
     }
     say!("repository {id} in {repo}");
-    match made.keep(id)? {
+    match kept {
         Some(path) => {
             say!("its key is in {}", path.display());
             say!("keep a copy of that file elsewhere: without it nothing can be restored");
