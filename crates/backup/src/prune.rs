@@ -2,9 +2,9 @@
 //! ([`crate::collect`]).
 
 use crate::point::Point;
-use crate::proof::{self, Grade};
+use crate::proof::{self, Grade, Standing};
 use crate::repository::{PointName, Repository, Trouble};
-use crate::retain::{Candidate, Keep, Reason, decide};
+use crate::retain::{Candidate, Keep, Reason, decide, frees};
 use std::collections::BTreeMap;
 
 /// A clock that is this much ahead of the newest that is known may have jumped.
@@ -41,42 +41,90 @@ pub enum Frozen {
     Leapt(i64),
 }
 
-/// Why each point of these VMs stays or may go; of all VMs if none is named. One of which a person was warned is doubtful, and
-/// so are those after it, until the application of one was seen to answer.
-///
-/// # Errors
-/// If the repository cannot be listed.
-pub fn decisions(
-    repository: &Repository,
-    vm: Option<&str>,
-    keep: &Keep,
-    is_warned: impl Fn(&Point) -> bool,
-) -> Result<Vec<Decision>, Trouble> {
-    let mut by_vm = BTreeMap::<String, Vec<Candidate>>::new();
-    for name in repository.points()?.into_iter().filter(|name| vm.is_none_or(|vm| vm == name.vm)) {
-        let point = match repository.point(&name) {
-            Ok(point) => Some(point),
-            Err(why) if why.is_gone() => continue,
-            Err(_) => None,
-        };
-        let taken = point.as_ref().map(|point| point.taken);
-        let standing = proof::standing(repository, &name).unwrap_or_default();
-        let is_verified = taken.is_some() && standing.verified.is_some();
-        let of_vm = by_vm.entry(name.vm).or_default();
-        let is_warned = point.is_some_and(|point| is_warned(&point));
-        let was_doubtful = of_vm.last().is_some_and(|before| before.is_doubtful);
-        let is_doubtful = (was_doubtful || is_warned) && standing.grade != Grade::AppChecked;
-        let (sequence, proved) = (name.sequence, standing.grade as u8);
-        of_vm.push(Candidate { sequence, taken, is_verified, proved, is_doubtful });
+/// A point that is worth being read back: others may go once it was, and is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worth {
+    /// Which: the newest of its VM that is not known to be hurt.
+    pub point: PointName,
+    /// When one of its VM was last read back and well, in microseconds since 1970; nothing if none ever was.
+    pub verified: Option<i64>,
+}
+
+/// The points of each VM as they stand.
+pub struct Points(BTreeMap<String, Vec<Stand>>);
+
+struct Stand {
+    candidate: Candidate,
+    verified: Option<i64>,
+    is_hurt: bool,
+}
+
+impl Points {
+    /// Those of this VM; of all VMs if none is named. One of which a person was warned is doubtful, and so are those after it,
+    /// until the application of one was seen to answer.
+    ///
+    /// # Errors
+    /// If the repository cannot be listed.
+    pub fn of(
+        repository: &Repository,
+        vm: Option<&str>,
+        is_warned: impl Fn(&Point) -> bool,
+    ) -> Result<Self, Trouble> {
+        let mut by_vm = BTreeMap::<String, Vec<Stand>>::new();
+        for name in repository.points()?.into_iter().filter(|name| vm.is_none_or(|vm| vm == name.vm)) {
+            let point = match repository.point(&name) {
+                Ok(point) => Some(point),
+                Err(why) if why.is_gone() => continue,
+                Err(_) => None,
+            };
+            let Standing { verified, is_hurt, grade, .. } =
+                proof::standing(repository, &name).unwrap_or_default();
+            let taken = point.as_ref().map(|point| point.taken);
+            let of_vm = by_vm.entry(name.vm).or_default();
+            let is_warned = point.is_some_and(|point| is_warned(&point));
+            let was_doubtful = of_vm.last().is_some_and(|before| before.candidate.is_doubtful);
+            let candidate = Candidate {
+                sequence: name.sequence,
+                taken,
+                is_verified: taken.is_some() && verified.is_some(),
+                proved: grade as u8,
+                is_doubtful: (was_doubtful || is_warned) && grade != Grade::AppChecked,
+            };
+            of_vm.push(Stand { candidate, verified, is_hurt });
+        }
+        Ok(Self(by_vm))
     }
-    let of_vm = |(vm, candidates): (String, Vec<Candidate>)| {
-        decide(&candidates, keep).into_iter().map(move |(point, reasons)| Decision {
-            point: PointName { vm: vm.clone(), sequence: point.sequence },
-            taken: point.taken,
-            reasons,
-        })
-    };
-    Ok(by_vm.into_iter().flat_map(of_vm).collect())
+
+    /// Why each of them stays or may go.
+    #[must_use]
+    pub fn decisions(&self, keep: &Keep) -> Vec<Decision> {
+        let of_vm = |(vm, all): (&String, &Vec<Stand>)| {
+            let (vm, decided) = (vm.clone(), decide(&candidates(all), keep));
+            decided.into_iter().map(move |(point, reasons)| Decision {
+                point: PointName { vm: vm.clone(), sequence: point.sequence },
+                taken: point.taken,
+                reasons,
+            })
+        };
+        self.0.iter().flat_map(of_vm).collect()
+    }
+
+    /// What is worth being read back, of each VM one at most.
+    #[must_use]
+    pub fn worth(&self, keep: &Keep) -> Vec<Worth> {
+        let of_vm = |(vm, all): (&String, &Vec<Stand>)| {
+            let may_be_well = |stand: &&Stand| stand.candidate.taken.is_some() && !stand.is_hurt;
+            let sequence = all.iter().filter(may_be_well).map(|stand| stand.candidate.sequence).max()?;
+            let verified = all.iter().filter_map(|stand| stand.verified).max();
+            let point = PointName { vm: vm.clone(), sequence };
+            frees(&candidates(all), keep, sequence).then_some(Worth { point, verified })
+        };
+        self.0.iter().filter_map(of_vm).collect()
+    }
+}
+
+fn candidates(all: &[Stand]) -> Vec<Candidate> {
+    all.iter().map(|stand| stand.candidate).collect()
 }
 
 /// Whether the clock can be believed: it is neither behind the newest point and the last prune, nor more than a day ahead

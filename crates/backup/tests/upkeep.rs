@@ -350,7 +350,9 @@ fn a_point_before_one_with_a_warning_stays_until_the_application_of_a_newer_one_
     (0..5).for_each(|at| state(at, What::Verified));
     let stays = || -> Vec<u64> {
         let keep = Keep { last: 1, ..Keep::default() };
-        let all = prune::decisions(&repository, Some("orders"), &keep, |point| point.sequence == 3).unwrap();
+        let all = prune::Points::of(&repository, Some("orders"), |point| point.sequence == 3)
+            .unwrap()
+            .decisions(&keep);
         all.into_iter().filter(|one| !one.reasons.is_empty()).map(|one| one.point.sequence).collect()
     };
     assert_eq!((names.len(), stays()), (5, vec![5, 3, 2]));
@@ -370,14 +372,22 @@ fn the_newest_verified_point_of_each_vm_stays_and_a_hurt_one_is_none() {
     };
     let stays = || -> Vec<String> {
         let keep = Keep { last: 1, ..Keep::default() };
-        let all = prune::decisions(&repository, Some("orders"), &keep, |_| false).unwrap().into_iter();
+        let all =
+            prune::Points::of(&repository, Some("orders"), |_| false).unwrap().decisions(&keep).into_iter();
         let why = |why: Vec<holdfast_backup::retain::Reason>| {
             why.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
         all.map(|one| format!("{}: {}", one.point.sequence, why(one.reasons))).collect()
     };
+    let worth = || {
+        let points = prune::Points::of(&repository, None, |_| false).unwrap();
+        let worth = points.worth(&Keep { last: 1, ..Keep::default() }).into_iter();
+        worth.map(|one| (one.point.sequence, one.verified)).collect::<Vec<_>>()
+    };
     assert_eq!(stays(), ["2: last 1, the newest", "1: none newer is verified"]);
+    assert_eq!(worth(), [(2, None)], "the other goes once it was read back");
     state(1, What::Verified);
+    assert_eq!(worth(), [], "it goes as it is");
     assert_eq!(stays(), ["2: last 1, the newest, the newest verified", "1: "]);
     state(0, What::Grade(Grade::Booted));
     assert_eq!(stays()[1], "1: the newest of the best proved");
@@ -385,6 +395,7 @@ fn the_newest_verified_point_of_each_vm_stays_and_a_hurt_one_is_none() {
     state(0, What::Hurt);
     state(1, What::Hurt);
     assert_eq!(stays(), ["2: last 1, the newest", "1: none newer is verified"]);
+    assert_eq!(worth(), [], "what was found hurt is not read again for it");
     // A proof of another point that had the number is no proof of this one.
     state(1, What::Verified);
     let object = points[1].0.object();

@@ -15,7 +15,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 impl Place {
     /// One with an image.
@@ -533,6 +533,26 @@ fn a_clock_that_jumped_before_the_newest_backup_freezes_pruning_until_there_is_a
     place.well(&["verify", "--all"]);
     place.well(&["prune", "--keep-last", "1"]);
     assert_eq!(place.json(&["list"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_to_be_read_back_so_that_others_may_go_is_told_and_read_no_faster_than_asked_for() {
+    let place = Place::with_repository();
+    place.json(&["image", "disk.img"]);
+    place.json(&["image", "disk.img"]);
+    let pruned = |count: u64| {
+        let told = place.json(&["prune", "--keep-last", "1"]);
+        let gone = told["points"].as_array().unwrap().iter().filter(|point| point["stays"] == false).count();
+        assert_eq!(gone as u64, count, "{told}");
+        told["worth"].clone()
+    };
+    assert_eq!(pruned(0), serde_json::json!([{ "id": "disk/2", "verified": null }]));
+    let begun = Instant::now();
+    place.well(&["verify", "--point", "disk/2", "--limit", "2MiB/s"]);
+    // The first MiB is asked for at once.
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert_eq!(pruned(1), serde_json::json!([]));
+    assert_eq!(place.run(&["verify", "--all", "--limit", "1MiB"]).status.code(), Some(2));
 }
 
 fn size(folder: &Path) -> u64 {

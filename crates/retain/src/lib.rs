@@ -155,6 +155,17 @@ pub fn stays_for_its_proof(points: &[Candidate], keep: &Keep) -> bool {
     decide(points, keep).iter().any(|(_, reasons)| reasons == &[Reason::NewestProved])
 }
 
+/// Whether more of these may go once this one was read back and was well.
+#[must_use]
+pub fn frees(points: &[Candidate], keep: &Keep, sequence: u64) -> bool {
+    let gone = |points: &[Candidate]| decide(points, keep).iter().filter(|(_, why)| why.is_empty()).count();
+    let verified = |point: &Candidate| Candidate {
+        is_verified: point.is_verified || point.sequence == sequence,
+        ..*point
+    };
+    gone(&points.iter().map(verified).collect::<Vec<_>>()) > gone(points)
+}
+
 /// What the policy asks for.
 fn by_policy(all: &mut [(Candidate, Vec<Reason>)], keep: &Keep) {
     type Kind = (fn(u32) -> Reason, u32, fn(i64) -> i64);
@@ -377,5 +388,10 @@ mod tests {
         let gone: Vec<u64> =
             all.iter().filter(|(_, why)| why.is_empty()).map(|(point, _)| point.sequence).collect();
         assert_eq!(gone, [1], "only what is older than the one that was verified");
+        let keep = Keep { last: 1, ..Keep::default() };
+        assert!(frees(&points, &keep, 5), "then 2 to 4 go");
+        assert!(!frees(&points, &keep, 2), "it is verified already");
+        assert!(!frees(&points, &Keep { last: 5, ..keep }, 5), "all are to stay");
+        assert!(!frees(&points[..2], &keep, 2), "the first may go as it is");
     }
 }

@@ -1,19 +1,23 @@
 //! Restore points that need not be kept are removed after a scheduled backup: by a process of its own, as a backup is, for
-//! one VM after another, in one repository at most once an hour.
+//! one VM after another, in one repository at most once an hour. As nothing goes before a newer one is verified (I12), the
+//! newest is read back for it, where that lets others go.
 
-use super::run::ask;
+use super::run::{Answer, Said, answer, ask, rate};
 use crate::clock;
 use crate::config::{Config, RepositoryConfig};
 use holdfast_core::protect::Keep;
 use holdfast_core::subject::VmName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// A repository is not pruned again before this time is over.
 const AGAIN: Duration = Duration::from_secs(3_600);
+
+/// No point of a VM is read back for it while one was within this time (seconds): what waits for that goes later.
+const READ_AGAIN: f64 = 86_400.0;
 
 /// What came of the last prune of a VM's points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,7 +28,10 @@ pub struct PruneDoc {
     pub points: u64,
     /// So many bytes went. What a point that went alone needed goes a day later.
     pub bytes: u64,
-    /// Why nothing went, if that failed.
+    /// The point that was read back for it, and was well: older ones go once a newer one is verified.
+    #[serde(default)]
+    pub verified: Option<String>,
+    /// Why nothing went, or not all that need not be kept.
     pub error: Option<String>,
 }
 
@@ -95,7 +102,26 @@ fn reason(why: &str) -> String {
 #[serde(default)]
 struct Told {
     points: Vec<Point>,
+    worth: Vec<Worth>,
     removed: Sum,
+}
+
+impl Told {
+    /// The point that is to be read back now, so that others may go.
+    fn worth(&self, now: f64) -> Option<&str> {
+        let is_soon = |at: f64| (0.0..READ_AGAIN).contains(&(now - at));
+        let due = |worth: &&Worth| !worth.verified.is_some_and(is_soon);
+        self.worth.iter().find(due).map(|worth| &worth.id[..])
+    }
+}
+
+/// A point that others wait for.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Worth {
+    id: String,
+    /// When one of its VM was last read back.
+    verified: Option<f64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -110,10 +136,25 @@ struct Sum {
     bytes: u64,
 }
 
+/// What `backup verify --json` tells.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Read {
+    points: Vec<Whole>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Whole {
+    why: Option<String>,
+}
+
 /// What is needed to prune the points of one VM.
 pub struct Prune {
     vm: VmName,
     keep: Keep,
+    /// So much of a point is read back in a second at most (bytes).
+    limit: Option<u64>,
     repository: RepositoryConfig,
     state: PathBuf,
 }
@@ -122,33 +163,65 @@ impl Prune {
     /// As it is configured now; nothing if all is to be kept.
     pub fn of(config: &Config, vm: &VmName) -> Option<Self> {
         let (backup, repository) = config.backup_of(vm)?;
-        let repository = repository.clone();
-        Some(Self { vm: vm.clone(), keep: backup.keep?, repository, state: config.state.clone() })
+        let (keep, limit) = (backup.keep?, backup.limit);
+        let (repository, state) = (repository.clone(), config.state.clone());
+        Some(Self { vm: vm.clone(), keep, limit, repository, state })
     }
 
-    /// Prunes, unless it is stopped before.
-    pub async fn run(&self, stop: &CancellationToken) -> Option<PruneDoc> {
-        let asked = prune(&self.vm, &self.keep, &self.repository, &self.state);
-        let told = stop.run_until_cancelled(asked).await?; // its process is killed with it
-        let at = clock::wall_seconds();
-        Some(match told {
-            Ok(told) => {
-                let points = told.points.iter().filter(|point| !point.stays).count() as u64;
-                PruneDoc { at, points, bytes: told.removed.bytes, error: None }
-            }
-            Err(why) => PruneDoc { at, points: 0, bytes: 0, error: Some(why) },
+    /// Prunes, unless it is stopped before. Where a point is read back for it, which may take long, `may` is asked again.
+    pub async fn run<F: Future<Output = bool>>(
+        &self,
+        stop: &CancellationToken,
+        may: impl Fn() -> F,
+    ) -> Option<PruneDoc> {
+        let mut doc = PruneDoc { at: 0.0, points: 0, bytes: 0, verified: None, error: None };
+        let done = stop.run_until_cancelled(self.all(&mut doc, may)).await?; // its process is killed with it
+        (doc.at, doc.error) = (clock::wall_seconds(), done.err());
+        Some(doc)
+    }
+
+    async fn all<F: Future<Output = bool>>(
+        &self,
+        doc: &mut PruneDoc,
+        may: impl Fn() -> F,
+    ) -> Result<(), String> {
+        let told = self.prune(doc).await?;
+        let Some(point) = told.worth(clock::wall_seconds()) else { return Ok(()) };
+        self.verify(point).await?;
+        doc.verified = Some(point.to_owned());
+        if may().await {
+            self.prune(doc).await?;
+        }
+        Ok(())
+    }
+
+    async fn prune(&self, doc: &mut PruneDoc) -> Result<Told, String> {
+        let asked = ask(&words(&self.vm, &self.keep), &self.repository, &self.state).await;
+        let told: Told = serde_json::from_slice(&asked.map_err(|said| said.to_string())?)
+            .map_err(|error| error.to_string())?;
+        doc.points += told.points.iter().filter(|point| !point.stays).count() as u64;
+        doc.bytes += told.removed.bytes;
+        Ok(told)
+    }
+
+    /// Has a point read back.
+    async fn verify(&self, point: &str) -> Result<(), String> {
+        let mut words: Vec<String> = ["backup", "verify", "--json", "--point", point].map(Into::into).into();
+        words.extend(self.limit.into_iter().flat_map(|limit| ["--limit".into(), rate(limit)]));
+        let answer = answer(&words, &self.repository, &self.state).await;
+        let hurt = answer.map_or_else(|said| Some(said.to_string()), |answer| what_is_wrong(&answer));
+        hurt.map_or(Ok(()), |why| {
+            Err(format!("`{point}` was read back, so that older ones may go, and is not verified: {why}"))
         })
     }
 }
 
-async fn prune(
-    vm: &VmName,
-    keep: &Keep,
-    repository: &RepositoryConfig,
-    state: &Path,
-) -> Result<Told, String> {
-    let told = ask(&words(vm, keep), repository, state).await.map_err(|said| said.to_string())?;
-    serde_json::from_slice(&told).map_err(|error| error.to_string())
+/// What was wrong with the point that was read.
+fn what_is_wrong(answer: &Answer) -> Option<String> {
+    let errors = answer.errors.as_ref()?;
+    let read: Read = serde_json::from_slice(&answer.said).unwrap_or_default();
+    let why = read.points.into_iter().find_map(|point| point.why);
+    Some(why.map_or_else(|| Said::of(errors).to_string(), |why| crate::config::tame(&why)))
 }
 
 fn words(vm: &VmName, keep: &Keep) -> Vec<String> {
@@ -198,6 +271,32 @@ mod tests {
         assert!(pruner.is_news("main", Some("the repository is gone")));
         assert!(pruner.is_news("main", None));
         assert!(pruner.is_news("main", Some("the repository is gone")));
+    }
+
+    #[test]
+    fn a_point_is_read_back_only_where_others_wait_for_it_and_once_a_day() {
+        let worth = |told: &str, now| {
+            let told: Told = serde_json::from_str(told).unwrap();
+            told.worth(now).map(ToOwned::to_owned)
+        };
+        let told = r#"{"v":1,"worth":[{"id":"a/7","verified":1000.0}]}"#;
+        assert_eq!(worth(told, 2_000.0), None, "one was a while ago");
+        assert_eq!(worth(told, 87_400.0).as_deref(), Some("a/7"));
+        assert_eq!(worth(told, 0.0).as_deref(), Some("a/7"), "the clock was wrong");
+        assert_eq!(worth(&told.replace("1000.0", "null"), 2_000.0).as_deref(), Some("a/7"));
+        assert_eq!(worth(r#"{"v":1,"worth":[]}"#, 2_000.0), None);
+    }
+
+    #[test]
+    fn why_a_point_is_not_verified_is_what_was_found_or_what_the_program_says() {
+        let wrong = |said: &str, errors: Option<&str>| {
+            what_is_wrong(&Answer { said: said.into(), errors: errors.map(ToOwned::to_owned) })
+        };
+        assert_eq!(wrong(r#"{"points":[{"id":"a/7","whole":true,"why":null}]}"#, None), None);
+        let hurt = r#"{"points":[{"id":"a/7","whole":false,"why":"block 1 is missing"}]}"#;
+        assert_eq!(wrong(hurt, Some("")).as_deref(), Some("block 1 is missing"));
+        let said = wrong("", Some("error: it cannot be used\ncause: it is away\nhint: -"));
+        assert_eq!(said.as_deref(), Some("it cannot be used: it is away"));
     }
 
     #[test]

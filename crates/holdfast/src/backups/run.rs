@@ -308,8 +308,22 @@ impl std::fmt::Display for Said {
     }
 }
 
-/// Runs our own command line with a repository; what it prints. Its process ends with whoever waits for it.
+/// Runs our own command line with a repository; what it prints, if it ends well. Its process ends with whoever waits for it.
 pub async fn ask(words: &[String], repository: &RepositoryConfig, state: &Path) -> Result<Vec<u8>, Said> {
+    let Answer { said, errors } = answer(words, repository, state).await?;
+    errors.map_or(Ok(said), |errors| Err(Said::of(&errors)))
+}
+
+/// What our own command line said.
+pub struct Answer {
+    /// What it printed.
+    pub said: Vec<u8>,
+    /// What it wrote aside, if it did not end well.
+    pub errors: Option<String>,
+}
+
+/// The same of one that says something also where it does not end well.
+pub async fn answer(words: &[String], repository: &RepositoryConfig, state: &Path) -> Result<Answer, Said> {
     let failed = |error: String| Said { error, cause: None };
     let mut command = child(words, repository, state);
     let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -323,10 +337,7 @@ pub async fn ask(words: &[String], repository: &RepositoryConfig, state: &Path) 
     let (heard, errors) = tokio::join!(bounded.read_to_end(&mut said), last_words(err));
     heard.map_err(|error| failed(error.to_string()))?;
     let ended = child.wait().await.map_err(|error| failed(error.to_string()))?;
-    if ended.success() {
-        return Ok(said);
-    }
-    Err(Said::of(&errors))
+    Ok(Answer { said, errors: (!ended.success()).then_some(errors) })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::protect::Saved;
 use holdfast_core::protect::Means;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::Driver;
+use holdfast_drivers::qemu::Qemu;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
@@ -101,12 +102,10 @@ impl Keeper {
             let driver = Arc::clone(&self.driver);
             self.tasks.spawn(async move {
                 for (vm, prune) in prunes {
-                    // The point that its disk is coming from must stay (I12); after the next backup it is looked again.
-                    if !matches!(driver.incoming(&vm).await, Ok(None)) {
-                        debug!(%vm, "nothing is pruned while its disk comes in from a backup");
+                    if !may_prune(&driver, &vm).await {
                         continue;
                     }
-                    let Some(pruned) = prune.run(&stop).await else { break };
+                    let Some(pruned) = prune.run(&stop, || may_prune(&driver, &vm)).await else { break };
                     let told = Asked::Told { vm, news: News::Pruned(pruned) };
                     if inbox.send(told).await.is_err() {
                         break;
@@ -119,14 +118,27 @@ impl Keeper {
 
     /// Tells what came of a prune. Why nothing went is told once, as it is so each time.
     pub(super) fn tell_pruned(&mut self, vm: &VmName, to: &str, pruned: &PruneDoc) {
-        let PruneDoc { points, bytes, error, .. } = pruned;
+        let PruneDoc { points, bytes, verified, error, .. } = pruned;
         if !self.pruner.is_news(to, error.as_deref()) {
             debug!(%vm, to, error, "nothing was pruned, as before");
             return;
         }
         match error {
-            None => info!(%vm, to, points, bytes, "restore points that need not be kept were removed"),
-            Some(error) => warn!(%vm, to, error, "no restore point was removed"),
+            None => {
+                info!(%vm, to, points, bytes, verified, "restore points that need not be kept were removed");
+            }
+            Some(error) => {
+                warn!(%vm, to, points, error, "restore points that need not be kept were not removed");
+            }
         }
     }
+}
+
+/// The point that the disk of a VM is coming from must stay (I12); after the next backup it is looked again.
+async fn may_prune(driver: &Qemu, vm: &VmName) -> bool {
+    let may = matches!(driver.incoming(vm).await, Ok(None));
+    if !may {
+        debug!(%vm, "nothing is pruned while its disk comes in from a backup");
+    }
+    may
 }

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::place::RepositoryPlace;
 use clap::Args;
 use holdfast_backup::collect::{CollectError, Collected, Rules, Sum, collect};
-use holdfast_backup::prune::{self, Decision, Frozen};
+use holdfast_backup::prune::{self, Decision, Frozen, Points, Worth};
 use holdfast_backup::repository::Repository;
 use holdfast_backup::retain::{Keep, Reason};
 use std::time::Duration;
@@ -76,11 +76,12 @@ pub fn prune(args: &PruneArgs) -> Result<Exit, CliError> {
     if let Some(frozen) = prune::frozen(&repository, now).map_err(troubled(folder))? {
         believe(frozen, args)?;
     }
-    let decisions = if keep.is_nothing() {
-        Vec::new() // only what no point needs goes
+    let (decisions, worth) = if keep.is_nothing() {
+        (Vec::new(), Vec::new()) // only what no point needs goes
     } else {
         let is_warned = |point: &_| !args.points_are_well && Note::of(point).warning.is_some();
-        prune::decisions(&repository, args.of.as_deref(), &keep, is_warned).map_err(troubled(folder))?
+        let points = Points::of(&repository, args.of.as_deref(), is_warned).map_err(troubled(folder))?;
+        (points.decisions(&keep), points.worth(&keep))
     };
     if !args.json {
         tell_points(&decisions, args.dry_run);
@@ -90,7 +91,7 @@ pub fn prune(args: &PruneArgs) -> Result<Exit, CliError> {
     }
     let done = collected(args, &mut repository, &decisions, now)?;
     if args.json {
-        print_json(&doc(args, &decisions, &done))?;
+        print_json(&doc(args, &decisions, &worth, &done))?;
     } else {
         tell_packs(&done, args.dry_run);
     }
@@ -206,7 +207,7 @@ fn packs(count: u64) -> String {
     if count == 1 { "1 pack".into() } else { format!("{count} packs") }
 }
 
-fn doc(args: &PruneArgs, decisions: &[Decision], done: &Collected) -> serde_json::Value {
+fn doc(args: &PruneArgs, decisions: &[Decision], worth: &[Worth], done: &Collected) -> serde_json::Value {
     let points: Vec<_> = decisions
         .iter()
         .map(|decision| {
@@ -217,9 +218,15 @@ fn doc(args: &PruneArgs, decisions: &[Decision], done: &Collected) -> serde_json
             })
         })
         .collect();
+    let worth: Vec<_> = worth
+        .iter()
+        .map(|Worth { point, verified }| {
+            serde_json::json!({ "id": shown(point), "verified": verified.map(|at| at as f64 / 1e6) })
+        })
+        .collect();
     let sum = |sum: &Sum| serde_json::json!({ "count": sum.count, "bytes": sum.bytes });
     serde_json::json!({
-        "v": 1, "dry_run": args.dry_run, "points": points, "removed": sum(&done.removed),
+        "v": 1, "dry_run": args.dry_run, "points": points, "worth": worth, "removed": sum(&done.removed),
         "marked": sum(&done.marked), "waiting": sum(&done.waiting), "copied": sum(&done.copied),
         "writers": done.at_work.len(), "given_up": done.given_up.len(),
     })

@@ -1,14 +1,16 @@
 //! `holdfast backup verify`: everything is read and hashed, and what is hurt is named.
 
+use super::pace::{self, Pace, Paced};
 use super::{PointArgs, RepositoryArgs, bar, failed, say_aside, shown, threads, troubled, watched};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use crate::clock;
 use clap::Args;
 use holdfast_backup::proof::{self, Proof, What};
-use holdfast_backup::repository::{PointName, Repository};
-use holdfast_backup::restore::{self, Target};
+use holdfast_backup::repository::{PointName, Repository, Trouble};
+use holdfast_backup::restore::{self, RestoreError, Target};
 use holdfast_backup::verify::{self, Findings};
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What to read.
@@ -24,6 +26,9 @@ pub struct VerifyArgs {
     /// Everything in so many percent of the packs, others each time.
     #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "all")]
     sample: Option<f64>,
+    /// Read no more of a point than this in a second, such as `50MiB/s`.
+    #[arg(long, value_name = "RATE", value_parser = pace::rate, conflicts_with_all = ["all", "sample"])]
+    limit: Option<u64>,
     /// Do not write into the repository what was found.
     #[arg(long)]
     no_record: bool,
@@ -148,19 +153,47 @@ impl Target for Nowhere {
     }
 }
 
+/// What cannot be read now may be read later: it says nothing about the point. A sector that cannot be read does.
+fn is_out_of_reach(trouble: &Trouble) -> bool {
+    /// `EIO` of Linux.
+    const UNREADABLE: i32 = 5;
+    let Trouble::Store { source, .. } = trouble else { return false };
+    source.kind() != ErrorKind::NotFound && source.raw_os_error() != Some(UNREADABLE)
+}
+
 /// Restores a point to nowhere.
 fn one(args: &VerifyArgs, repository: &Repository) -> Result<Findings, CliError> {
     let name: PointName = args.point.find(repository, &args.repository.repo)?;
     let point = repository.point(&name).map_err(troubled(&args.repository.repo))?;
     let (done, bar) = (AtomicU64::new(0), bar(point.disks.iter().map(|disk| disk.size).sum(), args.json));
     let mut findings = Findings::default();
-    let read = || {
-        point.disks.iter().try_for_each(|disk| restore::disk(repository, disk, &Nowhere, threads(), &done))
-    };
+    let pace = args.limit.map(Pace::new);
+    let target = Paced(&Nowhere, pace.as_ref());
+    let read =
+        || point.disks.iter().try_for_each(|disk| restore::disk(repository, disk, &target, threads(), &done));
     match watched(&bar, || done.load(Ordering::Relaxed), read) {
         Ok(()) => findings.whole.push(name),
+        Err(RestoreError::Repository { trouble, .. }) if is_out_of_reach(&trouble) => {
+            return Err(troubled(&args.repository.repo)(trouble));
+        }
         Err(why) => findings.hurt.push((name, why.to_string())),
     }
     bar.finish_and_clear();
     Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Error;
+
+    #[test]
+    fn a_store_that_is_away_says_nothing_about_a_point_and_what_is_gone_or_unreadable_does() {
+        let is_away =
+            |source: Error| is_out_of_reach(&Trouble::Store { name: "packs/1".into(), done: "read", source });
+        assert!(is_away(ErrorKind::TimedOut.into()) && is_away(Error::from_raw_os_error(116)), "ESTALE");
+        assert!(!is_away(ErrorKind::NotFound.into()), "the pack is gone");
+        assert!(!is_away(Error::from_raw_os_error(5)), "EIO: a sector that cannot be read");
+        assert!(!is_out_of_reach(&Trouble::Damaged { name: "packs/1".into() }));
+    }
 }
