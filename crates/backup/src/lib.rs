@@ -16,6 +16,7 @@ pub mod id;
 pub mod index;
 pub mod kept;
 pub mod key;
+pub mod listed;
 pub mod mark;
 pub mod object;
 pub mod offered;

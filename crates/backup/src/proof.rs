@@ -6,7 +6,7 @@
 use crate::id::{LENGTH, PackId};
 use crate::object::{self, Kind};
 use crate::parts::take;
-use crate::repository::{PointName, Repository, Trouble, trouble};
+use crate::repository::{PointName, Repository, Trouble, folder_of, trouble};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -181,12 +181,47 @@ pub fn prove(repository: &Repository, name: &PointName, proof: &Proof) -> Result
 /// # Errors
 /// If the point or its proofs cannot be listed.
 pub fn proofs(repository: &Repository, name: &PointName) -> Result<Vec<Proof>, Trouble> {
+    read(repository, name, &numbers(repository, name)?)
+}
+
+/// Those of these numbers.
+pub(crate) fn read(
+    repository: &Repository,
+    name: &PointName,
+    numbers: &[u64],
+) -> Result<Vec<Proof>, Trouble> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
     let of = random_name(repository, name)?;
-    let read = |number| {
-        let content = repository.object(&object(name, number), Kind::Proof).ok()?;
+    let read = |number: &u64| {
+        let content = repository.object(&object(name, *number), Kind::Proof).ok()?;
         Proof::read(&content).filter(|(about, _)| *about == of).map(|(_, proof)| proof)
     };
-    Ok(numbers(repository, name)?.into_iter().filter_map(read).collect())
+    Ok(numbers.iter().filter_map(read).collect())
+}
+
+/// The numbers of what was stated about each point of a VM, in their order; of all VMs if none is named.
+pub(crate) fn stated(
+    repository: &Repository,
+    vm: Option<&str>,
+) -> Result<BTreeMap<PointName, Vec<u64>>, Trouble> {
+    let folder = folder_of(FOLDER, vm);
+    let all = repository.store.list(&folder).map_err(trouble(&folder, "listed"))?;
+    let mut stated = BTreeMap::<PointName, Vec<u64>>::new();
+    for (object, _) in all {
+        let number = object.rsplit('/').next().and_then(|number| number.parse().ok());
+        if let (Some(point), Some(number)) = (about(&object), number) {
+            stated.entry(point).or_default().push(number);
+        }
+    }
+    Ok(stated)
+}
+
+/// The point that a statement is about.
+fn about(object: &str) -> Option<PointName> {
+    let (point, _) = object.strip_prefix(FOLDER)?.rsplit_once('/')?;
+    PointName::of(&format!("points{point}"))
 }
 
 /// What all that was stated about a point comes to.
@@ -209,15 +244,8 @@ pub fn grade(repository: &Repository, name: &PointName) -> Result<Grade, Trouble
 pub(crate) fn tidy(repository: &Repository) -> Result<(), Trouble> {
     let all = repository.store.list(FOLDER).map_err(trouble(FOLDER, "listed"))?;
     let points = repository.points()?; // after the proofs: what they are about was there before them
-    let mut about = BTreeMap::new();
-    for (object, _) in all {
-        let point = object.strip_prefix(FOLDER).and_then(|rest| {
-            let (point, _) = rest.rsplit_once('/')?;
-            PointName::of(&format!("points{point}"))
-        });
-        about.insert(object, point);
-    }
-    let gone = about.iter().filter(|(_, point)| point.as_ref().is_some_and(|point| !points.contains(point)));
+    let is_gone = |object: &str| about(object).is_some_and(|point| !points.contains(&point));
+    let gone = all.iter().filter(|(object, _)| is_gone(object));
     gone.into_iter().try_for_each(|(object, _)| repository.remove(object))
 }
 

@@ -1,6 +1,7 @@
 //! Points that no policy asks for any more are removed (I12). What they alone needed is collected later
 //! ([`crate::collect`]).
 
+use crate::listed::{self, Listed};
 use crate::point::Point;
 use crate::proof::{self, Grade, Standing};
 use crate::repository::{PointName, Repository, Trouble};
@@ -71,14 +72,13 @@ impl Points {
         is_warned: impl Fn(&Point) -> bool,
     ) -> Result<Self, Trouble> {
         let mut by_vm = BTreeMap::<String, Vec<Stand>>::new();
-        for name in repository.points()?.into_iter().filter(|name| vm.is_none_or(|vm| vm == name.vm)) {
-            let point = match repository.point(&name) {
+        for Listed { name, point, standing } in listed::points(repository, vm)? {
+            let point = match point {
                 Ok(point) => Some(point),
                 Err(why) if why.is_gone() => continue,
                 Err(_) => None,
             };
-            let Standing { verified, is_hurt, grade, .. } =
-                proof::standing(repository, &name).unwrap_or_default();
+            let Standing { verified, is_hurt, grade, .. } = standing;
             let taken = point.as_ref().map(|point| point.taken);
             let of_vm = by_vm.entry(name.vm).or_default();
             let is_warned = point.is_some_and(|point| is_warned(&point));

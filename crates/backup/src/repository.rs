@@ -8,7 +8,7 @@ use crate::object::{self, Kind};
 use crate::pack::{self, PackError, Records};
 use crate::point::{Disk, NoPoint, PAGE, Point};
 use crate::slots;
-use crate::store::Store;
+use crate::store::{Store, is_name};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -135,6 +135,12 @@ impl PointName {
         let name = Self { vm: vm.to_owned(), sequence: sequence.parse().ok()? };
         (name.object() == object).then_some(name)
     }
+}
+
+/// The folder of what is kept of a VM; of all where none is named, or none can have that name.
+pub(crate) fn folder_of(kind: &str, vm: Option<&str>) -> String {
+    let is_part = |vm: &&str| is_name(vm) && !vm.contains('/');
+    vm.filter(is_part).map_or_else(|| kind.to_owned(), |vm| format!("{kind}/{vm}"))
 }
 
 pub(crate) fn pack_object(pack: PackId) -> String {
@@ -381,12 +387,22 @@ impl Repository {
     /// # Errors
     /// If they cannot be listed.
     pub fn points(&self) -> Result<Vec<PointName>, Trouble> {
-        let all = self.store.list("points").map_err(trouble("points", "listed"))?;
+        self.points_of(None)
+    }
+
+    /// Those of this VM, of all VMs if none is named.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn points_of(&self, vm: Option<&str>) -> Result<Vec<PointName>, Trouble> {
+        let folder = folder_of("points", vm);
+        let all = self.store.list(&folder).map_err(trouble(&folder, "listed"))?;
         let is_point = |name: &str, length: u64| {
             length != object::EMPTY || self.object(name, Kind::Void).is_err() // a number that was given up
         };
         let points = all.iter().filter(|(name, length)| is_point(name, *length));
-        Ok(points.filter_map(|(name, _)| PointName::of(name)).collect())
+        let names = points.filter_map(|(name, _)| PointName::of(name));
+        Ok(names.filter(|name| vm.is_none_or(|vm| vm == name.vm)).collect())
     }
 
     /// A point.

@@ -58,6 +58,8 @@ fn points_are_saved_listed_verified_and_restored_each_alone() {
     let points: Vec<&str> =
         list.as_array().unwrap().iter().map(|point| point["id"].as_str().unwrap()).collect();
     assert_eq!(points, ["disk/1", "disk/2", "disk/3"]);
+    assert_eq!(place.json(&["list", "--of", "disk"]), list);
+    assert_eq!(place.json(&["list", "--of", "another"]), serde_json::json!([]));
     assert!(place.restored("disk/1") == first && place.restored("2") == second);
     assert!(place.restored("latest") == second);
     assert!(place.well(&["verify", "--all"]).ends_with("3 of 3 points are whole\n"));

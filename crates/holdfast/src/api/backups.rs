@@ -92,7 +92,7 @@ async fn revert(
     let name = named::vm(&vm, error)?;
     named::configured(&api, &name, error)?;
     let hint = || format!("`holdfast points {name}` lists them");
-    let listed = crate::backups::points(&api.config(), &name).await;
+    let listed = crate::backups::points(&api.config(), &name, crate::backups::LIST_SOON).await;
     let listed = listed.map_err(|why| Refused(StatusCode::BAD_GATEWAY, error(), why, hint()))?;
     if !listed.iter().any(|point| point["id"] == format!("{name}/{id}") && point["hurt"] == false) {
         let cause = "its repository has none of that number that is whole";

@@ -4,7 +4,7 @@ use super::named;
 use super::routes::{Api, Refused};
 use super::shape::V;
 use super::snapshots::{refused, seconds};
-use crate::backups::Coming;
+use crate::backups::{self, Coming};
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -72,7 +72,7 @@ async fn points(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<P
     let error = format!("cannot list the restore points of vm `{}`", vm.escape_debug());
     let vm = named::vm(&vm, || error.clone())?;
     let listed = api.protector.list(&vm).await.map_err(refused(&error))?;
-    let (saved, trouble) = match crate::backups::points(&api.config(), &vm).await {
+    let (saved, trouble) = match backups::points(&api.config(), &vm, backups::LIST_SOON).await {
         Ok(saved) => (saved, None),
         Err(why) => (Vec::new(), Some(why)),
     };

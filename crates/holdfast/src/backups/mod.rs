@@ -6,6 +6,7 @@
 mod due;
 mod left;
 pub mod offer;
+mod once;
 mod prune;
 mod restore;
 mod run;
@@ -21,6 +22,7 @@ use crate::protect::Protector;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::Driver;
 use holdfast_drivers::qemu::Qemu;
+use once::Once;
 use run::{End, Job, News};
 pub use run::{ask, child};
 use serde::{Deserialize, Serialize};
@@ -161,18 +163,24 @@ enum Asked {
     Cleared { vm: VmName, cleared: Result<(), String> },
 }
 
-/// How long a repository may take to be listed.
-const LIST: Duration = Duration::from_secs(20);
+/// How long a repository may take to be listed where nobody waits for it.
+pub const LIST: Duration = Duration::from_secs(120);
+/// The same where somebody does.
+pub const LIST_SOON: Duration = Duration::from_secs(20);
 
 /// The restore points of a VM in its repository, oldest first, as `backup list --json` tells them: nothing if no backup is
 /// configured for it.
 ///
 /// # Errors
-/// Why they cannot be told.
-pub async fn points(config: &Config, vm: &VmName) -> Result<Vec<serde_json::Value>, String> {
+/// Why they cannot be told, in this time.
+pub async fn points(
+    config: &Config,
+    vm: &VmName,
+    within: Duration,
+) -> Result<Vec<serde_json::Value>, String> {
     let Some((_, repository)) = config.backup_of(vm) else { return Ok(Vec::new()) };
-    let listed = tokio::time::timeout(LIST, run::list(repository, vm, &config.state)).await;
-    listed.map_err(|_| format!("it was not listed within {} s", LIST.as_secs()))?
+    let listed = tokio::time::timeout(within, run::list(repository, vm, &config.state)).await;
+    listed.map_err(|_| format!("it was not listed within {} s", within.as_secs()))?
 }
 
 /// Where backups are asked for.
@@ -209,6 +217,8 @@ struct Keeper {
     left: left::Left,
     /// When the points of each were listed last for the engine.
     listed: BTreeMap<VmName, Instant>,
+    /// Why they could not be.
+    unlisted: Once,
     /// Ends what is no backup when the daemon ends.
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -240,6 +250,7 @@ pub fn start(
         pruner: prune::Pruner::default(),
         left: left::Left::default(),
         listed: BTreeMap::new(),
+        unlisted: Once::default(),
         stop: stop.clone(),
         tasks: JoinSet::new(),
         inbox,

@@ -2,6 +2,7 @@
 //! one VM after another, in one repository at most once an hour. As nothing goes before a newer one is verified (I12), the
 //! newest is read back for it, where that lets others go.
 
+use super::once::Once;
 use super::run::{Answer, Said, answer, ask, rate};
 use crate::clock;
 use crate::config::{Config, RepositoryConfig};
@@ -41,8 +42,8 @@ pub struct Pruner {
     wanted: BTreeMap<String, BTreeSet<VmName>>,
     begun: BTreeMap<String, Instant>,
     running: BTreeSet<String>,
-    /// Why each repository was last not pruned: told once.
-    told: BTreeMap<String, String>,
+    /// Why each repository was last not pruned.
+    told: Once,
 }
 
 /// What is to be pruned now.
@@ -80,21 +81,10 @@ impl Pruner {
         self.running.remove(to);
     }
 
-    /// Whether this is worth a word: why a repository was not pruned is told once.
+    /// Whether why a repository was not pruned is worth a word; what went always is.
     pub fn is_news(&mut self, to: &str, error: Option<&str>) -> bool {
-        match error {
-            Some(why) => self.told.insert(to.to_owned(), reason(why)) != Some(reason(why)),
-            None => {
-                self.told.remove(to);
-                true
-            }
-        }
+        self.told.is_news(to, error) || error.is_none()
     }
-}
-
-/// The reason without its numbers: a clock that is wrong is wrong by other seconds each time.
-fn reason(why: &str) -> String {
-    why.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// What `backup prune --json` tells.
@@ -261,16 +251,6 @@ mod tests {
         pruner.end("main");
         assert!(pruner.begin(begin + AGAIN / 2).is_empty());
         assert_eq!(pruner.begin(begin + AGAIN).len(), 1);
-    }
-
-    #[test]
-    fn why_nothing_is_pruned_is_told_once() {
-        let mut pruner = Pruner::default();
-        assert!(pruner.is_news("main", Some("the clock went backwards: it is 70 s behind")));
-        assert!(!pruner.is_news("main", Some("the clock went backwards: it is 65 s behind")));
-        assert!(pruner.is_news("main", Some("the repository is gone")));
-        assert!(pruner.is_news("main", None));
-        assert!(pruner.is_news("main", Some("the repository is gone")));
     }
 
     #[test]

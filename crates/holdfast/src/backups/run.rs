@@ -274,12 +274,9 @@ pub async fn list(
     vm: &VmName,
     state: &Path,
 ) -> Result<Vec<serde_json::Value>, String> {
-    let words = ["backup", "list", "--json"].map(ToOwned::to_owned);
+    let words = ["backup", "list", "--json", "--of", vm.as_str()].map(ToOwned::to_owned);
     let said = ask(&words, repository, state).await.map_err(|said| said.to_string())?;
-    let mut points: Vec<serde_json::Value> =
-        serde_json::from_slice(&said).map_err(|error| error.to_string())?;
-    points.retain(|point| point["vm"] == vm.as_str());
-    Ok(points)
+    serde_json::from_slice(&said).map_err(|error| error.to_string())
 }
 
 /// What our own command line says when it fails.

@@ -44,7 +44,7 @@ impl Keeper {
             self.listed.insert(vm.clone(), Instant::now());
             let (config, inbox) = (Arc::clone(config), self.inbox.clone());
             self.tasks.spawn(async move {
-                let listed = super::points(&config, &vm).await;
+                let listed = super::points(&config, &vm, super::LIST).await;
                 let _stopping = inbox.send(Asked::Listed { vm, listed }).await;
             });
         }
@@ -52,12 +52,19 @@ impl Keeper {
 
     /// What cannot be listed now may still be there: what was known stays.
     pub(super) fn hear_list(&mut self, vm: VmName, listed: Result<Vec<serde_json::Value>, String>) {
+        let is_news = self.unlisted.is_news(vm.as_str(), listed.as_ref().err().map(String::as_str));
         match listed {
             Ok(points) => {
+                if is_news {
+                    info!(%vm, "its backups can be listed again");
+                }
                 let (protector, saved) = (self.protector.clone(), Saved::all(&points));
                 self.tasks.spawn(async move { protector.tell_saved(&vm, saved).await });
             }
-            Err(why) => debug!(%vm, why, "its restore points cannot be listed"),
+            Err(why) if is_news => {
+                warn!(%vm, why, "its backups cannot be listed: newer ones are not gone back to, nor tried");
+            }
+            Err(why) => debug!(%vm, why, "its backups cannot be listed, as before"),
         }
     }
 

@@ -113,7 +113,8 @@ async fn points(protector: &Protector, config: &Config, vm: &VmName) -> Result<V
             kept: snapshot.scheduled.then(|| protect::candidate(&snapshot)),
         })
         .collect();
-    let saved = crate::backups::points(config, vm).await.map_err(ProofError::Unknown)?;
+    let saved = crate::backups::points(config, vm, crate::backups::LIST).await;
+    let saved = saved.map_err(ProofError::Unknown)?;
     all.extend(saved.iter().filter_map(of_backup));
     all.sort_by(|one, other| one.taken.total_cmp(&other.taken));
     Ok(all)

@@ -3,7 +3,7 @@
 use super::inside;
 use super::watch::{self, Told};
 use crate::act::chain;
-use crate::backups::{ask, child, points};
+use crate::backups::{LIST, ask, child, points};
 use crate::clock;
 use crate::config::{Config, RepositoryConfig};
 use crate::protect::{Protector, Saved};
@@ -136,7 +136,7 @@ impl Job {
 
     /// What was proved of a backup counts from now on, and not only once its repository is looked at again.
     async fn tell_engine(&self) {
-        match points(&self.config, &self.vm).await {
+        match points(&self.config, &self.vm, LIST).await {
             Ok(points) => self.protector.tell_saved(&self.vm, Saved::all(&points)).await,
             Err(why) => warn!(vm = %self.vm, why, "what was proved counts once its repository can be listed"),
         }

@@ -151,7 +151,7 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         None => Opened::File(open(&args.file)?),
     };
     fits(args, opened.source().size())?;
-    let mut repository = args.repository.open_to_write()?;
+    let mut repository = args.repository.open_unread()?;
     let (begun, taken) = (Instant::now(), clock::wall_micros());
     let session = Session::begin(&mut repository, &name, &writer::here(taken))
         .map_err(troubled(&args.repository.repo))?;

@@ -5,8 +5,9 @@ use crate::cli::paint::{self, Tone, tint};
 use crate::cli::{CliError, Exit, print_json};
 use crate::config::tame;
 use clap::Args;
+use holdfast_backup::listed::{self, Listed};
 use holdfast_backup::point::Point;
-use holdfast_backup::proof::{self, Standing};
+use holdfast_backup::proof::Standing;
 use holdfast_backup::repository::PointName;
 
 /// Of which repository.
@@ -14,6 +15,9 @@ use holdfast_backup::repository::PointName;
 pub struct ListArgs {
     #[command(flatten)]
     repository: RepositoryArgs,
+    /// Only points of this VM or image.
+    #[arg(long, value_name = "NAME")]
+    of: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -21,13 +25,11 @@ pub struct ListArgs {
 
 /// Lists them, oldest first. One that cannot be read is listed as damaged.
 pub fn list(args: &ListArgs) -> Result<Exit, CliError> {
-    let repository = args.repository.open()?;
-    let names = repository.points().map_err(troubled(&args.repository.repo))?;
-    let standing = |name| proof::standing(&repository, name).unwrap_or_default();
-    let points: Vec<_> = names.iter().map(|name| (name, repository.point(name), standing(name))).collect();
+    let repository = args.repository.open_unread()?;
+    let points = listed::points(&repository, args.of.as_deref()).map_err(troubled(&args.repository.repo))?;
     if args.json {
         let docs: Vec<_> =
-            points.iter().map(|(name, point, standing)| doc(name, point.as_ref().ok(), standing)).collect();
+            points.iter().map(|one| doc(&one.name, one.point.as_ref().ok(), &one.standing)).collect();
         print_json(&docs)?;
         return Ok(Exit::Fine);
     }
@@ -38,7 +40,7 @@ pub fn list(args: &ListArgs) -> Result<Exit, CliError> {
     let mut table =
         paint::table(&["point", "taken (UTC)", "size", "changed", "added", "grade", "verified (UTC)"]);
     let mut warnings = Vec::new();
-    for (name, point, standing) in &points {
+    for Listed { name, point, standing } in &points {
         let at = |micros: i64| paint::utc_second(micros as f64 / 1e6);
         let note = point.as_ref().map(Note::of).unwrap_or_default();
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());

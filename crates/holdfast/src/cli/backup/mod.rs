@@ -235,8 +235,8 @@ impl RepositoryArgs {
         Ok(repository)
     }
 
-    /// Opens it for somebody who begins a session, which reads the index.
-    fn open_to_write(&self) -> Result<Repository, CliError> {
+    /// Opens it without its index: for somebody who begins a session, which reads it, or who needs none.
+    fn open_unread(&self) -> Result<Repository, CliError> {
         self.try_open_unread().map_err(CliError::from)
     }
 
