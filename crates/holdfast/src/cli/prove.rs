@@ -14,7 +14,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Points are listed before one is chosen, which may take so long.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(140);
 
 /// What is proved.
 #[derive(Args)]
