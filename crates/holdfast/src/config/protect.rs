@@ -3,7 +3,7 @@
 use super::problem::{Problem, Problems};
 use super::rules::Claims;
 use super::section::Section;
-use super::units::{bare, quote, write_duration};
+use super::units::{bare, quote, write_duration, write_size};
 use super::{Frame, settings, vm};
 use crate::place::RepositoryPlace;
 use holdfast_core::protect::Keep;
@@ -66,6 +66,8 @@ pub struct ProofConfig {
     pub within: Duration,
     /// How much it gives way to others, 0 to 19.
     pub nice: u32,
+    /// Its memory (bytes), and its virtual processors: never more than the VM has.
+    pub machine: (u64, u32),
 }
 
 /// Which restore points are made of a VM.
@@ -155,8 +157,8 @@ fn check_s3(name: &AppName, section: &Section<'_>, path: &RepositoryPlace, file:
     }
 }
 
-/// Reads which restore points are made of a VM.
-pub fn read(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> ProtectConfig {
+/// Reads which restore points are made of a VM, which has this memory and so many processors.
+pub fn read(vm: &VmName, section: &Section<'_>, machine: (u64, u32), claims: &mut Claims) -> ProtectConfig {
     let title = |what: &str| format!("[vm.{}.protect{what}]", bare(vm.as_str()));
     let protect = section.section("protect", title(""), settings::PROTECT);
     let of = |key: &str, settings| {
@@ -169,10 +171,30 @@ pub fn read(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> ProtectC
             every: auto.then_some(every),
             within: prove.time("within"),
             nice: prove.count("nice"),
+            machine: sandbox(vm, &prove, machine),
         },
         snapshots: of("snapshots", settings::SNAPSHOTS).and_then(|section| snapshots(vm, &section)),
         backup: of("backup", settings::BACKUP).and_then(|section| backup(vm, &section, claims)),
     }
+}
+
+/// The machine of a sandbox: that of its VM, or a smaller one.
+fn sandbox(vm: &VmName, prove: &Section<'_>, (memory, cpus): (u64, u32)) -> (u64, u32) {
+    let wanted = prove.size_if_any("memory").map_or(memory, |size| size >> 20 << 20);
+    let wanted_cpus = prove.count_if_any("cpus").unwrap_or(cpus);
+    let refuse = |key: &str, has: String| {
+        let error = format!("the sandbox of vm `{vm}` has more {has}");
+        let cause = "a trial takes from the host what the vm has at most".to_owned();
+        let hint = format!("write less, or remove `{key}`: then it has what the vm has");
+        prove.refuse(Problem::at(prove.place(key), error, cause, hint));
+    };
+    if wanted > memory {
+        refuse("memory", format!("memory than the vm, {}", write_size(memory)));
+    }
+    if wanted_cpus > cpus {
+        refuse("cpus", format!("processors than the vm, {cpus}"));
+    }
+    (wanted.min(memory), wanted_cpus.min(cpus))
 }
 
 fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option<BackupConfig> {
@@ -317,12 +339,40 @@ mod tests {
         let plain = parse(VM).unwrap().vms.into_values().next().unwrap().protect;
         assert_eq!((plain.snapshots, plain.backup), (None, None));
         let daily = Some(Duration::from_secs(86_400));
-        let proof = ProofConfig { every: daily, within: Duration::from_secs(600), nice: 19 };
+        let proof =
+            ProofConfig { every: daily, within: Duration::from_secs(600), nice: 19, machine: (1 << 30, 1) };
         assert_eq!(plain.proof, proof);
         let never =
             parse(&format!("{VM}protect.prove = {{ auto = false, within = \"1m\", nice = 0 }}\n")).unwrap();
         let never = never.vms.into_values().next().unwrap().protect.proof;
-        assert_eq!(never, ProofConfig { every: None, within: Duration::from_secs(60), nice: 0 });
+        assert_eq!(
+            never,
+            ProofConfig { every: None, within: Duration::from_secs(60), nice: 0, machine: (1 << 30, 1) }
+        );
+    }
+
+    #[test]
+    fn a_sandbox_may_be_smaller_than_its_vm_and_never_larger() {
+        let machine = |inside: &str| {
+            let text = format!("{VM}memory = \"8GiB\"\ncpus = 4\nprotect.prove = {{ {inside} }}\n");
+            let vm = parse(&text).map(|config| config.vms.into_values().next().unwrap());
+            vm.map(|vm| {
+                assert_eq!((vm.spec.memory, vm.spec.cpus), (8 << 30, 4));
+                vm.protect.proof.machine
+            })
+        };
+        assert_eq!(machine("").unwrap(), (8 << 30, 4));
+        assert_eq!(machine("memory = \"1GiB\", cpus = 1").unwrap(), (1 << 30, 1));
+        assert_eq!(machine("memory = \"100MB\"").unwrap(), (95 << 20, 4), "whole MiB");
+        for (inside, why) in [
+            ("memory = \"9GiB\"", "more memory than the vm, 8GiB"),
+            ("memory = \"63MiB\"", "`memory` is out of range"),
+            ("cpus = 5", "more processors than the vm, 4"),
+            ("cpus = 0", "`cpus` is out of range"),
+        ] {
+            let said = machine(inside).unwrap_err().to_string();
+            assert!(said.contains(why), "{inside}: {said}");
+        }
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub fn read(
     let names: Vec<AppName> = places.iter().map(|(name, _)| name.clone()).collect();
     let logs = logs::of_vm(name, section, frame, &names, claims);
     let numbers = number::of_vm(name, section, frame, &apps, claims);
-    let protect = protect::read(name, section, claims);
+    let machine = (section.size("memory") >> 20 << 20, section.count("cpus"));
+    let protect = protect::read(name, section, machine, claims);
     let policy = policy(section, frame, &apps, &places, network == Network::None, before);
     let kernel = kernel(section, frame);
     let images: Vec<Text> = section.texts("images");
@@ -57,8 +58,8 @@ pub fn read(
         name: name.clone(),
         disk: disk?,
         images: images.iter().map(|image| frame.folder.join(image.get_ref())).collect(),
-        memory: section.size("memory") >> 20 << 20,
-        cpus: section.count("cpus"),
+        memory: machine.0,
+        cpus: machine.1,
         accel: match section.word("accel") {
             "kvm" => Accel::Kvm,
             "tcg" => Accel::Tcg,

@@ -5,12 +5,12 @@ use super::watch::{self, Told};
 use crate::act::chain;
 use crate::backups::{LIST, ask, child, points};
 use crate::clock;
-use crate::config::{Config, RepositoryConfig};
+use crate::config::{Config, RepositoryConfig, VmConfig};
 use crate::protect::{Protector, Saved};
 use holdfast_core::point::{SnapshotId, Trial};
 use holdfast_core::subject::VmName;
-use holdfast_drivers::qemu::Qemu;
-use holdfast_drivers::qemu::sandbox::{Disk, Plan, Sandbox};
+use holdfast_drivers::qemu::sandbox::{Disk, Plan, Sandbox, SandboxError};
+use holdfast_drivers::qemu::{Qemu, QemuVm};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ impl Job {
         std::fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
         has_room(&folder)?;
         let plan = Plan {
-            vm: vm.spec.clone(),
+            vm: machine(vm),
             disk,
             folder,
             run_folder: self.config.state.join("run"),
@@ -98,7 +98,7 @@ impl Job {
             address: inside::address(vm),
         };
         let started = tokio::task::spawn_blocking(move || Sandbox::start(plan)).await;
-        let sandbox = started.map_err(|e| e.to_string())?.map_err(|error| chain(&error))?;
+        let sandbox = started.map_err(|e| e.to_string())?.map_err(|error| not_started(&error))?;
         let mut told = Told::default();
         let watched = watch::watch(&sandbox, &apps, self.budget, &mut told);
         let is_over = self.cancel.run_until_cancelled(watched).await.is_some();
@@ -165,6 +165,21 @@ impl Job {
     }
 }
 
+/// The machine of its sandbox.
+fn machine(vm: &VmConfig) -> QemuVm {
+    let (memory, cpus) = vm.protect.proof.machine;
+    QemuVm { memory, cpus, ..vm.spec.clone() }
+}
+
+/// Why there is no sandbox, and what can be done where it is too large.
+fn not_started(error: &SandboxError) -> String {
+    let way = match error {
+        SandboxError::Memory { .. } => "; a sandbox may be smaller: `memory` of `protect.prove`",
+        SandboxError::NotReady(_) => "",
+    };
+    chain(error) + way
+}
+
 /// Where sandboxes write.
 pub fn folder(state: &Path) -> PathBuf {
     state.join("trials")
@@ -185,4 +200,21 @@ fn has_room(folder: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{} MiB are free where it would write, and it needs {}", free >> 20, ROOM >> 20))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_is_as_large_as_it_is_configured_and_a_host_that_is_too_full_says_how_to_make_it_smaller() {
+        let text = "[vm.a]\ndisk = \"a.img\"\nmemory = \"8GiB\"\ncpus = 4\nprotect.prove = { memory = \"1GiB\", cpus = 2 }\n";
+        let config = Config::parsed(text);
+        let vm = config.vms.values().next().unwrap();
+        let small = machine(vm);
+        assert_eq!((small.memory, small.cpus, &small.disk), (1 << 30, 2, &vm.spec.disk));
+        let said = not_started(&SandboxError::Memory { free: 3, needed: 8_448 });
+        assert!(said.contains("it needs 8448") && said.contains("`memory` of `protect.prove`"), "{said}");
+    }
 }

@@ -52,6 +52,18 @@ pub const PROVE: &[Setting] = &[
         "19",
         "how much a trial gives way to all else on this host; with 19 it has what nobody else wants",
     ),
+    set(
+        "memory",
+        Kind::Size { least: 64 << 20, most: 4 << 40 },
+        "",
+        "memory of the sandbox, 64MiB at least; default: that of the vm",
+    ),
+    set(
+        "cpus",
+        Kind::Count { least: 1, most: 64 },
+        "",
+        "virtual processors of the sandbox; default: those of the vm",
+    ),
 ];
 
 /// `[vm.NAME.protect.snapshots]`.
