@@ -26,7 +26,7 @@ pub enum Grade {
     Consistent,
     /// A machine booted from it.
     Booted,
-    /// Its application answered, and its data were checked.
+    /// Its applications answered, and no check of its data found anything wrong.
     AppChecked,
 }
 

@@ -21,6 +21,9 @@ const AGENT: Duration = Duration::from_secs(30);
 /// The longest words of a check that are kept, in characters.
 const WORDS: usize = 240;
 
+/// What is said of one whose applications answered, and no more than that is known.
+const UNCHECKED: &str = "its applications answered, but no check of its data was made";
+
 /// Fewer rows come and go.
 const ROWS_LEAST: u64 = 1_000;
 
@@ -96,6 +99,11 @@ impl Told {
         self.apps.values().any(|answer| !matches!(answer, Answer::NotAsked(_)))
     }
 
+    /// Whether anything was found to be sound.
+    fn has_checked(&self) -> bool {
+        self.findings.iter().any(|finding| finding.verdict == Verdict::Sound)
+    }
+
     fn all_answered(&self) -> bool {
         !self.apps.values().any(|answer| matches!(answer, Answer::None(_)))
     }
@@ -122,6 +130,9 @@ impl Told {
         let mut words = Vec::new();
         words.extend(self.failed.clone());
         words.extend(self.booted.map(|booted| format!("booted in {}", seconds(booted))));
+        // Before all else that is said, as what is kept of it is bounded.
+        words
+            .extend((self.grade() == Grade::AppChecked && !self.has_checked()).then(|| UNCHECKED.to_owned()));
         for (app, answer) in &self.apps {
             words.push(match answer {
                 Answer::Right(after) => format!("{app} answered after {}", seconds(*after)),
@@ -272,6 +283,26 @@ mod tests {
             told.compare(before);
             assert_eq!(told.grade(), grade, "{rows} {before:?}: {}", told.words());
         }
+    }
+
+    #[test]
+    fn where_no_check_could_be_made_that_is_said_first_and_the_answers_count() {
+        let is_said = |told: &Told| told.words().contains(UNCHECKED);
+        let mut checked = told("1");
+        assert!(!is_said(&checked), "{}", checked.words());
+        checked.findings[0].verdict = Verdict::Open;
+        checked.findings[0].text = "the guest has no pg_amcheck".into();
+        assert_eq!((checked.grade(), is_said(&checked)), (Grade::AppChecked, true), "{}", checked.words());
+        let words = checked.words();
+        assert!(words.starts_with(&format!("booted in 3.0 s; {UNCHECKED}; ")), "{words}");
+        assert!(
+            words.ends_with("pg_amcheck of postgres: tells nothing: the guest has no pg_amcheck"),
+            "{words}"
+        );
+        checked.findings.clear();
+        assert!(is_said(&checked), "there was none to be made: {}", checked.words());
+        checked.failed = Some("its kernel panicked".into());
+        assert!(!is_said(&checked), "it is not app-checked anyway: {}", checked.words());
     }
 
     #[test]
