@@ -101,13 +101,19 @@ fn a_point_that_does_not_boot_is_found_out_and_is_worth_less_than_before() {
 
 #[test]
 fn the_newest_point_is_tried_by_itself_and_a_trial_gives_way_to_an_incident() {
-    let lab = lab_with("every = \"1m\"");
+    let lab = lab_with("every = \"1m\", memory = \"320MiB\"");
     let first = lab.json(&["snapshot", "create", "orders"])["id"].clone();
     lab.until(BOOT * 4, "a trial by schedule is over", |lab| {
         point(lab, &format!("snapshot/{first}"))["grade"] == "app-checked"
     });
     lab.json(&["snapshot", "create", "orders"]);
     lab.until(BOOT * 4, "the next trial runs", |lab| !trials(lab).is_empty());
+    let is_small = |lab: &Lab| {
+        let lines =
+            trials(lab).into_iter().map(|path| std::fs::read(path.join("cmdline")).unwrap_or_default());
+        lines.into_iter().any(|line| String::from_utf8_lossy(&line).contains("\x00-m\x00320M\x00"))
+    };
+    lab.until(SOON, "its machine has the memory of a sandbox", is_small);
     signal(lab.pid("orders"), "KILL");
     let left = |lab: &Lab| std::fs::read_dir(lab.state().join("trials")).map_or(0, Iterator::count);
     lab.until(SOON, "it gave way, and nothing is left", |lab| trials(lab).is_empty() && left(lab) == 0);
