@@ -33,6 +33,7 @@ pub mod save;
 pub mod session;
 pub mod slots;
 pub mod store;
+mod strays;
 pub mod usage;
 pub mod verify;
 mod worker;

@@ -2,16 +2,16 @@
 
 use crate::block::{BLOCK, DEEPEST, Damage, Form, Record};
 use crate::id::{BlockId, LENGTH, PackId, RepositoryId};
-use crate::index::{self, Found, Index, Listed};
+use crate::index::{self, Index, Listed};
 use crate::key::{Cost, Forged, KeyError, Keys, Master};
 use crate::object::{self, Kind};
 use crate::pack::{self, PackError, Records};
 use crate::point::{Disk, NoPoint, PAGE, Point};
 use crate::slots;
 use crate::store::{Store, is_name};
+use crate::strays::Strays;
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The object that says what it is.
 const HEAD: &str = "repository";
@@ -102,16 +102,7 @@ pub struct Repository {
     /// A session began on it.
     pub(crate) is_writing: bool,
     damaged: Vec<String>,
-    strays: Strays,
-}
-
-/// Blocks of packs of which no index tells, though an index did: an object of it is gone. They are looked for once a block is
-/// missing, and only by those who read: what a writer relies on must be told of, or it may be collected.
-#[derive(Default)]
-struct Strays {
-    index: OnceLock<Index>,
-    /// Packs that something was found in.
-    needed: Mutex<BTreeSet<PackId>>,
+    pub(crate) strays: Strays,
 }
 
 /// A point that is there, by its name: what `points` lists without reading any.
@@ -272,34 +263,6 @@ impl Repository {
         self.damaged = damaged;
         self.strays = Strays::default();
         Ok(())
-    }
-
-    /// Where a block lies.
-    pub(crate) fn find(&self, id: BlockId) -> Option<Found> {
-        let known = self.index.find(id);
-        if known.is_some() || self.is_writing {
-            return known;
-        }
-        let strays = self.strays.index.get_or_init(|| self.with_strays().unwrap_or_default());
-        let found = strays.find(id)?;
-        self.strays.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(found.pack);
-        Some(found)
-    }
-
-    /// Everything that is known, and what packs themselves tell of which nobody does.
-    fn with_strays(&self) -> Result<Index, Trouble> {
-        let (mut packs, _) = self.told()?;
-        let mut there = self.packs()?;
-        // What is to go is told of no more, and may be hurt.
-        let marked: BTreeSet<PackId> = self.marks()?.into_iter().flat_map(|mark| mark.packs).collect();
-        there.retain(|pack| !marked.contains(pack));
-        packs.extend(self.untold(&packs, &there)?);
-        Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })
-    }
-
-    /// Packs of which the index should tell and does not: blocks were looked for, and found only there.
-    pub(crate) fn strays(&self) -> BTreeSet<PackId> {
-        self.strays.needed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is known of the packs that are there, and which objects of the index cannot be read.

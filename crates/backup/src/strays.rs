@@ -1,0 +1,46 @@
+//! Packs of which no index tells, though an index did: an object of it is gone, and nothing that they hold is lost.
+
+use crate::id::{BlockId, PackId};
+use crate::index::{Found, Index};
+use crate::repository::{Repository, Trouble};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// What is in them. They are looked for once a block is missing, and only by those who read: what a writer relies on must be
+/// told of, or it may be collected.
+#[derive(Default)]
+pub(crate) struct Strays {
+    index: OnceLock<Index>,
+    /// Packs that something was found in.
+    needed: Mutex<BTreeSet<PackId>>,
+}
+
+impl Repository {
+    /// Where a block lies.
+    pub(crate) fn find(&self, id: BlockId) -> Option<Found> {
+        let known = self.index.find(id);
+        if known.is_some() || self.is_writing {
+            return known;
+        }
+        let strays = self.strays.index.get_or_init(|| self.with_strays().unwrap_or_default());
+        let found = strays.find(id)?;
+        self.strays.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(found.pack);
+        Some(found)
+    }
+
+    /// Everything that is known, and what packs themselves tell of which nobody does.
+    fn with_strays(&self) -> Result<Index, Trouble> {
+        let (mut packs, _) = self.told()?;
+        let mut there = self.packs()?;
+        // What is to go is told of no more, and may be hurt.
+        let marked: BTreeSet<PackId> = self.marks()?.into_iter().flat_map(|mark| mark.packs).collect();
+        there.retain(|pack| !marked.contains(pack));
+        packs.extend(self.untold(&packs, &there)?);
+        Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })
+    }
+
+    /// Packs of which the index should tell and does not: blocks were looked for, and found only there.
+    pub(crate) fn strays(&self) -> BTreeSet<PackId> {
+        self.strays.needed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
