@@ -66,8 +66,10 @@ pub struct ProofConfig {
     pub within: Duration,
     /// How much it gives way to others, 0 to 19.
     pub nice: u32,
-    /// Its memory (bytes), and its virtual processors: never more than the VM has.
-    pub machine: (u64, u32),
+    /// Memory of its sandbox (bytes), which is never more than the VM has; `None`: as much.
+    pub memory: Option<u64>,
+    /// Virtual processors of its sandbox, never more than the VM has; `None`: as many.
+    pub cpus: Option<u32>,
 }
 
 /// Which restore points are made of a VM.
@@ -166,35 +168,37 @@ pub fn read(vm: &VmName, section: &Section<'_>, machine: (u64, u32), claims: &mu
     };
     let prove = protect.section("prove", title(".prove"), settings::PROVE);
     let (auto, every) = (prove.flag("auto"), prove.time("every"));
+    let (memory, cpus) = sandbox(vm, &prove, machine);
     ProtectConfig {
         proof: ProofConfig {
             every: auto.then_some(every),
             within: prove.time("within"),
             nice: prove.count("nice"),
-            machine: sandbox(vm, &prove, machine),
+            memory,
+            cpus,
         },
         snapshots: of("snapshots", settings::SNAPSHOTS).and_then(|section| snapshots(vm, &section)),
         backup: of("backup", settings::BACKUP).and_then(|section| backup(vm, &section, claims)),
     }
 }
 
-/// The machine of a sandbox: that of its VM, or a smaller one.
-fn sandbox(vm: &VmName, prove: &Section<'_>, (memory, cpus): (u64, u32)) -> (u64, u32) {
-    let wanted = prove.size_if_any("memory").map_or(memory, |size| size >> 20 << 20);
-    let wanted_cpus = prove.count_if_any("cpus").unwrap_or(cpus);
+/// Memory and processors of a sandbox, where they are not those of its VM.
+fn sandbox(vm: &VmName, prove: &Section<'_>, (memory, cpus): (u64, u32)) -> (Option<u64>, Option<u32>) {
+    let wanted = prove.size_if_any("memory").map(|size| size >> 20 << 20);
+    let wanted_cpus = prove.count_if_any("cpus");
     let refuse = |key: &str, has: String| {
         let error = format!("the sandbox of vm `{vm}` has more {has}");
         let cause = "a trial takes from the host what the vm has at most".to_owned();
         let hint = format!("write less, or remove `{key}`: then it has what the vm has");
         prove.refuse(Problem::at(prove.place(key), error, cause, hint));
     };
-    if wanted > memory {
+    if wanted.is_some_and(|wanted| wanted > memory) {
         refuse("memory", format!("memory than the vm, {}", write_size(memory)));
     }
-    if wanted_cpus > cpus {
+    if wanted_cpus.is_some_and(|wanted| wanted > cpus) {
         refuse("cpus", format!("processors than the vm, {cpus}"));
     }
-    (wanted.min(memory), wanted_cpus.min(cpus))
+    (wanted.filter(|wanted| *wanted < memory), wanted_cpus.filter(|wanted| *wanted < cpus))
 }
 
 fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option<BackupConfig> {
@@ -339,15 +343,20 @@ mod tests {
         let plain = parse(VM).unwrap().vms.into_values().next().unwrap().protect;
         assert_eq!((plain.snapshots, plain.backup), (None, None));
         let daily = Some(Duration::from_secs(86_400));
-        let proof =
-            ProofConfig { every: daily, within: Duration::from_secs(600), nice: 19, machine: (1 << 30, 1) };
+        let proof = ProofConfig {
+            every: daily,
+            within: Duration::from_secs(600),
+            nice: 19,
+            memory: None,
+            cpus: None,
+        };
         assert_eq!(plain.proof, proof);
         let never =
             parse(&format!("{VM}protect.prove = {{ auto = false, within = \"1m\", nice = 0 }}\n")).unwrap();
         let never = never.vms.into_values().next().unwrap().protect.proof;
         assert_eq!(
             never,
-            ProofConfig { every: None, within: Duration::from_secs(60), nice: 0, machine: (1 << 30, 1) }
+            ProofConfig { every: None, within: Duration::from_secs(60), nice: 0, memory: None, cpus: None }
         );
     }
 
@@ -358,12 +367,12 @@ mod tests {
             let vm = parse(&text).map(|config| config.vms.into_values().next().unwrap());
             vm.map(|vm| {
                 assert_eq!((vm.spec.memory, vm.spec.cpus), (8 << 30, 4));
-                vm.protect.proof.machine
+                (vm.protect.proof.memory, vm.protect.proof.cpus)
             })
         };
-        assert_eq!(machine("").unwrap(), (8 << 30, 4));
-        assert_eq!(machine("memory = \"1GiB\", cpus = 1").unwrap(), (1 << 30, 1));
-        assert_eq!(machine("memory = \"100MB\"").unwrap(), (95 << 20, 4), "whole MiB");
+        assert_eq!(machine("").unwrap(), (None, None), "a vm that grows does not change its trials");
+        assert_eq!(machine("memory = \"1GiB\", cpus = 1").unwrap(), (Some(1 << 30), Some(1)));
+        assert_eq!(machine("memory = \"100MB\"").unwrap(), (Some(95 << 20), None), "whole MiB");
         for (inside, why) in [
             ("memory = \"9GiB\"", "more memory than the vm, 8GiB"),
             ("memory = \"63MiB\"", "`memory` is out of range"),

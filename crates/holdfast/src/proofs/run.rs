@@ -167,8 +167,8 @@ impl Job {
 
 /// The machine of its sandbox.
 fn machine(vm: &VmConfig) -> QemuVm {
-    let (memory, cpus) = vm.protect.proof.machine;
-    QemuVm { memory, cpus, ..vm.spec.clone() }
+    let (proof, spec) = (vm.protect.proof, vm.spec.clone());
+    QemuVm { memory: proof.memory.unwrap_or(spec.memory), cpus: proof.cpus.unwrap_or(spec.cpus), ..spec }
 }
 
 /// Why there is no sandbox, and what can be done where it is too large.
