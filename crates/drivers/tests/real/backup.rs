@@ -80,7 +80,9 @@ impl People {
 
     /// Waits until a merge is at its end but for the last step.
     pub fn until_ready(&mut self) {
+        let begun = std::time::Instant::now();
         while self.well("query-jobs", Value::Null)[0]["status"] != "ready" {
+            assert!(begun.elapsed() < LONG, "the merge does not come to its end");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
