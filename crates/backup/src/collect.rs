@@ -14,7 +14,7 @@
 
 use crate::id::{BlockId, LENGTH, PackId};
 use crate::index::{self, Chosen, Index, Listed, PACKS_MOST, choose, place};
-use crate::mark::Mark;
+use crate::mark::{Mark, packs_of};
 use crate::object::{self, Kind};
 use crate::pack::{self, Packer, Spot};
 use crate::point::{PAGE, Point};
@@ -217,7 +217,7 @@ impl Look {
         if let Some(damaged) = damaged.into_iter().next() {
             return Err(CollectError::Index(damaged));
         }
-        let marked: BTreeSet<PackId> = marks.iter().flat_map(|mark| &mark.packs).copied().collect();
+        let marked = packs_of(&marks);
         let many = |_| Trouble::Damaged { name: "index".into() };
         let (names, all) = choose(told.iter().cloned()).map_err(many)?;
         let kept = kept(&told, &names, &marked)?;
@@ -236,7 +236,7 @@ impl Look {
                 lost.push(*id);
             }
         }
-        let marked: BTreeSet<PackId> = self.marks.iter().flat_map(|mark| &mark.packs).copied().collect();
+        let marked = packs_of(&self.marks);
         let mut copied = BTreeSet::new();
         for id in lost {
             // What is found only with marked packs: a point was made by somebody who did not know the mark.
@@ -278,7 +278,7 @@ impl Look {
     /// Looks anew, after all was copied, whether every block that is needed is found without a marked pack (I13). This stays on
     /// in every build.
     fn prove(&self, repository: &Repository, plan: &Plan) -> Result<(), CollectError> {
-        let mut marked: BTreeSet<PackId> = self.marks.iter().flat_map(|mark| &mark.packs).copied().collect();
+        let mut marked = packs_of(&self.marks);
         marked.extend(&plan.mark);
         let (mut told, _) = repository.told()?;
         told.retain(|pack| !marked.contains(&pack.id));

@@ -48,6 +48,11 @@ impl Mark {
     }
 }
 
+/// The packs that are to go, as these marks say.
+pub(crate) fn packs_of(marks: &[Mark]) -> BTreeSet<PackId> {
+    marks.iter().flat_map(|mark| &mark.packs).copied().collect()
+}
+
 impl Repository {
     /// The names of the marks that are there.
     pub(crate) fn mark_names(&self) -> Result<BTreeSet<PackId>, Trouble> {

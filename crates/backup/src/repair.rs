@@ -5,7 +5,7 @@ use crate::check;
 use crate::collect::{Copier, tell, untell};
 use crate::id::PackId;
 use crate::index::{self, PACKS_MOST};
-use crate::mark::Mark;
+use crate::mark::{Mark, packs_of};
 use crate::object::Kind;
 use crate::proof;
 use crate::repository::{PointName, Repository, Trouble, trouble};
@@ -122,7 +122,7 @@ fn set_aside(
     done: &mut Repaired,
 ) -> Result<(), Trouble> {
     done.lost = found.lost.len() as u64;
-    let marked: BTreeSet<PackId> = repository.marks()?.into_iter().flat_map(|mark| mark.packs).collect();
+    let marked = packs_of(&repository.marks()?);
     let lost = found.lost.iter().filter_map(|id| repository.index.find(*id)).map(|found| found.pack);
     let mut hurt: BTreeSet<PackId> = found.packs.iter().copied().chain(lost).collect();
     hurt.retain(|pack| !marked.contains(pack));

@@ -4,6 +4,7 @@ use crate::block::{BLOCK, DEEPEST, Damage, Form, Record};
 use crate::id::{BlockId, LENGTH, PackId, RepositoryId};
 use crate::index::{self, Index, Listed};
 use crate::key::{Cost, Forged, KeyError, Keys, Master};
+use crate::mark::packs_of;
 use crate::object::{self, Kind};
 use crate::pack::{self, PackError, Records};
 use crate::point::{Disk, NoPoint, PAGE, Point};
@@ -255,8 +256,7 @@ impl Repository {
         let (mut packs, damaged) = self.told()?;
         packs.retain(|pack| !gone.contains(&pack.id));
         // What lies in several is read in one that stays: those that are to go may be hurt, or gone in the next moment.
-        let marked: BTreeSet<PackId> =
-            self.marks().unwrap_or_default().into_iter().flat_map(|mark| mark.packs).collect();
+        let marked = packs_of(&self.marks().unwrap_or_default());
         packs.sort_by_key(|pack| marked.contains(&pack.id));
         self.index = Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })?;
         self.doomed.clone_from(gone);

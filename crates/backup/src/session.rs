@@ -6,6 +6,7 @@
 //! asleep finds the place taken, and its point is never offered (I14).
 
 use crate::id::{LENGTH, PackId};
+use crate::mark::packs_of;
 use crate::object::{self, Kind};
 use crate::parts::{self, take};
 use crate::point::{Point, is_name};
@@ -134,7 +135,7 @@ impl Session {
             repository.put_sealed(&object, Kind::Session, session.0.name, &content)?;
             if session.stands(repository)? {
                 let marks = repository.read_marks(&session.0.knows)?;
-                let doomed = marks.into_iter().flat_map(|mark| mark.packs).collect();
+                let doomed = packs_of(&marks);
                 repository.reload_without(&doomed)?;
                 repository.is_writing = true;
                 return Ok(session);

@@ -2,6 +2,7 @@
 
 use crate::id::{BlockId, PackId};
 use crate::index::{Found, Index};
+use crate::mark::packs_of;
 use crate::repository::{Repository, Trouble};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -33,7 +34,7 @@ impl Repository {
         let (mut packs, _) = self.told()?;
         let mut there = self.packs()?;
         // What is to go is told of no more, and may be hurt.
-        let marked: BTreeSet<PackId> = self.marks()?.into_iter().flat_map(|mark| mark.packs).collect();
+        let marked = packs_of(&self.marks()?);
         there.retain(|pack| !marked.contains(pack));
         packs.extend(self.untold(&packs, &there)?);
         Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })
