@@ -6,9 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod disks;
+mod full;
 mod memory;
 
 use disks::{Image, Restored};
+use full::Full;
 use holdfast_backup::block::BLOCK;
 use holdfast_backup::collect::{CollectError, Collected, Rules, collect};
 use holdfast_backup::key::Cost;
@@ -17,10 +19,8 @@ use holdfast_backup::repository::{PointName, Repository, Trouble};
 use holdfast_backup::restore;
 use holdfast_backup::save::{self, Before, Progress, SaveError};
 use holdfast_backup::session::{Open, Session, Writer};
-use holdfast_backup::store::Store;
-use memory::{Memory, Seen, Steps};
+use memory::{Memory, Steps};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
@@ -159,35 +159,13 @@ fn what_no_point_needs_goes_in_two_runs_a_grace_time_apart_and_what_is_needed_st
     assert_eq!(again, Collected::default());
 }
 
-/// A disk that has no room for one more mark.
-struct Full(Seen);
-
-impl Store for Full {
-    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        if name.starts_with("marks/") {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.0.put(name, bytes)
-    }
-
-    fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        self.0.read(name, offset, length)
-    }
-
-    fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>> {
-        self.0.list(folder)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
-}
-
 #[test]
 fn what_is_due_goes_though_there_is_no_room_for_a_mark() {
     let (store, expected) = world(true);
     let packs = store.names("packs/").len();
-    let mut repository = Repository::open(Box::new(Full(store.seen_by(None))), b"secret").unwrap();
+    let mut repository =
+        Repository::open(Box::new(Full(store.seen_by(None), "marks/", AtomicU64::new(0))), b"secret")
+            .unwrap();
     let writer = Writer::default();
     let rules =
         Rules { now: DAY, grace: DAY, worth: 50, writer: &writer, is_over: &nobody_is_dead, dry: None };

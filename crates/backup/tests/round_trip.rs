@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod disks;
+mod full;
 
 use disks::{Image, Restored};
+use full::Full;
 use holdfast_backup::block::BLOCK;
 use holdfast_backup::kept::Kept;
 use holdfast_backup::key::{Cost, KeyError};
@@ -272,33 +274,6 @@ fn of_a_change_that_is_told_only_its_pieces_are_read_and_of_the_repository_no_bl
     let repository = open(folder.path());
     assert!(restored(&repository, &second).unwrap() == image.0);
     assert!(restored(&repository, &first).unwrap() != image.0);
-}
-
-/// A disk that is full after so many objects of this folder.
-struct Full(Folder, &'static str, AtomicU64);
-
-impl Store for Full {
-    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let left = |left: u64| left.checked_sub(1);
-        if name.starts_with(self.1)
-            && self.2.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_err()
-        {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.0.put(name, bytes)
-    }
-
-    fn read(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        self.0.read(name, offset, length)
-    }
-
-    fn list(&self, folder: &str) -> io::Result<Vec<(String, u64)>> {
-        self.0.list(folder)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
-    }
 }
 
 #[test]
