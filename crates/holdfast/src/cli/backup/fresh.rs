@@ -93,6 +93,19 @@ pub fn make(
     made.inspect_err(|_| drop(fs::remove_file(&unfinished))) // ours, and of no use to anybody
 }
 
+/// All of it is written, and is on the disk.
+fn written(
+    file: File,
+    length: u64,
+    fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
+) -> Result<File, Failure> {
+    let fresh = Fresh::new(file);
+    fresh.file.set_len(length).map_err(Failure::File)?;
+    fill(&fresh)?;
+    fresh.file.sync_all().map_err(Failure::File)?;
+    Ok(fresh.file)
+}
+
 /// A file that has no name yet: it is gone with us, whatever ends us. Nothing where the file system has none such.
 fn nameless(out: &Path) -> Option<File> {
     let flags = OFlags::TMPFILE.bits().cast_signed();
@@ -105,13 +118,10 @@ fn write_nameless(
     length: u64,
     fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let fresh = Fresh::new(file);
-    fresh.file.set_len(length).map_err(Failure::File)?;
-    fill(&fresh)?;
-    fresh.file.sync_all().map_err(Failure::File)?;
+    let whole = written(file, length, fill)?;
     // A link never replaces a file that somebody made meanwhile.
-    let file = format!("/proc/self/fd/{}", fresh.file.as_raw_fd());
-    let named = linkat(CWD, file, CWD, out, AtFlags::SYMLINK_FOLLOW);
+    let place = format!("/proc/self/fd/{}", whole.as_raw_fd());
+    let named = linkat(CWD, place, CWD, out, AtFlags::SYMLINK_FOLLOW);
     named.map_err(|why| Failure::File(why.into()))?;
     sync_folder(out).map_err(Failure::File)
 }
@@ -123,10 +133,7 @@ fn write(
     fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished);
-    let fresh = Fresh::new(file.map_err(Failure::File)?);
-    fresh.file.set_len(length).map_err(Failure::File)?;
-    fill(&fresh)?;
-    fresh.file.sync_all().map_err(Failure::File)?;
+    written(file.map_err(Failure::File)?, length, fill)?;
     // A link never replaces a file that somebody made meanwhile.
     fs::hard_link(unfinished, out).and_then(|()| fs::remove_file(unfinished)).map_err(Failure::File)?;
     sync_folder(out).map_err(Failure::File)
