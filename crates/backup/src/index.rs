@@ -69,7 +69,10 @@ pub fn read(content: &[u8]) -> Result<Vec<Pack>, NoIndex> {
         if count > rest.len() / (LENGTH + 9) {
             return Err(NoIndex);
         }
-        let blocks = (0..count).map(|_| listed(&mut rest)).collect::<Option<_>>().ok_or(NoIndex)?;
+        let mut blocks = Vec::with_capacity(count);
+        for _ in 0..count {
+            blocks.push(listed(&mut rest).ok_or(NoIndex)?);
+        }
         packs.push(Pack { id, blocks });
     }
     Ok(packs)
@@ -116,40 +119,89 @@ pub struct Chosen {
     pub base: Option<BlockId>,
 }
 
-/// For each block of these packs the place where it is read, in the order of their names: that to which the fewest deltas
-/// lead, and of those the first. A block to which no whole one leads has no place. So more packs never make a block
-/// harder to reach, and one that some packs suffice for is found in any that hold those (I13 rests on this).
-///
-/// # Errors
-/// If there are more packs than can be counted: 4 million, 64 TiB.
-pub fn choose(packs: impl IntoIterator<Item = Pack>) -> Result<(Vec<PackId>, Vec<Chosen>), NoIndex> {
-    let (mut names, mut all) = (Vec::new(), Vec::new());
-    for pack in packs {
-        let number = names.len() as u32;
+/// Packs that were told of so far: of each block where it lies, 48 bytes, and nothing else. What tells of them need not be
+/// held at once.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    numbers: BTreeMap<PackId, u32>,
+    all: Vec<Chosen>,
+}
+
+impl Gathered {
+    /// One more, if it is not among them.
+    ///
+    /// # Errors
+    /// If there are more than can be counted: 1 million, 16 TiB.
+    pub fn add(&mut self, pack: &Pack) -> Result<(), NoIndex> {
+        let number = self.numbers.len() as u32;
+        if self.numbers.contains_key(&pack.id) {
+            return Ok(());
+        }
         if u64::from(number) >= 1 << (64 - OFFSET_BITS - LENGTH_BITS) {
             return Err(NoIndex);
         }
-        names.push(pack.id);
-        all.extend(pack.blocks.iter().map(|block| {
+        self.numbers.insert(pack.id, number);
+        self.all.extend(pack.blocks.iter().map(|block| {
             let base = match block.form {
                 Form::Whole => None,
                 Form::Delta { base, .. } => Some(base),
             };
             Chosen { id: block.id, pack: number, spot: block.spot, depth: depth(block.form), base }
         }));
+        Ok(())
     }
+
+    /// For each block of those of the packs that stay the place where it is read, in the order of their names: that to which
+    /// the fewest deltas lead, and of those the first, packs of `last` after all others. A block to which no whole one leads
+    /// has no place. So more packs never make a block harder to reach, and one that some packs suffice for is found in any
+    /// that hold those (I13 rests on this).
+    #[must_use]
+    pub fn choose(
+        mut self,
+        stays: impl Fn(&PackId) -> bool,
+        last: &BTreeSet<PackId>,
+    ) -> (Vec<PackId>, Vec<Chosen>) {
+        let mut names: Vec<PackId> = self.numbers.keys().copied().filter(stays).collect();
+        names.sort_by_key(|pack| last.contains(pack));
+        let mut anew = vec![None; self.numbers.len()];
+        for (number, name) in names.iter().enumerate() {
+            anew[self.numbers[name] as usize] = Some(number as u32);
+        }
+        self.all.retain_mut(|one| anew[one.pack as usize].is_some_and(|number| {
+            one.pack = number;
+            true
+        }));
+        (names, best(self.all))
+    }
+}
+
+/// Where each block of these packs is read ([`Gathered::choose`]): they are numbered in the order of their names.
+///
+/// # Errors
+/// If there are more packs than can be counted.
+pub fn choose(packs: impl IntoIterator<Item = Pack>) -> Result<(Vec<PackId>, Vec<Chosen>), NoIndex> {
+    let mut gathered = Gathered::default();
+    packs.into_iter().try_for_each(|pack| gathered.add(&pack))?;
+    Ok(gathered.choose(|_| true, &BTreeSet::new()))
+}
+
+fn best(mut all: Vec<Chosen>) -> Vec<Chosen> {
     all.sort_unstable_by_key(|one| (one.id, one.depth, one.pack, one.spot));
-    let mut first = all.clone();
-    first.dedup_by_key(|one| one.id);
+    let firsts = all.chunk_by(|one, other| one.id == other.id).filter_map(<[_]>::first);
     let leads = |one: &Chosen| {
-        let is_below = |base| place(&first, base).is_some_and(|at| first[at].depth < one.depth);
+        let is_below = |base| first(&all, base).is_some_and(|base| base.depth < one.depth);
         one.depth <= DEEPEST && one.base.is_none_or(is_below)
     };
-    if first.iter().all(leads) {
-        return Ok((names, first)); // as nearly always
+    if firsts.into_iter().all(leads) {
+        all.dedup_by_key(|one| one.id);
+        return all; // as nearly always
     }
-    drop(first);
-    Ok((names, by_level(&all)))
+    by_level(&all)
+}
+
+/// Of the places of this block the one to which the fewest deltas lead.
+fn first(all: &[Chosen], id: BlockId) -> Option<&Chosen> {
+    all.get(all.partition_point(|one| one.id < id)).filter(|one| one.id == id)
 }
 
 /// From the whole blocks up, level by level.
@@ -191,19 +243,37 @@ const OFFSET_BITS: u32 = 25;
 const LENGTH_BITS: u32 = 19;
 const _: () = assert!(FULL + LONGEST < 1 << OFFSET_BITS && LONGEST < 1 << LENGTH_BITS);
 
+/// Blocks that are moved before the room that they had is given back.
+const AT_ONCE: usize = 1 << 16;
+
 impl Index {
-    /// Of all these packs. A block that lies in several is found where the fewest deltas lead to it; one whose base is
-    /// nowhere is not found at all ([`choose`]).
+    /// Of all these packs, a block that lies in several where [`choose`] finds it.
     ///
     /// # Errors
     /// If there are more packs than can be counted: 1 million, 16 TiB.
     pub fn of(packs: impl IntoIterator<Item = Pack>) -> Result<Self, NoIndex> {
         let (packs, chosen) = choose(packs)?;
-        let mut index = Self { packs, ..Self::default() };
-        index.ids = chosen.iter().map(|one| one.id).collect();
-        index.spots = chosen.iter().map(|one| squeeze(u64::from(one.pack), one.spot)).collect();
-        index.depths = chosen.iter().map(|one| one.depth).collect();
-        Ok(index)
+        Ok(Self::new(packs, chosen))
+    }
+
+    /// Of what was chosen of these packs. It is taken from the end on and given back by and by: at no time is there room for both.
+    #[must_use]
+    pub fn new(packs: Vec<PackId>, mut chosen: Vec<Chosen>) -> Self {
+        let count = chosen.len();
+        let (mut ids, mut spots) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut depths = Vec::with_capacity(count);
+        while !chosen.is_empty() {
+            for one in chosen.drain(chosen.len().saturating_sub(AT_ONCE)..).rev() {
+                ids.push(one.id);
+                spots.push(squeeze(u64::from(one.pack), one.spot));
+                depths.push(one.depth);
+            }
+            chosen.shrink_to_fit();
+        }
+        ids.reverse();
+        spots.reverse();
+        depths.reverse();
+        Self { packs, ids, spots, depths }
     }
 
     /// Where this block lies.

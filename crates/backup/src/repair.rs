@@ -91,11 +91,11 @@ pub fn repair(repository: &mut Repository, found: &Findings, rules: &Rules<'_>) 
 /// Tells anew of the packs of which no readable object of the index tells, where one cannot be read or is gone; then those that
 /// cannot be read go.
 fn rebuild_index(repository: &Repository, done: &mut Repaired) -> Result<(), Trouble> {
-    let (mut known, mut bad) = (Vec::new(), Vec::new());
+    let (mut known, mut bad) = (BTreeSet::new(), Vec::new());
     for (name, _) in repository.store.list("index").map_err(trouble("index", "listed"))? {
         let told = repository.object(&name, Kind::Index).ok().and_then(|content| index::read(&content).ok());
         match told {
-            Some(packs) => known.extend(packs),
+            Some(packs) => known.extend(packs.iter().map(|pack| pack.id)),
             None => bad.push(name),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::block::{BLOCK, DEEPEST, Damage, Form, Record};
 use crate::id::{BlockId, LENGTH, PackId, RepositoryId};
-use crate::index::{self, Index, Listed};
+use crate::index::{self, Gathered, Index, Listed};
 use crate::key::{Cost, Forged, KeyError, Keys, Master};
 use crate::mark::packs_of;
 use crate::object::{self, Kind};
@@ -253,12 +253,17 @@ impl Repository {
 
     /// The same, as if these packs were not there.
     pub(crate) fn reload_without(&mut self, gone: &BTreeSet<PackId>) -> Result<(), Trouble> {
-        let (mut packs, damaged) = self.told()?;
-        packs.retain(|pack| !gone.contains(&pack.id));
+        let mut gathered = Gathered::default();
+        let mut is_full = false;
+        let (there, damaged) = self.each_told(|pack| is_full |= gathered.add(&pack).is_err())?;
+        if is_full {
+            return Err(Trouble::Damaged { name: "index".into() });
+        }
         // What lies in several is read in one that stays: those that are to go may be hurt, or gone in the next moment.
         let marked = packs_of(&self.marks().unwrap_or_default());
-        packs.sort_by_key(|pack| marked.contains(&pack.id));
-        self.index = Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })?;
+        let (names, chosen) =
+            gathered.choose(|pack| there.contains(pack) && !gone.contains(pack), &marked);
+        self.index = Index::new(names, chosen);
         self.doomed.clone_from(gone);
         self.damaged = damaged;
         self.strays = Strays::default();
@@ -267,33 +272,48 @@ impl Repository {
 
     /// What is known of the packs that are there, and which objects of the index cannot be read.
     pub(crate) fn told(&self) -> Result<(Vec<index::Pack>, Vec<String>), Trouble> {
-        let (mut packs, mut damaged) = (Vec::new(), Vec::new());
-        let mut names = self.store.list("index").map_err(trouble("index", "listed"))?;
-        let mut looks = 0;
+        let mut packs = Vec::new();
+        let (there, damaged) = self.each_told(|pack| packs.push(pack))?;
+        packs.retain(|pack| there.contains(&pack.id));
+        packs.sort_by_key(|pack| pack.id);
+        packs.dedup_by_key(|pack| pack.id);
+        Ok((packs, damaged))
+    }
+
+    /// Visits what is told of packs, some of them twice, and says which packs are there, and which objects of the index cannot be
+    /// read. What lay in a pack that is gone is not known any more, and is written again where it is met.
+    fn each_told(
+        &self,
+        mut visit: impl FnMut(index::Pack),
+    ) -> Result<(BTreeSet<PackId>, Vec<String>), Trouble> {
+        let (mut told, mut damaged) = (BTreeSet::new(), Vec::new());
+        let list = || self.store.list("index").map_err(trouble("index", "listed"));
+        let (mut names, mut looked, mut looks) = (list()?, BTreeSet::new(), 0);
         while let Some((name, _)) = names.pop() {
-            let told = self.object(&name, Kind::Index).and_then(|content| {
+            if !looked.insert(name.clone()) {
+                continue;
+            }
+            let packs = self.object(&name, Kind::Index).and_then(|content| {
                 index::read(&content).map_err(|_| Trouble::Damaged { name: name.clone() })
             });
-            match told {
-                Ok(told) => packs.extend(told),
+            match packs {
+                Ok(packs) => packs.into_iter().for_each(|pack| {
+                    told.insert(pack.id);
+                    visit(pack);
+                }),
                 // Several were put together meanwhile ([`crate::collect`]): what they told of is told by another.
                 Err(why) if why.is_gone() && looks < LOOKS_MOST => {
                     looks += 1;
-                    (packs, damaged) = (Vec::new(), Vec::new());
-                    names = self.store.list("index").map_err(trouble("index", "listed"))?;
+                    names = list()?;
                 }
                 Err(why) => damaged.push(why.to_string()),
             }
         }
         let there = self.packs()?;
         if !damaged.is_empty() {
-            packs.extend(self.untold(&packs, &there)?);
+            self.untold(&told, &there)?.into_iter().for_each(visit);
         }
-        // What lay in a pack that is gone is not known any more, and is written again where it is met.
-        packs.retain(|pack| there.contains(&pack.id));
-        packs.sort_by_key(|pack| pack.id);
-        packs.dedup_by_key(|pack| pack.id);
-        Ok((packs, damaged))
+        Ok((there, damaged))
     }
 
     /// The packs that are there.
@@ -305,12 +325,11 @@ impl Repository {
     /// What the packs themselves tell, where nobody else does.
     pub(crate) fn untold(
         &self,
-        told: &[index::Pack],
+        told: &BTreeSet<PackId>,
         there: &BTreeSet<PackId>,
     ) -> Result<Vec<index::Pack>, Trouble> {
-        let told: BTreeSet<PackId> = told.iter().map(|pack| pack.id).collect();
         let mut found = Vec::new();
-        for id in there.difference(&told).copied() {
+        for id in there.difference(told).copied() {
             let name = pack_object(id);
             let mut bytes = self.store.read(&name, 0, usize::MAX).map_err(trouble(&name, "read"))?;
             let Ok(mut records) = Records::of(&self.keys, id, &mut bytes) else { continue };

@@ -36,7 +36,8 @@ impl Repository {
         // What is to go is told of no more, and may be hurt.
         let marked = packs_of(&self.marks()?);
         there.retain(|pack| !marked.contains(pack));
-        packs.extend(self.untold(&packs, &there)?);
+        let told = packs.iter().map(|pack| pack.id).collect();
+        packs.extend(self.untold(&told, &there)?);
         Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })
     }
 
