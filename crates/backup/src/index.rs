@@ -167,10 +167,12 @@ impl Gathered {
         for (number, name) in names.iter().enumerate() {
             anew[self.numbers[name] as usize] = Some(number as u32);
         }
-        self.all.retain_mut(|one| anew[one.pack as usize].is_some_and(|number| {
-            one.pack = number;
-            true
-        }));
+        self.all.retain_mut(|one| {
+            anew[one.pack as usize].is_some_and(|number| {
+                one.pack = number;
+                true
+            })
+        });
         (names, best(self.all))
     }
 }

@@ -261,8 +261,7 @@ impl Repository {
         }
         // What lies in several is read in one that stays: those that are to go may be hurt, or gone in the next moment.
         let marked = packs_of(&self.marks().unwrap_or_default());
-        let (names, chosen) =
-            gathered.choose(|pack| there.contains(pack) && !gone.contains(pack), &marked);
+        let (names, chosen) = gathered.choose(|pack| there.contains(pack) && !gone.contains(pack), &marked);
         self.index = Index::new(names, chosen);
         self.doomed.clone_from(gone);
         self.damaged = damaged;

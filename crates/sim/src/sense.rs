@@ -304,7 +304,7 @@ impl World {
             AppState::Starting => Err((quick, How::Starting, "the database system is starting up")),
             AppState::Hung => Err((PATIENCE, How::NoAnswer, "no answer within 1.0s")),
             AppState::Exhausted => Err((quick, How::Exhausted, "too many clients already")),
-            AppState::Wrong => Err((quick, How::Wrong, "wrote 7, read 3")),
+            AppState::Wrong => Err((quick, How::Mismatch, "answered `3` instead of `7`")),
             AppState::Serving if one.denies => Err((quick, How::Denied, "password authentication failed")),
             AppState::Serving if guest.frozen => Err((PATIENCE, How::NoAnswer, "no answer within 1.0s")),
             AppState::Serving if guest.disk_full => Err((quick, How::Wrong, "could not extend file")),

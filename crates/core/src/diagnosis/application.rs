@@ -69,7 +69,8 @@ const APP_WRONG: FaultRow = FaultRow {
     once_in: years(1),
     from: "Judged: rarer than a failure that shows itself. What a wrong answer is, its owner says (`expect`).",
     seen: &[
-        (AppWrong, 0.95),
+        (AppWrong, 0.6),
+        (AppMismatch, 0.4),
         (AppExhausted, 0.05),
         (AppStarting, 0.3),
         (AppAnswers, 1e-6),
@@ -130,6 +131,7 @@ const APP_CRASH_LOOP: FaultRow = FaultRow {
         (AppRefused, 0.05),
         (AppStarting, 0.05),
         (AppWrong, 0.02),
+        (AppMismatch, 1e-4),
         (NobodyListens, 0.05),
         (CheckFailed, 0.05),
         (AppAnswers, 0.3),
@@ -162,6 +164,7 @@ const CORRUPTION_REPORTED: FaultRow = FaultRow {
     seen: &[
         (LogDataCorrupt, 0.9),
         (AppWrong, 0.01),
+        (AppMismatch, 0.005),
         (ConsoleAppPanic, 0.01),
         (AppAnswers, 0.7),
         (AppRefused, 0.001),

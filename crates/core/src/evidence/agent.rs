@@ -156,12 +156,16 @@ impl AgentView {
         if let Some((available, total, at)) =
             self.memory.filter(|(_, _, at)| lens.now.since(*at) <= FACT_KEEPS)
         {
-            if is_low(available, total) {
-                let text = format!("{} of {} MiB of guest memory left", available >> 20, total >> 20);
-                push(Kind::MemoryLow, text, at);
-            } else if let Some(forecast) = self.memory_ahead() {
-                let text = format!("the guest's memory will be gone {}", forecast.text());
-                push(Kind::MemoryFilling, text, at);
+            let left = || format!("{} of {} MiB of guest memory left", available >> 20, total >> 20);
+            match (memory_left(available, total), self.memory_ahead()) {
+                (Some(Kind::MemoryLow), _) => push(Kind::MemoryLow, left(), at),
+                (_, Some(forecast)) => {
+                    let text = format!("the guest's memory will be gone {}", forecast.text());
+                    push(Kind::MemoryFilling, text, at);
+                }
+                // Memory can be gone in a moment: of a guest that is silent now it says nothing that it had plenty.
+                (Some(kind), None) if self.is_alive(lens) => push(kind, left(), at),
+                _ => {}
             }
         }
     }
@@ -173,9 +177,15 @@ fn tells_late(strength: u16) -> u16 {
     u16::try_from(squared).unwrap_or(FULL)
 }
 
-/// So little memory is left that a kernel begins to kill.
-pub(super) const fn is_low(available: u64, total: u64) -> bool {
-    available.saturating_mul(1_000) < total.saturating_mul(LOW_BELOW)
+/// What is said of so much memory: so little is left that a kernel begins to kill, or a quarter and more.
+pub(super) const fn memory_left(available: u64, total: u64) -> Option<Kind> {
+    if available.saturating_mul(1_000) < total.saturating_mul(LOW_BELOW) {
+        Some(Kind::MemoryLow)
+    } else if total > 0 && available >= total.div_ceil(4) {
+        Some(Kind::MemoryFine)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -185,19 +195,21 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const TOTAL: u64 = 512 * MIB;
 
+    fn lens(now: Timestamp) -> Lens {
+        let (fresh, hang_after) = (Duration::from_secs(3), Duration::from_secs(3));
+        Lens { now, fresh, hang_after, trust_silence: true, patience: 1, booting: false, excused: false }
+    }
+
     /// What is said of the guest's memory after it told this much of it every ten seconds.
     fn told_of(available: impl Fn(u64) -> u64, times: u64) -> Vec<(Kind, String)> {
         let mut view = AgentView::default();
         let at = |n: u64| Timestamp::from_secs(100 + n * 10);
         for n in 0..times {
+            view.observe(at(n), &AgentSign::Answered { latency: Duration::from_millis(1) });
             view.observe(at(n), &AgentSign::Memory { available: available(n), total: TOTAL });
         }
-        let (fresh, hang_after) = (Duration::from_secs(3), Duration::from_secs(3));
-        let now = at(times - 1);
-        let lens =
-            Lens { now, fresh, hang_after, trust_silence: true, patience: 1, booting: false, excused: false };
         let mut said = Vec::new();
-        view.speak_memory(&lens, &mut said);
+        view.speak_memory(&lens(at(times - 1)), &mut said);
         said.into_iter().map(|evidence| (evidence.kind, evidence.text)).collect()
     }
 
@@ -210,9 +222,25 @@ mod tests {
 
     #[test]
     fn memory_that_breathes_or_stands_is_not_told_and_none_left_is_told_as_that() {
-        assert_eq!(told_of(|n| 200 * MIB + n % 7 * 10 * MIB, 40), []);
+        assert_eq!(told_of(|n| 60 * MIB + n % 7 * 10 * MIB, 40), []);
         assert_eq!(told_of(|_| 100 * MIB, 40), []);
         let low = told_of(|_| 4 * MIB, 40);
         assert!(matches!(&low[..], [(Kind::MemoryLow, _)]), "{low:?}");
+    }
+
+    #[test]
+    fn plenty_of_memory_is_told_from_a_quarter_on() {
+        let plenty = told_of(|_| 128 * MIB, 40);
+        assert_eq!(plenty, [(Kind::MemoryFine, "128 of 512 MiB of guest memory left".to_owned())]);
+        assert_eq!(told_of(|_| 128 * MIB - 1, 40), []);
+    }
+
+    #[test]
+    fn of_a_guest_that_is_silent_now_it_says_nothing_that_it_had_plenty() {
+        let (mut view, mut said) = (AgentView::default(), Vec::new());
+        view.observe(Timestamp::from_secs(100), &AgentSign::Answered { latency: Duration::from_millis(1) });
+        view.observe(Timestamp::from_secs(100), &AgentSign::Memory { available: TOTAL, total: TOTAL });
+        view.speak_memory(&lens(Timestamp::from_secs(110)), &mut said);
+        assert_eq!(said, []);
     }
 }

@@ -219,8 +219,11 @@ impl AppView {
             ProbeFailure::Refused => Some((Kind::AppRefused, twice, "refuses connections".into())),
             ProbeFailure::Denied => Some((Kind::AppDenied, twice, "refuses our credentials".into())),
             ProbeFailure::Internal => Some((Kind::ProbeFailed, twice, "cannot be probed".into())),
-            ProbeFailure::Wrong if lens.excused => None,
+            ProbeFailure::Wrong | ProbeFailure::Mismatch if lens.excused => None,
             ProbeFailure::Wrong => Some((Kind::AppWrong, long, "answers wrongly".into())),
+            ProbeFailure::Mismatch => {
+                Some((Kind::AppMismatch, long, "answers another thing than agreed".into()))
+            }
             ProbeFailure::Exhausted => Some((Kind::AppExhausted, long, "has no connection left".into())),
             ProbeFailure::Starting => Some((Kind::AppStarting, long, "is starting".into())),
         }

@@ -1,6 +1,6 @@
 //! The hypervisor's answers and events, and whether the VM's disk moves.
 
-use super::agent::is_low;
+use super::agent::memory_left;
 use super::pulse::Pulse;
 use super::{Evidence, FULL, Kind, Lens, lasted};
 use crate::signal::{Counters, HypervisorSign, NumberSign, RunState};
@@ -239,25 +239,17 @@ impl HypervisorView {
         }
     }
 
-    /// What the guest's balloon driver says of its memory: the guest's own word, and so of its agent's channel.
+    /// What the guest's balloon driver says of its memory: the guest's own word, and so of its agent's channel. That there is
+    /// plenty is not told: it is the last word of a driver that may have stopped since.
     pub fn speak_memory(&self, lens: &Lens, say: &mut Vec<Evidence>) {
         let Some((counters, at)) = self.counters.filter(|(_, at)| lens.is_fresh(*at)) else { return };
         let (Some(available), Some(total)) = (counters.memory_available, counters.memory_total) else {
             return;
         };
-        if is_low(available, total) {
-            let text =
-                format!("{} of {} MiB of guest memory left, says its balloon", available >> 20, total >> 20);
-            say.push(Evidence {
-                kind: Kind::MemoryLow,
-                app: None,
-                since: at,
-                at,
-                strength: FULL,
-                text,
-                quote: None,
-            });
-        }
+        let Some(kind @ Kind::MemoryLow) = memory_left(available, total) else { return };
+        let text =
+            format!("{} of {} MiB of guest memory left, says its balloon", available >> 20, total >> 20);
+        say.push(Evidence { kind, app: None, since: at, at, strength: FULL, text, quote: None });
     }
 
     fn speak_disk(&self, lens: &Lens, push: &mut impl FnMut(Kind, Timestamp, Timestamp, u16, String)) {

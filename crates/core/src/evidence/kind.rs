@@ -102,6 +102,8 @@ kinds! {
     FsReadOnly: Agent, 1e-5;
     /// The guest has next to no memory left.
     MemoryLow: Agent, 0.01;
+    /// The guest has plenty of memory left.
+    MemoryFine: Agent, 0.9;
     /// The guest's kernel says that nobody listens on the application's port.
     NobodyListens: Agent, 1e-4;
     /// The guest's kernel says that connections wait and nobody takes them.
@@ -129,6 +131,8 @@ kinds! {
     AppExhausted: Application, 3e-5;
     /// It answers wrongly.
     AppWrong: Application, 1e-5;
+    /// It answers another value than was agreed, and than it answered before.
+    AppMismatch: Application, 1e-6;
     /// It says that it is starting.
     AppStarting: Application, 1e-2;
     /// The probe itself cannot run.
@@ -230,7 +234,7 @@ impl Kind {
             || matches!(self, Self::HostStorageSlow | Self::HostStorageLost | Self::HostDiskFull)
         {
             Topic::Disks
-        } else if matches!(self, Self::MemoryLow | Self::MemoryFilling)
+        } else if matches!(self, Self::MemoryLow | Self::MemoryFine | Self::MemoryFilling)
             || matches!(self, Self::HostOutOfMemory | Self::HostMemoryLow)
         {
             Topic::Memory
@@ -280,6 +284,7 @@ impl Kind {
                 | Self::AppDenied
                 | Self::AppExhausted
                 | Self::AppWrong
+                | Self::AppMismatch
                 | Self::AppStarting
                 | Self::ProbeFailed
                 | Self::BootOverdue

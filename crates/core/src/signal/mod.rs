@@ -383,8 +383,10 @@ pub enum ProbeFailure {
     Denied,
     /// It has no room for one more connection.
     Exhausted,
-    /// It answered, but wrongly: another value, an error, a write that was not kept.
+    /// It answered, but wrongly: an error, nonsense, a write that was not kept.
     Wrong,
+    /// It took the question, and answered it with another value than was agreed, after it had given that.
+    Mismatch,
     /// The probe itself could not run.
     Internal,
 }

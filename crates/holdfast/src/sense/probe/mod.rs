@@ -168,6 +168,10 @@ impl Trouble {
     fn wrong(text: impl Into<String>) -> Self {
         Self::new(ProbeFailure::Wrong, text)
     }
+
+    fn mismatch(text: impl Into<String>) -> Self {
+        Self::new(ProbeFailure::Mismatch, text)
+    }
 }
 
 impl From<Trouble> for AppSign {
@@ -183,8 +187,8 @@ fn compare(expected: Option<&Expect>, answer: Option<&str>) -> Result<(), Troubl
         (Some(expected), Some(answer)) if expected.is(answer) => Ok(()),
         (Some(expected), Some(answer)) => {
             let answer: String = answer.chars().take(100).collect();
-            Err(Trouble::wrong(format!("answered `{answer}` instead of `{expected}`")))
+            Err(Trouble::mismatch(format!("answered `{answer}` instead of `{expected}`")))
         }
-        (Some(expected), None) => Err(Trouble::wrong(format!("answered nothing instead of `{expected}`"))),
+        (Some(expected), None) => Err(Trouble::mismatch(format!("answered nothing instead of `{expected}`"))),
     }
 }

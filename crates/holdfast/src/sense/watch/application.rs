@@ -7,7 +7,7 @@ use crate::sense::convert;
 use crate::sense::probe::{self, Aside, Untold};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use holdfast_core::signal::{AppSign, Seen};
+use holdfast_core::signal::{AppSign, ProbeFailure, Seen};
 use holdfast_core::subject::AppName;
 use holdfast_core::written::Written;
 use std::time::Duration;
@@ -47,6 +47,7 @@ impl Eye {
                     }
                 }
                 Some((of, incarnation, sign, aside)) = asked.next() => {
+                    let sign = if answered == 0 { unproven(sign) } else { sign };
                     match sign {
                         AppSign::Answered { .. } => {
                             answered = answered.max(of);
@@ -76,11 +77,34 @@ impl Eye {
     }
 }
 
+/// What came before any right answer does not contradict one: it may be that what is expected is wrong (a slip in `expect`), and
+/// nobody's disk goes back for that (I15).
+fn unproven(sign: AppSign) -> AppSign {
+    match sign {
+        AppSign::Failed { how: ProbeFailure::Mismatch, text } => {
+            AppSign::Failed { how: ProbeFailure::Wrong, text }
+        }
+        sign => sign,
+    }
+}
+
 /// How long it is not asked for that again.
 const fn pause(told: Option<Result<Written, Untold>>) -> Duration {
     match told {
         None | Some(Ok(_)) => WRITTEN_EVERY,
         Some(Err(Untold::Now)) => BUSY,
         Some(Err(Untold::Never)) => UNABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_that_answered_as_expected_before_contradicts_itself() {
+        let failed = |how| AppSign::Failed { how, text: "answered `1` instead of `2`".into() };
+        assert_eq!(unproven(failed(ProbeFailure::Mismatch)), failed(ProbeFailure::Wrong));
+        assert_eq!(unproven(failed(ProbeFailure::Refused)), failed(ProbeFailure::Refused));
     }
 }

@@ -138,7 +138,7 @@ async fn a_real_mariadb_answers_denies_and_is_asked_politely() {
         ProbeFailure::Denied
     );
     let (how, text) = failed(Mysql { expect: Some("2".into()), ..plain.clone() }).await;
-    assert_eq!((how, text.as_str()), (ProbeFailure::Wrong, "answered `1` instead of `2`"));
+    assert_eq!((how, text.as_str()), (ProbeFailure::Mismatch, "answered `1` instead of `2`"));
     let (how, text) = failed(Mysql { query: "select * from mysql.nothing".into(), ..plain.clone() }).await;
     assert!(how == ProbeFailure::Wrong && text.contains("1146"), "{how:?} {text}");
     let aborted = || {
