@@ -10,6 +10,7 @@ mod account;
 pub mod agent;
 mod ask;
 mod backup;
+mod bound;
 mod capture;
 pub mod cgroup;
 pub mod event;

@@ -6,6 +6,7 @@
 
 use super::account::Account;
 use super::agent::Agent;
+use super::bound::{self, Bound, program};
 use super::image::Layer;
 use super::launch::{self, Format, RunFolder, Start, Trial};
 use super::machine::error_chain;
@@ -13,7 +14,6 @@ use super::qmp::Qmp;
 use super::record::Port;
 use super::sign::Status;
 use super::snapshot::qcow2;
-use super::spawn::{self, find_program};
 use super::spec::{Forward, Network, QemuVm};
 use super::untrusted::tame;
 use super::{make_folder, process, start};
@@ -27,10 +27,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc as thread_channel;
+use std::process::{Child, Stdio};
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// What must stay free of the host's memory beside that of the trial.
 const SPARE: u64 = 256 << 20;
@@ -94,11 +92,7 @@ pub struct Sandbox {
     ports: Vec<Port>,
     folder: PathBuf,
     run: RunFolder,
-    pid: u32,
-    /// Dropped, it tells the thread that holds the process to end it.
-    end: Option<thread_channel::Sender<()>>,
-    /// Becomes true, or ends, once the process is gone.
-    gone: watch::Receiver<bool>,
+    process: Bound,
 }
 
 impl Sandbox {
@@ -110,29 +104,11 @@ impl Sandbox {
         let ready = Ready::of(&plan)?;
         let words = ready.words(&plan);
         let (run, ports) = (ready.run.clone(), ready.ports.clone());
-        let (end, told) = thread_channel::channel();
-        let (say_gone, gone) = watch::channel(false);
-        let (say_started, started) = thread_channel::channel();
-        // The kernel ends it with the thread that started it, so that thread stays until it is gone.
-        let hold = move || {
-            let child = ready.launch(&plan.vm, &words, plan.disk, plan.nice);
-            let _nobody_waits = say_started.send(child.as_ref().map(Child::id).map_err(ToString::to_string));
-            let Ok(mut child) = child else { return };
-            let mut is_over = false;
-            while !is_over && matches!(child.try_wait(), Ok(None)) {
-                let asked = told.recv_timeout(Duration::from_millis(20));
-                is_over = !matches!(asked, Err(thread_channel::RecvTimeoutError::Timeout));
-            }
-            let _ended = child.kill();
-            let _reaped = child.wait();
-            say_gone.send_replace(true);
-        };
-        let failed = |e: io::Error| SandboxError::NotReady(format!("no thread for it: {e}"));
-        std::thread::Builder::new().name("trial".into()).spawn(hold).map_err(failed)?;
-        let pid = started.recv().map_err(|_| SandboxError::NotReady("its thread ended".into()))?;
-        let pid = pid.map_err(|why| SandboxError::NotReady(format!("QEMU does not start: {why}")))?;
+        let launch = move || ready.launch(&plan.vm, &words, plan.disk, plan.nice);
+        let failed = |why| SandboxError::NotReady(format!("QEMU does not start: {why}"));
+        let process = Bound::start("trial", launch).map_err(failed)?;
         let agent = Agent::new(run.agent(), FIRST_QUESTION);
-        Ok(Self { agent, ports, folder: plan.folder, run, pid, end: Some(end), gone })
+        Ok(Self { agent, ports, folder: plan.folder, run, process })
     }
 
     /// Its guest agent.
@@ -144,7 +120,7 @@ impl Sandbox {
     /// Its process.
     #[must_use]
     pub const fn pid(&self) -> u32 {
-        self.pid
+        self.process.pid()
     }
 
     /// Where ports of the guest are reached from this host.
@@ -153,14 +129,9 @@ impl Sandbox {
         self.ports.iter().map(|port| (port.guest, port.listen)).collect()
     }
 
-    async fn wait(&self) {
-        let mut gone = self.gone.clone();
-        let _gone = gone.wait_for(|gone| *gone).await;
-    }
-
     /// Waits until QEMU ended by itself; what it said last.
     pub async fn ended(&self) -> String {
-        self.wait().await;
+        self.process.gone().await;
         start::last_words(&self.run)
     }
 
@@ -187,9 +158,9 @@ impl Sandbox {
     ///
     /// # Errors
     /// Its folder is still there.
-    pub async fn end(mut self) -> io::Result<()> {
-        drop(self.end.take());
-        self.wait().await;
+    pub async fn end(self) -> io::Result<()> {
+        self.process.end();
+        self.process.gone().await;
         std::fs::remove_dir_all(&self.folder)
     }
 }
@@ -248,21 +219,12 @@ impl Ready {
 
     /// Starts QEMU. The connection is its own from then on.
     fn launch(&self, vm: &QemuVm, words: &[String], disk: Disk, nice: u32) -> io::Result<Child> {
-        let program = |name: &str| {
-            find_program(name)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{name} is missing")))
-        };
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(self.run.log())?;
-        let mut command = Command::new(program("setpriv")?);
-        command.args(["--pdeathsig", "KILL"]);
-        // Whoever started it may be dead before it asks to be told of that.
-        let us = std::process::id().to_string();
-        command.arg(program("sh")?).args(["-c", r#"[ "$PPID" = "$0" ] && exec "$@""#, us.as_str()]);
-        command.arg(program("nice")?).args(["-n", nice.to_string().as_str()]);
+        let mut command = bound::command("")?;
+        command.arg(program("nice", "coreutils")?).args(["-n", nice.to_string().as_str()]);
         let class = if nice == 19 { "3" } else { "2" };
-        command.arg(program("ionice")?).args(["-c", class, "-t"]);
+        command.arg(program("ionice", "util-linux")?).args(["-c", class, "-t"]);
         command.arg(vm.program()?).args(words).current_dir(self.run.inner());
-        command.env_clear().env("PATH", spawn::PATH).env("LANG", "C.UTF-8");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(account) = &self.account {
             use std::os::unix::process::CommandExt;
