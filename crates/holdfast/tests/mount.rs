@@ -136,7 +136,7 @@ fn a_qcow2_that_was_saved_as_a_file_is_that_file() {
     let qcow2 = place.text("disk.qcow2");
     well("qemu-img", "qemu-utils", &["create", "-q", "-f", "qcow2", &qcow2, "200M"]);
     well("qemu-io", "qemu-utils", &["-f", "qcow2", "-c", "write -P 1 5M 2M", &qcow2]);
-    place.well(&["image", "disk.qcow2"]);
+    place.well(&["image", "disk.qcow2", "--format", "raw"]);
     let _mount = place.mount(&[]);
     let disk = place.path("at/disk0.raw");
     assert!(fs::read(&disk).unwrap() == fs::read(&qcow2).unwrap());

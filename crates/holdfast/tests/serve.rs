@@ -224,7 +224,7 @@ fn a_disk_that_must_not_become_a_point_stays_as_it_is() {
     assert!(instant("disk.qcow2", &[]).contains("has overlays of the disk"));
     fs::remove_dir_all(place.path("disk.qcow2.snapshots")).unwrap();
     assert!(instant("a b.qcow2", &[]).contains("its path has other characters"));
-    place.well(&["image", "disk.qcow2", "--of", "file"]);
+    place.well(&["image", "disk.qcow2", "--format", "raw", "--of", "file"]);
     let refused = place.refused(&["restore", "--instant", "disk.qcow2", "--qmp", "qmp", "--of", "file"]);
     assert!(refused.contains("holds a qcow2 file, and not the disk in it"), "{refused}");
     assert!(fs::read(place.path("disk.qcow2")).unwrap() == old && !place.path("disk.qcow2.instant").exists());

@@ -47,6 +47,12 @@ impl Account {
         Ok(find(&read_small("/etc/passwd")?, name))
     }
 
+    /// The user of this number; `None` if there is none, or nobody can tell.
+    #[must_use]
+    pub fn numbered(uid: u32) -> Option<Self> {
+        find_numbered(&read_small("/etc/passwd").ok()?, uid)
+    }
+
     /// The same user, in another group.
     #[must_use]
     pub fn in_group(mut self, gid: u32) -> Self {
@@ -118,6 +124,12 @@ fn find(passwd: &str, name: &str) -> Option<Account> {
     Some(Account { name: name.to_owned(), uid: number(2)?, gid: number(3)? })
 }
 
+fn find_numbered(passwd: &str, uid: u32) -> Option<Account> {
+    let is_it = |line: &&str| line.split(':').nth(2).is_some_and(|number| number.parse() == Ok(uid));
+    let line = passwd.lines().find(is_it)?;
+    find(line, line.split(':').next()?)
+}
+
 fn find_group(groups: &str, name: &str) -> Option<u32> {
     row(groups, name)?.get(2)?.parse().ok()
 }
@@ -139,6 +151,7 @@ mod tests {
         let nobody = find(passwd, "nobody").unwrap();
         assert_eq!((nobody.uid, nobody.gid), (65_534, 65_533));
         assert_eq!((find(passwd, "bad"), find(passwd, "nob"), find(passwd, "")), (None, None, None));
+        assert_eq!((find_numbered(passwd, 65_534), find_numbered(passwd, 7)), (Some(nobody), None));
         assert_eq!(find_group("kvm:x:104:\n", "kvm"), Some(104));
     }
 

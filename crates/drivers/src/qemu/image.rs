@@ -58,6 +58,14 @@ pub enum ImageError {
         /// What it reads from.
         backing: String,
     },
+    /// It stands on a file, and is to stand on none.
+    #[error("the image {path} stands on `{backing}`, which is not followed (A31)")]
+    Stands {
+        /// The image.
+        path: PathBuf,
+        /// What it stands on.
+        backing: String,
+    },
     /// It stands on a restore point that is not offered now.
     #[error(
         "the image {path} stands on a restore point, and nobody offers that on {socket}: give `holdfast backup restore \
@@ -145,6 +153,17 @@ pub fn backing(path: &Path) -> Result<Option<String>, ImageError> {
     Ok(Names::parse(&head).map_err(strange)?.backing)
 }
 
+/// A qcow2 that reads from itself alone, by its head.
+///
+/// # Errors
+/// If it cannot be read, is none, or names another file that it stands on or keeps its data in (A31).
+pub fn alone(path: &Path) -> Result<Layer, ImageError> {
+    match backing(path)? {
+        None => Ok(Layer { path: path.to_owned(), format: Format::Qcow2, is_offered: false }),
+        Some(backing) => Err(ImageError::Stands { path: path.to_owned(), backing: tame(&backing, 200) }),
+    }
+}
+
 /// How an image is laid out, by its head.
 ///
 /// # Errors
@@ -154,7 +173,7 @@ pub fn format(path: &Path) -> Result<Format, ImageError> {
 }
 
 fn format_of(head: &[u8]) -> Format {
-    if head.starts_with(MAGIC) { Format::Qcow2 } else { Format::Raw }
+    if head.starts_with(&MAGIC) { Format::Qcow2 } else { Format::Raw }
 }
 
 fn read_head(path: &Path) -> Result<Vec<u8>, ImageError> {
@@ -198,7 +217,8 @@ fn is_in_place(vm: &QemuVm, real: &Path) -> bool {
     places.any(|place| real.starts_with(&place))
 }
 
-const MAGIC: &[u8] = b"QFI\xfb";
+/// A qcow2 image begins so; what begins so may be a raw disk (A31).
+pub const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// The extension that holds the layout of the backing file.
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 /// The size of a cluster is two to the power of one of these.

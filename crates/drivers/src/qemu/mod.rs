@@ -33,6 +33,7 @@ pub mod process;
 mod program;
 pub mod qmp;
 mod read;
+pub mod reader;
 pub mod record;
 pub mod sandbox;
 mod sign;

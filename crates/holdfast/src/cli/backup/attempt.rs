@@ -66,11 +66,6 @@ impl<'a> Trail<'a> {
         Some(attempt).filter(|_| is_same).inspect(|attempt| self.state().come = attempt.come())
     }
 
-    /// The moment of the disk that is read now.
-    pub fn moment(&self) -> &str {
-        &self.moment
-    }
-
     /// Writes down how far it is, if that is due.
     pub fn note(&self, progress: &Progress) {
         let is_due = {

@@ -1,7 +1,8 @@
 //! What a new point is compared with, and what of the disk is to be read.
 
 use super::attempt::Trail;
-use super::image::{ImageArgs, Opened};
+use super::image::ImageArgs;
+use super::opened::Opened;
 use super::{Note, ranges, troubled};
 use crate::cli::CliError;
 use crate::place::RepositoryPlace;
@@ -46,9 +47,8 @@ impl Basis {
     ) -> Result<Self, CliError> {
         let mut basis = Self::of_points(args, opened, repository, name)?;
         basis.is_all = basis.changed.is_none();
-        let attempt = trail.and_then(|trail| Some((trail.before()?, trail.moment())));
-        let known = attempt.and_then(|(attempt, now)| {
-            let since = opened.written_since(&attempt.moment, now)?;
+        let known = trail.and_then(Trail::before).and_then(|attempt| {
+            let since = opened.written_since(&attempt.moment)?;
             Some((attempt, since))
         });
         if let Some((attempt, since)) = known {
@@ -58,7 +58,7 @@ impl Basis {
             basis.why_all.take_if(|_| basis.parent.is_none()); // there was no point yet
             basis.attempt = Some(Resumed { disk, bytes: attempt.bytes(), change: attempt.change });
         }
-        if let Opened::Remote(remote) = opened {
+        if let Some(remote) = opened.remote_mut() {
             remote.want(basis.changed.as_deref());
         }
         Ok(basis)
@@ -74,9 +74,9 @@ impl Basis {
         let of = |parent, changed, why_all| Self { parent, attempt: None, changed, is_all: false, why_all };
         let mut points = Points::of(repository, name, &args.repository.repo)?;
         let parent = points.newest(|_| true);
-        let remote = match opened {
-            Opened::Remote(remote) if !args.bitmap.is_empty() => remote,
-            Opened::Remote(_) | Opened::File(_) => {
+        let remote = match opened.remote() {
+            Some(remote) if !args.bitmap.is_empty() => remote,
+            Some(_) | None => {
                 let changed = args.changed.as_deref().map(|file| ranges::read(file, size)).transpose()?;
                 let why_all = args.begins.as_ref().filter(|_| parent.is_some() && changed.is_none());
                 let why_all =

@@ -1,10 +1,11 @@
 //! `holdfast backup image FILE`: a disk image becomes a restore point.
 
-use super::attempt::{self, Trail};
+use super::attempt::Trail;
 use super::basis::Basis;
+use super::opened::{self, Format, Opened};
 use super::pace::{self, Pace, Paced};
-use super::remote::{self, Place, Remote};
-use super::{Note, RepositoryArgs, bar, bytes, failed, shown, suspicion, threads, troubled, watched, writer};
+use super::remote::Place;
+use super::{Note, RepositoryArgs, bar, bytes, shown, suspicion, threads, troubled, watched, writer};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use crate::clock;
@@ -16,10 +17,7 @@ use holdfast_backup::repository::{PointName, Repository};
 use holdfast_backup::save::{self, Before, Progress, SaveError, Source};
 use holdfast_backup::session::Session;
 use holdfast_core::written::Marks;
-use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
-use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -34,10 +32,12 @@ const TELL: Duration = Duration::from_millis(250);
 /// What to save.
 #[derive(Args)]
 pub struct ImageArgs {
-    /// The image, or a block device. Its bytes are saved as they are, whatever its format; nothing may write to it
-    /// meanwhile. Or a disk that a QEMU or `qemu-nbd` holds still, as `nbd+unix:///EXPORT?socket=PATH` or
-    /// `nbd://HOST:PORT/EXPORT`.
-    file: PathBuf,
+    /// The image, or a block device; nothing may write to it meanwhile. Or a disk that a QEMU or `qemu-nbd` holds still, as
+    /// `nbd+unix:///EXPORT?socket=PATH` or `nbd://HOST:PORT/EXPORT`.
+    pub file: PathBuf,
+    /// How the file is laid out. It has to be said of one that begins as a qcow2 does; any other is raw.
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
     #[command(flatten)]
     pub repository: RepositoryArgs,
     /// What its restore points are called; its file name without the ending, if that is not said.
@@ -53,10 +53,13 @@ pub struct ImageArgs {
     pub bitmap: Vec<String>,
     /// Another export there: the same disk as it is now, which may know more of its holes. It is asked first.
     #[arg(long, value_name = "EXPORT")]
-    holes: Option<String>,
+    pub holes: Option<String>,
     /// The bitmap that records what is written from this point on. Later `--bitmap NAME` is compared with this point.
     #[arg(long, value_name = "NAME")]
     pub begins: Option<String>,
+    /// What is offered is made of this file: if it is written to meanwhile, there is no point.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub still: Vec<PathBuf>,
     /// Its file systems were frozen, or its VM was off: the grade of the point is `consistent`, and not only `taken`.
     #[arg(long)]
     consistent: bool,
@@ -74,82 +77,15 @@ pub struct ImageArgs {
     progress: bool,
 }
 
-pub struct Image {
-    file: File,
-    size: u64,
-}
-
-impl Source for Image {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(bytes, offset)
-    }
-
-    fn is_hole(&self, span: &Range<u64>) -> bool {
-        use rustix::fs::{SeekFrom, seek};
-        // What the file system cannot tell is read.
-        match seek(&self.file, SeekFrom::Data(span.start)) {
-            Ok(start) => start >= span.end,
-            Err(why) => why == rustix::io::Errno::NXIO, // none up to the end
-        }
-    }
-}
-
-/// What is read.
-pub enum Opened {
-    File(Image),
-    Remote(Box<Remote>),
-}
-
-impl Opened {
-    pub fn source(&self) -> &dyn Source {
-        match self {
-            Self::File(image) => image,
-            Self::Remote(remote) => &**remote,
-        }
-    }
-
-    /// What this moment of it is called, if it is known what will have been written since.
-    fn moment(&self, args: &ImageArgs) -> Option<String> {
-        match self {
-            Self::File(image) => attempt::moment_of(&image.file),
-            Self::Remote(_) => args.begins.clone(),
-        }
-    }
-
-    /// What was written since another moment, if that is known.
-    pub fn written_since(&self, then: &str, now: &str) -> Option<Vec<Range<u64>>> {
-        match self {
-            Self::File(_) => (then == now).then(Vec::new),
-            Self::Remote(remote) => remote.changed(then).map(<[_]>::to_vec),
-        }
-    }
-
-    /// How long it is and when it was last written to, and changed otherwise: the first can be set to anything. A device does not
-    /// say, and who offers a disk over NBD holds it still.
-    fn stamp(&self) -> Result<Option<(u64, [i64; 4])>, CliError> {
-        let Self::File(image) = self else { return Ok(None) };
-        let known = image.file.metadata().map_err(failed("look at the image".into()))?;
-        let times = [known.mtime(), known.mtime_nsec(), known.ctime(), known.ctime_nsec()];
-        Ok(known.is_file().then_some((known.len(), times)))
-    }
-}
-
 fn written(text: &str) -> Result<Marks, serde_json::Error> {
     serde_json::from_str(text)
 }
 
 /// Saves it.
 pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
-    let place = place(args)?;
+    let place = opened::place(args)?;
     let name = name(args, place.as_ref())?;
-    let mut opened = match &place {
-        Some(place) => Opened::Remote(Box::new(connect(args, place)?)),
-        None => Opened::File(open(&args.file)?),
-    };
+    let mut opened = Opened::of(args, place.as_ref())?;
     fits(args, opened.source().size())?;
     let mut repository = args.repository.open_unread()?;
     let (begun, taken) = (Instant::now(), clock::wall_micros());
@@ -159,7 +95,7 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     let progress = Progress::default();
     let (folder, size) = (kept_in(&repository, &name), opened.source().size());
     let file = folder.as_ref().map(|folder| folder.join(DISK).with_extension("attempt"));
-    let trail = Trail::of(&repository, file, &name, opened.moment(args), size);
+    let trail = Trail::of(&repository, file, &name, opened.moment(args.begins.as_ref()), size);
     let watched = Watched { progress: &progress, trail: trail.as_ref() };
     let saved = save(args, &repository, &mut opened, (&name, folder.as_deref()), &watched);
     let Saved { disk, basis } = match saved {
@@ -181,9 +117,7 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
         let proof = proof::Proof { what, when: taken, boot: 0, words: "it was taken in order".into() };
         proof::prove(&repository, &point, &proof).map_err(troubled(&args.repository.repo))?;
     }
-    if let Opened::Remote(remote) = opened {
-        remote.close();
-    }
+    opened.close();
     let took = begun.elapsed().as_secs_f64();
     tell(args, &Made { point, taken, size, added, took, basis, warning: note.warning }, &progress)?;
     Ok(Exit::Fine)
@@ -253,10 +187,10 @@ fn save(
     if let Some(attempt) = &basis.attempt {
         watched.progress.change.add(attempt.change);
     }
-    let stamp = opened.stamp()?;
+    let stamps = opened.stamps()?;
     let kept = folder.and_then(|folder| kept(repository, &folder.join(DISK)));
     let disk = save_disk(args, repository, opened, (&basis, kept.as_ref()), watched)?;
-    if opened.stamp()? != stamp {
+    if opened.stamps()? != stamps {
         return Err(CliError::Said {
             error: format!("`{}` was written to while it was read", args.file.display()),
             cause: "a restore point of it would be of no one moment".into(),
@@ -280,7 +214,7 @@ fn save_disk(
     let attempt = basis.attempt.as_ref().map(|attempt| &attempt.disk);
     let parent = attempt.or(basis.parent.as_ref().map(|(_, disk)| disk));
     let before = Before { parent, is_attempt: attempt.is_some(), changed: basis.changed.as_deref(), kept };
-    let most = if matches!(opened, Opened::Remote(_)) { READERS_MOST } else { usize::MAX };
+    let most = if opened.remote().is_some() { READERS_MOST } else { usize::MAX };
     let bar = bar(source.size(), args.json);
     let told = std::sync::Mutex::new(Instant::now());
     let done = || {
@@ -308,26 +242,6 @@ fn save_disk(
     })
 }
 
-/// Where it is offered over NBD, if it is no file.
-fn place(args: &ImageArgs) -> Result<Option<Place>, CliError> {
-    let place = args.file.to_str().and_then(remote::place).transpose();
-    let place = place.map_err(|cause| CliError::Said {
-        error: format!("`{}` is no place of a disk", args.file.display()),
-        cause: cause.into(),
-        hint: "write `nbd+unix:///EXPORT?socket=PATH` or `nbd://HOST:PORT/EXPORT`".into(),
-    })?;
-    if place.is_none() && !args.bitmap.is_empty() {
-        return Err(CliError::Said {
-            error: format!("`--bitmap` says nothing of the file `{}`", args.file.display()),
-            cause: "bitmaps are read over NBD: a file is saved as it is, and nothing in it is understood"
-                .into(),
-            hint: "offer it with `qemu-nbd --read-only --bitmap NAME`, or say what changed with `--changed`"
-                .into(),
-        });
-    }
-    Ok(place)
-}
-
 fn name(args: &ImageArgs, place: Option<&Place>) -> Result<String, CliError> {
     let stem = || match place {
         Some(place) => Some(place.export().to_ascii_lowercase()),
@@ -345,18 +259,6 @@ fn name(args: &ImageArgs, place: Option<&Place>) -> Result<String, CliError> {
     })
 }
 
-fn open(path: &Path) -> Result<Image, CliError> {
-    let what = || format!("read the image `{}`", path.display());
-    let kind = std::fs::metadata(path).map_err(failed(what()))?.file_type();
-    if !kind.is_file() && !kind.is_block_device() {
-        let source = io::Error::new(io::ErrorKind::InvalidInput, "it is neither a file nor a block device");
-        return Err(CliError::Io { what: what(), source });
-    }
-    let mut file = File::open(path).map_err(failed(what()))?;
-    let size = file.seek(SeekFrom::End(0)).map_err(failed(what()))?;
-    Ok(Image { file, size })
-}
-
 /// A disk that no point can hold is not read to its end first.
 fn fits(args: &ImageArgs, size: u64) -> Result<(), CliError> {
     if size <= DISK_MOST {
@@ -370,14 +272,6 @@ fn fits(args: &ImageArgs, size: u64) -> Result<(), CliError> {
             bytes(DISK_MOST)
         ),
         hint: "nothing was read; is it the file that you mean?".into(),
-    })
-}
-
-fn connect(args: &ImageArgs, place: &Place) -> Result<Remote, CliError> {
-    Remote::open(place, &args.bitmap, args.holes.as_deref()).map_err(|error| CliError::Said {
-        error: format!("cannot read the disk `{}`", args.file.display()),
-        cause: chain(&error),
-        hint: "no point was made; does a QEMU or `qemu-nbd --read-only --persistent` offer it there?".into(),
     })
 }
 

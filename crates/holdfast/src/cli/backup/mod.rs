@@ -17,6 +17,7 @@ mod key;
 mod list;
 mod mount;
 mod onto;
+mod opened;
 mod pace;
 mod prune;
 mod ranges;

@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -79,6 +79,11 @@ fn plain(text: &str) -> Result<String, &'static str> {
 }
 
 impl Place {
+    /// An export on a socket.
+    pub fn unix(socket: &Path, export: &str) -> Self {
+        Self { at: At::Unix(socket.to_owned()), export: export.to_owned() }
+    }
+
     /// The name of the export.
     pub fn export(&self) -> &str {
         &self.export
