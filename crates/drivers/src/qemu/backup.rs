@@ -15,6 +15,7 @@
 //! killed is found by these names.
 
 mod bitmap;
+mod off;
 mod scratch;
 
 use super::launch::{DISK_DEVICE, Format};
@@ -26,6 +27,7 @@ use super::snapshot::{is_disk_node, merges};
 use crate::DriverError;
 use bitmap::Bitmap;
 use holdfast_core::lease::Incarnation;
+pub use off::{Off, OffEnd, Reading};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fs;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -70,6 +70,8 @@ pub struct Watch {
     pub out: mpsc::Sender<Glimpse>,
     /// Where the end of the process is noted.
     pub life: watch::Sender<Life>,
+    /// Where it is noted when that was, if the guest shut down in order.
+    pub shut_down: watch::Sender<Option<SystemTime>>,
 }
 
 impl Watch {
@@ -78,6 +80,7 @@ impl Watch {
         let (connected, qmp) = watch::channel(None);
         let (incarnation, process, life) = (self.incarnation, Arc::clone(&self.process), self.life.clone());
         let live = Arc::new(Live { incarnation, process, qmp });
+        self.shut_down.send_replace(None);
         life.send_replace(Life::Running(Arc::clone(&live))); // before the task can note the end
         tokio::spawn(async move { self.run(&connected).await });
         live
@@ -132,6 +135,9 @@ impl Watch {
 
     async fn tell(&self, qmp: &Qmp, event: &Event) {
         tracing::debug!(vm = %self.vm, name = event.name, "hypervisor event");
+        if sign::is_orderly_end(event) {
+            self.shut_down.send_replace(Some(SystemTime::now()));
+        }
         let seen = match event.name.as_str() {
             "STOP" => match qmp.call::<Status>("query-status", Value::Null, ASIDE).await {
                 Ok(status) => Some(Seen::Hypervisor(HypervisorSign::State(status.state()))),
@@ -160,6 +166,7 @@ impl Watch {
             (status, left) => {
                 let why = format!("its end cannot be proven: exit {status:?}, control group empty {left:?}");
                 tracing::error!(vm = %self.vm, why, "a VM is neither alive nor dead");
+                self.shut_down.send_replace(None);
                 self.life.send_replace(Life::Unclear(why));
                 return;
             }
@@ -167,6 +174,9 @@ impl Watch {
         if let Some(group) = &self.cgroup {
             group.remove();
         }
+        // Only an orderly end of QEMU itself has written all that the guest had.
+        let is_orderly = status == ExitStatus::Code(0) && self.shut_down.borrow().is_some();
+        self.shut_down.send_replace(is_orderly.then(SystemTime::now));
         let death = Death::Exited { pid: self.process.pid(), status };
         let proof = DeathProof::witnessed(Eyewitness::here(), self.vm.clone(), self.incarnation, death);
         self.life.send_replace(Life::Dead(proof.clone()));

@@ -1,6 +1,7 @@
 //! One VM of this driver: what is known of it, and who may give it orders.
 
 use super::agent::Agent;
+use super::backup::Reading;
 use super::cgroup::Cgroup;
 use super::image;
 use super::kept::KeptError;
@@ -18,8 +19,8 @@ use holdfast_witness::Eyewitness;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
@@ -45,6 +46,10 @@ pub struct Machine {
     pub(super) snapshots: Semaphore,
     /// A backup of this daemon reads a moment of its disk.
     pub(super) is_held_still: AtomicBool,
+    /// Who reads its disk while it is off.
+    reading: Mutex<Weak<Reading>>,
+    /// When its guest shut it down in order, if it did so at its last end, and we saw it.
+    pub(super) shut_down: watch::Sender<Option<SystemTime>>,
     /// It answered when it was asked last.
     agent_heard: AtomicBool,
     /// What its QEMU can do.
@@ -60,6 +65,13 @@ struct Specs {
     started: Arc<QemuVm>,
     /// The disks of all VMs; it may stand on no other's.
     disks: Disks,
+}
+
+impl Specs {
+    fn others(&self, than: &VmName) -> Vec<PathBuf> {
+        let others = self.disks.iter().filter(|(owner, _)| owner != than);
+        others.map(|(_, disk)| disk.clone()).collect()
+    }
 }
 
 /// The processes on this host that some driver like this one has started, each with its command line: the
@@ -118,6 +130,8 @@ impl Machine {
             sessions,
             snapshots,
             is_held_still: AtomicBool::new(false),
+            reading: Mutex::default(),
+            shut_down: watch::Sender::new(None),
             agent_heard,
             asked,
         };
@@ -149,8 +163,22 @@ impl Machine {
     pub fn spec_to_start(&self) -> (Arc<QemuVm>, Vec<PathBuf>) {
         let mut specs = self.specs();
         specs.started = Arc::clone(&specs.wanted);
-        let others = specs.disks.iter().filter(|(owner, _)| *owner != self.name);
-        (Arc::clone(&specs.wanted), others.map(|(_, disk)| disk.clone()).collect())
+        (Arc::clone(&specs.wanted), specs.others(&self.name))
+    }
+
+    /// The disks of the other VMs.
+    pub fn disks_of_others(&self) -> Vec<PathBuf> {
+        self.specs().others(&self.name)
+    }
+
+    /// Its disk is read by this, until that is gone.
+    pub fn read_by(&self, reading: &Arc<Reading>) {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(reading);
+    }
+
+    /// Who reads its disk.
+    pub fn reading(&self) -> Option<Arc<Reading>> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// It is to be this from its next start on. Whether it runs, or may, as something else until then.
@@ -293,6 +321,7 @@ impl Machine {
             control: self.folder.control(),
             out: self.out.clone(),
             life: self.life.clone(),
+            shut_down: self.shut_down.clone(),
         }
         .begin()
     }

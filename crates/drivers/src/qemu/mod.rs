@@ -45,7 +45,7 @@ pub mod untrusted;
 pub mod wire;
 
 pub use account::{Barrier, why_root};
-pub use backup::{Moment, Still};
+pub use backup::{Moment, Off, OffEnd, Still};
 pub use spec::{Accel, Forward, Kernel, Network, QemuVm};
 
 use crate::snapshots::Snapshots;

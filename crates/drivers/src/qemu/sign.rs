@@ -63,6 +63,18 @@ pub fn of_event(event: &Event) -> Option<Seen> {
     Some(Seen::Hypervisor(sign))
 }
 
+/// Whether the guest has shut down by itself, as it does once its file systems are unmounted.
+#[must_use]
+pub fn is_orderly_end(event: &Event) -> bool {
+    #[derive(Deserialize)]
+    struct Shutdown {
+        guest: bool,
+        reason: Text,
+    }
+    let is_by_guest = |end: Shutdown| end.guest && end.reason.as_str() == "guest-shutdown";
+    event.name == "SHUTDOWN" && event.data().is_some_and(is_by_guest)
+}
+
 /// Only those that stopped the VM: an error that the guest was told is the guest's to tell.
 fn io_error(event: &Event) -> Option<HypervisorSign> {
     #[derive(Default, Deserialize)]
@@ -153,6 +165,24 @@ mod tests {
     fn seen(name: &str, data: Value) -> Option<Seen> {
         let data = serde_json::value::to_raw_value(&data).unwrap();
         of_event(&Event { name: name.into(), data: Some(data) })
+    }
+
+    #[test]
+    fn only_a_guest_that_shut_down_by_itself_has_ended_in_order() {
+        let orderly = |data: Value| {
+            let data = serde_json::value::to_raw_value(&data).ok();
+            is_orderly_end(&Event { name: "SHUTDOWN".into(), data })
+        };
+        assert!(orderly(json!({"guest": true, "reason": "guest-shutdown"})));
+        for end in [
+            json!({"guest": true, "reason": "guest-panic"}),
+            json!({"guest": false, "reason": "host-qmp-quit"}),
+            json!({"guest": false, "reason": "guest-shutdown"}),
+            json!({"guest": true}),
+            json!("guest-shutdown"),
+        ] {
+            assert!(!orderly(end.clone()), "{end}");
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ impl Machine {
         if lease.incarnation() <= record.incarnation || lease.token() <= record.token {
             return Err(self.stale(lease.incarnation(), lease.token()));
         }
+        self.end_reading().await;
         let ready = match self.prepare(&record).await {
             Ok(ready) => ready,
             Err(error) => {
@@ -250,7 +251,7 @@ impl Machine {
     }
 
     /// Who else has its disk open for writing, or what is on top of it.
-    async fn holder(&self, on_top: &Path) -> Option<ImageError> {
+    pub(super) async fn holder(&self, on_top: &Path) -> Option<ImageError> {
         let (disk, on_top) = (self.spec().disk.clone(), on_top.to_owned());
         let disk = (disk != on_top).then_some(disk);
         tokio::task::spawn_blocking(move || {

@@ -10,15 +10,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
+/// Has `qemu-img` do something with images.
+pub fn image(words: &[&str]) {
+    let ended = Command::new("qemu-img").args(words).output().expect("Debian's qemu-utils has qemu-img");
+    assert!(ended.status.success(), "{words:?}: {ended:?}");
+}
+
 /// The bench of the guest that writes a sector twenty times a second, on a qcow2 of 64 MiB.
-fn bench() -> Bench {
+pub fn bench() -> Bench {
     let bench = sector::bench();
     let (disk, raw) = (bench.path("disk"), bench.path("raw"));
     std::fs::rename(&disk, &raw).unwrap();
-    let image = |words: &[&str]| {
-        let ended = Command::new("qemu-img").args(words).output().expect("Debian's qemu-utils has qemu-img");
-        assert!(ended.status.success(), "{words:?}: {ended:?}");
-    };
     image(&["convert", "-f", "raw", "-O", "qcow2", raw.to_str().unwrap(), disk.to_str().unwrap()]);
     image(&["resize", "-q", "-f", "qcow2", disk.to_str().unwrap(), "64M"]);
     bench

@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod linux;
 mod mapped;
+mod off;
 mod sandbox;
 mod sector;
 mod snapshots;
