@@ -174,8 +174,9 @@ impl Watch {
         if let Some(group) = &self.cgroup {
             group.remove();
         }
-        // Only an orderly end of QEMU itself has written all that the guest had.
-        let is_orderly = status == ExitStatus::Code(0) && self.shut_down.borrow().is_some();
+        // What a guest that shuts down has flushed is written. Of a VM that was adopted nobody knows more.
+        let is_well = matches!(status, ExitStatus::Code(0) | ExitStatus::Unknown);
+        let is_orderly = is_well && self.shut_down.borrow().is_some();
         self.shut_down.send_replace(is_orderly.then(SystemTime::now));
         let death = Death::Exited { pid: self.process.pid(), status };
         let proof = DeathProof::witnessed(Eyewitness::here(), self.vm.clone(), self.incarnation, death);

@@ -1,8 +1,8 @@
 //! A `qemu-nbd` of our own that reads a disk which no VM has open, and offers over NBD what a guest would see.
 //!
 //! It is told the whole chain, file by file, so that it follows no name in a head (A31), and it writes nothing. It serves one
-//! client, and ends with it, with whoever started it, or when it is told to. While it has a qcow2 open, QEMU's own lock keeps
-//! others from writing to it; of a raw image nothing does, so whoever reads looks whether it was written to.
+//! client, and ends with it, with whoever started it, or when it is told to. While it is there, QEMU's own lock keeps every
+//! QEMU from writing to the disk. What others do no lock tells: whoever reads looks whether it was written to.
 
 use super::account::Account;
 use super::bound::{self, Bound, program};
@@ -148,7 +148,8 @@ fn launch(listener: UnixListener, chain: &str, account: Option<&Account>, pace: 
     command.spawn()
 }
 
-/// The images, each with what it stands on, as QEMU is told of them: what a head says of others is not asked.
+/// The images, each with what it stands on, as QEMU is told of them: what a head says of others is not asked. Whoever reads a
+/// qcow2 lets nobody write to it; a raw disk anybody may, unless that is asked for as here.
 fn chain(layers: &[Layer]) -> Value {
     let one = |below: Value, layer: &Layer| {
         let mut node = json!({
@@ -158,8 +159,13 @@ fn chain(layers: &[Layer]) -> Value {
         if layer.is_offered {
             node["file"] = offered::block(&layer.path);
         }
-        if layer.format == Format::Qcow2 {
-            node["backing"] = below;
+        match layer.format {
+            Format::Qcow2 => node["backing"] = below,
+            Format::Raw if layers.first() == Some(layer) => {
+                let file = node["file"].take();
+                node["file"] = json!({ "driver": "blkdebug", "image": file, "unshare-child-perms": ["write", "resize"] });
+            }
+            Format::Raw => {}
         }
         node
     };
@@ -199,7 +205,10 @@ mod tests {
         let file = |name: &str| json!({ "driver": "file", "filename": name, "locking": "on" });
         let below = json!({ "driver": "qcow2", "file": file("/c"), "backing": null });
         assert_eq!(chain(&layers), json!({ "driver": "qcow2", "file": file("/a,b"), "backing": below }));
-        assert_eq!(chain(&[layer("/r", Format::Raw)]), json!({ "driver": "raw", "file": file("/r") }));
+        let alone = chain(&[layer("/r", Format::Raw)]);
+        assert_eq!((&alone["driver"], &alone["file"]["image"]), (&json!("raw"), &file("/r")));
+        let layers = [layer("/q", Format::Qcow2), layer("/r", Format::Raw)];
+        assert_eq!(chain(&layers)["backing"], json!({ "driver": "raw", "file": file("/r") }));
     }
 
     #[test]
@@ -220,6 +229,34 @@ mod tests {
         assert!(said.ends_with("No such file or directory") && !said.contains("driver"), "{said}");
         drop(reader);
         assert!(!socket.exists());
+    }
+
+    #[tokio::test]
+    async fn no_qemu_writes_to_what_it_reads_whatever_its_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, read) = (folder.path().join("image"), folder.path().join("read"));
+        for format in [Format::Raw, Format::Qcow2] {
+            let run = |program: &str, words: &[&str]| {
+                let output = std::process::Command::new(program).args(words).arg(&image).output();
+                output.expect("Debian's qemu-utils")
+            };
+            let made = std::process::Command::new("qemu-img")
+                .args(["create", "-q", "-f", format.name()])
+                .arg(&image)
+                .arg("1M")
+                .status();
+            assert!(made.expect("qemu-img, package qemu-utils").success());
+            let layers = [Layer { path: image.clone(), format, is_offered: false }];
+            let reader = Reader::start(&layers, read.clone(), Pace::Same).unwrap();
+            let mut client = UnixStream::connect(reader.socket()).unwrap();
+            client.read_exact(&mut [0; 8]).unwrap_or_else(|why| panic!("{why}: {:?}", reader.said()));
+            let words = ["-f", format.name(), "-c", "write 0 4k"];
+            let refused = String::from_utf8(run("qemu-io", &words).stderr).unwrap();
+            assert!(refused.contains("Failed to get \"write\" lock"), "{format:?}: {refused}");
+            reader.end();
+            reader.gone().await;
+            assert!(run("qemu-io", &words).status.success(), "{format:?}");
+        }
     }
 
     #[tokio::test]

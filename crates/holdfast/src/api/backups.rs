@@ -52,7 +52,7 @@ async fn begin(
     begun.map(Json).map_err(|cause| {
         let status = match cause {
             NoBackup::NoVm => StatusCode::NOT_FOUND,
-            NoBackup::NotConfigured | NoBackup::Busy | NoBackup::NotRunning => StatusCode::CONFLICT,
+            NoBackup::NotConfigured | NoBackup::Busy => StatusCode::CONFLICT,
             NoBackup::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };
         let error = format!("cannot back up vm `{vm}`");

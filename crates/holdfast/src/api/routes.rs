@@ -58,7 +58,7 @@ pub struct Api {
     pub sources: Registry,
     /// Since when channels stand as they do.
     pub standing: Standing,
-    /// Backups of running VMs.
+    /// Backups of VMs.
     pub backups: crate::backups::Backups,
     /// Backups that take the place of disks.
     pub restorer: crate::backups::Restorer,

@@ -1,10 +1,11 @@
-//! Backups of running VMs: a moment of the disk is held still by its driver, and a process of its own reads it and makes a
-//! restore point. One of a VM at a time, a few of all.
+//! Backups of VMs: a moment of the disk is held still by its driver, or the disk of one that is off is offered, and a process of
+//! its own reads it and makes a restore point. One of a VM at a time, a few of all.
 //!
 //! The daemon itself never opens a repository: one that is huge, slow, damaged or hostile is that process's trouble.
 
 mod due;
 mod left;
+mod off;
 pub mod offer;
 mod once;
 mod prune;
@@ -20,7 +21,6 @@ use crate::clock;
 use crate::config::Config;
 use crate::protect::Protector;
 use holdfast_core::subject::VmName;
-use holdfast_drivers::Driver;
 use holdfast_drivers::qemu::Qemu;
 use once::Once;
 use run::{End, Job, News};
@@ -99,6 +99,9 @@ pub struct BackupDoc {
     pub id: Option<String>,
     /// Why everything was read, where only the change was to be.
     pub why_all: Option<String>,
+    /// Whether the VM was off.
+    #[serde(default)]
+    pub off: bool,
     /// Whether the guest's file systems were frozen for the instant of it.
     pub frozen: bool,
     /// For how long the guest's writes had to wait at most (seconds).
@@ -128,9 +131,6 @@ pub enum NoBackup {
     /// It has one that runs.
     #[error("one runs already")]
     Busy,
-    /// It does not run.
-    #[error("it does not run")]
-    NotRunning,
     /// The daemon ends.
     #[error("the daemon is stopping")]
     Stopping,
@@ -145,9 +145,6 @@ impl NoBackup {
                 "write `backup = { to = \"NAME\" }` below its `[vm.NAME.protect]`, then `holdfast reload`"
             }
             Self::Busy => "wait for it, or cancel it",
-            Self::NotRunning => {
-                "start it; the disk of a VM that is off is saved by `holdfast backup image FILE`"
-            }
             Self::Stopping => "wait for it to start again",
         }
     }
@@ -317,9 +314,6 @@ impl Keeper {
         if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
             return Err(NoBackup::Busy);
         }
-        if self.driver.places(vm).pid.is_none() {
-            return Err(NoBackup::NotRunning);
-        }
         let (doc, cancel) = (BackupDoc::new(vm, &to, limit), CancellationToken::new());
         let job = Job {
             vm: vm.clone(),
@@ -370,7 +364,7 @@ impl Keeper {
             News::Newest(Ok(taken)) => return self.due.learn(vm, *taken),
             News::Newest(Err(why)) => return self.due.failed(vm, why.clone()),
             News::Left => return self.left.note([vm.clone()]),
-            News::Pruned(_) | News::Begun(_) | News::Progress(_) | News::Ended(_) => {}
+            News::Pruned(_) | News::Begun(_) | News::Off { .. } | News::Progress(_) | News::Ended(_) => {}
         }
         let Some(Run { doc, is_scheduled, .. }) = self.runs.get_mut(vm) else { return };
         match news {
@@ -378,6 +372,10 @@ impl Keeper {
                 (doc.state, doc.size, doc.why_all) = (BackupState::Runs, moment.size, moment.why_all);
                 (doc.frozen, doc.stall_s) = (moment.frozen, moment.stall.as_secs_f64());
                 doc.warnings = moment.warnings;
+            }
+            News::Off { size, warning } => {
+                (doc.state, doc.size, doc.off) = (BackupState::Runs, size, true);
+                doc.warnings.extend(warning);
             }
             News::Progress(progress) => progress.note(doc),
             News::Ended(end) => {
@@ -432,6 +430,7 @@ impl BackupDoc {
             seconds: None,
             id: None,
             why_all: None,
+            off: false,
             frozen: false,
             stall_s: 0.0,
             warnings: Vec::new(),

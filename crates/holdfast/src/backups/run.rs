@@ -9,6 +9,7 @@ use crate::sense::program::program;
 use holdfast_core::action::Work;
 use holdfast_core::subject::VmName;
 use holdfast_core::written::Marks;
+use holdfast_drivers::Driver;
 use holdfast_drivers::qemu::{Moment, Qemu, Still};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,11 @@ pub struct Job {
 /// What is told of it.
 pub enum News {
     Begun(Moment),
+    /// The VM is off, and its disk can be read.
+    Off {
+        size: u64,
+        warning: Option<String>,
+    },
     Progress(Progress),
     Ended(End),
     /// What held the disk still may still do so.
@@ -93,6 +99,9 @@ impl Progress {
 impl Job {
     /// Makes a restore point, telling how it goes.
     pub async fn run<F: Future<Output = bool>>(&self, tell: &impl Fn(News) -> F) -> End {
+        if self.driver.places(&self.vm).pid.is_none() {
+            return self.run_off(tell).await;
+        }
         let written = self.protector.written(&self.vm).await;
         let moment = match self.hold_still().await {
             Ok(moment) => moment,
@@ -106,7 +115,7 @@ impl Job {
             }
         };
         tell(News::Begun(moment.clone())).await;
-        let end = self.save(&moment, &written, tell).await;
+        let end = self.save(self.words_of_moment(&moment, &written), tell).await;
         let made = matches!(end, End::Done { .. });
         if let Err(error) = self.driver.end_backup(&self.vm, &moment, made, LIMIT).await {
             let why = chain(&error);
@@ -126,10 +135,10 @@ impl Job {
         moment.map_err(|error| chain(&error))
     }
 
-    async fn save<F: Future<Output = bool>>(
+    /// Runs the process that saves it, with these words.
+    pub(super) async fn save<F: Future<Output = bool>>(
         &self,
-        moment: &Moment,
-        written: &Marks,
+        words: Vec<String>,
         tell: &impl Fn(News) -> F,
     ) -> End {
         let failed = |cause: String| End::Failed {
@@ -137,7 +146,7 @@ impl Job {
             cause,
             hint: "no point was made, and none was harmed; what was saved is not saved twice".into(),
         };
-        let mut command = child(&self.arguments(moment, written), &self.repository, &self.state);
+        let mut command = child(&words, &self.repository, &self.state);
         let mut child = match command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => return failed(format!("the program that saves it did not start: {error}")),
@@ -166,18 +175,24 @@ impl Job {
         }
     }
 
-    fn arguments(&self, moment: &Moment, written: &Marks) -> Vec<String> {
-        let (limit, known) = (self.limit.map(rate), !written.is_empty());
-        let written = serde_json::to_string(written).ok().filter(|_| known);
-        let mut words =
-            vec!["backup", "image", &moment.uri, "--json", "--progress", "--of", self.vm.as_str()];
-        words.extend(["--begins", &moment.begins, "--holes", moment.holes]);
+    fn words_of_moment(&self, moment: &Moment, written: &Marks) -> Vec<String> {
+        let written = Some(written).filter(|written| !written.is_empty());
+        let written = written.and_then(|written| serde_json::to_string(written).ok());
+        let mut words: Vec<&str> = vec!["--begins", &moment.begins, "--holes", moment.holes];
         words.extend(moment.frozen.then_some("--consistent"));
         words.extend(moment.bitmaps.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
-        words.extend(limit.iter().flat_map(|limit| ["--limit", limit]));
         words.extend(written.iter().flat_map(|written| ["--written", written]));
-        words.into_iter().map(ToOwned::to_owned).collect()
+        let more = words.into_iter().map(ToOwned::to_owned);
+        words_of(&moment.uri, &self.vm, self.limit).into_iter().chain(more).collect()
     }
+}
+
+/// The words that have a disk saved which is offered there.
+pub fn words_of(uri: &str, vm: &VmName, limit: Option<u64>) -> Vec<String> {
+    let limit = limit.map(rate);
+    let mut words = vec!["backup", "image", uri, "--json", "--progress", "--of", vm.as_str()];
+    words.extend(limit.iter().flat_map(|limit| ["--limit", limit]));
+    words.into_iter().map(ToOwned::to_owned).collect()
 }
 
 /// So many bytes a second as `--limit` takes them, and never more.

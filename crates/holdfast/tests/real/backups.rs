@@ -75,7 +75,7 @@ pub fn nodes(lab: &Lab) -> Vec<String> {
 }
 
 /// A point, restored and booted: every row that was acknowledged before it is there, and something that came after is not.
-fn is_in(lab: &Lab, point: &Value, before: &[i64], later: &[i64]) {
+pub fn is_in(lab: &Lab, point: &Value, before: &[i64], later: &[i64]) {
     let mut other = Lab::new("");
     std::fs::remove_file(other.disk("orders")).unwrap();
     let out = other.disk("orders");

@@ -25,6 +25,7 @@ mod logs;
 mod mapped;
 mod network;
 mod numbers;
+mod off;
 mod orders;
 mod proofs;
 mod remedies;

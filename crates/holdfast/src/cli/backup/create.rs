@@ -1,4 +1,4 @@
-//! `holdfast backup create VM...`: running VMs are backed up by the daemon, and this shows how it goes.
+//! `holdfast backup create VM...`: VMs are backed up by the daemon, running or off, and this shows how it goes.
 
 use super::{bytes, pace, say_aside};
 use crate::api::Words;
@@ -128,11 +128,15 @@ fn tell(doc: &BackupDoc) {
             let (id, took) = (doc.id.as_deref().unwrap_or("-"), doc.seconds.unwrap_or_default());
             let (read, size, added) = (bytes(doc.read), bytes(doc.size), bytes(doc.added));
             let known = if doc.resumed > 0 { super::known_before(doc.resumed) } else { String::new() };
-            let waited = doc.stall_s * 1e3;
+            let guest = if doc.off {
+                "it was off".to_owned()
+            } else {
+                format!("it had to wait {:.0} ms", doc.stall_s * 1e3)
+            };
             let pace = |limit| format!(" at {}/s at most", bytes(limit));
             let pace = doc.limit.map(pace).unwrap_or_default();
             say!(
-                "{vm}: restore point {id} in {}: {read} of {size} read{known}, {added} added, {took:.1} s{pace}; it had to wait {waited:.0} ms",
+                "{vm}: restore point {id} in {}: {read} of {size} read{known}, {added} added, {took:.1} s{pace}; {guest}",
                 doc.to
             );
         }

@@ -49,7 +49,7 @@ use std::path::PathBuf;
 pub enum BackupCommand {
     /// Make a repository, and the key that opens it.
     Init(InitArgs),
-    /// Have the daemon make restore points of running VMs, and wait for them.
+    /// Have the daemon make restore points of VMs, running or off, and wait for them.
     Create(create::CreateArgs),
     /// Save a disk image as a restore point: only what changed since the last one is written.
     Image(image::ImageArgs),
