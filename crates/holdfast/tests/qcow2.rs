@@ -130,6 +130,8 @@ fn a_head_that_names_other_files_is_refused_and_so_is_what_is_no_qcow2_or_in_use
     assert!(image("split.qcow2").contains("its data is in another file (A31)"));
     assert!(image("disk.raw").contains("it is no qcow2"));
     assert!(image("missing.qcow2").contains("No such file"));
+    assert!(std::process::Command::new("mkfifo").arg(place.path("pipe.qcow2")).status().unwrap().success());
+    assert!(image("pipe.qcow2").contains("is no regular file"));
     let mut spoilt = fs::read(place.path("disk.qcow2")).unwrap();
     spoilt[36..40].copy_from_slice(&u32::MAX.to_be_bytes());
     fs::write(place.path("spoilt.qcow2"), &spoilt).unwrap();
@@ -148,6 +150,26 @@ fn a_head_that_names_other_files_is_refused_and_so_is_what_is_no_qcow2_or_in_use
     let nothing = place.refused(&["image", "nbd+unix:///x?socket=y", "--format", "raw"]);
     assert!(nothing.contains("`--format` says nothing of"), "{nothing}");
     assert_eq!((place.qemu_nbds(), place.json(&["list"])), (Vec::new(), serde_json::json!([])));
+}
+
+#[test]
+fn where_qemu_nbd_is_missing_its_package_is_named() {
+    let place = Place::with_qcow2();
+    // In a space of its own there is something else in its place.
+    let mut command = std::process::Command::new("unshare");
+    let without = r#"mount --bind /dev/null "$(command -v qemu-nbd)" && exec "$@""#;
+    command.args(["--map-root-user", "--mount", "sh", "-c", without, "sh"]);
+    command
+        .arg(env!("CARGO_BIN_EXE_holdfast"))
+        .arg("backup")
+        .args(QCOW2)
+        .arg("--repo")
+        .arg(place.path("repo"));
+    command.env("HOME", place.root()).current_dir(place.root());
+    let output = command.output().expect("unshare, package util-linux");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("the program `qemu-nbd` is missing (package qemu-utils)"), "{said}");
+    assert_eq!((output.status.code(), place.json(&["list"])), (Some(1), serde_json::json!([])));
 }
 
 #[test]

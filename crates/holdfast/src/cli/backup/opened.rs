@@ -112,8 +112,8 @@ impl Opened {
             return Ok(of(Read::Remote(Box::new(remote)), Still::of(&args.still)?, None));
         }
         if args.format == Some(Format::Qcow2) {
+            let (remote, reader) = inside(&args.file)?; // so it is a regular file
             let still = Still::of(std::slice::from_ref(&args.file))?;
-            let (remote, reader) = inside(&args.file)?;
             return Ok(of(Read::Remote(Box::new(remote)), still, Some(reader)));
         }
         let image = open(&args.file, args.format)?;
