@@ -6,10 +6,12 @@
 use crate::block::BLOCK;
 use crate::id::BlockId;
 use crate::point::Disk;
+use crate::read_back::Again;
 use crate::repository::{Repository, Trouble};
-use crate::restore::Target;
+use crate::restore::{RestoreError, Target};
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const CLUSTER: u64 = BLOCK as u64;
 /// Entries of a table of one cluster.
@@ -108,6 +110,36 @@ impl Layout {
         Ok(())
     }
 
+    /// Reads again what [`Self::write_tables`] wrote.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is something else.
+    pub fn compare_tables(&self, image: &dyn Again) -> Result<(), RestoreError> {
+        let same = Same { image, differs: AtomicU64::new(NOTHING), at: AtomicU64::new(0) };
+        self.write_tables(&same)
+            .map_err(|source| RestoreError::Again { at: same.at.load(Ordering::Relaxed), source })?;
+        match same.differs.into_inner() {
+            NOTHING => Ok(()),
+            at => Err(RestoreError::Differs { at }),
+        }
+    }
+
+    /// Where this byte of the disk lies in the image. Blocks that are neighbours, with no hole between them, are neighbours there.
+    fn place(&self, offset: u64) -> Option<u64> {
+        let block = usize::try_from(offset / CLUSTER).ok()?;
+        let place = self.data.get(block).filter(|place| **place != NOWHERE)?;
+        Some((self.tables().2 + u64::from(*place)) * CLUSTER + offset % CLUSTER)
+    }
+
+    /// What was found of the disk, as bytes of the image.
+    #[must_use]
+    pub fn in_image(&self, found: RestoreError) -> RestoreError {
+        if let RestoreError::Differs { at } = found {
+            return RestoreError::Differs { at: self.place(at).unwrap_or(at) };
+        }
+        found
+    }
+
     fn header(&self, second: u64, counts_at: u64, counts: u32) -> Vec<u8> {
         let mut out = b"QFI\xfb".to_vec();
         out.extend_from_slice(&3_u32.to_be_bytes());
@@ -142,24 +174,62 @@ impl<'a> Qcow2<'a> {
     }
 }
 
-impl Qcow2<'_> {
-    /// Where this byte of the disk lies in the image. Blocks that are neighbours, with no hole between them, are neighbours there.
-    fn place(&self, offset: u64) -> Option<u64> {
-        let block = usize::try_from(offset / CLUSTER).ok()?;
-        let place = self.layout.data.get(block).filter(|place| **place != NOWHERE)?;
-        Some((self.layout.tables().2 + u64::from(*place)) * CLUSTER + offset % CLUSTER)
-    }
-}
-
 impl Target for Qcow2<'_> {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "it is no block of this disk");
-        self.image.write_at(self.place(offset).ok_or_else(wrong)?, bytes)
+        self.image.write_at(self.layout.place(offset).ok_or_else(wrong)?, bytes)
     }
 
     fn expect(&self, span: &Range<u64>) {
-        if let Some(start) = self.place(span.start) {
+        if let Some(start) = self.layout.place(span.start) {
             self.image.expect(&(start..start + (span.end - span.start)));
         }
+    }
+}
+
+/// A disk in a qcow2 image that was written, read again.
+pub struct Placed<'a> {
+    layout: &'a Layout,
+    image: &'a dyn Again,
+}
+
+impl<'a> Placed<'a> {
+    /// In this image.
+    #[must_use]
+    pub const fn new(layout: &'a Layout, image: &'a dyn Again) -> Self {
+        Self { layout, image }
+    }
+}
+
+impl Again for Placed<'_> {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        match self.layout.place(offset) {
+            Some(place) => self.image.read_at(place, bytes),
+            None => {
+                bytes.fill(0); // a hole has no place
+                Ok(())
+            }
+        }
+    }
+}
+
+const NOTHING: u64 = u64::MAX;
+
+/// Takes what is there already, and keeps where it is something else.
+struct Same<'a> {
+    image: &'a dyn Again,
+    differs: AtomicU64,
+    at: AtomicU64,
+}
+
+impl Target for Same<'_> {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.at.store(offset, Ordering::Relaxed);
+        let mut there = vec![0; bytes.len()];
+        self.image.read_at(offset, &mut there)?;
+        if let Some(at) = there.iter().zip(bytes).position(|(there, written)| there != written) {
+            self.differs.fetch_min(offset + at as u64, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }

@@ -25,6 +25,7 @@ mod parts;
 pub mod point;
 pub mod proof;
 pub mod prune;
+pub mod read_back;
 mod recent;
 pub mod repair;
 pub mod repository;

@@ -4,6 +4,7 @@ use crate::block::{BLOCK, PIECE};
 use crate::id::BlockId;
 use crate::parts::{is_zero, on_threads, overlaps};
 use crate::point::{Disk, PAGE};
+use crate::read_back::Blocks;
 use crate::repository::{Repository, Trouble};
 use std::io;
 use std::ops::Range;
@@ -48,6 +49,15 @@ pub struct Held<'a> {
     pub changed: &'a [Range<u64>],
 }
 
+/// What was written where something was held already.
+#[derive(Debug)]
+pub struct Written {
+    /// How many bytes.
+    pub bytes: u64,
+    /// The blocks in which they lie.
+    pub blocks: Blocks,
+}
+
 /// Why a disk could not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -68,6 +78,21 @@ pub enum RestoreError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// What was written cannot be read again.
+    #[error("what was written cannot be read back at byte {at}")]
+    Again {
+        /// Where.
+        at: u64,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What was written is not what is there.
+    #[error("what is read back from byte {at} on is not what was written there")]
+    Differs {
+        /// The first byte that is another one.
+        at: u64,
     },
     /// The repository fails, or a block is damaged or missing.
     #[error("the disk cannot be read at byte {at}: {trouble}")]
@@ -97,7 +122,7 @@ pub fn disk(
 
 /// Makes what a target of the size of this disk holds into the disk, with so many threads: of blocks that are not the same
 /// the pieces that differ are written. Without `held` all are read and compared by their names. `done` counts the bytes of the
-/// disk that are in place. How many were written.
+/// disk that are in place. What was written.
 ///
 /// # Errors
 /// If a block is missing or damaged, or the target fails: then it is neither what it was nor the disk.
@@ -108,16 +133,16 @@ pub fn onto(
     held: Option<Held<'_>>,
     threads: usize,
     done: &AtomicU64,
-) -> Result<u64, RestoreError> {
+) -> Result<Written, RestoreError> {
     let held = held.filter(|held| held.disk.size == disk.size);
-    let written = AtomicU64::new(0);
-    let differing = Differing { repository, disk, target, held, done, written: &written };
+    let (bytes, blocks) = (AtomicU64::new(0), Blocks::none_of(disk.size));
+    let differing = Differing { repository, disk, target, held, done, bytes: &bytes, blocks: &blocks };
     pages(disk, threads, Vec::new, |number, block| differing.page(number, block))?;
-    Ok(written.into_inner())
+    Ok(Written { bytes: bytes.into_inner(), blocks })
 }
 
 /// Does the same for all pages of a disk, until one fails. Each thread has something of its own.
-fn pages<T>(
+pub(crate) fn pages<T>(
     disk: &Disk,
     threads: usize,
     own: impl Fn() -> T + Sync,
@@ -205,7 +230,7 @@ impl<'a> Run<'a> {
 }
 
 /// The blocks of a page, and where in the disk each stands.
-fn named(
+pub(crate) fn named(
     repository: &Repository,
     disk: &Disk,
     number: usize,
@@ -240,7 +265,8 @@ struct Differing<'a> {
     target: &'a dyn Onto,
     held: Option<Held<'a>>,
     done: &'a AtomicU64,
-    written: &'a AtomicU64,
+    bytes: &'a AtomicU64,
+    blocks: &'a Blocks,
 }
 
 impl Differing<'_> {
@@ -265,7 +291,8 @@ impl Differing<'_> {
                 None => self.is_there(name, &span, block)?,
             };
             if !is_there {
-                self.written.fetch_add(self.write(name, &span, block)?, Ordering::Relaxed);
+                self.blocks.add(span.start / BLOCK as u64);
+                self.bytes.fetch_add(self.write(name, &span, block)?, Ordering::Relaxed);
             }
             self.done.fetch_add(length, Ordering::Relaxed);
         }

@@ -186,7 +186,7 @@ proptest! {
             let written = restore::onto(&repository, &wanted, &target, held, 2, &done).unwrap();
             prop_assert!(&target.0.into_inner().unwrap() == bytes);
             prop_assert_eq!(done.into_inner(), size as u64);
-            prop_assert!(written <= most, "{} of {}", written, most);
+            prop_assert!(written.bytes <= most, "{} of {}", written.bytes, most);
         }
     }
 }

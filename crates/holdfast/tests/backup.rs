@@ -12,9 +12,9 @@ use place::{MIB, Place, image};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 impl Place {
@@ -231,6 +231,73 @@ fn a_restore_into_a_new_file_that_is_killed_leaves_nothing() {
     restoring.wait().unwrap();
     assert_eq!(there(), before);
     assert!(place.restored("1") == fs::read(place.path("disk.img")).unwrap());
+}
+
+/// Waits until a restore that is slow has written its first block, and changes that: as a disk does that takes one thing and gives
+/// another.
+fn changed_meanwhile(restoring: &mut Child, file: &mut dyn FnMut() -> Option<fs::File>) {
+    let wanted = image(6 * MIB);
+    place::until("the first block is written", || {
+        assert!(restoring.try_wait().unwrap().is_none(), "it takes seconds");
+        let Some(file) = file() else { return false };
+        let mut there = vec![0; 4_096];
+        let is_written = file.read_exact_at(&mut there, 0).is_ok() && there == wanted[..4_096];
+        if is_written {
+            file.write_all_at(&[!wanted[777]], 777).unwrap();
+        }
+        is_written
+    });
+}
+
+fn opened(path: &Path) -> Option<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).open(path).ok()
+}
+
+#[test]
+fn a_new_file_that_is_not_what_was_written_gets_no_name_but_that_of_evidence_i15() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let mut restoring = place.command(&["restore", "--out", "new.img", "--limit", "1500KiB/s"]);
+    let mut restoring = restoring.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let open = format!("/proc/{}/fd", restoring.id());
+    // The file has no name: it is found among what the command has open.
+    let mut find = || {
+        let all = fs::read_dir(&open).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        let is_it = |path: &PathBuf| {
+            fs::read_link(path).is_ok_and(|to| to.starts_with(place.root()))
+                && fs::metadata(path).is_ok_and(|known| known.is_file() && known.len() == 6 * MIB as u64)
+        };
+        opened(&all.into_iter().find(is_it)?)
+    };
+    changed_meanwhile(&mut restoring, &mut find);
+    let output = restoring.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("`new.img`: what is read back from byte 777 on is not what was written"), "{said}");
+    assert!(said.contains("`new.img.differs`"), "{said}");
+    assert!(!place.path("new.img").exists());
+    let (there, wanted) = (fs::read(place.path("new.img.differs")).unwrap(), image(6 * MIB));
+    assert!(there[777] == !wanted[777] && there[778..] == wanted[778..]);
+    place.well(&["restore", "--out", "new.img"]);
+    assert!(fs::read(place.path("new.img")).unwrap() == wanted);
+}
+
+#[test]
+fn a_file_that_becomes_a_point_and_is_not_what_was_written_does_not_get_its_name_back_i15() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    fs::write(place.path("old.img"), vec![3; 6 * MIB]).unwrap();
+    let mut restoring = place.command(&["restore", "--onto", "old.img", "--limit", "4MiB/s"]);
+    let mut restoring = restoring.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    changed_meanwhile(&mut restoring, &mut || opened(&place.path("old.img.unfinished")));
+    let output = restoring.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{said}");
+    let wrong = "`old.img.unfinished`: what is read back from byte 777 on is not what was written there";
+    assert!(said.contains(wrong) && said.contains("no VM starts from it"), "{said}");
+    assert!(!place.path("old.img").exists() && place.path("old.img.unfinished").exists());
+    place.well(&["restore", "--onto", "old.img"]);
+    assert!(fs::read(place.path("old.img")).unwrap() == image(6 * MIB));
 }
 
 #[test]

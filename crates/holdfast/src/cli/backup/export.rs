@@ -1,12 +1,13 @@
 //! `holdfast backup export`: a disk of a restore point as an image that other programs read. It has its name only once it is
-//! whole and on the disk, and never that of another file (I15).
+//! whole, on the disk and read back from there, and never that of another file (I15).
 
+use super::again::{self, Again};
 use super::disk::{DiskArgs, Meant};
 use super::fresh::{self, Failure, Fresh};
 use super::{bar, bytes, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use clap::{Args, ValueEnum};
-use holdfast_backup::export::{Layout, Qcow2};
+use holdfast_backup::export::{Layout, Placed, Qcow2};
 use holdfast_backup::point::Disk;
 use holdfast_backup::repository::Repository;
 use holdfast_backup::restore;
@@ -55,7 +56,19 @@ pub fn export(args: &ExportArgs) -> Result<Exit, CliError> {
     let (done, bar) = (AtomicU64::new(0), bar(disk.size, args.json));
     let length = layout.as_ref().map_or(disk.size, Layout::length);
     let fill = |image: &Fresh| write(&repository, &disk, layout.as_ref(), image, &done);
-    let work = || fresh::make(&args.out, length, fill);
+    let compare = |again: &Again<'_>| match &layout {
+        None => again::compare((&repository, &disk), again, None, &done, &bar),
+        Some(layout) => {
+            layout.compare_tables(again).map_err(Failure::Restore)?;
+            let compared =
+                again::compare((&repository, &disk), &Placed::new(layout, again), None, &done, &bar);
+            compared.map_err(|why| match why {
+                Failure::Restore(why) => Failure::Restore(layout.in_image(why)),
+                Failure::File(why) => Failure::File(why),
+            })
+        }
+    };
+    let work = || fresh::make(&args.out, length, fill, compare);
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
     bar.finish_and_clear();
     ended.map_err(|error| error.for_people("export", &args.out, &point))?;

@@ -1,9 +1,10 @@
-//! A new file that is made of a restore point. It has its name only once it is whole and on the disk, and never that of
-//! another file (I15). Until then it has none, where the file system can do that: whatever ends the command, nothing is left.
+//! A new file that is made of a restore point. It has its name only once it is whole, on the disk, and read back from there, and
+//! never that of another file (I15). Until then it has none, where the file system can do that: whatever ends the command, nothing is left.
 //!
 //! It is written past the page cache where that can be done, into room that is made before: that takes half the time, as it has to
 //! be on the disk in the end, and it does not push out what the VMs of this host have read.
 
+use super::again::Again;
 use super::failed;
 use crate::act::chain;
 use crate::cli::CliError;
@@ -59,6 +60,9 @@ pub fn threads() -> usize {
     2 * super::threads()
 }
 
+/// What to do where a disk gives back other bytes than it took.
+pub const LYING: &str = "what lies between here and the disk lost or changed what it took: look at the log of the host (`dmesg`), and restore to another disk";
+
 /// Why there is none.
 pub enum Failure {
     Restore(RestoreError),
@@ -66,10 +70,19 @@ pub enum Failure {
 }
 
 impl Failure {
+    const fn is_difference(&self) -> bool {
+        matches!(self, Self::Restore(RestoreError::Differs { .. }))
+    }
+
     /// `what` was to be done with the point: restore, export.
     pub fn for_people(self, what: &str, out: &Path, point: &str) -> CliError {
         match self {
             Self::File(source) => failed(format!("write `{}`; nothing is left of it", out.display()))(source),
+            Self::Restore(error @ RestoreError::Differs { .. }) => CliError::Said {
+                error: format!("cannot {what} point {point}"),
+                cause: format!("`{}`: {error}", out.display()),
+                hint: format!("what there is of it is `{}`, if that was not there before; {LYING}", differing(out).display()),
+            },
             Self::Restore(error) => CliError::Said {
                 error: format!("cannot {what} point {point}"),
                 cause: chain(&error),
@@ -79,64 +92,67 @@ impl Failure {
     }
 }
 
-/// Makes a file of this length, which `fill` writes. If that fails, nothing is left of it.
+/// Makes a file of this length, which `fill` writes; once it is on the disk, `compare` reads it again. If that fails, nothing is left
+/// of it; only what is other than was written stays, under another name, to be looked at.
 pub fn make(
     out: &Path,
     length: u64,
     fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
+    compare: impl FnOnce(&Again<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    if let Some(file) = nameless(out) {
-        return write_nameless(file, out, length, fill);
-    }
     let unfinished = unfinished(out);
-    let made = write(&unfinished, out, length, fill);
-    made.inspect_err(|_| drop(fs::remove_file(&unfinished))) // ours, and of no use to anybody
+    let (file, place) = match nameless(out) {
+        Some(file) => (file, None),
+        None => (named(&unfinished).map_err(Failure::File)?, Some(&unfinished)),
+    };
+    let fresh = Fresh::new(file);
+    let made = write(&fresh, length, fill, compare);
+    let made = match made {
+        Ok(()) => link(&fresh.file, out),
+        Err(why) => {
+            if why.is_difference() {
+                let _evidence = link(&fresh.file, &differing(out));
+            }
+            Err(why)
+        }
+    };
+    place.inspect(|place| drop(fs::remove_file(place))); // ours, and of no use to anybody
+    made?;
+    sync_folder(out).map_err(Failure::File)
 }
 
-/// All of it is written, and is on the disk.
-fn written(
-    file: File,
+/// All of it is written, is on the disk, and is there.
+fn write(
+    fresh: &Fresh,
     length: u64,
     fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
-) -> Result<File, Failure> {
-    let fresh = Fresh::new(file);
+    compare: impl FnOnce(&Again<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     fresh.file.set_len(length).map_err(Failure::File)?;
-    fill(&fresh)?;
+    fill(fresh)?;
     fresh.file.sync_all().map_err(Failure::File)?;
-    Ok(fresh.file)
+    compare(&Again::of(&fresh.file))
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
 }
 
 /// A file that has no name yet: it is gone with us, whatever ends us. Nothing where the file system has none such.
 fn nameless(out: &Path) -> Option<File> {
-    let flags = OFlags::TMPFILE.bits().cast_signed();
-    OpenOptions::new().write(true).mode(0o600).custom_flags(flags).open(folder_of(out)).ok()
+    options().custom_flags(OFlags::TMPFILE.bits().cast_signed()).open(folder_of(out)).ok()
 }
 
-fn write_nameless(
-    file: File,
-    out: &Path,
-    length: u64,
-    fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let whole = written(file, length, fill)?;
-    // A link never replaces a file that somebody made meanwhile.
-    let place = format!("/proc/self/fd/{}", whole.as_raw_fd());
-    let named = linkat(CWD, place, CWD, out, AtFlags::SYMLINK_FOLLOW);
-    named.map_err(|why| Failure::File(why.into()))?;
-    sync_folder(out).map_err(Failure::File)
+fn named(unfinished: &Path) -> io::Result<File> {
+    options().create_new(true).open(unfinished)
 }
 
-fn write(
-    unfinished: &Path,
-    out: &Path,
-    length: u64,
-    fill: impl FnOnce(&Fresh) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished);
-    written(file.map_err(Failure::File)?, length, fill)?;
-    // A link never replaces a file that somebody made meanwhile.
-    fs::hard_link(unfinished, out).and_then(|()| fs::remove_file(unfinished)).map_err(Failure::File)?;
-    sync_folder(out).map_err(Failure::File)
+/// Gives the file a name: a link never replaces a file that somebody made meanwhile.
+fn link(file: &File, name: &Path) -> Result<(), Failure> {
+    let place = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(CWD, place, CWD, name, AtFlags::SYMLINK_FOLLOW).map_err(|why| Failure::File(why.into()))
 }
 
 /// The name of a file reaches the disk.
@@ -146,6 +162,13 @@ pub fn sync_folder(file: &Path) -> io::Result<()> {
 
 fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The name of what is other than was written.
+fn differing(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".differs");
+    name.into()
 }
 
 /// The name of a file that is not whole yet, beside the one it becomes.

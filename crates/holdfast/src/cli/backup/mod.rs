@@ -1,5 +1,6 @@
 //! `holdfast backup`: restore points of disk images in a repository. Needs no daemon and no configuration.
 
+mod again;
 mod attempt;
 mod basis;
 mod cat;
@@ -393,7 +394,7 @@ fn known_before(count: u64) -> String {
 fn bar(bytes: u64, is_quiet: bool) -> ProgressBar {
     let bar = if is_quiet { ProgressBar::hidden() } else { ProgressBar::new(bytes) };
     if let Ok(style) = ProgressStyle::with_template(
-        "{bar:40} {bytes}/{total_bytes}, {bytes_per_sec}  {elapsed} of about {duration}",
+        "{bar:40} {bytes}/{total_bytes}, {bytes_per_sec}  {elapsed} of about {duration}{msg}",
     ) {
         bar.set_style(style);
     }

@@ -5,6 +5,7 @@
 //! has another name, `FILE.unfinished`, so nobody takes it for whole, nor starts a VM from it; a crash leaves it so. The
 //! same command then looks at all of it and finishes it.
 
+use super::again::{self, Again};
 use super::fresh::{Failure, sync_folder};
 use super::pace::{Pace, Paced};
 use super::restore::{RestoreArgs, disk_of};
@@ -12,7 +13,8 @@ use super::{bar, bytes, failed, ranges, shown, threads, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use holdfast_backup::point::Disk;
 use holdfast_backup::repository::{PointName, Repository};
-use holdfast_backup::restore::{self, Held, Onto, Target};
+use holdfast_backup::restore::{self, Held, Onto, RestoreError, Target};
+use indicatif::ProgressBar;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, fcntl_lock, renameat_with};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -65,7 +67,7 @@ pub fn restore(args: &RestoreArgs, onto: &Path) -> Result<Exit, CliError> {
     }
     let (begun, done, bar) = (Instant::now(), AtomicU64::new(0), bar(disk.size, args.json));
     let pace = args.limit.map(Pace::new);
-    let work = || write(&repository, &disk, place, known.as_ref(), pace.as_ref(), &done);
+    let work = || write((&repository, &disk), place, known.as_ref(), pace.as_ref(), (&done, &bar));
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
     bar.finish_and_clear();
     let written = ended.map_err(|error| for_people(error, onto, &shown(&name)))?;
@@ -145,13 +147,13 @@ fn known(
     Ok(Some(Known { disk: held, changed: changed.unwrap_or_default() }))
 }
 
+/// Writes what differs, and reads that back before it has its name again. How many bytes were written.
 fn write(
-    repository: &Repository,
-    disk: &Disk,
+    (repository, disk): (&Repository, &Disk),
     place: Place,
     known: Option<&Known>,
     pace: Option<&Pace>,
-    done: &AtomicU64,
+    (done, bar): (&AtomicU64, &ProgressBar),
 ) -> Result<u64, Failure> {
     let Place { file, path, unfinished, is_left } = place;
     if !is_left {
@@ -165,8 +167,10 @@ fn write(
     let written = restore::onto(repository, disk, &Paced(&target, pace), held, threads(), done);
     let written = written.map_err(Failure::Restore)?;
     target.0.sync_all().map_err(Failure::File)?;
+    let again = Again::of(&target.0); // as long as the lock is to hold: it goes with the first that is closed
+    again::compare((repository, disk), &Paced(&again, pace), Some(&written.blocks), done, bar)?;
     rename(&unfinished, &path)?;
-    Ok(written)
+    Ok(written.bytes)
 }
 
 /// Gives a file another name, on the disk, and never that of another file.
@@ -177,16 +181,21 @@ fn rename(from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 fn for_people(error: Failure, onto: &Path, point: &str) -> CliError {
+    let unfinished = format!("{}.unfinished", onto.display());
+    let (cause, hint) = match error {
+        Failure::File(why) => (why.to_string(), None),
+        Failure::Restore(why @ RestoreError::Differs { .. }) => (
+            format!("`{unfinished}`: {why}"),
+            Some(format!("it stays under that name, so no VM starts from it; {}", super::fresh::LYING)),
+        ),
+        Failure::Restore(why) => (crate::act::chain(&why), None),
+    };
     let left = format!(
-        "if `{}.unfinished` is there, it is neither what it was nor the point: the same command finishes it, one for another point, too",
-        onto.display()
+        "if `{unfinished}` is there, it is neither what it was nor the point: the same command finishes it, one for another point, too"
     );
     CliError::Said {
         error: format!("cannot restore point {point} onto `{}`", onto.display()),
-        cause: match error {
-            Failure::File(why) => why.to_string(),
-            Failure::Restore(why) => crate::act::chain(&why),
-        },
-        hint: left,
+        cause,
+        hint: hint.unwrap_or(left),
     }
 }

@@ -1,6 +1,7 @@
 //! `--limit`: so many bytes a second, and no more, of a disk that is read or written.
 
 use crate::config::units;
+use holdfast_backup::read_back::Again;
 use holdfast_backup::restore::{Onto, Target};
 use holdfast_backup::save::Source;
 use std::io;
@@ -77,6 +78,17 @@ impl<T: Onto + ?Sized> Onto for Paced<'_, T> {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         Pace::hold(self.1, bytes.len());
         self.0.read_at(offset, bytes)
+    }
+}
+
+impl<T: Again + ?Sized> Again for Paced<'_, T> {
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        Pace::hold(self.1, bytes.len());
+        self.0.read_at(offset, bytes)
+    }
+
+    fn next_data(&self, from: u64) -> u64 {
+        self.0.next_data(from)
     }
 }
 

@@ -1,6 +1,7 @@
-//! `holdfast backup restore`: a disk of a restore point becomes a file again. It has its name only once it is whole and
-//! on the disk, and never that of another file (I15). Onto one that is there: [`super::onto`].
+//! `holdfast backup restore`: a disk of a restore point becomes a file again. It has its name only once it is whole, on the disk,
+//! and read back from there, and never that of another file (I15). Onto one that is there: [`super::onto`].
 
+use super::again::{self, Again};
 use super::fresh::{self, Failure, Fresh};
 use super::pace::{self, Pace, Paced};
 use super::{PointArgs, RepositoryArgs, bar, bytes, shown, troubled, watched};
@@ -41,7 +42,7 @@ pub struct RestoreArgs {
     /// `OFFSET LENGTH`, in bytes. This is believed.
     #[arg(long, value_name = "RANGES", requires = "onto")]
     pub(super) changed: Option<PathBuf>,
-    /// Write no more than this in a second, such as `50MiB/s`.
+    /// Write no more than this in a second, such as `50MiB/s`, and read it back no faster.
     #[arg(long, value_name = "RATE", value_parser = pace::rate)]
     pub(super) limit: Option<u64>,
     /// Print JSON.
@@ -79,7 +80,10 @@ fn new(args: &RestoreArgs, out: &Path) -> Result<Exit, CliError> {
         let target = Paced(file, pace.as_ref());
         restore::disk(&repository, &disk, &target, fresh::threads(), &done).map_err(Failure::Restore)
     };
-    let work = || fresh::make(out, disk.size, fill);
+    let compare = |again: &Again<'_>| {
+        again::compare((&repository, &disk), &Paced(again, pace.as_ref()), None, &done, &bar)
+    };
+    let work = || fresh::make(out, disk.size, fill, compare);
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
     bar.finish_and_clear();
     ended.map_err(|error| error.for_people("restore", out, &shown(&name)))?;
