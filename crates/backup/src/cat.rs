@@ -62,35 +62,45 @@ fn decrypt(cipher: &XChaCha20Poly1305, nonce: &[u8], context: &[u8], sealed: &[u
 /// # Errors
 /// If there is none.
 pub fn identify(root: &Path) -> io::Result<[u8; 16]> {
-    let head = fs::read(root.join("repository"))?;
-    let id = head.strip_prefix(b"HFREPO\0\x01").and_then(|id| id.try_into().ok());
-    id.map_or_else(|| wrong("there is no repository of version 1 here"), Ok)
+    let head = fs::read(root.join("repository")).unwrap_or_default();
+    if let Some(id) = head.strip_prefix(b"HFREPO\0\x01").and_then(|id| id.try_into().ok()) {
+        return Ok(id);
+    }
+    // Every other object says it, too.
+    for entry in fs::read_dir(root.join("index")).into_iter().flatten() {
+        if let Some(mut rest) = fs::read(entry?.path())?.strip_prefix(b"HFINDEX\x01") {
+            return take(&mut rest);
+        }
+    }
+    wrong("there is no repository of version 1 here")
 }
+
+/// Memory and rounds, one with the other, that are spent on all keys.
+const SPENT_MOST: u64 = 8 << 20;
 
 /// The master key that this secret opens.
 fn master(root: &Path, secret: &[u8], repository: &Name) -> io::Result<Vec<u8>> {
+    let mut slots = Vec::new();
     for entry in fs::read_dir(root.join("keys"))? {
         let slot = fs::read(entry?.path())?;
-        let Some(mut rest) = slot.strip_prefix(b"HFKEY\0\0\x01").filter(|_| slot.len() == 108) else {
-            continue;
-        };
-        let mut number = || take::<4>(&mut rest).map(u32::from_le_bytes);
-        let (memory, rounds, lanes) = (number()?, number()?, number()?);
-        let (salt, mut key) = (take::<16>(&mut rest)?, [0; 32]);
-        let params = (memory <= 1 << 20 && rounds <= 64 && lanes <= 64)
-            .then(|| Params::new(memory, rounds, lanes, Some(32)).ok());
-        let Some(params) = params.flatten() else { continue };
-        let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        if argon.hash_password_into(secret, &salt, &mut key).is_err() {
-            continue;
-        }
-        let context = [&slot[..60], repository].concat();
-        let cipher = XChaCha20Poly1305::new((&key).into());
-        if let Some(master) = decrypt(&cipher, &rest[..24], &context, &rest[24..]) {
-            return Ok(master);
+        if slot.starts_with(b"HFKEY\0\0\x01") && slot.len() == 108 {
+            let costs = [0, 1, 2].map(|at| u32::from_le_bytes(slot[8..].as_chunks().0[at]));
+            slots.push((u64::from(costs[0]) * u64::from(costs[1]), costs, slot));
         }
     }
-    wrong("this secret opens none of the keys")
+    slots.sort();
+    slots.dedup();
+    let mut spent = 0_u64;
+    let opened = slots.into_iter().find_map(|(cost, [memory, rounds, lanes], slot)| {
+        spent = spent.saturating_add(cost);
+        let is_usual = memory <= 1 << 20 && rounds <= 64 && lanes <= 64 && spent <= SPENT_MOST;
+        let params = Params::new(memory, rounds, lanes, Some(32)).ok().filter(|_| is_usual)?;
+        let (argon, mut key) = (Argon2::new(Algorithm::Argon2id, Version::V0x13, params), [0; 32]);
+        argon.hash_password_into(secret, &slot[20..36], &mut key).ok()?;
+        let cipher = XChaCha20Poly1305::new((&key).into());
+        decrypt(&cipher, &slot[36..60], &[&slot[..60], repository].concat(), &slot[60..])
+    });
+    opened.map_or_else(|| wrong("this secret opens none of the keys"), Ok)
 }
 
 impl Reader {

@@ -21,6 +21,8 @@ pub struct Findings {
     pub blocks: u64,
     /// Packs of which no index tells: left by a writer that was killed, and collected one day. No damage.
     pub untold: Vec<PackId>,
+    /// Keys that lie there once: if that object rots, its secret opens nothing. `repair` puts the second there.
+    pub alone: Vec<String>,
     /// What is wrong, a sentence each.
     pub wrong: Vec<String>,
     /// Points that cannot be restored whole, with the disk and the first byte that is lost.
@@ -64,6 +66,7 @@ pub fn check(repository: &Repository) -> Result<Findings, Trouble> {
     let known: BTreeSet<PackId> = told.iter().map(|pack| pack.id).collect();
     findings.untold = sizes.into_keys().filter(|pack| !known.contains(pack)).collect();
     findings.wrong.extend(small(repository)?);
+    findings.alone = slots::look(&*repository.store)?.1;
     for name in repository.points()? {
         match verify::hurt(repository, &name, &lost) {
             None => findings.whole.push(name),
@@ -89,13 +92,12 @@ fn head(repository: &Repository, pack: PackId) -> Option<String> {
     }
 }
 
-/// What is wrong with what is neither block, index nor point: keys, sessions, marks, proofs.
+/// What is wrong with what is neither block, index nor point: the head, keys, sessions, marks, proofs.
 pub(crate) fn small(repository: &Repository) -> Result<Vec<String>, Trouble> {
     let mut wrong = Vec::new();
     let damaged = |name: &str| format!("`{name}` of the repository is damaged");
-    for (name, is_well) in slots::shapes(&*repository.store)? {
-        wrong.extend((!is_well).then(|| damaged(&name)));
-    }
+    wrong.extend(repository.head.wrong().map(str::to_owned));
+    wrong.extend(slots::look(&*repository.store)?.0);
     let (_, sessions) = repository.sessions_and_damaged()?;
     wrong.extend(sessions.iter().map(|name| damaged(name)));
     wrong.extend(bad_marks(repository)?.iter().map(|name| damaged(name)));

@@ -18,7 +18,7 @@ pub const TAG: usize = 16;
 /// Bytes of a nonce of XChaCha20.
 const NONCE: usize = 24;
 /// Bytes of a slot: magic, costs, salt, nonce, the sealed master key.
-const SLOT: usize = 8 + 12 + 16 + NONCE + KEY + TAG;
+pub(crate) const SLOT: usize = 8 + 12 + 16 + NONCE + KEY + TAG;
 const SLOT_MAGIC: &[u8; 8] = b"HFKEY\0\0\x01";
 
 /// What opening of a key can fail of.
@@ -30,6 +30,17 @@ pub enum KeyError {
     /// No slot, or one of a later version.
     #[error("this is no key of a repository, or one of a later version")]
     Unknown,
+    /// There is no slot at all.
+    #[error("nothing in its folder `keys` is a key")]
+    Gone,
+    /// Those that were tried have another secret; others would cost too much together.
+    #[error(
+        "this secret opens none of the keys that were tried; {untried} more would cost too much: nobody makes such keys"
+    )]
+    TooMuch {
+        /// How many were not tried.
+        untried: usize,
+    },
     /// The costs of a slot are beyond what is ever asked.
     #[error("the key asks for {memory} KiB of memory and {rounds} rounds; it was made by nobody")]
     TooDear {
@@ -59,6 +70,11 @@ impl Cost {
     pub const USUAL: Self = Self { memory: 64 << 10, rounds: 3, lanes: 4 };
     /// Never more than 1 GiB, 64 rounds and 64 lanes: a slot is not believed before it is opened.
     const MOST: Self = Self { memory: 1 << 20, rounds: 64, lanes: 64 };
+
+    /// KiB that are filled to try it.
+    pub(crate) const fn work(self) -> u64 {
+        self.memory as u64 * self.rounds as u64
+    }
 }
 
 /// The master key of a repository.
@@ -104,6 +120,15 @@ impl Master {
     /// # Errors
     /// If it is no slot, was changed, or has another secret.
     pub fn unlock(slot: &[u8], secret: &[u8], of: RepositoryId) -> Result<Self, KeyError> {
+        Self::unlock_any(slot, secret, &[of]).map(|(master, _)| master)
+    }
+
+    /// Opens a slot of one of these repositories: which it is costs no second try.
+    pub(crate) fn unlock_any(
+        slot: &[u8],
+        secret: &[u8],
+        of: &[RepositoryId],
+    ) -> Result<(Self, RepositoryId), KeyError> {
         let slot: &[u8; SLOT] = slot.try_into().map_err(|_| KeyError::Unknown)?;
         let (head, sealed) = slot.split_at(SLOT - KEY - TAG);
         let Some(rest) = head.strip_prefix(SLOT_MAGIC) else { return Err(KeyError::Unknown) };
@@ -111,18 +136,22 @@ impl Master {
         let cost = Cost { memory: number(0), rounds: number(4), lanes: number(8) };
         let key = stretch(secret, &rest[12..28], cost)?;
         let (sealed, tag) = sealed.split_at(KEY);
-        let mut master = Zeroizing::new([0; KEY]);
-        master.copy_from_slice(sealed);
         let tag = Tag::try_from(tag).map_err(|_| KeyError::Unknown)?;
-        cipher(&key)
-            .decrypt_inout_detached(
-                &nonce_of(&rest[28..]),
-                &context(head, of),
+        let nonce = nonce_of(&rest[28..]);
+        for id in of {
+            let mut master = Zeroizing::new([0; KEY]);
+            master.copy_from_slice(sealed);
+            let opened = cipher(&key).decrypt_inout_detached(
+                &nonce,
+                &context(head, *id),
                 (&mut master[..]).into(),
                 &tag,
-            )
-            .map_err(|_| KeyError::Wrong)?;
-        Ok(Self(master))
+            );
+            if opened.is_ok() {
+                return Ok((Self(master), *id));
+            }
+        }
+        Err(KeyError::Wrong)
     }
 
     /// What works with it.

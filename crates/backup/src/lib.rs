@@ -12,6 +12,7 @@ pub mod cat;
 pub mod check;
 pub mod collect;
 pub mod export;
+pub mod head;
 pub mod id;
 pub mod index;
 pub mod kept;

@@ -3,6 +3,7 @@
 
 use crate::check;
 use crate::collect::{Copier, tell, untell};
+use crate::head::{self, HEAD, Head};
 use crate::id::PackId;
 use crate::index::{self, PACKS_MOST};
 use crate::mark::{Mark, packs_of};
@@ -10,8 +11,10 @@ use crate::object::Kind;
 use crate::proof;
 use crate::repository::{PointName, Repository, Trouble, trouble};
 use crate::session::{Open, Session, Writer};
+use crate::slots;
 use crate::verify::Findings;
 use std::collections::BTreeSet;
+use std::io;
 
 /// How to repair.
 pub struct Rules<'a> {
@@ -42,6 +45,10 @@ pub struct Repaired {
     pub removed: Vec<String>,
     /// Sessions that cannot be read and stay: their writers may be alive.
     pub left: Vec<String>,
+    /// What was damaged or gone and lies there whole again, told by others: `repository`, and one of the two objects of a key.
+    pub renewed: Vec<String>,
+    /// What is not known to be ours, a sentence each. It stays as it is.
+    pub strange: Vec<String>,
     /// Hurt points that were removed, as was asked for.
     pub forgotten: Vec<PointName>,
 }
@@ -59,6 +66,7 @@ pub fn repair(repository: &mut Repository, found: &Findings, rules: &Rules<'_>) 
         }
         repository.give_up(&session)?;
     }
+    renew(repository, &mut done)?;
     for name in check::bad_marks(repository)?.into_iter().chain(check::bad_proofs(repository)?) {
         repository.remove(&name)?;
         done.removed.push(name);
@@ -86,6 +94,24 @@ pub fn repair(repository: &mut Repository, found: &Findings, rules: &Rules<'_>) 
     }
     repository.reload_all()?;
     Ok(done)
+}
+
+/// What opens the repository is put there whole again.
+fn renew(repository: &mut Repository, done: &mut Repaired) -> Result<(), Trouble> {
+    if repository.head != Head::Well {
+        match repository.store.remove(HEAD) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(trouble(HEAD, "removed")(why)),
+            _ => {} // until it is there again, others say which repository this is
+        }
+        let id = repository.id();
+        repository.store.put(HEAD, &head::object(id)).map_err(trouble(HEAD, "written"))?;
+        repository.head = Head::Well;
+        done.renewed.push(HEAD.to_owned());
+    }
+    let keys = slots::renew(repository)?;
+    done.renewed.extend(keys.written);
+    done.strange.extend(keys.left);
+    Ok(())
 }
 
 /// Tells anew of the packs of which no readable object of the index tells, where one cannot be read or is gone; then those that

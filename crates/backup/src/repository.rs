@@ -1,6 +1,7 @@
 //! A repository that is open: what it has, and the content of any block of it.
 
 use crate::block::{BLOCK, DEEPEST, Damage, Form, Record};
+use crate::head::{self, HEAD, Head};
 use crate::id::{BlockId, LENGTH, PackId, RepositoryId};
 use crate::index::{self, Gathered, Index, Listed};
 use crate::key::{Cost, Forged, KeyError, Keys, Master};
@@ -14,10 +15,7 @@ use crate::strays::Strays;
 use std::collections::BTreeSet;
 use std::io;
 
-/// The object that says what it is.
-const HEAD: &str = "repository";
-const MAGIC: &[u8; 8] = b"HFREPO\0\x01";
-/// Slots that are tried.
+/// Keys that are tried, each of which may be there twice.
 pub(crate) const KEYS_MOST: usize = 32;
 /// The largest object of an index or a point that is read.
 const OBJECT_MOST: usize = 128 << 20;
@@ -40,8 +38,11 @@ pub enum Trouble {
         source: io::Error,
     },
     /// There is none.
-    #[error("there is no repository here, or one of a later version")]
+    #[error("there is no repository here")]
     None,
+    /// It says so, or it is damaged in just that byte.
+    #[error("a later version of this program wrote it, as its object `repository` says")]
+    Later,
     /// There is one already.
     #[error("there is a repository here already")]
     Another,
@@ -104,6 +105,9 @@ pub struct Repository {
     pub(crate) is_writing: bool,
     damaged: Vec<String>,
     pub(crate) strays: Strays,
+    /// The object of the key that opened it.
+    pub(crate) own_key: String,
+    pub(crate) head: Head,
 }
 
 /// A point that is there, by its name: what `points` lists without reading any.
@@ -156,24 +160,35 @@ impl Repository {
     /// # Errors
     /// If there is one already, or it cannot be written.
     pub fn create(store: Box<dyn Store>, secret: &[u8], cost: Cost) -> Result<Self, Trouble> {
+        if head::read(&*store)?.0 == Head::Gone && head::is_used(&*store)? {
+            return Err(Trouble::Another); // what says so is gone
+        }
         let (id, master) = (RepositoryId::random()?, Master::random()?);
         // The key first: until the head is there, nobody looks for it, and a head without a key would open to nobody.
         let key = format!("keys/{id}");
-        store.put(&key, &master.lock(secret, cost, id)?).map_err(trouble(&key, "written"))?;
-        if let Err(source) = store.put(HEAD, &[&MAGIC[..], &id.0].concat()) {
-            let _ = store.remove(&key); // of no use to anybody, and in nobody's way
+        slots::put(&*store, &key, &master.lock(secret, cost, id)?)?;
+        if let Err(source) = store.put(HEAD, &head::object(id)) {
+            for name in slots::both(&key) {
+                let _ = store.remove(&name); // of no use to anybody, and in nobody's way
+            }
             let is_there = source.kind() == io::ErrorKind::AlreadyExists;
             return Err(if is_there { Trouble::Another } else { trouble(HEAD, "written")(source) });
         }
-        Ok(Self {
+        Ok(Self::unread(store, master.keys(id), key, Head::Well))
+    }
+
+    fn unread(store: Box<dyn Store>, keys: Keys, own_key: String, head: Head) -> Self {
+        Self {
             store,
-            keys: master.keys(id),
+            keys,
             index: Index::default(),
             doomed: BTreeSet::new(),
             is_writing: false,
             damaged: Vec::new(),
             strays: Strays::default(),
-        })
+            own_key,
+            head,
+        }
     }
 
     /// Takes away a repository that was made just now and holds nothing: nobody could open it.
@@ -181,21 +196,33 @@ impl Repository {
     /// # Errors
     /// If it stays.
     pub fn unmake(self) -> Result<(), Trouble> {
-        let key = format!("keys/{}", self.id());
-        [HEAD, &key].into_iter().try_for_each(|name| self.remove(name))
+        let [first, second] = slots::both(&format!("keys/{}", self.id()));
+        [HEAD, &first, &second].into_iter().try_for_each(|name| self.remove(name))
     }
 
-    /// Which repository this is, without a key.
+    /// Which repository this seems to be, without a key. What says so may be damaged: see [`Self::told_by_others`].
     ///
     /// # Errors
     /// If there is none, or it cannot be read.
     pub fn identify(store: &dyn Store) -> Result<RepositoryId, Trouble> {
-        let head = store.read(HEAD, 0, 64).map_err(|source| {
-            let is_none = source.kind() == io::ErrorKind::NotFound;
-            if is_none { Trouble::None } else { trouble(HEAD, "read")(source) }
-        })?;
-        let id = head.strip_prefix(MAGIC).and_then(|id| id.try_into().ok());
-        id.map(RepositoryId).ok_or(Trouble::None)
+        match head::read(store)?.1 {
+            Some(id) => Ok(id),
+            None => head::told(store)?.first().copied().ok_or(Trouble::None),
+        }
+    }
+
+    /// Which repository this is as its other objects say, likely ones first: for who has no key of the one that [`Self::identify`] names.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    pub fn told_by_others(store: &dyn Store) -> Result<Vec<RepositoryId>, Trouble> {
+        head::told(store)
+    }
+
+    /// How the object is that says which repository this is.
+    #[must_use]
+    pub const fn head(&self) -> Head {
+        self.head
     }
 
     /// Which repository it is.
@@ -219,17 +246,8 @@ impl Repository {
     /// # Errors
     /// If there is none, or this secret opens none of its keys.
     pub fn open_unread(store: Box<dyn Store>, secret: &[u8]) -> Result<Self, Trouble> {
-        let id = Self::identify(&*store)?;
-        let keys = slots::unlock(&*store, secret, id)?.1.keys(id);
-        Ok(Self {
-            store,
-            keys,
-            index: Index::default(),
-            doomed: BTreeSet::new(),
-            is_writing: false,
-            damaged: Vec::new(),
-            strays: Strays::default(),
-        })
+        let slots::Unlocked { name, master, id, head, .. } = slots::open(&*store, secret)?;
+        Ok(Self::unread(store, master.keys(id), name, head))
     }
 
     /// Reads the index anew: others may have written. Packs that no readable index tells of are read themselves, so a

@@ -44,7 +44,9 @@ impl OpenError {
             Self::Access(error) => error.hint().to_owned(),
             Self::Store(error) => hint(error).unwrap_or("try again once it answers").to_owned(),
             Self::Occupied => {
-                "a repository has a place of its own: name one that is empty, or is not there yet".into()
+                format!(
+                    "a repository has a place of its own: name one that is empty, or is not there yet; if it was one whose object `repository` is gone, `holdfast backup repair --repo {place}` puts that back"
+                )
             }
         }
     }

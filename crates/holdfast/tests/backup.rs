@@ -533,6 +533,47 @@ fn keys_are_added_changed_and_removed_and_never_the_last() {
 }
 
 #[test]
+fn a_repository_without_its_head_and_half_of_its_keys_opens_and_is_made_whole() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    let (head, keys) = (place.path("repo/repository"), files(&place.path("repo/keys")));
+    let whole = [fs::read(&head).unwrap(), fs::read(&keys[0]).unwrap()];
+    assert_eq!((keys.len(), fs::read(&keys[1]).unwrap()), (2, whole[1].clone()));
+    // Gone; and the name of another repository, whose key this user has not.
+    let mut other = whole[0].clone();
+    other[12] ^= 1;
+    for other in [None, Some(&other), Some(&b"x".to_vec())] {
+        other.map_or_else(|| fs::remove_file(&head), |other| fs::write(&head, other)).unwrap();
+        fs::write(&keys[0], b"x").unwrap();
+        let listed = place.run(&["list"]);
+        let said = String::from_utf8(listed.stderr).unwrap();
+        assert!(
+            listed.status.success() && said.contains("`holdfast backup repair` writes it anew"),
+            "{said}"
+        );
+        assert!(place.restored("1") == fs::read(place.path("disk.img")).unwrap());
+        assert_eq!(place.json(&["key", "list"])[0]["objects"], "one damaged");
+        let output = place.run(&["check"]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            !output.status.success() && said.contains("of the key `keys/") && said.contains("`repository`"),
+            "{said}"
+        );
+        assert!(place.refused(&["init"]).contains("`holdfast backup repair"), "no second one is made there");
+        assert!(
+            place.well(&["repair"]).contains("`repository` was damaged or not there, and was written anew")
+        );
+        assert_eq!([fs::read(&head).unwrap(), fs::read(&keys[0]).unwrap()], whole);
+        assert!(place.well(&["check"]).contains("1 of 1 points"));
+    }
+    fs::remove_file(&keys[1]).unwrap();
+    assert!(place.well(&["check"]).contains("lies there once"));
+    fs::write(place.path("repo/keys/readme"), "of somebody").unwrap();
+    assert!(place.well(&["repair"]).contains("`keys/readme` is no key, or damaged, and stays"));
+    assert_eq!(files(&place.path("repo/keys")).len(), 3);
+}
+
+#[test]
 fn what_is_hurt_is_repaired_said_and_removed_only_on_request() {
     let place = Place::with_repository();
     place.well(&["image", "disk.img"]);

@@ -31,7 +31,7 @@ pub fn check(args: &CheckArgs) -> Result<Exit, CliError> {
             .collect();
         print_json(&serde_json::json!({
             "v": 1, "ok": is_well, "packs": found.packs, "blocks": found.blocks, "untold": found.untold.len(),
-            "wrong": found.wrong, "points": points,
+            "alone": found.alone, "wrong": found.wrong, "points": points,
         }))?;
     } else {
         tell(&found);
@@ -45,6 +45,9 @@ fn tell(found: &Findings) {
     }
     for (name, why) in &found.hurt {
         say!("point {} cannot be restored whole: {why}", shown(name));
+    }
+    for name in &found.alone {
+        say!("the key `{name}` lies there once: `holdfast backup repair` puts a second object there");
     }
     if !found.untold.is_empty() {
         say!("{} packs were left by a writer that was killed; `prune` removes them", found.untold.len());

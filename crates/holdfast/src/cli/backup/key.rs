@@ -6,8 +6,7 @@ use crate::act::chain;
 use crate::cli::{CliError, Exit, paint, print_json};
 use crate::place::RepositoryPlace;
 use clap::{Args, Subcommand};
-use holdfast_backup::repository::Repository;
-use holdfast_backup::slots::{self, SlotError};
+use holdfast_backup::slots::{self, Pair, SlotError};
 use holdfast_backup::store::Store;
 use std::path::PathBuf;
 
@@ -72,8 +71,8 @@ pub fn key(command: &KeyCommand) -> Result<Exit, CliError> {
 /// The repository, and what opens it.
 fn own(args: &RepositoryArgs) -> Result<(Box<dyn Store>, Vec<u8>), CliError> {
     let store = args.store()?;
-    let id = Repository::identify(&*store).map_err(troubled(&args.repo))?;
-    Ok((store, secret::of(args.key_file.as_deref(), id)?))
+    let secret = args.secret(&*store)?;
+    Ok((store, secret))
 }
 
 fn new(args: &NewArgs, is_change: bool) -> Result<Exit, CliError> {
@@ -108,7 +107,7 @@ fn list(args: &ListArgs) -> Result<Exit, CliError> {
             .iter()
             .map(|slot| {
                 serde_json::json!({
-                    "v": 1, "key": name(slot), "yours": slot.is_own, "damaged": slot.cost.is_none(),
+                    "v": 1, "key": name(slot), "yours": slot.is_own, "damaged": slot.cost.is_none(), "objects": word(slot.pair),
                     "memory_kib": slot.cost.map(|cost| cost.memory), "rounds": slot.cost.map(|cost| cost.rounds),
                 })
             })
@@ -121,10 +120,24 @@ fn list(args: &ListArgs) -> Result<Exit, CliError> {
         let cost = slot
             .cost
             .map_or_else(|| "damaged".into(), |cost| format!("{} KiB, {} rounds", cost.memory, cost.rounds));
-        table.add_row([name(slot), cost, if slot.is_own { "yours".into() } else { String::new() }]);
+        let mut words = Vec::new();
+        words.extend(slot.is_own.then_some("yours"));
+        words.extend((slot.pair != Pair::Well && slot.pair != Pair::Strange).then(|| word(slot.pair)));
+        table.add_row([name(slot), cost, words.join(", ")]);
     }
     say!("{table}");
     Ok(Exit::Fine)
+}
+
+/// How the two objects of a key are.
+const fn word(pair: Pair) -> &'static str {
+    match pair {
+        Pair::Well => "both well",
+        Pair::Alone => "one alone",
+        Pair::Hurt => "one damaged",
+        Pair::Differs => "not the same",
+        Pair::Strange => "no key",
+    }
 }
 
 fn remove(args: &RemoveArgs) -> Result<Exit, CliError> {

@@ -38,6 +38,7 @@ use crate::act::chain;
 use crate::place::{self, OpenError, RepositoryPlace};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use holdfast_backup::key::KeyError;
 use holdfast_backup::point::Point;
 use holdfast_backup::repository::{PointName, Repository, Trouble};
 use holdfast_backup::store::Store;
@@ -244,9 +245,23 @@ impl RepositoryArgs {
 
     fn try_open_unread(&self) -> Result<Repository, Unopened> {
         let store = self.store().map_err(Unopened::OutOfReach)?;
-        let id = Repository::identify(&*store).map_err(self.unopened())?;
-        let secret = secret::of(self.key_file.as_deref(), id).map_err(Unopened::Other)?;
-        Repository::open_unread(store, &secret).map_err(self.unopened())
+        let secret = self.secret(&*store)?;
+        let repository = Repository::open_unread(store, &secret).map_err(self.unopened())?;
+        if let Some(wrong) = repository.head().wrong() {
+            say_aside(&format!("{wrong}; `holdfast backup repair` writes it anew"));
+        }
+        Ok(repository)
+    }
+
+    /// What opens it: the key file that is named, or the one of this repository; where what says which it is is damaged, of the one
+    /// that its other objects name.
+    fn secret(&self, store: &dyn Store) -> Result<Vec<u8>, Unopened> {
+        let id = Repository::identify(store).map_err(self.unopened())?;
+        secret::of(self.key_file.as_deref(), id).or_else(|error| {
+            let others = Repository::told_by_others(store).unwrap_or_default();
+            let others = others.into_iter().filter(|other| *other != id && self.key_file.is_none());
+            others.into_iter().find_map(|id| secret::of(None, id).ok()).ok_or(Unopened::Other(error))
+        })
     }
 
     fn unopened(&self) -> impl Fn(Trouble) -> Unopened {
@@ -281,7 +296,19 @@ fn troubled(place: &RepositoryPlace) -> impl Fn(Trouble) -> CliError {
             Trouble::None => {
                 format!("is that the {noun}? `holdfast backup init --repo {shown}` makes a new one")
             }
-            Trouble::Another => format!("nothing was changed; name another {noun}"),
+            Trouble::Another => format!(
+                "nothing was changed; name another {noun}, or open that one: if its object `repository` is gone, `holdfast backup repair` puts it back"
+            ),
+            Trouble::Later => {
+                "use that version; if there was none, the object is damaged: move it away, and `holdfast backup repair` puts it back"
+                    .into()
+            }
+            Trouble::Key(KeyError::Gone) => {
+                "put back what was in it, from any copy of this repository: without a key object nobody can open it".into()
+            }
+            Trouble::Key(KeyError::TooMuch { .. }) => {
+                "look at the folder `keys` of the repository: move away what you did not put there; or name the right key with `--key-file`".into()
+            }
             Trouble::Key(_) => "name the right key with `--key-file`; nothing was changed".into(),
             Trouble::Store { source, .. } => place::hint(source)
                 .unwrap_or("nothing was lost; try again once it can be read and written")

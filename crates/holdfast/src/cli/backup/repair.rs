@@ -50,7 +50,7 @@ pub fn repair(args: &RepairArgs) -> Result<Exit, CliError> {
             .collect();
         print_json(&serde_json::json!({
             "v": 1, "ok": left == 0 && done.left.is_empty(), "index": done.index, "told": done.told, "packs": done.packs.len(),
-            "lost_blocks": done.lost, "removed": done.removed, "left": done.left, "hurt": hurt,
+            "lost_blocks": done.lost, "removed": done.removed, "renewed": done.renewed, "strange": done.strange, "left": done.left, "hurt": hurt,
             "forgotten": done.forgotten.iter().map(shown).collect::<Vec<_>>(),
         }))?;
     } else {
@@ -65,6 +65,12 @@ fn tell(found: &Findings, done: &Repaired) {
     }
     if done.told > 0 {
         say!("an object of the index was gone: {} packs that points need are told of again", done.told);
+    }
+    for name in &done.renewed {
+        say!("`{name}` was damaged or not there, and was written anew");
+    }
+    for strange in &done.strange {
+        say!("{strange}");
     }
     for name in &done.removed {
         say!("`{name}` was damaged, and removed");
@@ -84,7 +90,7 @@ fn tell(found: &Findings, done: &Repaired) {
     if found.hurt.len() > done.forgotten.len() {
         say!("save the images anew: where a lost block is met, it heals every point that needs it");
         say!("what cannot be healed is removed with `--forget-hurt`, and by nothing else");
-    } else if done.told == 0 && done.index.is_empty() && done.packs.is_empty() && done.removed.is_empty() {
+    } else if *done == Repaired::default() {
         say!("nothing had to be repaired");
     }
 }
