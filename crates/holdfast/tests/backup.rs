@@ -597,6 +597,37 @@ fn what_is_hurt_is_repaired_said_and_removed_only_on_request() {
     assert_eq!(place.well(&["list"]), "no restore points\n");
 }
 
+#[test]
+fn what_would_be_passed_over_in_silence_is_said() {
+    let place = Place::with_repository();
+    assert!(place.refused(&["prune", "--of", "disk"]).contains("there are none at all"));
+    place.well(&["image", "disk.img"]);
+    place.well(&["image", "disk.img", "--of", "billing"]);
+    for words in [&["prune", "--of", "dsik"][..], &["prune", "--of", "dsik", "--keep-last", "1", "--dry-run"]]
+    {
+        let said = place.refused(words);
+        assert!(said.contains("no restore point of `dsik`") && said.contains("billing, disk"), "{said}");
+    }
+    place.well(&["prune", "--of", "disk", "--keep-last", "1"]);
+    for (all, one) in
+        [("--all", ["--point", "disk/1"]), ("--all", ["--of", "disk"]), ("--sample=9%", ["--of", "disk"])]
+    {
+        let output = place.run(&[&["verify", all][..], &one].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains("cannot be used with"), "{said}");
+    }
+    place.well(&["verify", "--all"]);
+    fs::write(place.path("changed"), "# nothing\n").unwrap();
+    place.write(0, b"changed");
+    for words in [&["image", "disk.img"][..], &["restore", "--of", "disk", "--onto", "disk.img"]] {
+        let output = place.run(&[words, &["--changed", "changed"]].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.contains("`changed` names no range"), "{said}");
+    }
+    assert!(fs::read(place.path("disk.img")).unwrap().starts_with(b"changed"), "it was believed");
+    assert!(place.restored("disk/2") == image(6 * MIB));
+}
+
 /// Makes a point of nothing that says that it was taken then, by seconds from now.
 fn taken_at(place: &Place, of: &str, seconds: i64) {
     let key = files(&place.path(".config/holdfast/keys")).remove(0);

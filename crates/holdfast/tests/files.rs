@@ -140,6 +140,40 @@ fn what_cannot_be_is_said_and_nothing_is_replaced_or_left() {
         let text = String::from_utf8_lossy(&said.stderr).to_lowercase();
         assert!(!said.status.success() && text.contains(why), "{words:?}: {text}");
     }
+    let here = place.path("here.img");
+    fs::copy(&image, &here).unwrap();
+    change(
+        &here,
+        &[
+            "mknod pipe p".into(),
+            "mknod disk b 8 0".into(),
+            "symlink gone /no/where".into(),
+            "symlink up ../../etc".into(),
+        ],
+    );
+    place.save(&here, "here");
+    let new = place.path("new");
+    for (path, why) in [
+        ("/pipe", "a device, a socket or a fifo"),
+        ("/disk", "a device, a socket or a fifo"),
+        ("/gone", "it is a link to `/no/where`"),
+    ] {
+        let said = place.backup(&["extract", path, "--of", "here", "--out", new.to_str().unwrap()]);
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert!(!said.status.success() && text.contains(why), "{path}: {text}");
+        assert!(new.symlink_metadata().is_err());
+    }
+    // A link that is named leads to what it names in the guest; one in a folder is a link again, and nothing goes through it.
+    place.json(&["extract", "/up", "--of", "here", "--out", new.to_str().unwrap()]);
+    assert!(new.join("postgresql/postgresql.conf").is_file() && !new.join("passwd").exists());
+    let all = place.path("all");
+    let told = place.json(&["extract", "/", "--of", "here", "--out", all.to_str().unwrap()]);
+    assert_eq!(told["left_out"], 3, "with the fifo that was there: {told}");
+    assert_eq!(fs::read_link(all.join("up")).unwrap(), Path::new("../../etc"));
+    std::os::unix::fs::symlink(&all, place.path("onto")).unwrap();
+    let said =
+        place.backup(&["extract", "/etc", "--of", "here", "--out", place.path("onto").to_str().unwrap()]);
+    assert!(!said.status.success() && String::from_utf8_lossy(&said.stderr).contains("is there already"));
     assert_eq!(fs::read_to_string(&there).unwrap(), "precious");
     let left = fs::read_dir(place.0.path()).unwrap().flatten();
     assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().contains("unfinished")));

@@ -287,6 +287,7 @@ fn a_full_or_read_only_repository_loses_nothing_and_goes_on_when_there_is_room_r
         }
     }
     assert!(full.contains("No space left on device") && full.contains("nothing was lost"), "{full}");
+    assert!(full.contains("`holdfast backup prune` with what is to be kept"), "{full}");
     let points = place.every_point_is_whole("full");
     place.run(&["prune", "--grace", "0s"]);
     place.every_point_is_whole("collected while it was full");

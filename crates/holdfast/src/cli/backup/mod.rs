@@ -284,6 +284,10 @@ impl RepositoryArgs {
     }
 }
 
+/// What can be done where there is no room for an object of a hundred bytes.
+const FULL: &str = "its disk is full, and nothing was lost; `holdfast backup prune` with what is to be kept (`--keep-last 3`) makes room, and needs \
+    a page of it itself: if even that is not there, move away something else that lies on this disk, and nothing of the repository";
+
 fn say_aside(text: &str) {
     super::paint::aside(&format!("{text}\n"));
 }
@@ -310,6 +314,7 @@ fn troubled(place: &RepositoryPlace) -> impl Fn(Trouble) -> CliError {
                 "look at the folder `keys` of the repository: move away what you did not put there; or name the right key with `--key-file`".into()
             }
             Trouble::Key(_) => "name the right key with `--key-file`; nothing was changed".into(),
+            Trouble::Store { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => FULL.into(),
             Trouble::Store { source, .. } => place::hint(source)
                 .unwrap_or("nothing was lost; try again once it can be read and written")
                 .into(),

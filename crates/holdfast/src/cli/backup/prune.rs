@@ -10,6 +10,7 @@ use holdfast_backup::collect::{CollectError, Collected, Rules, Sum, collect};
 use holdfast_backup::prune::{self, Decision, Frozen, Points, Worth};
 use holdfast_backup::repository::Repository;
 use holdfast_backup::retain::{Keep, Reason};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What to keep.
@@ -73,6 +74,9 @@ pub fn prune(args: &PruneArgs) -> Result<Exit, CliError> {
         monthly: args.keep_monthly,
         yearly: args.keep_yearly,
     };
+    if let Some(of) = &args.of {
+        is_there(of, &repository, folder)?;
+    }
     if let Some(frozen) = prune::frozen(&repository, now).map_err(troubled(folder))? {
         believe(frozen, args)?;
     }
@@ -96,6 +100,25 @@ pub fn prune(args: &PruneArgs) -> Result<Exit, CliError> {
         tell_packs(&done, args.dry_run);
     }
     Ok(Exit::Fine)
+}
+
+/// A name that is mistyped would leave all as it is, and say nothing.
+fn is_there(of: &str, repository: &Repository, folder: &RepositoryPlace) -> Result<(), CliError> {
+    let points = repository.points().map_err(troubled(folder))?;
+    let names: BTreeSet<&str> = points.iter().map(|point| &point.vm[..]).collect();
+    if names.contains(of) {
+        return Ok(());
+    }
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    Err(CliError::Said {
+        error: format!("there is no restore point of `{of}`"),
+        cause: if names.is_empty() {
+            "there are none at all".into()
+        } else {
+            format!("there are points of {names}")
+        },
+        hint: "name one of them with `--of`; nothing was changed".into(),
+    })
 }
 
 /// A clock that jumped freezes all (I12), unless a person says that it is right.

@@ -39,6 +39,12 @@ pub fn read(file: &Path, size: u64) -> Result<Vec<Range<u64>>, CliError> {
     found.sort_by_key(|range| (range.start, range.end));
     let mut apart: Vec<Range<u64>> = Vec::with_capacity(found.len());
     found.into_iter().for_each(|range| join(&mut apart, range, 0));
+    if apart.is_empty() {
+        super::say_aside(&format!(
+            "note: `{}` names no range, so nothing is said to have changed, and that is believed: leave `--changed` out if you are not sure",
+            file.display()
+        ));
+    }
     Ok(apart)
 }
 

@@ -19,12 +19,12 @@ pub struct VerifyArgs {
     #[command(flatten)]
     repository: RepositoryArgs,
     /// Everything in the repository.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["point", "of"])]
     all: bool,
     #[command(flatten)]
     point: PointArgs,
     /// Everything in so many percent of the packs, others each time.
-    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "all")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with_all = ["all", "point", "of"])]
     sample: Option<f64>,
     /// Read no more of a point than this in a second, such as `50MiB/s`.
     #[arg(long, value_name = "RATE", value_parser = pace::rate, conflicts_with_all = ["all", "sample"])]

@@ -5,6 +5,7 @@
 //! replaced (I15). Folders may hold each other, and files share their blocks: no more is written than the disk holds (I18).
 
 use super::{Found, FsArgs, failed, open};
+use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
 use ext4_view::{Ext4Error, Metadata, PathBuf as GuestPath};
@@ -81,7 +82,16 @@ impl From<io::Error> for Trouble {
 
 /// Brings it back.
 pub fn extract(args: &ExtractArgs) -> Result<Exit, CliError> {
-    let (found, out) = (open(&args.of, &args.path)?, &args.out);
+    let out = &args.out;
+    if out.symlink_metadata().is_ok() {
+        return Err(CliError::Said {
+            error: format!("`{}` is there already: it exists", out.display()),
+            cause: "what is extracted never replaces anything: it might be the only copy (I15)".into(),
+            hint: "name another, or move that one away".into(),
+        });
+    }
+    let found = open(&args.of, &args.path)?;
+    meant(&found, &args.path)?;
     let unfinished = unfinished(out);
     let spinner = if args.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
     let (mut done, from) = (Done::default(), GuestPath::new(&args.path));
@@ -120,6 +130,31 @@ pub fn extract(args: &ExtractArgs) -> Result<Exit, CliError> {
         });
     }
     tell(&found, args, &done)
+}
+
+/// What is named is a file or a folder, or a link that leads to one within its own file system.
+fn meant(found: &Found, path: &str) -> Result<(), CliError> {
+    let named = found.fs.symlink_metadata(path).map_err(failed(found, path))?;
+    let said = |cause: String, hint: &str| CliError::Said {
+        error: format!("cannot extract `{}` of point {}", path.escape_debug(), found.point),
+        cause,
+        hint: hint.into(),
+    };
+    let about = found.fs.metadata(path).map_err(|why| {
+        if !named.file_type().is_symlink() {
+            return failed(found, path)(why);
+        }
+        let to = found.fs.read_link(path).map(|to| to.display().to_string()).unwrap_or_default();
+        let cause =
+            format!("it is a link to `{}`, and that cannot be read: {}", to.escape_debug(), chain(&why));
+        said(cause, "extract the folder that it is in: there it comes back as a link")
+    })?;
+    let kind = about.file_type();
+    if kind.is_dir() || kind.is_regular_file() {
+        return Ok(());
+    }
+    let cause = "it is a device, a socket or a fifo: these hold nothing".into();
+    Err(said(cause, "`holdfast backup files` lists what there is beside it"))
 }
 
 fn tell(found: &Found, args: &ExtractArgs, done: &Done) -> Result<Exit, CliError> {
