@@ -2,7 +2,7 @@
 //! the head of each pack, and none of the blocks: [`crate::verify`] does.
 
 use crate::id::{BlockId, PackId};
-use crate::mark::Mark;
+use crate::mark::{Mark, packs_of};
 use crate::object::Kind;
 use crate::pack;
 use crate::proof::{self, Proof};
@@ -41,7 +41,7 @@ pub fn check(repository: &Repository) -> Result<Findings, Trouble> {
     let listed = repository.store.list("packs").map_err(trouble("packs", "listed"))?;
     let mut sizes = BTreeMap::new();
     for (name, length) in listed {
-        match pack_of(&name).filter(|pack| pack_object(*pack) == name) {
+        match pack_of(&name) {
             Some(pack) => drop(sizes.insert(pack, length)),
             None => findings.wrong.push(format!("`{name}` is no name of a pack")),
         }
@@ -74,7 +74,9 @@ pub fn check(repository: &Repository) -> Result<Findings, Trouble> {
         }
     }
     let strays = repository.strays();
-    findings.untold.retain(|pack| !strays.contains(pack));
+    let strangers =
+        repository.strangers(findings.untold.iter().copied(), &known, &packs_of(&repository.marks()?));
+    findings.untold.retain(|pack| !strays.contains(pack) && !strangers.contains(pack));
     findings.wrong.extend(verify::strays(repository));
     findings.wrong.sort();
     findings.wrong.dedup();

@@ -167,7 +167,7 @@ struct Look {
     marks: Vec<Mark>,
     /// Marks that every open session knows, and whose grace time is over.
     due: BTreeSet<PackId>,
-    /// Bytes of each pack that was there before the sessions were looked at.
+    /// Bytes of each pack that was there before the sessions were looked at, without those that are not ours.
     packs: BTreeMap<PackId, u64>,
     /// Writers at work.
     at_work: Vec<Open>,
@@ -197,7 +197,8 @@ impl Look {
     ) -> Result<Self, CollectError> {
         let marks = repository.marks()?;
         let listed = repository.store.list("packs").map_err(trouble("packs", "listed"))?;
-        let packs = listed.iter().filter_map(|(name, length)| Some((pack_of(name)?, *length))).collect();
+        let mut packs: BTreeMap<PackId, u64> =
+            listed.iter().filter_map(|(name, length)| Some((pack_of(name)?, *length))).collect();
         let mut at_work = repository.sessions()?;
         at_work.retain(|session| {
             Some(session.name) != own && !(rules.dry.is_some() && (rules.is_over)(session))
@@ -221,6 +222,9 @@ impl Look {
         let many = |_| Trouble::Damaged { name: "index".into() };
         let (names, all) = choose(told.iter().cloned()).map_err(many)?;
         let kept = kept(&told, &names, &marked)?;
+        let known = told.iter().map(|pack| pack.id).collect();
+        let strangers = repository.strangers(packs.keys().copied(), &known, &marked);
+        packs.retain(|pack, _| !strangers.contains(pack));
         repository.index = Index::of(told).map_err(many)?;
         repository.doomed.clear();
         let needed = needed(repository, points, &all)?;

@@ -9,7 +9,7 @@ use crate::index::{self, PACKS_MOST};
 use crate::mark::{Mark, packs_of};
 use crate::object::Kind;
 use crate::proof;
-use crate::repository::{PointName, Repository, Trouble, trouble};
+use crate::repository::{PointName, Repository, Trouble, pack_object, trouble};
 use crate::session::{Open, Session, Writer};
 use crate::slots;
 use crate::verify::Findings;
@@ -151,11 +151,17 @@ fn set_aside(
     let marked = packs_of(&repository.marks()?);
     let lost = found.lost.iter().filter_map(|id| repository.index.find(*id)).map(|found| found.pack);
     let mut hurt: BTreeSet<PackId> = found.packs.iter().copied().chain(lost).collect();
-    hurt.retain(|pack| !marked.contains(pack));
+    let (told, _) = repository.told()?;
+    let known = told.iter().map(|pack| pack.id).collect();
+    let strangers = repository.strangers(hurt.iter().copied(), &known, &marked);
+    hurt.retain(|pack| !marked.contains(pack) && !strangers.contains(pack));
+    let stays = |pack| {
+        format!("`{}` is not of this repository, or its head is damaged, and stays", pack_object(pack))
+    };
+    done.strange.extend(strangers.into_iter().map(stays));
     if hurt.is_empty() {
         return Ok(());
     }
-    let (told, _) = repository.told()?;
     let mut copier = Copier::new(repository)?;
     for pack in told.iter().filter(|pack| hurt.contains(&pack.id)) {
         for block in &pack.blocks {

@@ -144,9 +144,9 @@ pub(crate) fn pack_object(pack: PackId) -> String {
     format!("packs/{}/{name}", &name[..2])
 }
 
-/// The pack that an object is.
+/// The pack that an object is; none if a pack of that name would be another object.
 pub(crate) fn pack_of(object: &str) -> Option<PackId> {
-    PackId::parse(object.rsplit('/').next()?)
+    PackId::parse(object.rsplit('/').next()?).filter(|pack| pack_object(*pack) == object)
 }
 
 pub(crate) fn trouble(name: &str, done: &'static str) -> impl FnOnce(io::Error) -> Trouble {

@@ -1,9 +1,11 @@
-//! Packs of which no index tells, though an index did: an object of it is gone, and nothing that they hold is lost.
+//! Packs of which no index tells: because an object of it is gone, and then nothing that they hold is lost; or because they are not of
+//! this repository, and then they are nobody's to take away.
 
 use crate::id::{BlockId, PackId};
 use crate::index::{Found, Index};
 use crate::mark::packs_of;
-use crate::repository::{Repository, Trouble};
+use crate::pack::{HEAD, Records};
+use crate::repository::{Repository, Trouble, pack_object};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -39,6 +41,21 @@ impl Repository {
         let told = packs.iter().map(|pack| pack.id).collect();
         packs.extend(self.untold(&told, &there)?);
         Index::of(packs).map_err(|_| Trouble::Damaged { name: "index".into() })
+    }
+
+    /// Of these packs those that are not known to be ours: no index tells of them, no mark names them, and their heads are of something
+    /// else, or cannot be read. Somebody may need them.
+    pub(crate) fn strangers(
+        &self,
+        packs: impl Iterator<Item = PackId>,
+        told: &BTreeSet<PackId>,
+        marked: &BTreeSet<PackId>,
+    ) -> BTreeSet<PackId> {
+        let is_ours = |pack: &PackId| {
+            let head = self.store.read(&pack_object(*pack), 0, HEAD);
+            head.is_ok_and(|mut head| Records::of(&self.keys, *pack, &mut head).is_ok())
+        };
+        packs.filter(|pack| !told.contains(pack) && !marked.contains(pack) && !is_ours(pack)).collect()
     }
 
     /// Packs of which the index should tell and does not: blocks were looked for, and found only there.

@@ -322,6 +322,74 @@ fn an_object_of_the_index_that_is_gone_loses_no_point() {
 }
 
 #[test]
+fn what_is_not_of_this_repository_is_told_of_and_never_taken_away() {
+    let (folder, points) = repository();
+    let (other, _) = repository();
+    let theirs = files(&other.path().join("packs")).remove(0);
+    let name = theirs.file_name().unwrap().to_str().unwrap().to_owned();
+    let strangers = [
+        (format!("packs/{}/{name}", &name[..2]), fs::read(&theirs).unwrap()),
+        (format!("packs/00/00{}", "ab".repeat(15)), b"a photograph".to_vec()),
+        // A name that leads to no pack, and one that is a pack's in another place.
+        ("packs/readme".into(), b"of somebody".to_vec()),
+        (format!("packs/zz/{}", "cd".repeat(16)), b"of somebody".to_vec()),
+        ("keys/readme".into(), b"of somebody".to_vec()),
+    ];
+    for (name, bytes) in &strangers {
+        fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let are_there =
+        || strangers.iter().all(|(name, bytes)| &fs::read(folder.path().join(name)).unwrap() == bytes);
+    let found = check::check(&open(folder.path())).unwrap();
+    for (name, _) in &strangers {
+        assert!(found.wrong.iter().any(|wrong| wrong.contains(&name[..])), "{name}: {found:?}");
+    }
+    assert!(found.untold.is_empty() && found.hurt.is_empty(), "{found:?}");
+    // One of ours whose head rots is told of by the index, and what is in it is copied.
+    let head = files(&folder.path().join("packs"));
+    let ours = head.iter().find(|path| check_is_ours(path, folder.path())).unwrap();
+    flip(ours, 12);
+    let writer = Writer::default();
+    for now in 1..4 {
+        let mut repository = open(folder.path());
+        let found = verified(&repository);
+        let rules = repair::Rules {
+            now,
+            writer: &writer,
+            is_over: &|_| true,
+            nobody_writes: true,
+            forget_hurt: false,
+        };
+        let done = repair(&mut repository, &found, &rules).unwrap();
+        let told: Vec<_> = strangers
+            .iter()
+            .filter(|(name, _)| done.strange.iter().any(|one| one.contains(&name[..])))
+            .collect();
+        assert_eq!(told.len(), 3, "two packs, a key: {done:?}");
+        assert_eq!((done.packs.len(), done.lost), (usize::from(now == 1), 0), "{done:?}");
+        let rules = collect::Rules {
+            now: now * 2,
+            grace: 0,
+            worth: 50,
+            writer: &writer,
+            is_over: &|_| true,
+            dry: None,
+        };
+        collect(&mut repository, &rules).unwrap();
+        assert!(are_there(), "{now}");
+    }
+    assert!(!ours.exists(), "what was written anew goes");
+    for (name, bytes) in &points {
+        assert!(restored(&open(folder.path()), name).as_ref() == Some(bytes), "{name:?}");
+    }
+}
+
+fn check_is_ours(pack: &Path, folder: &Path) -> bool {
+    fs::read(pack).unwrap().get(8..24) == Some(&open(folder).id().0[..])
+}
+
+#[test]
 fn a_hurt_point_goes_only_where_that_is_asked_for() {
     let (folder, _) = repository();
     flip(&folder.path().join("points/orders/00000000000000000001"), 50);
