@@ -36,6 +36,7 @@ pub mod session;
 pub mod slots;
 pub mod store;
 mod strays;
+mod told;
 pub mod usage;
 pub mod verify;
 mod worker;

@@ -59,11 +59,13 @@ impl Redis {
         }
         let pong = Expect::from("PONG");
         let expected = self.expect.as_ref().or(self.key.is_none().then_some(&pong));
-        match &answer {
-            Reply::Text(text) => compare(expected, Some(text))?,
-            Reply::Nothing => compare(expected, None)?,
-            Reply::Error(_) => {}
-        }
+        let compared = match &answer {
+            Reply::Text(text) => compare(expected, Some(text)),
+            Reply::Nothing => compare(expected, None),
+            Reply::Error(_) => Ok(()),
+        };
+        // A key may have run out, or been evicted: no other answer than before is a contradiction.
+        compared.map_err(|trouble| Trouble::wrong(trouble.text))?;
         hearing.answered();
         Ok(())
     }
