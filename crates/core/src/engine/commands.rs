@@ -11,7 +11,7 @@ use crate::time::{Duration, Timestamp};
 
 /// The longest announcement; work that takes longer is announced again.
 const LONGEST_WORK: Duration = Duration::from_secs(24 * 3_600);
-const OPERATION: Duration = Duration::from_secs(10);
+pub(super) const OPERATION: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Carries out a command, or says why not.
@@ -63,6 +63,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.desired = Desired::Running;
         vm.view.settled();
+        vm.goes_on_after_stop(true); // it was only just told to stop: so it starts again, and nothing has crashed
         if vm.job.is_none() && matches!(vm.power, Power::Off(_)) {
             self.begin_job(name, Job::new(Goal::Up, Reason::Command(command.id), OPERATION));
         }
@@ -76,6 +77,7 @@ impl Engine {
         vm.desired = Desired::Stopped { by: command.by.clone(), grace };
         vm.paused_by = None;
         vm.isolated = None;
+        vm.goes_on_after_stop(false);
         let asks_gently = matches!(&vm.job, Some(job) if matches!(job.goal, Goal::Down { .. }));
         if asks_gently && grace.is_zero() {
             vm.job = None; // stop now, after having asked gently: do not wait any longer
@@ -114,6 +116,7 @@ impl Engine {
         self.takes_over(command);
         if let Some(vm) = self.vms.get_mut(name) {
             vm.view.settled();
+            vm.not_back = None;
         }
         self.begin_job(name, Job::new(Goal::Rewind(to), Reason::Command(command.id), OPERATION));
         Ok(())

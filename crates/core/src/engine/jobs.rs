@@ -1,5 +1,6 @@
 //! The one thing that is being done to a VM: begun, settled, given up, ended.
 
+use super::commands::OPERATION;
 use super::isolation::Came;
 use super::planning::HEAR_FIRST;
 use super::{Desired, Engine, LATE};
@@ -286,6 +287,9 @@ impl Engine {
         } else if job.goal == Goal::Do(Operation::Pause) {
             vm.paused_by = None;
         }
+        if let (Goal::Rewind(_), Reason::Command(_)) = (&job.goal, &job.reason) {
+            self.tell_not_back(name, &job, &end);
+        }
         let came = match &end {
             End::Done => Came::Done,
             End::Failed(why) | End::Blocked(why) | End::DiskGone(why) => Came::Failed(why),
@@ -294,6 +298,20 @@ impl Engine {
         self.after_isolation(name, &job, &came);
         if let Some(id) = job.incident() {
             self.end_attempt(id, name, end);
+        }
+    }
+
+    /// A person's way back that failed before the disk was another one: the VM that was ended for it starts again as it was, and
+    /// has not crashed.
+    fn tell_not_back(&mut self, name: &VmName, job: &Job, end: &End) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let (End::Failed(why) | End::Blocked(why) | End::DiskGone(why) | End::Unknown(why)) = end else {
+            return;
+        };
+        vm.not_back = Some(why.clone());
+        let is_as_before = !matches!(job.step, Step::Starting(_)) && matches!(vm.power, Power::Off(_));
+        if is_as_before && vm.desired == Desired::Running {
+            self.begin_job(name, Job::new(Goal::Up, job.reason.clone(), OPERATION));
         }
     }
 

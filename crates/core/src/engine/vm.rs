@@ -9,7 +9,7 @@ use crate::plan::Tries;
 use crate::point::Points;
 use crate::policy::VmPolicy;
 use crate::protect::Protected;
-use crate::recover::{Job, Power, Step};
+use crate::recover::{Goal, Job, Power, Step};
 use crate::signal::{AgentSign, AppSign, HypervisorSign, ProcessSign, RunState, Seen, Signal};
 use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp};
@@ -107,6 +107,9 @@ pub struct VmState {
     /// When it last went back to one by itself.
     #[serde(default)]
     pub went_back: Option<Timestamp>,
+    /// Why it did not go back when a person last told it to, if that failed.
+    #[serde(default)]
+    pub not_back: Option<String>,
     /// Looks that failed in a row, and when to look again.
     pub look: (u32, Timestamp),
     /// Why it is not started although it is meant to run, if that is so.
@@ -141,9 +144,17 @@ impl VmState {
             points: Points::default(),
             protected: Protected::default(),
             went_back: None,
+            not_back: None,
             look: (0, Timestamp::ZERO),
             waits_for: None,
             wake: Timestamp::NEVER,
+        }
+    }
+
+    /// A stop that is under way is to end in a start, or no longer: a person thought better of it.
+    pub(super) const fn goes_on_after_stop(&mut self, starts: bool) {
+        if let Some(Job { goal: Goal::Down { then_up, .. }, .. }) = &mut self.job {
+            *then_up = starts;
         }
     }
 

@@ -95,6 +95,9 @@ pub struct VmDoc {
     pub protection: String,
     /// What it waits for, or who stopped it.
     pub note: Option<String>,
+    /// Why it did not go back when a person last told it to, if that failed.
+    #[serde(default)]
+    pub not_back: Option<String>,
     /// Recoveries that count now.
     pub tries: u32,
     /// Recoveries it may have in its window.
@@ -334,6 +337,7 @@ impl Wall<'_> {
             incident: vm.incident.map(|id| id.0),
             protection: vm.protection,
             note: vm.note,
+            not_back: vm.not_back,
             counters: vm.counters.map(CountersDoc::from),
             tries: vm.tries.0,
             tries_most: vm.tries.1,

@@ -175,6 +175,11 @@ fn listen(path: &Path) -> Result<(PathBuf, UnixListener), OfferError> {
     Ok((path, listener))
 }
 
+/// Whether somebody listens on this socket.
+pub fn is_served(path: &Path) -> bool {
+    matches!(connect(path), Ok(_) | Err(rustix::io::Errno::AGAIN))
+}
+
 /// Removes a socket on which nobody listens.
 fn clear(path: &Path) -> Result<(), OfferError> {
     let failed = |source| OfferError::Listen { path: path.to_owned(), source };

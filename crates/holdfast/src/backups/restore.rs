@@ -4,6 +4,7 @@
 //! `backup supply`). It outlives the daemon, as the VM does; whoever of them is killed, the disk says by its own head whether
 //! it needs the backup still, and then another one is started.
 
+use super::offer;
 use super::run::{self, Said};
 use crate::act::chain;
 use crate::config::{Config, RepositoryConfig};
@@ -36,6 +37,8 @@ const OPEN: Duration = Duration::from_secs(90);
 const BEFORE_START: Duration = Duration::from_secs(18);
 /// There is no repository to ask.
 const NO_BACKUP: &str = "no backup is configured for it";
+/// It has one place where it is offered.
+const STILL_OFFERED: &str = "it is offered already to a disk of this VM, which still gets its blocks from it";
 /// One that cannot be offered is not tried again before this time is over.
 const AGAIN: Duration = Duration::from_secs(20);
 /// The longest line that is heard (bytes).
@@ -236,9 +239,14 @@ impl Restorer {
         let config = Arc::clone(&self.config.borrow());
         let point = format!("{vm}/{}", id.0);
         let reached = match config.backup_of(vm) {
-            Some((_, repository)) => {
+            Some((backup, repository)) => {
                 let wanted = Wanted { repository, limit: None, state: &config.state, point: &point };
-                self.begin(vm, &wanted, None).await.map(drop)
+                let origin =
+                    Origin { to: backup.to.clone(), repository: String::new(), point: point.clone() };
+                match self.driver.offer_place(vm, &origin) {
+                    Ok(socket) if offer::is_served(&socket) => Err(STILL_OFFERED.into()),
+                    _ => self.begin(vm, &wanted, None).await.map(drop),
+                }
             }
             None => Err(NO_BACKUP.into()),
         };

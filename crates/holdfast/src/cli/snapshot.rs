@@ -255,9 +255,14 @@ pub(super) async fn wait_for_start(
     began: Instant,
 ) -> Result<f64, CliError> {
     while began.elapsed() < COMES {
-        let now = incarnation(client, vm).await?;
-        if now.is_some() && now != before {
-            return Ok(began.elapsed().as_secs_f64());
+        let status: StatusDoc = client.get("/api/v1/status").await?;
+        if let Some(known) = status.vms.into_iter().find(|known| known.name == vm) {
+            if let Some(why) = known.not_back {
+                return Err(not_back(vm, why));
+            }
+            if known.incarnation.is_some() && known.incarnation != before {
+                return Ok(began.elapsed().as_secs_f64());
+            }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -268,6 +273,14 @@ pub(super) async fn wait_for_start(
             "`holdfast events` tells what happened; nothing is lost: `holdfast snapshot list {vm}`"
         ),
     })
+}
+
+fn not_back(vm: &str, why: String) -> CliError {
+    CliError::Said {
+        error: format!("{vm} did not go back, and starts from the disk that it had"),
+        cause: why,
+        hint: format!("nothing is lost; `holdfast vm show {vm}` tells how it stands"),
+    }
 }
 
 /// Which start of it runs.

@@ -111,6 +111,13 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// It is off, its guest was seen to shut down by itself, and this image has not changed since.
+    pub(in super::super) fn ended_in_order(&self, image: &Path) -> bool {
+        self.shut_down.borrow().is_some_and(|ended| is_older(image, ended))
+    }
+}
+
 impl Images {
     /// Looks at them once more: they are the ones on record, and none is other than it seems.
     fn of(

@@ -15,6 +15,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) const REWIND: &str = "change the disk of";
+/// What is needed at least for another overlay and its record.
+const ROOM: u64 = 16 << 20;
 /// How long a guest is given to hear that it was away.
 const TELL_GUEST: Duration = Duration::from_secs(20);
 
@@ -83,6 +85,13 @@ impl Machine {
             let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             self.refused(REWIND, format!("it has no snapshot {to}; there are: {there}"))
         })?;
+        let room = self.on_disk(REWIND, |files| files.room().map_err(|e| e.to_string())).await?;
+        if room < ROOM {
+            let (free, least) = (room >> 20, ROOM >> 20);
+            let why =
+                format!("{free} MiB are free where its snapshots are, and {least} MiB should be: make room");
+            return Err(self.refused(REWIND, why));
+        }
         if way.resume { self.may_resume(snapshot, way.again).await } else { Ok(()) }
     }
 

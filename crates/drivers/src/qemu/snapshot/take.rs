@@ -7,8 +7,8 @@ use super::freeze::frozen;
 use super::live::{ANSWER, is_disk_node, overlay_node};
 use super::moment::Moment;
 use super::tree::{FileNumber, Tree};
-use crate::DriverError;
 use crate::snapshots::{Taken, Wanted};
+use crate::{DriverError, FREEZE};
 use holdfast_core::point::{Snapshot, SnapshotId};
 use holdfast_core::signal::RunState;
 use serde_json::json;
@@ -52,6 +52,10 @@ impl Machine {
             Life::Dead(_) => None,
             Life::Unclear(why) => return Err(self.refused(TAKE, why)),
         };
+        let is_orderly = live.is_none() && self.ended_in_order(&self.files().path(tree.top()));
+        if live.is_none() && wanted.freeze && !is_orderly {
+            return Err(self.refused(FREEZE, "it is off, and was not seen to be shut down by its guest"));
+        }
         self.remember_raw(&tree).await?;
         let number = self.prepare_overlay(&mut tree).await?;
         let mut snapshot = Snapshot {
@@ -67,7 +71,7 @@ impl Machine {
         };
         let stall = match live {
             None => {
-                snapshot.frozen = true; // whoever powered it down, or killed it, nobody writes
+                snapshot.frozen = is_orderly;
                 Duration::ZERO
             }
             Some(live) => {
@@ -223,15 +227,17 @@ impl Machine {
         let done = if wanted.freeze {
             let (machine, live) = (Arc::clone(&self), Arc::clone(live));
             frozen(Arc::clone(&self), async move {
+                let at = now(); // not after the thaw: what is written then is not in it
                 let done = live.run("blockdev-snapshot", switch, deadline).await;
-                done.map_err(|error| machine.unconfirmed(TAKE, ANSWER, &error))
+                done.map_err(|error| machine.unconfirmed(TAKE, ANSWER, &error)).map(|_| at)
             })
             .await
         } else {
-            live.run("blockdev-snapshot", switch, deadline).await.map_err(told)
+            let at = now();
+            live.run("blockdev-snapshot", switch, deadline).await.map_err(told).map(|_| at)
         };
-        snapshot.taken = now();
-        done.map_err(|error| if error.is_unknown() { Switch::Perhaps(error) } else { Switch::Not(error) })?;
+        snapshot.taken = done
+            .map_err(|error| if error.is_unknown() { Switch::Perhaps(error) } else { Switch::Not(error) })?;
         Ok(began.elapsed())
     }
 }

@@ -59,6 +59,9 @@ impl read_back::Again for Again<'_> {
     }
 }
 
+/// So many blocks are on their way from the disk at a time, as it is not read ahead.
+const AT_ONCE: usize = 8;
+
 /// Compares what was written of a disk, which `bar` shows; of what `done` counted before, the bar begins anew.
 pub fn compare(
     (repository, disk): (&Repository, &Disk),
@@ -69,6 +72,6 @@ pub fn compare(
 ) -> Result<(), Failure> {
     done.store(0, Ordering::Relaxed);
     bar.set_message(", read back");
-    read_back::compare(repository, disk, again, which, super::fresh::threads(), done)
+    read_back::compare(repository, disk, again, which, super::fresh::threads().max(AT_ONCE), done)
         .map_err(Failure::Restore)
 }
