@@ -1,9 +1,12 @@
 //! What the engine does when events and outcomes reach it in an order that the simulator does not know.
 
-use holdfast_core::action::{Action, Ended, Fact, Found, Operation, Order, Outcome};
+use holdfast_core::action::{
+    Action, Command, CommandId, Ended, Fact, Found, Operation, Order, Outcome, Rewind, Wish,
+};
 use holdfast_core::engine::Engine;
 use holdfast_core::input::{Input, Started};
-use holdfast_core::lease::{Incarnation, Lease, Sighting, Token};
+use holdfast_core::lease::{Death, DeathProof, ExitStatus, Incarnation, Lease, Sighting, Token};
+use holdfast_core::point::{PointId, SnapshotId};
 use holdfast_core::policy::{Policies, VmPolicy};
 use holdfast_core::signal::{ConsoleSign, Finding, FindingKind, HypervisorSign, RunState, Seen, Signal};
 use holdfast_core::subject::{HostName, Subject, VmName};
@@ -49,6 +52,10 @@ impl Stage {
 
     fn settle(&mut self, action: &Action, ended: Ended) -> Vec<Action> {
         self.hear(Input::Outcome(Outcome { action: action.id, ended }))
+    }
+
+    fn not_back(&self) -> Option<String> {
+        self.engine.status(&self.vm, self.now).expect("it is known").not_back
     }
 
     fn pass(&mut self, millis: u64) {
@@ -110,4 +117,29 @@ fn the_line_of_a_panic_that_comes_while_it_is_repaired_is_among_its_evidence_onc
     let incident = stage.engine.incidents().last().expect("it is told of");
     let evidence = &incident.named.as_ref().expect("it is sure").evidence;
     assert_eq!(evidence.iter().filter(|w| w.evidence.text.contains(line)).count(), 1, "{evidence:?}");
+}
+
+#[test]
+fn a_way_back_that_fails_says_why_and_the_vm_that_ended_for_it_starts_without_an_incident() {
+    let mut stage = Stage::new();
+    let back = |number, to: PointId| {
+        let to = Rewind { to, resume: false, again: false };
+        let vm = "web".parse().expect("a name");
+        Input::Command(Command { id: CommandId(number), by: "ann".into(), vm, wish: Wish::Rewind(to) })
+    };
+    let reach = stage.hear(back(1, PointId::backup(3)));
+    assert!(matches!(reach[0].order, Order::Reach { .. }), "{reach:?}");
+    assert_eq!(stage.settle(&reach[0], Ended::Failed { why: "it is offered".into() }), [], "it runs on");
+    assert_eq!(stage.not_back().as_deref(), Some("it is offered"));
+
+    let cut = stage.hear(back(2, SnapshotId(1).into()));
+    assert_eq!(stage.not_back(), None, "what is told is of the last time");
+    let death = Death::Exited { pid: 1, status: ExitStatus::Code(0) };
+    let died = DeathProof::witnessed(Eyewitness::here(), stage.vm.clone(), Incarnation(1), death);
+    let rewind = stage.settle(&cut[0], Ended::Done(Fact::Died(died)));
+    assert!(matches!(rewind[0].order, Order::Rewind { .. }), "{rewind:?}");
+    let next = stage.settle(&rewind[0], Ended::Failed { why: "no space left".into() });
+    assert!(matches!(next[0].order, Order::TakeLease { .. }), "it starts: {next:?}");
+    assert_eq!(stage.not_back().as_deref(), Some("no space left"));
+    assert_eq!(stage.engine.incidents().count(), 0);
 }
