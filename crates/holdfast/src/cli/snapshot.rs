@@ -190,6 +190,7 @@ async fn list(client: &Client, vm: &str, json: bool) -> Result<Exit, CliError> {
 fn state(one: &SnapshotDoc) -> &'static str {
     match (one.set_aside, one.memory, one.frozen) {
         (true, ..) => "set aside",
+        (false, Some(_), _) if one.resumed > 0 => "was resumed",
         (false, Some(_), _) => "can be resumed",
         (false, None, true) => "consistent",
         (false, None, false) => "crash-like",

@@ -81,11 +81,15 @@ impl Files {
         let read: Result<Option<Tree>, KeptError> = KIND.read(&self.record());
         match read.map_err(|error| error_chain(&error))? {
             Some(tree) => Ok(Some(tree)),
-            None if self.has_overlays() => Err(format!(
-                "{} has overlays of the disk, and the record of them is missing: put `record` back, or move the folder \
-                 away to start from the disk as it was before its first snapshot",
-                self.folder.display()
-            )),
+            None if self.has_overlays() => {
+                let aside = self.record().with_extension("damaged").exists();
+                let aside = if aside { " (`record.damaged` is what could not be read)" } else { "" };
+                Err(format!(
+                    "{} has overlays of the disk, and the record of them is missing{aside}: put `record` back, or move the \
+                     folder away to start from the disk as it was before its first snapshot, without all that was written since",
+                    self.folder.display()
+                ))
+            }
             None => Ok(None),
         }
     }

@@ -19,6 +19,8 @@ const THAW: Duration = Duration::from_secs(2);
 /// restarted, and thawed as that fault's remedy.
 const THAW_FOR: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_millis(100);
+/// A guest that is not thawed yet is told of so often.
+const TELL: Duration = Duration::from_secs(10);
 
 /// Does something while the guest's file systems are frozen, and thaws them until the guest says that they are. It is
 /// done to its end even if nobody waits for it any more.
@@ -56,7 +58,7 @@ async fn freeze_and_thaw<T>(
     }
     match done {
         Ok(done) => done,
-        Err(error @ FreezeError::NotFrozen(_)) => Err(machine.refused(FREEZE, error_chain(&error))),
+        Err(FreezeError::NotFrozen(error)) => Err(machine.refused(FREEZE, error_chain(&error))),
         Err(FreezeError::Late(most)) => Err(machine.late("what was to be done while frozen", most)),
         Err(error @ FreezeError::NotThawed(_)) => {
             let why = error_chain(&error);
@@ -142,6 +144,7 @@ pub async fn while_frozen<T>(
 /// Thaws until it is confirmed.
 async fn thaw(agent: &Agent, lives: impl Fn() -> bool) -> Result<(), AgentError> {
     let until = Instant::now() + THAW_FOR;
+    let mut tell = Instant::now();
     loop {
         let thawed = match agent.session(THAW).await {
             Ok(mut session) => session.thaw().await,
@@ -150,7 +153,11 @@ async fn thaw(agent: &Agent, lives: impl Fn() -> bool) -> Result<(), AgentError>
         match thawed {
             Ok(()) => return Ok(()),
             Err(error) if Instant::now() >= until || !lives() => return Err(error),
-            Err(error) => tracing::warn!(%error, "the thaw is tried again (I16)"),
+            Err(error) if Instant::now() >= tell => {
+                tracing::warn!(%error, "the thaw is tried again until it is confirmed (I16)");
+                tell = Instant::now() + TELL;
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(AGAIN).await;
     }

@@ -52,10 +52,7 @@ impl Machine {
             Life::Dead(_) => None,
             Life::Unclear(why) => return Err(self.refused(TAKE, why)),
         };
-        let is_orderly = live.is_none() && self.ended_in_order(&self.files().path(tree.top()));
-        if live.is_none() && wanted.freeze && !is_orderly {
-            return Err(self.refused(FREEZE, "it is off, and was not seen to be shut down by its guest"));
-        }
+        let is_orderly = self.is_whole_when_off(live.is_none(), &tree, wanted.freeze)?;
         self.remember_raw(&tree).await?;
         let number = self.prepare_overlay(&mut tree).await?;
         let mut snapshot = Snapshot {
@@ -101,6 +98,15 @@ impl Machine {
         }
         record.remember_raw(&disk);
         self.write(record).await
+    }
+
+    /// Whether the disk of one that is off is as its guest left it, which takes the place of a freeze.
+    fn is_whole_when_off(&self, is_off: bool, tree: &Tree, freeze: bool) -> Result<bool, DriverError> {
+        let is_whole = is_off && self.ended_in_order(&self.files().path(tree.top()));
+        if is_off && freeze && !is_whole {
+            return Err(self.refused(FREEZE, "it is off, and was not seen to be shut down by its guest"));
+        }
+        Ok(is_whole)
     }
 
     /// Whether there is room for it; nothing is begun that would fill the disk.
