@@ -65,8 +65,9 @@ pub fn check(repository: &Repository) -> Result<Findings, Trouble> {
     findings.packs = sizes.len() as u64;
     let known: BTreeSet<PackId> = told.iter().map(|pack| pack.id).collect();
     findings.untold = sizes.into_keys().filter(|pack| !known.contains(pack)).collect();
-    findings.wrong.extend(small(repository)?);
-    findings.alone = slots::look(&*repository.store)?.1;
+    let (wrong, alone) = small(repository)?;
+    findings.wrong.extend(wrong);
+    findings.alone = alone;
     for name in repository.points()? {
         match verify::hurt(repository, &name, &lost) {
             None => findings.whole.push(name),
@@ -94,17 +95,16 @@ fn head(repository: &Repository, pack: PackId) -> Option<String> {
     }
 }
 
-/// What is wrong with what is neither block, index nor point: the head, keys, sessions, marks, proofs.
-pub(crate) fn small(repository: &Repository) -> Result<Vec<String>, Trouble> {
-    let mut wrong = Vec::new();
+/// What is wrong with what is neither block, index nor point: the head, keys, sessions, marks, proofs; and keys that lie there once.
+pub(crate) fn small(repository: &Repository) -> Result<(Vec<String>, Vec<String>), Trouble> {
+    let (mut wrong, alone) = slots::look(&*repository.store)?;
     let damaged = |name: &str| format!("`{name}` of the repository is damaged");
     wrong.extend(repository.head.wrong().map(str::to_owned));
-    wrong.extend(slots::look(&*repository.store)?.0);
     let (_, sessions) = repository.sessions_and_damaged()?;
     wrong.extend(sessions.iter().map(|name| damaged(name)));
     wrong.extend(bad_marks(repository)?.iter().map(|name| damaged(name)));
     wrong.extend(bad_proofs(repository)?.iter().map(|name| damaged(name)));
-    Ok(wrong)
+    Ok((wrong, alone))
 }
 
 /// Marks that cannot be read.

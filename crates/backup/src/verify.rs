@@ -66,7 +66,7 @@ pub fn some(
         findings.lost.extend(part.lost);
         findings.packs.extend(part.packs);
     }
-    findings.wrong.extend(crate::check::small(repository)?);
+    findings.wrong.extend(crate::check::small(repository)?.0);
     for name in repository.points()? {
         match hurt(repository, &name, &findings.lost) {
             None => findings.whole.push(name),

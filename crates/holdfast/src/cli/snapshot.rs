@@ -2,7 +2,7 @@
 
 use super::paint::{self, Tone, tint};
 use super::{CliError, Exit, print_json};
-use crate::api::shape::StatusDoc;
+use crate::api::shape::{StatusDoc, VmDoc};
 use crate::api::snapshots::{SnapshotDoc, SnapshotWords, SnapshotsDoc, TakenDoc};
 use crate::client::{Client, Method};
 use clap::{Args, Subcommand};
@@ -256,8 +256,7 @@ pub(super) async fn wait_for_start(
     began: Instant,
 ) -> Result<f64, CliError> {
     while began.elapsed() < COMES {
-        let status: StatusDoc = client.get("/api/v1/status").await?;
-        if let Some(known) = status.vms.into_iter().find(|known| known.name == vm) {
+        if let Some(known) = standing(client, vm).await? {
             if let Some(why) = known.not_back {
                 return Err(not_back(vm, why));
             }
@@ -286,8 +285,12 @@ fn not_back(vm: &str, why: String) -> CliError {
 
 /// Which start of it runs.
 pub(super) async fn incarnation(client: &Client, vm: &str) -> Result<Option<u64>, CliError> {
+    Ok(standing(client, vm).await?.and_then(|vm| vm.incarnation))
+}
+
+async fn standing(client: &Client, vm: &str) -> Result<Option<VmDoc>, CliError> {
     let status: StatusDoc = client.get("/api/v1/status").await?;
-    Ok(status.vms.iter().find(|known| known.name == vm).and_then(|vm| vm.incarnation))
+    Ok(status.vms.into_iter().find(|known| known.name == vm))
 }
 
 /// Says what is left behind, and has a person agree.

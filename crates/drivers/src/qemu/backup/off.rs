@@ -109,12 +109,10 @@ impl Machine {
             tracing::warn!(vm = %self.name, pid, "whoever read its disk for a backup was killed and is still there");
         }
     }
-}
 
-impl Machine {
     /// It is off, its guest was seen to shut down by itself, and this image has not changed since.
     pub(in super::super) fn ended_in_order(&self, image: &Path) -> bool {
-        self.shut_down.borrow().is_some_and(|ended| is_older(image, ended))
+        are_as_left(*self.shut_down.borrow(), [image])
     }
 }
 
@@ -151,9 +149,14 @@ impl Images {
         }
         let told = |e: std::io::Error| format!("cannot read {}: {e}", top.path.display());
         let size = qcow2::virtual_size(&top.path, top.format).map_err(told)?;
-        let is_orderly = ended.is_some_and(|ended| layers.iter().all(|layer| is_older(&layer.path, ended)));
+        let is_orderly = are_as_left(ended, layers.iter().map(|layer| &*layer.path));
         Ok(Self { layers, size, is_orderly })
     }
+}
+
+/// Whether a guest shut down in order, and these images have not changed since.
+fn are_as_left<'a>(ended: Option<SystemTime>, images: impl IntoIterator<Item = &'a Path>) -> bool {
+    ended.is_some_and(|ended| images.into_iter().all(|image| is_older(image, ended)))
 }
 
 /// Whether nothing of a file changed after that time. That of its status nobody can set.

@@ -4,18 +4,17 @@
 //! system can do that. A disk may still answer from a memory of its own, and a file system of another computer from that of its server:
 //! this shows what they give, and not what is left once their power is gone.
 
-use super::fresh::Failure;
+use super::fresh::{Failure, past_the_cache};
 use holdfast_backup::point::Disk;
 use holdfast_backup::read_back::{self, Blocks};
 use holdfast_backup::repository::Repository;
 use holdfast_backup::restore::ALIGN;
 use indicatif::ProgressBar;
-use rustix::fs::{Advice, OFlags, SeekFrom, fadvise, seek};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file that is read again.
@@ -29,10 +28,7 @@ impl<'a> Again<'a> {
     /// This file, which can be read, and of which everything is on the disk.
     pub fn of(file: &'a File) -> Self {
         let _help = fadvise(file, 0, None, Advice::DontNeed);
-        // Not by its name: somebody might have put another file there.
-        let same = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let flags = OFlags::DIRECT.bits().cast_signed();
-        Self { file, direct: OpenOptions::new().read(true).custom_flags(flags).open(same).ok() }
+        Self { file, direct: past_the_cache(file, OpenOptions::new().read(true)) }
     }
 }
 

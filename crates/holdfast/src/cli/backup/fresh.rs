@@ -26,12 +26,16 @@ pub struct Fresh {
 
 impl Fresh {
     fn new(file: File) -> Self {
-        // Not by its name: somebody might have put another file there.
-        let same = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let flags = OFlags::DIRECT.bits().cast_signed();
-        let direct = OpenOptions::new().write(true).custom_flags(flags).open(same).ok();
+        let direct = past_the_cache(&file, OpenOptions::new().write(true));
         Self { file, direct }
     }
+}
+
+/// The same file, opened once more so that what is read or written goes past the page cache, where its file system can do that.
+pub(super) fn past_the_cache(file: &File, how: &mut OpenOptions) -> Option<File> {
+    // Not by its name: somebody might have put another file there.
+    let same = format!("/proc/self/fd/{}", file.as_raw_fd());
+    how.custom_flags(OFlags::DIRECT.bits().cast_signed()).open(same).ok()
 }
 
 impl Target for Fresh {
