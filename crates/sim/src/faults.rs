@@ -119,6 +119,8 @@ phrases! {
         HasSpace: "has space again";
         /// Its file system goes read-only; its databases give up.
         ReadOnly: "goes read-only";
+        /// Its kernel finds its file system damaged, which then says that it is full; its databases are ruined.
+        Damaged: "has a damaged file system";
         /// Its network is gone, from inside.
         NetLost: "loses its network", undone by NetBack;
         /// Its network is back.

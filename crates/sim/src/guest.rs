@@ -178,6 +178,8 @@ pub(crate) struct Guest {
     pub(crate) net_lost: bool,
     pub(crate) read_only: bool,
     pub(crate) disk_full: bool,
+    /// Its file system is damaged, and says that it is full.
+    pub(crate) damaged: bool,
     /// Since when its disk fills.
     pub(crate) fills: Option<Timestamp>,
     /// Since when the disk of a tablespace fills; it is mounted as long as that.
@@ -220,6 +222,7 @@ impl Guest {
             net_lost: false,
             read_only: false,
             disk_full: false,
+            damaged: false,
             fills: None,
             fills_tablespace: None,
             low_memory: false,
@@ -308,12 +311,17 @@ impl Guest {
                 let looks_hung = self.is_slow() && (self.misleads || self.writes_nothing || self.starved);
                 let looks_hung = looks_hung || (starts && self.misleads);
                 let stuck = self.frozen && (self.busy || self.agent != AgentFault::Answers);
-                let defect = self.net_lost || self.read_only || self.disk_full || self.low_memory;
+                let defect = self.net_lost || self.read_only || self.seems_full() || self.low_memory;
                 let defect = defect || looks_hung || stuck;
                 defect || self.apps.iter().any(App::is_ill)
             }
             Life::Off | Life::Hung { .. } | Life::Panicked => true,
         }
+    }
+
+    /// Its file system says that no room is left.
+    pub(crate) const fn seems_full(&self) -> bool {
+        self.disk_full || self.damaged
     }
 
     /// The index of an application.

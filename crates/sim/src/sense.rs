@@ -249,7 +249,7 @@ impl World {
         let total = 20u64 << 30;
         let filled = |since: Timestamp| total / 2_000 * self.now.since(since).as_secs();
         let grown = |since: Option<Timestamp>| (total / 3 + since.map_or(0, filled)).min(total);
-        let used = if guest.disk_full && !liar { total } else { grown(guest.fills) };
+        let used = if guest.seems_full() && !liar { total } else { grown(guest.fills) };
         let read_only = guest.read_only && !liar;
         let available = if guest.low_memory && !liar { 4 << 20 } else { 300 << 20 };
         let facts = [

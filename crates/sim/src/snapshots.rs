@@ -13,8 +13,14 @@ use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::{Duration, Timestamp};
 use holdfast_core::written::{Marks, Written};
 
-/// What of a guest is on its disk: of each application, whether it is ruined there, and whether it is spoiled.
-type OnDisk = Vec<(AppName, [bool; 2])>;
+/// What of a guest is on its disk.
+#[derive(Clone, Debug)]
+struct OnDisk {
+    /// Its file system.
+    damaged: bool,
+    /// Of each application, whether it is ruined there, and whether it is spoiled.
+    apps: Vec<(AppName, [bool; 2])>,
+}
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -67,7 +73,8 @@ pub(crate) fn gives_up_in_need(command: &Command, reaction: &Reaction, engine: &
 }
 
 fn on_disk(guest: &Guest) -> OnDisk {
-    guest.apps.iter().map(|app| (app.name.clone(), [app.ruined, app.spoiled])).collect()
+    let apps = guest.apps.iter().map(|app| (app.name.clone(), [app.ruined, app.spoiled])).collect();
+    OnDisk { damaged: guest.damaged, apps }
 }
 
 impl Snapshots {
@@ -167,8 +174,9 @@ impl Snapshots {
         let disk = kept.on_disk.clone();
         self.take(now, guest, false);
         self.kept.iter_mut().rev().take(1).for_each(|aside| aside.set_aside = true);
+        guest.damaged = disk.damaged;
         for app in &mut guest.apps {
-            let was = disk.iter().find(|(name, _)| *name == app.name);
+            let was = disk.apps.iter().find(|(name, _)| *name == app.name);
             let [ruined, spoiled] = was.map(|(_, was)| *was).unwrap_or_default();
             (app.ruined, app.spoiled, app.broken) = (ruined, spoiled, app.broken && ruined);
         }

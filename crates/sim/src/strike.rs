@@ -205,6 +205,7 @@ impl World {
             GuestFault::NetLost => self.machines[vm].guest.net_lost = true,
             GuestFault::Freezes => self.machines[vm].guest.frozen = self.machines[vm].setup.agent,
             GuestFault::OutOfMemory | GuestFault::DiskFull | GuestFault::ReadOnly => self.starve(vm, fault),
+            GuestFault::Damaged => self.damage(vm),
             GuestFault::PrintsPanic
             | GuestFault::PrintsOutOfMemory
             | GuestFault::PrintsIoError
@@ -237,6 +238,18 @@ impl World {
                 self.print(vm, FindingKind::AppPanic, "PANIC: could not fsync file: Input/output error");
             }
         }
+    }
+
+    /// What is on a disk is overwritten.
+    fn damage(&mut self, vm: usize) {
+        let guest = &mut self.machines[vm].guest;
+        guest.damaged = true;
+        for app in &mut guest.apps {
+            (app.broken, app.ruined) = (true, true);
+            app.enter(AppState::Dead);
+        }
+        let boot = guest.boots;
+        self.meet_damage(vm, boot);
     }
 
     fn print_lie(&mut self, vm: usize, fault: GuestFault) {

@@ -36,6 +36,8 @@ pub(crate) enum Plan {
     Exit(usize, Incarnation, ExitStatus),
     /// The guest's next request meets its dead storage.
     MeetStorage(usize, Incarnation),
+    /// The guest's kernel meets damage on its disk again.
+    MeetDamage(usize, u64),
     /// The virtual watchdog bites if the guest still hangs.
     Bite(usize, u64),
     /// A restarted application is ready.
@@ -177,6 +179,7 @@ impl World {
         match plan {
             Plan::Boot(vm, boot, stage) => self.boot_goes_on(*vm, *boot, *stage),
             Plan::Exit(vm, incarnation, status) => self.end_process(*vm, *incarnation, *status),
+            Plan::MeetDamage(vm, boot) => self.meet_damage(*vm, *boot),
             Plan::MeetStorage(vm, incarnation) => self.meet_storage(*vm, *incarnation),
             Plan::Bite(vm, boot) => self.bite(*vm, *boot),
             Plan::AppReady(vm, app, turn) => self.app_ready(*vm, *app, *turn),
@@ -222,7 +225,10 @@ impl World {
         self.machines[vm].guest.life = Life::Booting(stage);
         self.machines[vm].guest.has_agent |= stage == Stage::Agent;
         match (stage, self.machines[vm].guest.boot_fault) {
-            (Stage::Kernel, _) => self.print(vm, FindingKind::BootStarted, "Linux version 6.1.0"),
+            (Stage::Kernel, _) => {
+                self.print(vm, FindingKind::BootStarted, "Linux version 6.1.0");
+                self.meet_damage(vm, boot);
+            }
             (Stage::Middle, Some(GuestFault::CannotBoot)) => self.hang(vm, false),
             (Stage::Middle, Some(GuestFault::LosesRoot)) => {
                 self.print(vm, FindingKind::RootLost, "VFS: Unable to mount root fs on unknown-block(0,0)");
@@ -337,6 +343,18 @@ impl World {
         } else if self.machines[vm].hypervisor.state != RunState::IoError {
             self.plan(Duration::from_secs(1), Plan::MeetStorage(vm, incarnation));
         }
+    }
+
+    /// The kernel of a guest reads what is damaged, takes it out of what is free, and will meet it again.
+    pub(crate) fn meet_damage(&mut self, vm: usize, boot: u64) {
+        let guest = &self.machines[vm].guest;
+        if !guest.damaged || guest.boots != boot || !self.machines[vm].executes() {
+            return;
+        }
+        let line = "EXT4-fs error (device vda): ext4_validate_block_bitmap: bg 3: bad block bitmap checksum";
+        self.print(vm, FindingKind::FsError, line);
+        self.print(vm, FindingKind::DiskFull, "could not write lock file: No space left on device");
+        self.plan(Duration::from_secs(60), Plan::MeetDamage(vm, boot));
     }
 
     /// Restarts an application, as its restart command does.

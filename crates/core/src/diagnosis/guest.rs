@@ -156,6 +156,7 @@ const GUEST_DISK_FULL: FaultRow = FaultRow {
     from: "Judged: some four times a year without a watch. The agent tells used and total bytes (guest-get-fsinfo); ENOSPC is in the application's own lines.",
     seen: &[
         (FsFull, 0.97),
+        (FsInDoubt, 1e-4),
         (FsFilling, 0.12),
         (FsFine, 0.05),
         (ConsoleDiskFull, 0.7),
@@ -176,13 +177,14 @@ const GUEST_DISK_FULL: FaultRow = FaultRow {
 /// The kernel stopped writing to a file system to save what is on it.
 const GUEST_FS_READ_ONLY: FaultRow = FaultRow {
     fault: Fault::GuestFsReadOnly,
-    says: "has a file system that went read-only",
+    says: "has a file system that is damaged or went read-only",
     once_in: years(1),
     from: "Judged: once a year, after I/O errors (ext4: errors=remount-ro). The agent tells the mounts' options.",
     seen: &[
         (FsReadOnly, 0.95),
         (FsFine, 0.05),
-        (FsFull, 0.01), // what it counts its room by may be damaged, too
+        (FsFull, 0.01),
+        (FsInDoubt, 0.02), // what it counts its room by may be damaged, too
         (ConsoleReadOnly, 0.95),
         (ConsoleIoError, 0.6),
         (LogStorageTrouble, 0.09),

@@ -122,7 +122,8 @@ impl AgentView {
         self.pulse.answered().is_some()
     }
 
-    pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+    /// `damaged`: since when the kernel has called a file system damaged.
+    pub fn speak(&self, lens: &Lens, damaged: Option<Timestamp>, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, strength, text| {
             say.push(Evidence { kind, app: None, since, at, strength, text, quote: None });
         };
@@ -137,7 +138,7 @@ impl AgentView {
             };
             push(kind, since, at, strength, format!("{what} {}{}", lasted(lens, since), self.pulse.usual()));
         }
-        self.disks.speak(lens, say);
+        self.disks.speak(lens, damaged, say);
         self.speak_memory(lens, say);
     }
 

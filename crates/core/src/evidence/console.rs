@@ -64,11 +64,22 @@ impl ConsoleView {
         self.found.values().all(|found| lens.aged(found.last, HALF_LIFE) == 0)
     }
 
+    /// Since when the kernel has called a file system damaged, if that still counts.
+    pub fn damaged(&self, lens: &Lens) -> Option<Timestamp> {
+        let told = [FindingKind::FsError, FindingKind::FsReadOnly].map(|kind| self.found.get(&kind));
+        let lasting = told.into_iter().flatten().filter(|found| lens.aged(found.last, HALF_LIFE) > 0);
+        lasting.map(|found| found.first).min()
+    }
+
     /// `room`: when the guest itself said last that there is room on all its disks.
     pub fn speak(&self, lens: &Lens, room: Option<Timestamp>, say: &mut Vec<Evidence>) {
+        let damaged = self.damaged(lens);
         for (kind, found) in &self.found {
             if *kind == FindingKind::DiskFull && room.is_some_and(|room| room > found.last) {
                 continue; // a line of the past
+            }
+            if *kind == FindingKind::DiskFull && damaged.is_some_and(|damaged| damaged <= found.first) {
+                continue; // what the kernel no longer trusts is not written to, and so seems full
             }
             let Some(kind) = meaning(*kind) else { continue };
             let strength = lens.aged(found.last, HALF_LIFE);

@@ -12,6 +12,10 @@ const MOST: usize = 16;
 const ROUND: Duration = Duration::from_secs(2);
 /// A file system with less than this share left, in parts of a thousand, is full.
 const FULL_BELOW: u64 = 10;
+/// A file system that is damaged, and only then seems full, does so within this time: it is asked how full it is every
+/// few seconds. (ext4 takes a group whose bitmap it finds damaged out of what is free,
+/// `ext4_mark_group_bitmap_corrupted`.)
+const TELLS_WITHIN: Duration = Duration::from_secs(10);
 /// With this share left there is plenty of room: what failed for want of it would be done by now.
 const ROOMY_FROM: u64 = 50;
 
@@ -85,8 +89,9 @@ impl DisksView {
         self.disks.iter().map(|disk| disk.at).min().filter(|_| self.disks.iter().all(roomy))
     }
 
-    /// What is said of them: of each that ails; else that there is room on the fullest.
-    pub fn speak(&self, lens: &Lens, say: &mut Vec<Evidence>) {
+    /// What is said of them: of each that ails; else that there is room on the fullest. `damaged`: since when the
+    /// kernel has called a file system damaged.
+    pub fn speak(&self, lens: &Lens, damaged: Option<Timestamp>, say: &mut Vec<Evidence>) {
         let mut push = |kind, since, at, text| {
             say.push(Evidence { kind, app: None, since, at, strength: FULL, text, quote: None });
         };
@@ -98,8 +103,8 @@ impl DisksView {
         for disk in &known {
             ailing |= disk.is_full() || disk.read_only;
             if disk.is_full() {
-                let text = format!("{} is full ({} %)", disk.named(), percent(disk.used, disk.total));
-                push(Kind::FsFull, disk.since, lens.now, text);
+                let (kind, text) = disk.fullness(damaged);
+                push(kind, disk.since, lens.now, text);
             }
             if disk.read_only {
                 push(Kind::FsReadOnly, disk.since, lens.now, format!("{} refuses writes", disk.named()));
@@ -121,6 +126,21 @@ impl DisksView {
 impl Disk {
     const fn is_full(&self) -> bool {
         is_full(self.used, self.total)
+    }
+
+    /// How full it is. What is damaged, or takes no more writes, did not fill by them.
+    fn fullness(&self, damaged: Option<Timestamp>) -> (Kind, String) {
+        let says = format!("{} is full ({} %)", self.named(), percent(self.used, self.total));
+        if self.read_only {
+            return (Kind::FsInDoubt, says + " by its own count, and has not filled since it refuses writes");
+        }
+        if damaged.is_some_and(|damaged| damaged <= self.since + TELLS_WITHIN) {
+            return (
+                Kind::FsInDoubt,
+                says + " by its own count, which is in doubt: its kernel calls it damaged",
+            );
+        }
+        (Kind::FsFull, says)
     }
 
     fn named(&self) -> String {
@@ -170,7 +190,7 @@ mod tests {
 
     fn said(view: &DisksView, now: u64) -> Vec<(Kind, String)> {
         let mut say = Vec::new();
-        view.speak(&lens(now), &mut say);
+        view.speak(&lens(now), None, &mut say);
         say.into_iter().map(|evidence| (evidence.kind, evidence.text)).collect()
     }
 
@@ -207,6 +227,23 @@ mod tests {
         let nearly = u64::MAX / 1_000 * 995;
         assert_eq!(full(nearly, u64::MAX), [(Kind::FsFull, "file system / is full (99 %)".into())]);
         assert_eq!(full(u64::MAX, 0)[0].0, Kind::FsFine, "nothing is no file system");
+    }
+
+    #[test]
+    fn one_that_is_damaged_is_hardly_believed_that_it_is_full() {
+        let heard = |full: u64, damaged: Option<u64>, read_only| {
+            let mut view = DisksView::default();
+            let told = Told { mount: "/", holds: "", used: GIB, total: GIB, read_only };
+            view.observe(Timestamp::from_secs(full), told);
+            let mut say = Vec::new();
+            view.speak(&lens(full + 1), damaged.map(Timestamp::from_secs), &mut say);
+            say.into_iter().map(|evidence| evidence.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(heard(100, None, false), [Kind::FsFull]);
+        assert_eq!(heard(100, Some(90), false), [Kind::FsInDoubt], "the damage may be why it seems full");
+        assert_eq!(heard(100, Some(104), false), [Kind::FsInDoubt], "told in the other order");
+        assert_eq!(heard(100, Some(150), false), [Kind::FsFull], "it was full before it was damaged");
+        assert_eq!(heard(100, None, true), [Kind::FsInDoubt, Kind::FsReadOnly], "it did not fill by writes");
     }
 
     #[test]

@@ -98,6 +98,8 @@ kinds! {
     MemoryFilling: Agent, 1e-5;
     /// A file system of the guest is full.
     FsFull: Agent, 1e-5;
+    /// A file system of the guest says that it is full, and is damaged or refuses writes: its count is in doubt.
+    FsInDoubt: Agent, 1e-5;
     /// The guest's root file system refuses writes.
     FsReadOnly: Agent, 1e-5;
     /// The guest has next to no memory left.
@@ -229,8 +231,8 @@ impl Kind {
     /// What it is about.
     #[must_use]
     pub const fn topic(self) -> Topic {
-        if matches!(self, Self::FsFine | Self::FsFull | Self::FsReadOnly | Self::HostDiskErrors)
-            || matches!(self, Self::FsFilling | Self::HostDiskFilling)
+        if matches!(self, Self::FsFine | Self::FsFull | Self::FsInDoubt | Self::FsReadOnly)
+            || matches!(self, Self::FsFilling | Self::HostDiskFilling | Self::HostDiskErrors)
             || matches!(self, Self::HostStorageSlow | Self::HostStorageLost | Self::HostDiskFull)
         {
             Topic::Disks

@@ -411,7 +411,7 @@ impl VmView {
         if let Some(logs) = &self.logs {
             logs.speak(lens, only, heard, &mut say);
         }
-        self.agent.speak(lens, &mut say);
+        self.agent.speak(lens, self.console.damaged(lens), &mut say);
         if !self.agent.knows_memory(lens) {
             self.hypervisor.speak_memory(lens, &mut say);
         }
