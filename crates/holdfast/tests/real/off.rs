@@ -44,6 +44,15 @@ fn stop(lab: &Lab, words: &[&str]) {
     lab.until(BOOT, "it is off", |lab| lab.vm("orders")["pid"].is_null());
 }
 
+/// The grade of a snapshot that is taken now.
+fn snapshot_grade(lab: &Lab, words: &[&str]) -> Value {
+    let taken = lab.json(&[&["snapshot", "create", "orders"], words].concat());
+    let points = lab.json(&["points", "orders"]);
+    let id = format!("snapshot/{}", taken["id"]);
+    let point = points.as_array().unwrap().iter().find(|point| point["id"] == *id);
+    point.unwrap_or_else(|| panic!("{taken}: {points}"))["grade"].clone()
+}
+
 /// The same as what QEMU finds in the disk.
 fn is_as_it_lies_there(lab: &Lab, point: &Value) {
     let out = lab.path().join("restored.raw");
@@ -89,6 +98,12 @@ fn a_vm_that_is_off_is_backed_up_and_the_next_backup_of_it_running_knows_what_ch
     let verified = plain(&lab, &["verify", "--all"]);
     assert!(verified.ends_with("4 of 4 points are whole\n"), "{verified}");
     is_in(&lab, &next, &so_far, &all);
+    stop(&lab, &[]);
+    assert_eq!(
+        snapshot_grade(&lab, &["--freeze"]),
+        "consistent",
+        "what its guest left takes the place of a freeze"
+    );
     assert!(!before.is_empty() && lab.remedies().is_empty(), "{}", lab.story());
 }
 
@@ -114,6 +129,10 @@ fn a_start_ends_the_backup_of_a_vm_that_is_off_and_nothing_of_a_killed_one_is_le
     let off = create(&lab);
     let warning = off["warnings"][0].as_str().unwrap();
     assert!(off["off"] == true && warning.contains("not seen to shut down in order"), "{off}");
+    let refused = lab.cli(&["snapshot", "create", "orders", "--freeze"]);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains("not seen to be shut down"), "{why}");
+    assert_eq!(snapshot_grade(&lab, &[]), "taken", "its guest lost its power");
     let listed: Value = serde_json::from_str(&plain(&lab, &["list", "--json"])).unwrap();
     assert_eq!(listed[0]["grade"], "taken", "{listed}");
     is_as_it_lies_there(&lab, &off);
