@@ -54,22 +54,34 @@ impl Kind {
     /// # Errors
     /// See [`KeptError`]; a damaged file is renamed first.
     pub fn read<T: DeserializeOwned>(self, path: &Path) -> Result<Option<T>, KeptError> {
+        match self.look(path)? {
+            Look::Nothing => Ok(None),
+            Look::Whole(value) => Ok(Some(value)),
+            Look::Damaged => Err(set_aside(path)),
+        }
+    }
+
+    /// The same, and nothing is changed.
+    ///
+    /// # Errors
+    /// It cannot be read, or was written by a newer version.
+    pub fn look<T: DeserializeOwned>(self, path: &Path) -> Result<Look<T>, KeptError> {
         let io = |what, source| KeptError::Io { what, path: path.to_owned(), source };
         let file = match File::open(path) {
             Ok(file) => file,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Look::Nothing),
             Err(cause) => return Err(io("open", cause)),
         };
         let mut text = String::new();
         match file.take(self.most).read_to_string(&mut text) {
             Ok(_) => {}
-            Err(cause) if cause.kind() == io::ErrorKind::InvalidData => return Err(set_aside(path)),
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidData => return Ok(Look::Damaged),
             Err(cause) => return Err(io("read", cause)),
         }
         match self.parse(&text) {
-            Parsed::Good(value) => Ok(Some(value)),
+            Parsed::Good(value) => Ok(Look::Whole(value)),
             Parsed::Newer => Err(KeptError::Newer { path: path.to_owned() }),
-            Parsed::Damaged => Err(set_aside(path)),
+            Parsed::Damaged => Ok(Look::Damaged),
         }
     }
 
@@ -78,6 +90,14 @@ impl Kind {
     /// # Errors
     /// [`KeptError::Io`]; the old file is then still whole.
     pub fn write<T: Serialize>(self, path: &Path, value: &T) -> Result<(), KeptError> {
+        self.prepare(path, value)?.put()
+    }
+
+    /// The first half of [`Kind::write`]: all that needs room, and nothing that anybody reads yet.
+    ///
+    /// # Errors
+    /// [`KeptError::Io`]; the old file is then still whole.
+    pub fn prepare<'a, T: Serialize>(self, path: &'a Path, value: &T) -> Result<Prepared<'a>, KeptError> {
         let io = |what| move |source| KeptError::Io { what, path: path.to_owned(), source };
         let body = serde_json::to_string(value).map_err(io::Error::from).map_err(io("write"))?;
         let sum = crc32fast::hash(body.as_bytes());
@@ -88,9 +108,7 @@ impl Kind {
             options.write(true).create(true).truncate(true).mode(0o600).open(&fresh).map_err(io("make"))?;
         file.write_all(text.as_bytes()).map_err(io("write"))?;
         file.sync_all().map_err(io("flush"))?;
-        fs::rename(&fresh, path).map_err(io("rename"))?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("flush the folder of"))
+        Ok(Prepared { path, fresh })
     }
 
     fn parse<T: DeserializeOwned>(self, text: &str) -> Parsed<T> {
@@ -109,6 +127,36 @@ impl Kind {
             Ok(value) if whole => Parsed::Good(value),
             Ok(_) | Err(_) => Parsed::Damaged,
         }
+    }
+}
+
+/// What is found of such a file.
+pub enum Look<T> {
+    /// There is none.
+    Nothing,
+    /// All of it.
+    Whole(T),
+    /// Something that nobody can use.
+    Damaged,
+}
+
+/// One that is flushed beside its place, where it is not yet.
+#[must_use]
+pub struct Prepared<'a> {
+    path: &'a Path,
+    fresh: PathBuf,
+}
+
+impl Prepared<'_> {
+    /// The second half of [`Kind::write`].
+    ///
+    /// # Errors
+    /// [`KeptError::Io`]
+    pub fn put(self) -> Result<(), KeptError> {
+        let io = |what| move |source| KeptError::Io { what, path: self.path.to_owned(), source };
+        fs::rename(&self.fresh, self.path).map_err(io("rename"))?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("flush the folder of"))
     }
 }
 

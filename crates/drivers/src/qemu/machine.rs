@@ -44,6 +44,7 @@ pub struct Machine {
     sessions: Semaphore,
     /// One change of its snapshots at a time.
     pub(super) snapshots: Semaphore,
+    pub(super) record_turn: Arc<super::snapshot::Turn>,
     /// A backup of this daemon reads a moment of its disk.
     pub(super) is_held_still: AtomicBool,
     /// Who reads its disk while it is off.
@@ -129,6 +130,7 @@ impl Machine {
             orders,
             sessions,
             snapshots,
+            record_turn: Arc::default(),
             is_held_still: AtomicBool::new(false),
             reading: Mutex::default(),
             shut_down: watch::Sender::new(None),

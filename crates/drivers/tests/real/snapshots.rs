@@ -54,6 +54,15 @@ fn overlay(bench: &Bench, number: u64) -> PathBuf {
     bench.path(&format!("disk.snapshots/{number}.qcow2"))
 }
 
+/// What is in the folder of its snapshots.
+fn left(bench: &Bench) -> Vec<String> {
+    let entries = std::fs::read_dir(bench.path("disk.snapshots")).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 /// What the guest would read from the sector that it writes to, while it does not run.
 fn sector_of(bench: &Bench, image: &std::path::Path) -> Vec<u8> {
     let raw = bench.path("raw");
@@ -171,9 +180,7 @@ async fn deleted_snapshots_give_their_room_back_while_the_guest_writes() {
     }
     assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
     assert_eq!(list(&bench, &qemu).await, []);
-    let left: Vec<PathBuf> =
-        std::fs::read_dir(bench.path("disk.snapshots")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(left, [bench.path("disk.snapshots/record")]);
+    assert_eq!(left(&bench), ["record", "record-copy"]);
     bench.until_it_writes(&qemu).await;
     assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
     bench.power_off(&qemu, &lease).await;
@@ -228,8 +235,7 @@ async fn a_guest_that_stood_still_for_a_merge_runs_on_however_slow_its_qemu_is()
     assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
     bench.until_it_writes(&qemu).await;
     assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
-    let overlays = std::fs::read_dir(bench.path("disk.snapshots")).unwrap();
-    assert_eq!(overlays.count(), 1, "the record alone");
+    assert_eq!(left(&bench), ["record", "record-copy"]);
     bench.until_it_writes(&qemu).await;
     bench.power_off(&qemu, &lease).await;
     assert_ne!(std::fs::read(bench.path("disk")).unwrap()[512..1024], UNTOUCHED);
@@ -382,12 +388,14 @@ async fn a_disk_whose_record_of_overlays_is_lost_is_not_started() {
     let mut bench = bench();
     let qemu = bench.open().await;
     take(&bench, &qemu, Wanted::default()).await;
-    let record = bench.path("disk.snapshots/record");
+    let [record, copy] = ["record", "record-copy"].map(|name| bench.path("disk.snapshots").join(name));
     let whole = std::fs::read(&record).unwrap();
     for broken in [None, Some(&whole[..whole.len() / 2])] {
-        match broken {
-            None => std::fs::remove_file(&record).unwrap(),
-            Some(part) => std::fs::write(&record, part).unwrap(),
+        for path in [&record, &copy] {
+            match broken {
+                None => std::fs::remove_file(path).unwrap(),
+                Some(part) => std::fs::write(path, part).unwrap(),
+            }
         }
         let start = Order::Start { lease: bench.lease() };
         let refused = qemu.perform(&bench.name, &start, LONG).await.unwrap_err();
@@ -398,4 +406,27 @@ async fn a_disk_whose_record_of_overlays_is_lost_is_not_started() {
     let lease = bench.start(&qemu).await;
     bench.until_it_writes(&qemu).await;
     bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn one_damaged_block_of_their_record_loses_no_snapshot() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let before = take(&bench, &qemu, Wanted::default()).await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let record = bench.path("disk.snapshots/record");
+    std::fs::write(&record, [0; 512]).unwrap();
+    let after = take(&bench, &qemu, Wanted::default()).await;
+    let known: Vec<SnapshotId> = list(&bench, &qemu).await.iter().map(|listed| listed.snapshot.id).collect();
+    assert_eq!(known, [before, after]);
+    let proof = bench.power_off(&qemu, &lease).await;
+    std::fs::remove_file(&record).unwrap();
+    rewind(&bench, &qemu, &proof, back(before)).await.unwrap();
+    assert_eq!(sector_of(&bench, &overlay(&bench, 3)), UNTOUCHED);
+    std::fs::remove_file(&record).unwrap();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+    assert!(record.exists());
 }

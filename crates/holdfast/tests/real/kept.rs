@@ -54,6 +54,7 @@ fn snapshots_are_taken_by_schedule_and_kept_as_configured_and_a_person_is_told_w
     lab.stop();
     let (record, away) = (folder(&lab).join("record"), lab.path().join("record"));
     std::fs::rename(&record, &away).unwrap();
+    std::fs::remove_file(folder(&lab).join("record-copy")).unwrap();
     lab.start();
     lab.until(BOOT, "a person is told", |lab| stale(lab).is_some());
     let incident = stale(&lab).unwrap();

@@ -1,34 +1,41 @@
 //! Where the files of a disk lie: beside it, in a folder that has its name and ends in `.snapshots`.
 
 use super::super::image;
-use super::super::kept::{KeptError, Kind};
 use super::super::launch::Format;
 use super::super::machine::error_chain;
 use super::super::offered;
 use super::qcow2;
+use super::record::Turn;
 use super::tree::{FileNumber, Origin, Tree};
 use holdfast_core::point::SnapshotId;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-
-const KIND: Kind = Kind { word: "snapshots", version: 1, most: 4 << 20 };
+use std::sync::Arc;
 
 /// The files of one disk.
 #[derive(Clone, Debug)]
 pub struct Files {
     disk: PathBuf,
     folder: PathBuf,
+    /// Whose turn it is to write their record.
+    pub(super) turn: Arc<Turn>,
 }
 
 impl Files {
-    /// Of this disk, as it is configured.
+    /// Of this disk, as it is configured, for one who only looks.
     #[must_use]
     pub fn of(disk: &Path) -> Self {
+        Self::in_turn(disk, Arc::default())
+    }
+
+    /// The same for one who writes: all who do share one turn.
+    #[must_use]
+    pub fn in_turn(disk: &Path, turn: Arc<Turn>) -> Self {
         let mut folder = disk.as_os_str().to_owned();
         folder.push(".snapshots");
-        Self { disk: disk.to_owned(), folder: folder.into() }
+        Self { disk: disk.to_owned(), folder: folder.into(), turn }
     }
 
     /// The folder of its overlays and memories.
@@ -70,53 +77,12 @@ impl Files {
         self.folder.join(format!("{}.offered", origin.point.chars().map(plain).collect::<String>()))
     }
 
-    /// What the disk is made of; `None`: of the configured disk alone.
-    ///
-    /// # Errors
-    /// A sentence. Where there are overlays of which nothing is on record, nobody may write to what they stand on.
-    pub fn read(&self) -> Result<Option<Tree>, String> {
-        if !self.folder.exists() {
-            return Ok(None);
-        }
-        let read: Result<Option<Tree>, KeptError> = KIND.read(&self.record());
-        match read.map_err(|error| error_chain(&error))? {
-            Some(tree) => Ok(Some(tree)),
-            None if self.has_overlays() => {
-                let aside = self.record().with_extension("damaged").exists();
-                let aside = if aside { " (`record.damaged` is what could not be read)" } else { "" };
-                Err(format!(
-                    "{} has overlays of the disk, and the record of them is missing{aside}: put `record` back, or move the \
-                     folder away to start from the disk as it was before its first snapshot, without all that was written since",
-                    self.folder.display()
-                ))
-            }
-            None => Ok(None),
-        }
-    }
-
     /// As [`Files::read`], for one who goes on to change it.
     pub fn read_or_new(&self) -> Result<Tree, String> {
         if let Some(tree) = self.read()? {
             return Ok(tree);
         }
         image::format(&self.disk).map(Tree::of).map_err(|error| error_chain(&error))
-    }
-
-    /// Writes it down, durably.
-    ///
-    /// # Errors
-    /// A sentence; what was on record before is then still there.
-    pub fn write(&self, tree: &Tree) -> Result<(), String> {
-        KIND.write(&self.record(), tree).map_err(|error| error_chain(&error))
-    }
-
-    fn record(&self) -> PathBuf {
-        self.folder.join("record")
-    }
-
-    fn has_overlays(&self) -> bool {
-        let names = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        names.into_iter().any(|entry| entry.path().extension().is_some_and(|end| end == "qcow2"))
     }
 
     /// Makes the folder.

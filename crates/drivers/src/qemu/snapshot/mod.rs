@@ -11,6 +11,7 @@ mod live;
 mod merge;
 mod moment;
 pub mod qcow2;
+mod record;
 mod restore;
 mod rewind;
 mod still;
@@ -20,6 +21,7 @@ pub mod tree;
 pub use files::Files;
 pub use live::{is_disk_node, node_of};
 pub use merge::merges;
+pub use record::Turn;
 pub use restore::Incoming;
 pub use rewind::Opened;
 pub use tree::Origin;
@@ -51,7 +53,7 @@ impl Machine {
     /// The files of its disk.
     #[must_use]
     pub fn files(&self) -> Files {
-        Files::of(&self.spec().disk)
+        Files::in_turn(&self.spec().disk, Arc::clone(&self.record_turn))
     }
 
     /// Its snapshots, oldest first.

@@ -256,6 +256,11 @@ impl Tree {
         self.parent(file) == Some(below)
     }
 
+    /// Its files beside the configured disk.
+    pub fn overlays(&self) -> impl Iterator<Item = FileNumber> {
+        self.overlays.iter().map(|overlay| overlay.number)
+    }
+
     /// Whether it is one of the disk's files.
     #[must_use]
     pub fn has(&self, file: FileNumber) -> bool {

@@ -183,7 +183,7 @@ impl Place {
 
     /// What must be so before anything is changed.
     fn may_begin(&self) -> Result<(), CliError> {
-        let tree = Files::of(&self.file).read().map_err(|why| refused(&self.file, why, HINT))?;
+        let tree = Files::of(&self.file).look().map_err(|why| refused(&self.file, why, HINT))?;
         if tree.is_some_and(|tree| tree.snapshots().next().is_some() || tree.chain().len() > 1) {
             let hint = "nothing was changed; `holdfast snapshot delete` them first, or name another file";
             return Err(refused(&self.file, "snapshots stand on what it is now".into(), hint));
