@@ -320,6 +320,16 @@ fn open_in(process: &Path, image: &fs::Metadata) -> impl Iterator<Item = OsStrin
     files.filter(move |file| fs::metadata(file.path()).is_ok_and(same)).map(|file| file.file_name())
 }
 
+/// Another process that has a file open, for whatever, as far as we may look into other processes.
+#[must_use]
+pub fn user(path: &Path) -> Option<u32> {
+    let image = fs::metadata(path).ok()?;
+    let us = std::process::id();
+    let pids = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.find(|&pid| pid != us && open_in(&Path::new("/proc").join(pid.to_string()), &image).next().is_some())
+}
+
 /// Who else has an image open for writing, as far as we may look into other processes. QEMU's own lock is
 /// the second line: it also stops what we cannot see (R15).
 #[must_use]

@@ -323,6 +323,52 @@ async fn what_an_attempt_left_is_not_taken_for_a_disk() {
     bench.power_off(&qemu, &lease).await;
 }
 
+#[tokio::test]
+async fn what_a_kill_left_gives_its_room_back_and_the_guest_writes_on() {
+    let mut bench = bench(); // I15
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    for _ in 0..3 {
+        bench.until_it_writes(&qemu).await;
+        take(&bench, &qemu, Wanted::default()).await;
+    }
+    of(&qemu).forget(&bench.name, SnapshotId(2), LONG).await.unwrap();
+    assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    let known = left(&bench);
+    assert_eq!(known, ["1.qcow2", "3.qcow2", "record", "record-copy"]);
+    // As if the daemon had been killed between the record and the file, which it was to remove.
+    let lay = || {
+        std::fs::copy(overlay(&bench, 1), overlay(&bench, 2)).unwrap();
+        std::fs::write(bench.path("disk.snapshots/2.memory"), "").unwrap();
+    };
+    lay();
+    assert!(of(&qemu).is_untidy(&bench.name).await.unwrap());
+    let mut people = People::of(&qemu, &bench);
+    let job = json!({ "job-id": "hf-merge-9-8", "device": "hf-overlay-3", "auto-finalize": false });
+    people.well("block-stream", job);
+    let is_merging = left(&bench);
+    assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    assert_eq!(left(&bench), is_merging, "nothing goes while a merge is under way");
+    people.well("job-cancel", json!({ "id": "hf-merge-9-8" }));
+    while people.well("query-jobs", Value::Null) != json!([]) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(people);
+    while of(&qemu).is_untidy(&bench.name).await.unwrap() {
+        assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    }
+    assert_eq!(left(&bench), known);
+    bench.until_it_writes(&qemu).await;
+    let proof = bench.power_off(&qemu, &lease).await;
+    lay(); // and of one that is off
+    assert!(!of(&qemu).tidy(&bench.name, 0, &|_| {}).await.unwrap());
+    assert_eq!(left(&bench), known);
+    rewind(&bench, &qemu, &proof, back(SnapshotId(1))).await.unwrap();
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
 /// Which generation the guest is told to be.
 fn generation(bench: &Bench, qemu: &Qemu) -> Value {
     let told = People::of(qemu, bench).well("query-vm-generation-id", Value::Null);

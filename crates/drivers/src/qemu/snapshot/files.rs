@@ -96,7 +96,7 @@ impl Files {
     }
 
     /// Sees to it that no file has the next number: one that was left by an attempt that was broken off, or that nobody knows of,
-    /// is not taken for what is made now, and stays.
+    /// is not taken for what is made now.
     pub fn skip_left(&self, tree: &mut Tree) {
         while self.path(FileNumber(tree.next().0)).exists() {
             tree.skip();

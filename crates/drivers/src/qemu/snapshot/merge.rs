@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::super::qmp::QmpError;
 
 const DELETE: &str = "delete a snapshot of";
-const MERGE: &str = "merge the files of";
+pub(super) const MERGE: &str = "merge the files of";
 const JOB: &str = "hf-merge-";
 const POLL: Duration = Duration::from_millis(50);
 /// How long the last piece of a merge may take, in which the guest stands still.
@@ -101,7 +101,7 @@ impl Machine {
     }
 
     /// Gives back the room of files that no snapshot needs: removes those that nothing stands on, and merges others in
-    /// the running VM, at most `rate` bytes a second (0: as fast as it goes). `told` hears how far it is. What can be
+    /// the running VM, at most `rate` bytes a second (0: as fast as it goes). What a kill left of which nothing is on record goes, too. `told` hears how far it is. What can be
     /// merged only while the VM runs is left until then. Whether anything is left.
     ///
     /// # Errors
@@ -116,7 +116,10 @@ impl Machine {
             let Some(_) = self.tree(MERGE).await? else { return Ok(false) };
             let mut tree = self.settled_tree(MERGE).await?;
             match tree.spare() {
-                None => return Ok(false),
+                None => {
+                    self.sweep(&tree).await;
+                    return Ok(false);
+                }
                 Some(Spare::Leaf(leaf)) => {
                     tree.removed(leaf);
                     self.on_disk(MERGE, move |files| {
@@ -127,7 +130,10 @@ impl Machine {
                 }
                 Some(Spare::Inner { from, into }) => match self.running() {
                     Ok(live) => self.merge(&live, from, into, rate, &mut told).await?,
-                    Err(DriverError::NotRunning(_)) => return Ok(true),
+                    Err(DriverError::NotRunning(_)) => {
+                        self.sweep(&tree).await;
+                        return Ok(true);
+                    }
                     Err(error) => return Err(error),
                 },
             }
@@ -139,12 +145,13 @@ impl Machine {
     /// # Errors
     /// The record of its snapshots cannot be read.
     pub async fn is_untidy(&self) -> Result<bool, DriverError> {
-        let spare = self.tree(MERGE).await?.and_then(|tree| tree.spare());
-        Ok(match spare {
+        let Some(tree) = self.tree(MERGE).await? else { return Ok(false) };
+        let is_spare = match tree.spare() {
             None => false,
             Some(Spare::Leaf(_)) => true,
             Some(Spare::Inner { .. }) => self.running().is_ok(),
-        })
+        };
+        Ok(is_spare || self.on_disk(MERGE, move |files| Ok(files.has_left(&tree))).await?)
     }
 
     async fn merge(

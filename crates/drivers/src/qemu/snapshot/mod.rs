@@ -15,6 +15,7 @@ mod record;
 mod restore;
 mod rewind;
 mod still;
+mod sweep;
 mod take;
 pub mod tree;
 

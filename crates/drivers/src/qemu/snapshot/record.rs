@@ -16,13 +16,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const KIND: Kind = Kind { word: "snapshots", version: 1, most: 4 << 20 };
 
-/// Whose turn it is to write a record, and what was told of it last.
+/// Whose turn it is to write a record, and what was told of its folder.
 #[derive(Debug, Default)]
-pub struct Turn(Mutex<Option<String>>);
+pub struct Turn {
+    told: Mutex<Option<String>>,
+    left: Mutex<Vec<(PathBuf, String)>>,
+}
 
 impl Turn {
+    /// Waits for it. What was told of the record last.
     fn wait(&self) -> MutexGuard<'_, Option<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Files beside the record of which nothing is known and that stay, each with the reason.
+    pub(super) fn left(&self) -> MutexGuard<'_, Vec<(PathBuf, String)>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

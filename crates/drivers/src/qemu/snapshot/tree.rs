@@ -115,7 +115,9 @@ impl Tree {
         self.overlays.iter().find(|overlay| overlay.number == file)
     }
 
-    fn parent(&self, file: FileNumber) -> Option<FileNumber> {
+    /// The file that it stands on.
+    #[must_use]
+    pub fn parent(&self, file: FileNumber) -> Option<FileNumber> {
         self.overlay(file)?.parent
     }
 
