@@ -131,6 +131,21 @@ fn a_bitmap_of_ours_is_compared_with_the_point_that_began_with_it() {
     assert!(place.restored("other/1") == place.disk());
 }
 
+#[test]
+fn a_point_is_of_the_moment_that_is_offered_and_not_of_when_somebody_began_to_read_it() {
+    let place = Place::with_qcow2();
+    let _offered = place.offer(&[]);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros();
+    let moment = now - 350_000;
+    let saved = place.json(&["image", URI, "--taken", &moment.to_string()]);
+    let seconds = |taken: &Value| (taken.as_f64().unwrap() * 1e6).round() as u128;
+    assert_eq!(seconds(&saved["taken"]), moment, "{saved}");
+    assert_eq!(seconds(&place.json(&["list"])[0]["taken"]), moment);
+    // None is of a time that is yet to come.
+    let later = place.json(&["image", URI, "--taken", &(now + 3_600_000_000).to_string()]);
+    assert!(seconds(&later["taken"]) < now + 1_800_000_000, "{later}");
+}
+
 /// Kills a backup once it is known how far it came; how many bytes it had read by then.
 fn killed_on_the_way(place: &Place, words: &[&str]) -> u64 {
     let mut command = place.command(&[&["image"], words, &["--json", "--progress"]].concat());

@@ -23,7 +23,7 @@ use super::live::Live;
 use super::machine::Machine;
 use super::qmp::QmpError;
 use super::snapshot::freeze::frozen;
-use super::snapshot::{is_disk_node, merges};
+use super::snapshot::{is_disk_node, merges, now};
 use crate::DriverError;
 use bitmap::Bitmap;
 use holdfast_core::lease::Incarnation;
@@ -82,6 +82,8 @@ pub struct Moment {
     pub why_all: Option<String>,
     /// What the scratch file may take (bytes).
     pub room: u64,
+    /// When it was, in microseconds since 1970: what the guest had written by then is in it.
+    pub taken: i64,
     /// Whether the guest's file systems were frozen.
     pub frozen: bool,
     /// For so long the guest's writes had to wait.
@@ -115,6 +117,14 @@ struct Export {
     id: String,
     #[serde(rename = "type")]
     kind: String,
+}
+
+/// How the filter came in: when, whether the file systems were frozen, and why not; for how long the guest's writes had to wait.
+struct Put {
+    taken: i64,
+    frozen: bool,
+    stall: Duration,
+    warnings: Vec<String>,
 }
 
 /// One talk with a VM's QEMU about its backup.
@@ -271,7 +281,7 @@ impl<'a> Talk<'a> {
         }
         let room = self.add_scratch(disk.image.size).await?;
         self.add_bitmap(&disk, begins).await?;
-        let (frozen, stall, warnings) = self.put_filter_in(&disk.name).await?;
+        let Put { taken, frozen, stall, warnings } = self.put_filter_in(&disk.name).await?;
         for old in &old {
             self.tell("block-dirty-bitmap-disable", bitmap::of(&disk.name, old)).await?;
         }
@@ -289,6 +299,7 @@ impl<'a> Talk<'a> {
             begins,
             why_all,
             room,
+            taken,
             frozen,
             stall,
             warnings,
@@ -297,9 +308,8 @@ impl<'a> Talk<'a> {
         })
     }
 
-    /// The moment: the guest's writes go through the filter from here on. Whether its file systems were frozen, for how long
-    /// its writes had to wait, and why it was not frozen.
-    async fn put_filter_in(&self, node: &str) -> Result<(bool, Duration, Vec<String>), DriverError> {
+    /// The moment: the guest's writes go through the filter from here on.
+    async fn put_filter_in(&self, node: &str) -> Result<Put, DriverError> {
         let name = format!("{FILTER}{node}");
         let filter = json!({
             "driver": "copy-before-write", "node-name": name, "file": node, "target": SCRATCH,
@@ -310,17 +320,19 @@ impl<'a> Talk<'a> {
             (Arc::clone(self.machine), Arc::clone(self.live), connection(&name), self.deadline);
         let limit = self.limit;
         let connect = async move {
+            let taken = now(); // not after the thaw: what is written then is not in it
             let connected = live.run("qom-set", at, deadline).await;
-            connected.map_err(|error| machine.unconfirmed(BACKUP, limit, &error))
+            connected.map_err(|error| machine.unconfirmed(BACKUP, limit, &error)).map(|()| taken)
         };
         let began = Instant::now();
         match frozen(Arc::clone(self.machine), connect).await {
-            Ok(()) => Ok((true, began.elapsed(), Vec::new())),
+            Ok(taken) => Ok(Put { taken, frozen: true, stall: began.elapsed(), warnings: Vec::new() }),
             // A guest without an agent, say: its disk is as after a power cut, and that is told.
             Err(DriverError::Refused { why, .. } | DriverError::Blocked { why, .. }) => {
-                let began = Instant::now();
+                let (began, taken) = (Instant::now(), now());
                 self.tell("qom-set", connection(&name)).await?;
-                Ok((false, began.elapsed(), vec![format!("its file systems were not frozen: {why}")]))
+                let warnings = vec![format!("its file systems were not frozen: {why}")];
+                Ok(Put { taken, frozen: false, stall: began.elapsed(), warnings })
             }
             Err(error) => Err(error),
         }

@@ -178,7 +178,8 @@ impl Job {
     fn words_of_moment(&self, moment: &Moment, written: &Marks) -> Vec<String> {
         let written = Some(written).filter(|written| !written.is_empty());
         let written = written.and_then(|written| serde_json::to_string(written).ok());
-        let mut words: Vec<&str> = vec!["--begins", &moment.begins, "--holes", moment.holes];
+        let taken = format!("--taken={}", moment.taken);
+        let mut words: Vec<&str> = vec![&taken, "--begins", &moment.begins, "--holes", moment.holes];
         words.extend(moment.frozen.then_some("--consistent"));
         words.extend(moment.bitmaps.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
         words.extend(written.iter().flat_map(|written| ["--written", written]));

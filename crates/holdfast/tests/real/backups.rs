@@ -28,6 +28,17 @@ fn create(lab: &Lab) -> Value {
     made
 }
 
+/// A point, and what was acknowledged by the time that it is of.
+fn create_while(lab: &Lab, rows: &Rows) -> (Value, Vec<i64>) {
+    let before = rows.so_far();
+    let point = create(lab);
+    let listed: Value = serde_json::from_str(&plain(lab, &["list", "--json"])).unwrap();
+    let known = listed.as_array().unwrap().iter().find(|known| known["id"] == point["id"]).unwrap();
+    let by_then = rows.by(known["taken"].as_f64().unwrap());
+    assert!(by_then.len() >= before.len(), "its time is one of before it was asked for: {known}");
+    (point, by_then)
+}
+
 /// A `backup create` that is under way: it has read something.
 fn begun(lab: &Lab, words: &[&str]) -> Child {
     let mut command = holdfast();
@@ -98,8 +109,8 @@ fn a_database_is_backed_up_while_it_is_written_to_and_each_point_has_what_was_ac
     let mut points = Vec::new();
     for _ in 0..3 {
         rows.wait_for_more(&lab);
-        let before = rows.so_far();
-        points.push((create(&lab), before));
+        let (point, before) = create_while(&lab, &rows);
+        points.push((point, before));
     }
     let bytes = |point: &Value, what: &str| point[what].as_u64().unwrap();
     let (full, second) = (&points[0].0, &points[1].0);
@@ -113,8 +124,7 @@ fn a_database_is_backed_up_while_it_is_written_to_and_each_point_has_what_was_ac
     rows.wait_for_more(&lab);
     lab.wait_well(BOOT);
     rows.wait_for_more(&lab);
-    let before = rows.so_far();
-    let after_kill = create(&lab);
+    let (after_kill, before) = create_while(&lab, &rows);
     assert!(bytes(&after_kill, "read") > bytes(full, "read") / 2, "all is read: {after_kill}");
     assert!(bytes(&after_kill, "added") < bytes(full, "added") / 2, "{after_kill}");
     assert!(after_kill["why_all"].as_str().unwrap().contains("since the last point"), "{after_kill}");

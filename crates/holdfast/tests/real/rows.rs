@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A writer takes no longer for an answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -16,9 +16,12 @@ const ANSWER: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A row, and when it was known to be in, in seconds since 1970.
+type Acked = (i64, f64);
+
 /// Writes until it is dropped or counted.
 pub struct Rows {
-    acked: Arc<Mutex<Vec<i64>>>,
+    acked: Arc<Mutex<Vec<Acked>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -34,7 +37,7 @@ impl Rows {
         started
     }
 
-    fn acked(&self) -> MutexGuard<'_, Vec<i64>> {
+    fn acked(&self) -> MutexGuard<'_, Vec<Acked>> {
         self.acked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,7 +58,12 @@ impl Rows {
 
     /// What is acknowledged so far.
     pub fn so_far(&self) -> Vec<i64> {
-        self.acked().clone()
+        self.acked().iter().map(|(id, _)| *id).collect()
+    }
+
+    /// What was acknowledged by that time, in seconds since 1970.
+    pub fn by(&self, time: f64) -> Vec<i64> {
+        self.acked().iter().filter(|(_, acked)| *acked < time).map(|(id, _)| *id).collect()
     }
 
     /// Stops; what was acknowledged.
@@ -69,7 +77,7 @@ impl Rows {
         self.end();
         let acked = std::mem::take(&mut *self.acked());
         let found = there(lab);
-        let lost: Vec<&i64> = acked.iter().filter(|id| !found.contains(id)).collect();
+        let lost: Vec<&Acked> = acked.iter().filter(|(id, _)| !found.contains(id)).collect();
         assert!(lost.is_empty(), "{} acknowledged, lost: {lost:?}\n{}", acked.len(), lab.story());
         assert!(!acked.is_empty());
     }
@@ -176,7 +184,7 @@ async fn connect_within(
 }
 
 /// A row whose acknowledgement did not come is never written again under its number.
-fn write(address: &str, acked: &Mutex<Vec<i64>>, stop: &AtomicBool) {
+fn write(address: &str, acked: &Mutex<Vec<Acked>>, stop: &AtomicBool) {
     runtime().block_on(async {
         let mut id = 0_i64;
         while !stop.load(Ordering::Relaxed) {
@@ -190,7 +198,10 @@ fn write(address: &str, acked: &Mutex<Vec<i64>>, stop: &AtomicBool) {
                 id += 1;
                 let row = format!("insert into rows_kept values ({id})");
                 match tokio::time::timeout(ANSWER, client.batch_execute(&row)).await {
-                    Ok(Ok(())) => acked.lock().unwrap_or_else(PoisonError::into_inner).push(id),
+                    Ok(Ok(())) => {
+                        let now = UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+                        acked.lock().unwrap_or_else(PoisonError::into_inner).push((id, now));
+                    }
                     Ok(Err(_)) | Err(_) => break,
                 }
                 tokio::time::sleep(PAUSE).await;

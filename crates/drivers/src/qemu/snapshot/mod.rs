@@ -25,6 +25,7 @@ pub use merge::merges;
 pub use record::Turn;
 pub use restore::Incoming;
 pub use rewind::Opened;
+pub use take::now;
 pub use tree::Origin;
 
 use super::Qemu;

@@ -60,6 +60,9 @@ pub struct ImageArgs {
     /// What is offered is made of this file: if it is written to meanwhile, there is no point.
     #[arg(long, value_name = "FILE", hide = true)]
     pub still: Vec<PathBuf>,
+    /// When the moment was that is offered, in microseconds since 1970; now, if it is not said.
+    #[arg(long, value_name = "TIME", hide = true, value_parser = clap::value_parser!(i64).range(0..))]
+    taken: Option<i64>,
     /// Its file systems were frozen, or its VM was off: the grade of the point is `consistent`, and not only `taken`.
     #[arg(long)]
     consistent: bool,
@@ -88,8 +91,9 @@ pub fn image(args: &ImageArgs) -> Result<Exit, CliError> {
     let mut opened = Opened::of(args, place.as_ref())?;
     fits(args, opened.source().size())?;
     let mut repository = args.repository.open_unread()?;
-    let (begun, taken) = (Instant::now(), clock::wall_micros());
-    let session = Session::begin(&mut repository, &name, &writer::here(taken))
+    let (begun, now) = (Instant::now(), clock::wall_micros());
+    let taken = args.taken.map_or(now, |taken| taken.min(now));
+    let session = Session::begin(&mut repository, &name, &writer::here(now))
         .map_err(troubled(&args.repository.repo))?;
     args.repository.warn(&repository);
     let progress = Progress::default();
