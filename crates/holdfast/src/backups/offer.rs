@@ -67,6 +67,7 @@ pub struct Offer {
     path: PathBuf,
     made: (u64, u64),
     listener: Arc<UnixListener>,
+    clients: Arc<Clients>,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -86,15 +87,17 @@ pub fn offer(
     let (path, listener) = listen(path)?;
     let known = path.symlink_metadata().map_err(failed)?;
     let (listener, is_over) = (Arc::new(listener), Arc::new(AtomicBool::new(false)));
+    let clients = Arc::<Clients>::default();
     let disk = Told::new(disk, tell);
     let mut offer = Offer {
         path,
         made: (known.dev(), known.ino()),
         listener: Arc::clone(&listener),
+        clients: Arc::clone(&clients),
         is_over: Arc::clone(&is_over),
         thread: None,
     };
-    let serve = move || serve(&listener, &disk, &is_over);
+    let serve = move || serve(&listener, &disk, &clients, &is_over);
     let thread = std::thread::Builder::new().name("offer".into()).spawn(serve);
     offer.thread = Some(thread.map_err(failed)?);
     Ok(offer)
@@ -118,6 +121,11 @@ impl Offer {
     /// The socket.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether somebody is there who reads it, or may.
+    pub fn has_clients(&self) -> bool {
+        !self.clients.all().is_empty()
     }
 
     /// Gives the socket to another user, who then can read the disk.
@@ -175,9 +183,24 @@ fn listen(path: &Path) -> Result<(PathBuf, UnixListener), OfferError> {
     Ok((path, listener))
 }
 
-/// Whether somebody listens on this socket.
-pub fn is_served(path: &Path) -> bool {
-    matches!(connect(path), Ok(_) | Err(rustix::io::Errno::AGAIN))
+/// Removes the sockets in a folder of snapshots that servers left which were killed, but for this one; which they were. One on
+/// which somebody listens stays, and so does all that is no socket.
+pub fn clear_dead(folder: &Path, but: Option<&Path>) -> io::Result<Vec<PathBuf>> {
+    let is_socket = |path: &PathBuf| path.symlink_metadata().is_ok_and(|known| known.file_type().is_socket());
+    let paths = fs::read_dir(folder)?.flatten().map(|entry| entry.path());
+    let offered = paths.filter(|path| path.extension().is_some_and(|end| end == "offered"));
+    let mut dead: Vec<PathBuf> = offered.filter(|path| Some(&**path) != but && is_socket(path)).collect();
+    if dead.is_empty() {
+        return Ok(dead);
+    }
+    let lock = File::open(folder)?; // one that is only just begun to be listened on is not taken for dead
+    flock(&lock, FlockOperation::LockExclusive)?;
+    dead.retain(|path| {
+        is_socket(path)
+            && connect(path).err() == Some(rustix::io::Errno::CONNREFUSED)
+            && fs::remove_file(path).is_ok()
+    });
+    Ok(dead)
 }
 
 /// Removes a socket on which nobody listens.
@@ -220,8 +243,7 @@ fn bind(path: &Path) -> rustix::io::Result<UnixListener> {
 }
 
 /// Lets clients in until it is over, and then cuts them off.
-fn serve(listener: &UnixListener, disk: &Told, is_over: &AtomicBool) {
-    let clients = Clients::default();
+fn serve(listener: &UnixListener, disk: &Told, clients: &Clients, is_over: &AtomicBool) {
     std::thread::scope(|scope| {
         for number in 0_u64.. {
             let accepted = listener.accept();
@@ -330,5 +352,29 @@ impl Disk for Told {
     fn extent(&self, offset: u64) -> Extent {
         let (length, is_hole) = self.disk.extent(offset);
         Extent { length, flags: if is_hole { IS_HOLE | READS_ZERO } else { 0 } }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sockets_that_nobody_listens_on_and_nobody_needs_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let bound = |name: &str| UnixListener::bind(path(name)).unwrap();
+        let _lives = bound("3.offered");
+        for name in ["1.offered", "db-2.offered", "4.offered", "5.socket"] {
+            drop(bound(name));
+        }
+        fs::write(path("6.offered"), "").unwrap();
+        std::os::unix::fs::symlink(path("1.offered"), path("7.offered")).unwrap();
+        let mut gone = clear_dead(folder.path(), Some(&path("4.offered"))).unwrap();
+        gone.sort();
+        assert_eq!(gone, [path("1.offered"), path("db-2.offered")]);
+        let there = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!((there, clear_dead(folder.path(), None).unwrap()), (5, vec![path("4.offered")]));
     }
 }

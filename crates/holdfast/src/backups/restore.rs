@@ -37,8 +37,6 @@ const OPEN: Duration = Duration::from_secs(90);
 const BEFORE_START: Duration = Duration::from_secs(18);
 /// There is no repository to ask.
 const NO_BACKUP: &str = "no backup is configured for it";
-/// It has one place where it is offered.
-const STILL_OFFERED: &str = "it is offered already to a disk of this VM, which still gets its blocks from it";
 /// One that cannot be offered is not tried again before this time is over.
 const AGAIN: Duration = Duration::from_secs(20);
 /// The longest line that is heard (bytes).
@@ -165,7 +163,11 @@ impl Restorer {
     async fn supply(&self, vm: &VmName) -> Result<(), String> {
         let turn = self.turn(vm);
         let mut tried = turn.lock().await;
-        let needed = match self.driver.incoming(vm).await {
+        let incoming = self.driver.incoming(vm).await;
+        if let Ok(incoming) = &incoming {
+            self.clear_dead(vm, incoming.as_ref()).await;
+        }
+        let needed = match incoming {
             Ok(Some(incoming)) if !incoming.is_offered => incoming,
             Ok(_) => return Ok(()),
             Err(error) => {
@@ -186,6 +188,17 @@ impl Restorer {
                 warn!(%vm, point, why, "what its disk needs still is not offered: a VM that reads it waits");
                 Err(why)
             }
+        }
+    }
+
+    /// Sockets of processes that were killed go, but for the one that is to be offered on again.
+    async fn clear_dead(&self, vm: &VmName, needed: Option<&Incoming>) {
+        let Ok(folder) = self.driver.snapshot_folder(vm) else { return };
+        let needed = needed.map(|needed| needed.socket.clone());
+        let cleared =
+            tokio::task::spawn_blocking(move || offer::clear_dead(&folder, needed.as_deref())).await;
+        for socket in cleared.into_iter().flatten().flatten() {
+            info!(%vm, socket = %socket.display(), "nobody offers anything there any more: its socket is removed");
         }
     }
 
@@ -239,14 +252,9 @@ impl Restorer {
         let config = Arc::clone(&self.config.borrow());
         let point = format!("{vm}/{}", id.0);
         let reached = match config.backup_of(vm) {
-            Some((backup, repository)) => {
+            Some((_, repository)) => {
                 let wanted = Wanted { repository, limit: None, state: &config.state, point: &point };
-                let origin =
-                    Origin { to: backup.to.clone(), repository: String::new(), point: point.clone() };
-                match self.driver.offer_place(vm, &origin) {
-                    Ok(socket) if offer::is_served(&socket) => Err(STILL_OFFERED.into()),
-                    _ => self.begin(vm, &wanted, None).await.map(drop),
-                }
+                self.begin(vm, &wanted, None).await.map(drop)
             }
             None => Err(NO_BACKUP.into()),
         };
@@ -267,12 +275,12 @@ impl Restorer {
         let (backup, repository) = config.backup_of(vm).ok_or(NO_BACKUP)?;
         let (to, point) = (backup.to.clone(), format!("{vm}/{}", id.0));
         let mut origin = Origin { to, repository: String::new(), point };
-        let socket = self.driver.offer_place(vm, &origin).map_err(|error| chain(&error))?;
+        let place = self.driver.offer_place(vm).await.map_err(|error| chain(&error))?;
         let (state, point) = (&*config.state, &*origin.point);
         let wanted = Wanted { repository, limit: backup.limit, state, point };
-        let supply = self.begin(vm, &wanted, Some(&socket)).await?;
+        let supply = self.begin(vm, &wanted, Some(&place.socket)).await?;
         origin.repository.clone_from(&supply.ready.repository);
-        let restored = self.driver.restore(vm, dead, origin, supply.ready.size, limit).await;
+        let restored = self.driver.restore(vm, dead, (origin, supply.ready.size), &place, limit).await;
         let incoming = match restored {
             Ok(incoming) => incoming,
             Err(error) if error.is_unknown() => return Ok(Ended::Unknown { why: chain(&error) }),

@@ -211,3 +211,60 @@ fn a_person_takes_a_vm_back_to_its_backup_and_forward_again() {
     let now = there(&lab);
     assert!(all.iter().all(|id| now.contains(id)), "what was set aside has every row");
 }
+
+/// The numbers of the sockets on which a backup is offered to a disk of this laboratory.
+fn sockets(lab: &Lab) -> Vec<String> {
+    let mut folder = lab.disk("orders").into_os_string();
+    folder.push(".snapshots");
+    let files = std::fs::read_dir(Path::new(&folder)).unwrap().flatten().map(|entry| entry.path());
+    let offered = files.filter(|path| path.extension().is_some_and(|end| end == "offered"));
+    let mut names: Vec<String> =
+        offered.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_disk_that_was_left_while_it_came_in_is_offered_no_more_and_again_to_whoever_goes_back_to_it() {
+    let lab = backed::lab(&sections("1MiB"));
+    let rows = Rows::start(&lab);
+    let before = rows.so_far();
+    save(&lab);
+    rows.wait_for_more(&lab);
+    let all = rows.stop();
+    let number = |lab: &Lab| top(lab).file_stem().unwrap().to_str().unwrap().to_owned();
+    let revert = |lab: &Lab, words: [&str; 4]| {
+        let ended = lab.cli(&[&words[..], &["--yes"]].concat());
+        assert!(ended.status.success(), "{ended:?}\n{}", lab.story());
+        lab.wait_well(BOOT);
+    };
+    // Twice to the same backup, the second time while the first still comes in.
+    revert(&lab, ["backup", "revert", "orders", "1"]);
+    let first = number(&lab);
+    assert!(needs_backup(&lab), "not all is there yet");
+    assert_eq!(sockets(&lab), std::slice::from_ref(&first));
+    revert(&lab, ["backup", "revert", "orders", "1"]);
+    let second = number(&lab);
+    lab.until(BOOT, "the first is offered no more", |lab| sockets(lab) == std::slice::from_ref(&second));
+    lab.until(SOON, "nobody offers it", |lab| suppliers(lab).len() == 1);
+    let rows = Rows::start(&lab);
+    rows.wait_for_more(&lab);
+    rows.all_there(&lab);
+    assert!(needs_backup(&lab), "the one that it stands on is offered still");
+
+    // Back to the first, which was left half: it is offered again, to it alone.
+    let listed = lab.json(&["snapshot", "list", "orders"]);
+    let aside: Vec<String> =
+        listed["snapshots"].as_array().unwrap().iter().map(|one| one["id"].to_string()).collect();
+    revert(&lab, ["snapshot", "revert", "orders", aside.last().unwrap()]);
+    assert_of_point(&lab, &before, &all);
+    lab.until(BOOT, "the second is offered no more", |lab| sockets(lab) == std::slice::from_ref(&first));
+
+    // And away from all of them: nothing is offered, and what a killed one left goes, too.
+    suppliers(&lab).iter().for_each(|pid| signal(*pid, "KILL"));
+    drop(std::os::unix::net::UnixListener::bind(top(&lab).with_file_name("orders-9.offered")).unwrap());
+    revert(&lab, ["snapshot", "revert", "orders", &aside[0]]);
+    lab.until(BOOT, "nothing is offered", |lab| sockets(lab).is_empty() && suppliers(lab).is_empty());
+    let now = there(&lab);
+    assert!(all.iter().all(|id| now.contains(id)), "what was set aside has every row");
+}

@@ -70,11 +70,24 @@ impl Files {
         }
     }
 
-    /// Where a backup is offered that an overlay stands on.
+    /// Where a backup is offered that this overlay stands on: no two of them share a place.
     #[must_use]
-    pub fn socket(&self, origin: &Origin) -> PathBuf {
+    pub fn socket(&self, overlay: FileNumber) -> PathBuf {
+        self.folder.join(format!("{}.offered", overlay.0))
+    }
+
+    /// Where the backup of this overlay is to be offered. Its head says which of two places that we give names to (A31): one that
+    /// was made before each had its own has that of its point.
+    ///
+    /// # Errors
+    /// A sentence, if its head cannot be read.
+    pub fn socket_of(&self, overlay: FileNumber, origin: &Origin) -> Result<PathBuf, String> {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-        self.folder.join(format!("{}.offered", origin.point.chars().map(plain).collect::<String>()))
+        let of_point = format!("{}.offered", origin.point.chars().map(plain).collect::<String>());
+        let of_point = self.folder.join(of_point);
+        let named = image::backing(&self.path(overlay)).map_err(|error| error_chain(&error))?;
+        let is_old = named.is_some_and(|named| named == format!("{}{}", offered::NAME, of_point.display()));
+        Ok(if is_old { of_point } else { self.socket(overlay) })
     }
 
     /// As [`Files::read`], for one who goes on to change it.
@@ -124,8 +137,8 @@ impl Files {
     ///
     /// # Errors
     /// If it cannot be written; then there is none.
-    pub fn make_root(&self, tree: &Tree, number: FileNumber, origin: &Origin, size: u64) -> io::Result<()> {
-        let backing = format!("{}{}", offered::NAME, self.socket(origin).display());
+    pub fn make_root(&self, tree: &Tree, number: FileNumber, size: u64) -> io::Result<()> {
+        let backing = format!("{}{}", offered::NAME, self.socket(number).display());
         let like = fs::metadata(self.path(tree.top())).ok();
         self.make(number, |file| {
             if let Some(like) = &like {

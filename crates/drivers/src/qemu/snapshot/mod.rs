@@ -23,7 +23,7 @@ pub use files::Files;
 pub use live::{is_disk_node, node_of};
 pub use merge::merges;
 pub use record::Turn;
-pub use restore::Incoming;
+pub use restore::{Incoming, Place, is_in_use};
 pub use rewind::Opened;
 pub use take::now;
 pub use tree::Origin;

@@ -4,20 +4,28 @@
 use super::instant::{checked, refused, stream, whole};
 use super::{PointArgs, RepositoryArgs, Unopened, failed, shown, troubled};
 use crate::act::chain;
-use crate::backups::{OutOfReach, Ready, offer};
+use crate::backups::offer::{self, Offer};
+use crate::backups::{OutOfReach, Ready};
 use crate::cli::{CliError, Exit, print_json_line, wait_for};
 use clap::Args;
 use holdfast_backup::offered::OfferedError;
 use holdfast_backup::repository::Repository;
 use holdfast_drivers::qemu::image;
 use holdfast_drivers::qemu::offered::NAME;
+use holdfast_drivers::qemu::snapshot::is_in_use;
 use indicatif::ProgressBar;
 use std::fs::{File, OpenOptions};
 use std::io::BufRead;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const HINT: &str = "the daemon tries it again; what the disk has of the backup stays";
+
+/// So often it is looked whether somebody needs it still ...
+const LOOK: Duration = Duration::from_secs(5);
+/// ... and after so many looks in a row that found nobody it ends.
+const LOOKS: u32 = 3;
 
 /// What to bring, and where to.
 #[derive(Args)]
@@ -37,7 +45,7 @@ pub struct SupplyArgs {
     limit: Option<u64>,
 }
 
-/// Offers it, says so, hears which file is to be filled, and stays until it is.
+/// Offers it, says so, hears which file is to be filled, and stays until it is, or until nobody needs that any more.
 pub fn supply(args: &SupplyArgs) -> Result<Exit, CliError> {
     let (repository, folder) = (opened(&args.repository)?, &args.repository.repo);
     let name = args.point.find(&repository, folder)?;
@@ -61,9 +69,16 @@ pub fn supply(args: &SupplyArgs) -> Result<Exit, CliError> {
     let log = talk_alone(socket)?;
     let owner = file.metadata().map_err(failed(format!("look at `{}`", file.display())))?.uid();
     offer.give_to(owner).map_err(failed(format!("give `{}` away", socket.display())))?;
-    wait_for(fill(&file, (socket, qmp), args.limit.unwrap_or(0)))?;
+    let filled = wait_for(async {
+        tokio::select! {
+            filled = fill(&file, (socket, qmp), args.limit.unwrap_or(0)) => filled.map(|()| true),
+            () = left(&file, &offer) => Ok(false),
+        }
+    })?;
     drop(offer);
-    whole(&file)?;
+    if filled {
+        whole(&file)?;
+    }
     let _there_is_nothing_to_read = std::fs::remove_file(log);
     Ok(Exit::Fine)
 }
@@ -102,5 +117,16 @@ async fn fill(file: &Path, (socket, qmp): (&Path, &Path), limit: u64) -> Result<
             Ok(_) => return Ok(()),
             Err(error) => return Err(refused(file, chain(&error), HINT)),
         }
+    }
+}
+
+/// Returns once the disk of the VM has stood on other files for a while, as after it went back to a snapshot, and nobody is there who
+/// reads. Whoever goes back to this disk has it offered again. What cannot be told is needed.
+async fn left(file: &Path, offer: &Offer) {
+    let mut looks = 0;
+    while looks < LOOKS {
+        tokio::time::sleep(LOOK).await;
+        let is_left = is_in_use(file) == Some(false) && !offer.has_clients();
+        looks = if is_left { looks + 1 } else { 0 };
     }
 }
