@@ -155,7 +155,7 @@ impl Machine {
         limit: Duration,
     ) -> Result<Moment, DriverError> {
         let _one = self.snapshot_turn(BACKUP, Instant::now() + limit).await?;
-        self.settled_tree(BACKUP).await?; // which node is on top is known from here on
+        self.own_tree(BACKUP).await?; // which node is on top is known from here on
         let live = self.running()?;
         Talk::new(&self, &live, limit).clear().await?;
         let mut warnings = self.run_hooks(&still.hooks).await;

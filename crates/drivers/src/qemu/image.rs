@@ -98,13 +98,14 @@ pub enum ImageError {
 }
 
 /// Checks an image and everything it stands on; the image itself comes first. `others` are the disks of
-/// other VMs, which it may not stand on.
+/// other VMs, which it may not stand on. `known`: its layout, where it is not for its head to say, as of an overlay that
+/// we made (A31).
 ///
 /// # Errors
 /// If any part lies where it may not, is no image, or cannot be read.
-pub fn check(vm: &QemuVm, others: &[PathBuf]) -> Result<Vec<Layer>, ImageError> {
+pub fn check(vm: &QemuVm, known: Option<Format>, others: &[PathBuf]) -> Result<Vec<Layer>, ImageError> {
     let mut layers: Vec<Layer> = Vec::new();
-    let mut next = Some((vm.disk.clone(), None));
+    let mut next = Some((vm.disk.clone(), known));
     while let Some((path, known)) = next.take() {
         if layers.len() == CHAIN_MOST {
             return Err(ImageError::Strange { path, why: "it stands on too many others" });
@@ -113,6 +114,9 @@ pub fn check(vm: &QemuVm, others: &[PathBuf]) -> Result<Vec<Layer>, ImageError> 
         let format = known.unwrap_or_else(|| format_of(&head));
         if format == Format::Qcow2 {
             let strange = |why| ImageError::Strange { path: path.clone(), why };
+            if !head.starts_with(&MAGIC) {
+                return Err(strange("it is no qcow2: its head is damaged, or it is another file"));
+            }
             let names = Names::parse(&head).map_err(strange)?;
             if let Some(backing) = names.backing {
                 let outside = || ImageError::Outside { path: path.clone(), backing: tame(&backing, 200) };
@@ -397,7 +401,7 @@ mod tests {
     }
 
     fn refused(vm: &QemuVm) -> ImageError {
-        check(vm, &[]).unwrap_err()
+        check(vm, None, &[]).unwrap_err()
     }
 
     #[test]
@@ -408,12 +412,12 @@ mod tests {
         create(&disk, base.to_str());
         assert!(matches!(refused(&vm(&disk, Vec::new())), ImageError::Outside { .. }));
         let vm = vm(&disk, vec![theirs.path().to_owned()]);
-        let layers = check(&vm, &[]).unwrap();
+        let layers = check(&vm, None, &[]).unwrap();
         assert_eq!(
             layers[1],
             Layer { path: base.canonicalize().unwrap(), format: Format::Raw, is_offered: false }
         );
-        assert!(matches!(check(&vm, &[base]), Err(ImageError::Outside { .. })), "another VM's disk");
+        assert!(matches!(check(&vm, None, &[base]), Err(ImageError::Outside { .. })), "another VM's disk");
     }
 
     #[test]
@@ -422,7 +426,7 @@ mod tests {
         let disk = dir.path().join("d.qcow2");
         create(&disk, None);
         let whole = fs::read(&disk).unwrap();
-        assert!(check(&vm(&disk, Vec::new()), &[]).is_ok());
+        assert!(check(&vm(&disk, Vec::new()), None, &[]).is_ok());
         for (at, number, why) in [
             (20, 30_u32, "its clusters"),
             (20, u32::MAX, "its clusters"),
@@ -459,7 +463,7 @@ mod tests {
         );
         let socket = ours.path().canonicalize().unwrap().join("d.qcow2.offered");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let layers = check(&vm(&disk, Vec::new()), &[]).unwrap();
+        let layers = check(&vm(&disk, Vec::new()), None, &[]).unwrap();
         let point = Layer { path: socket.clone(), format: Format::Raw, is_offered: true };
         assert_eq!((layers.len(), &layers[1]), (2, &point));
         assert_eq!(backing(&disk).unwrap().as_deref(), Some(here.as_str()));
@@ -521,7 +525,7 @@ mod tests {
         };
         link(0, "base");
         link(1, "0.qcow2");
-        let layers = check(&vm(&path(1), Vec::new()), &[]).unwrap();
+        let layers = check(&vm(&path(1), Vec::new()), None, &[]).unwrap();
         let formats: Vec<Format> = layers.iter().map(|layer| layer.format).collect();
         assert_eq!(formats, [Format::Qcow2, Format::Qcow2, Format::Raw]);
         link(0, "1.qcow2");

@@ -133,6 +133,7 @@ impl Machine {
     async fn prepare(&self, record: &Record) -> Result<Ready, DriverError> {
         let (spec, others) = self.spec_to_start();
         let opened = self.open_disk().await?;
+        let known = overlay_format(&spec, &opened.disk);
         let spec = on_top(&spec, &opened.disk);
         let (folder, record) = (self.folder.clone(), record.clone());
         if let Some(holder) = self.holder(&opened.disk).await {
@@ -140,7 +141,7 @@ impl Machine {
         }
         self.must_be_there(&opened, &record)?;
         let ready = tokio::task::spawn_blocking(move || {
-            let disk = image::check(&spec, &others).map_err(|error| error_chain(&error))?;
+            let disk = image::check(&spec, known, &others).map_err(|error| error_chain(&error))?;
             let changed = |disk: &&Layer| disk.format == Format::Qcow2 && record.raw.contains(&disk.path);
             if let Some(disk) = disk.first().filter(changed) {
                 return Err(format!(
@@ -326,6 +327,11 @@ pub(super) fn on_top(spec: &Arc<QemuVm>, disk: &Path) -> Arc<QemuVm> {
     with.images.extend(spec.disk.parent().map(Path::to_owned));
     with.disk = disk.to_owned();
     Arc::new(with)
+}
+
+/// The layout of what is on top of its disk, if that is an overlay: it was made by us, whatever is in it by now.
+pub(super) fn overlay_format(spec: &QemuVm, disk: &Path) -> Option<Format> {
+    (spec.disk != disk).then_some(Format::Qcow2)
 }
 
 pub(super) fn settle(vm: &QemuVm, root: &Path) -> Result<Engine, String> {

@@ -4,6 +4,7 @@
 
 mod backup;
 mod bench;
+mod guard;
 mod linux;
 mod mapped;
 mod off;

@@ -9,7 +9,7 @@ use holdfast_drivers::{Driver, DriverError};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Instant;
 
 async fn begin(qemu: &Qemu, vm: &VmName) -> Off {
@@ -87,6 +87,16 @@ async fn what_the_next_start_would_find_is_read_and_a_start_does_not_wait_for_it
     }
 }
 
+/// Somebody who has this file open for writing.
+pub fn writer_of(file: &Path) -> Child {
+    let words = ["-c", "exec 9<>\"$0\"; exec sleep 1000"];
+    let writer = Command::new("sh").args(words).arg(file).spawn().unwrap();
+    while !std::fs::read_link(format!("/proc/{}/fd/9", writer.id())).is_ok_and(|at| at == file) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    writer
+}
+
 #[tokio::test]
 async fn images_that_are_not_as_on_record_are_not_read() {
     let mut bench = bench(); // A31
@@ -121,13 +131,7 @@ async fn images_that_are_not_as_on_record_are_not_read() {
     begin(&qemu, &bench.name).await.end().await;
 
     // Somebody else runs from it.
-    let mut writer = Command::new("sh")
-        .args(["-c", "exec 9<>\"$0\"; exec sleep 1000", overlay.to_str().unwrap()])
-        .spawn()
-        .unwrap();
-    while !std::fs::read_link(format!("/proc/{}/fd/9", writer.id())).is_ok_and(|at| at == overlay) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let mut writer = writer_of(&overlay);
     let held = qemu.begin_off_backup(&bench.name, LONG).await;
     writer.kill().unwrap();
     writer.wait().unwrap();

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// The sector that the guest writes to, as it is before the guest runs.
 const UNTOUCHED: [u8; 512] = [0xee; 512];
 
-fn bench() -> Bench {
+pub fn bench() -> Bench {
     let bench = sector::bench();
     let mut disk = std::fs::read(bench.path("disk")).unwrap();
     disk[512..1024].copy_from_slice(&UNTOUCHED);
@@ -29,11 +29,11 @@ fn bench() -> Bench {
     bench
 }
 
-fn of(qemu: &Qemu) -> &dyn Snapshots {
+pub fn of(qemu: &Qemu) -> &dyn Snapshots {
     qemu.snapshots().unwrap()
 }
 
-async fn take(bench: &Bench, qemu: &Qemu, wanted: Wanted) -> SnapshotId {
+pub async fn take(bench: &Bench, qemu: &Qemu, wanted: Wanted) -> SnapshotId {
     of(qemu).take(&bench.name, wanted, LONG).await.unwrap().snapshot.id
 }
 
@@ -41,16 +41,16 @@ async fn list(bench: &Bench, qemu: &Qemu) -> Vec<Listed> {
     of(qemu).list(&bench.name).await.unwrap()
 }
 
-fn back(to: SnapshotId) -> Rewind {
+pub fn back(to: SnapshotId) -> Rewind {
     Rewind { to: to.into(), resume: false, again: false }
 }
 
-async fn rewind(bench: &Bench, qemu: &Qemu, proof: &DeathProof, to: Rewind) -> Result<Fact, DriverError> {
+pub async fn rewind(bench: &Bench, qemu: &Qemu, proof: &DeathProof, to: Rewind) -> Result<Fact, DriverError> {
     qemu.perform(&bench.name, &Order::Rewind { proof: proof.clone(), to }, LONG).await
 }
 
 /// The image that is written to, by its number.
-fn overlay(bench: &Bench, number: u64) -> PathBuf {
+pub fn overlay(bench: &Bench, number: u64) -> PathBuf {
     bench.path(&format!("disk.snapshots/{number}.qcow2"))
 }
 

@@ -12,7 +12,7 @@ use super::super::machine::{Machine, error_chain};
 use super::super::reader::{EXPORT, Pace, Reader};
 use super::super::record::Record;
 use super::super::snapshot::{Opened, qcow2};
-use super::super::start::on_top;
+use super::super::start::{on_top, overlay_format};
 use super::{BACKUP, escaped};
 use crate::DriverError;
 use holdfast_core::subject::VmName;
@@ -80,11 +80,12 @@ impl Machine {
             let why = error_chain(&holder);
             return Err(DriverError::Blocked { what: BACKUP, vm: self.name.clone(), why });
         }
+        let known = overlay_format(&self.spec(), &opened.disk);
         let (spec, others) = (on_top(&self.spec(), &opened.disk), self.disks_of_others());
         let (record, ended, folder) =
             (self.record(), *self.shut_down.borrow(), self.folder.path().join("read"));
         let begun = tokio::task::spawn_blocking(move || {
-            let layers = image::check(&spec, &others).map_err(|error| error_chain(&error))?;
+            let layers = image::check(&spec, known, &others).map_err(|error| error_chain(&error))?;
             let images = Images::of(layers, &opened, &record, ended)?;
             let reader = Reader::start(&images.layers, folder, Pace::Last).map_err(|e| error_chain(&e))?;
             Ok((images, reader))

@@ -10,7 +10,7 @@ use super::tree::Tree;
 use crate::DriverError;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -66,12 +66,17 @@ pub fn node_of<'a>(nodes: &'a [Node], path: &Path) -> Option<&'a str> {
     nodes.iter().find(holds).map(|node| node.name.as_str())
 }
 
-/// Whether QEMU's name of an image is this file. Where the image stands on another than its head says, or the same by
-/// another name, it is told as `json:` with all that it is made of.
+/// Whether QEMU's name of an image is this file.
 fn is_file(name: &str, path: &Path) -> bool {
-    let Some(parts) = name.strip_prefix("json:") else { return Path::new(name) == path };
-    let parts: Value = serde_json::from_str(parts).unwrap_or_default();
-    parts.pointer("/file/filename").and_then(Value::as_str).is_some_and(|file| Path::new(file) == path)
+    file_of(name).is_some_and(|file| file == path)
+}
+
+/// The file of an image, by QEMU's name of it. Where the image stands on another than its head says, or the same by another
+/// name, it is told as `json:` with all that it is made of.
+pub(super) fn file_of(name: &str) -> Option<PathBuf> {
+    let Some(parts) = name.strip_prefix("json:") else { return Some(name.into()) };
+    let parts: Value = serde_json::from_str(parts).ok()?;
+    parts.pointer("/file/filename").and_then(Value::as_str).map(PathBuf::from)
 }
 
 /// Whether this is a node of the disk itself, and not one that a drill has put on top.

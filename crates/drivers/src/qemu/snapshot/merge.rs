@@ -86,7 +86,7 @@ impl Machine {
     /// There is none of that number, or it cannot be written down; then it is still there.
     pub async fn forget_snapshot(&self, id: SnapshotId, limit: Duration) -> Result<(), DriverError> {
         let _one = self.snapshot_turn(DELETE, Instant::now() + limit).await?;
-        let mut tree = self.settled_tree(DELETE).await?;
+        let mut tree = self.own_tree(DELETE).await?;
         if tree.resume == Some(id) {
             return Err(self.refused(DELETE, "its next start goes on with this one"));
         }
@@ -114,7 +114,7 @@ impl Machine {
         let _one = self.snapshot_turn(MERGE, Instant::now() + ANSWER).await?;
         loop {
             let Some(_) = self.tree(MERGE).await? else { return Ok(false) };
-            let mut tree = self.settled_tree(MERGE).await?;
+            let mut tree = self.own_tree(MERGE).await?;
             match tree.spare() {
                 None => {
                     self.sweep(&tree).await;

@@ -7,6 +7,7 @@
 
 mod files;
 pub mod freeze;
+mod guard;
 mod live;
 mod merge;
 mod moment;
@@ -31,7 +32,7 @@ pub use tree::Origin;
 use super::Qemu;
 use super::image::{self, Layer};
 use super::machine::{Machine, error_chain};
-use super::start::on_top;
+use super::start::{on_top, overlay_format};
 use crate::DriverError;
 use crate::snapshots::{Listed, Merged, Snapshots, Taken, Wanted, Watcher};
 use async_trait::async_trait;
@@ -87,8 +88,9 @@ impl Machine {
         self.on_disk(READ, move |files| {
             let tree = files.read_or_new()?;
             let file = tree.file_of(id).ok_or_else(|| format!("it has no snapshot {id}"))?;
+            let known = overlay_format(&spec, &files.path(file));
             let spec = on_top(&spec, &files.path(file));
-            image::check(&spec, &others).map_err(|error| error_chain(&error))
+            image::check(&spec, known, &others).map_err(|error| error_chain(&error))
         })
         .await
     }
@@ -143,6 +145,7 @@ impl Machine {
             let error = error_chain(&error);
             tracing::warn!(vm = %self.name, error, "a snapshot that was under way is not settled");
         }
+        self.tell_if_astray().await;
         self.settle_later();
     }
 }

@@ -63,7 +63,7 @@ impl Machine {
         let _turn = self.turn(deadline).await?;
         self.must_be_dead(dead)?;
         let unknown = self.on_disk(REWIND, is_gone).await?;
-        let mut tree = if unknown { Tree::of(Format::Qcow2) } else { self.settled_tree(REWIND).await? };
+        let mut tree = if unknown { Tree::of(Format::Qcow2) } else { self.own_tree(REWIND).await? };
         self.files().skip_left(&mut tree);
         if tree.next().0 != place.overlay.0 {
             let why = "its snapshots changed while its backup was looked for: try it again";

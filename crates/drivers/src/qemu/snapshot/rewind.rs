@@ -42,7 +42,7 @@ impl Machine {
         let _one = self.snapshot_turn(REWIND, deadline).await?;
         let _turn = self.turn(deadline).await?;
         self.must_be_dead(dead)?;
-        let mut tree = self.settled_tree(REWIND).await?;
+        let mut tree = self.own_tree(REWIND).await?;
         self.check_way(&tree, way).await?;
         self.files().skip_left(&mut tree);
         let to = self.snapshot_of(way)?;

@@ -38,7 +38,7 @@ impl Machine {
     ) -> Result<Taken, DriverError> {
         let deadline = Instant::now() + limit;
         let _one = self.snapshot_turn(TAKE, deadline).await?;
-        let mut tree = self.settled_tree(TAKE).await?;
+        let mut tree = self.own_tree(TAKE).await?;
         self.must_be_whole(TAKE, &tree).await?;
         self.check_room(&tree, wanted.memory).await?;
         let warnings = self.run_hooks(&wanted.hooks).await;

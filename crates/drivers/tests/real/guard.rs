@@ -1,0 +1,96 @@
+//! Snapshots rest on a record of the disk: nothing is done where that is not what is written to.
+
+use crate::bench::{Bench, LONG};
+use crate::off::writer_of;
+use crate::snapshots::{back, bench, of, overlay, rewind, take};
+use holdfast_core::action::Order;
+use holdfast_core::lease::DeathProof;
+use holdfast_core::point::SnapshotId;
+use holdfast_drivers::qemu::Qemu;
+use holdfast_drivers::snapshots::Wanted;
+use holdfast_drivers::{Driver, DriverError};
+
+/// A VM that is off, with snapshot 1.
+async fn off(bench: &mut Bench, qemu: &Qemu) -> (SnapshotId, DeathProof) {
+    let lease = bench.start(qemu).await;
+    bench.until_it_writes(qemu).await;
+    let first = take(bench, qemu, Wanted::default()).await;
+    (first, bench.power_off(qemu, &lease).await)
+}
+
+fn record(bench: &Bench) -> [std::path::PathBuf; 2] {
+    ["disk.snapshots/record", "disk.snapshots/record-copy"].map(|name| bench.path(name))
+}
+
+#[tokio::test]
+async fn nothing_is_changed_of_a_disk_that_somebody_else_writes_to() {
+    let mut bench = bench(); // I1, R15
+    let qemu = bench.open().await;
+    let (first, proof) = off(&mut bench, &qemu).await;
+    let before = record(&bench).map(|at| std::fs::read(at).unwrap());
+    let mut writer = writer_of(&overlay(&bench, 1));
+    let snapshots = of(&qemu);
+    let refused = [
+        snapshots.take(&bench.name, Wanted::default(), LONG).await.map(drop),
+        snapshots.forget(&bench.name, first, LONG).await,
+        snapshots.tidy(&bench.name, 0, &|_| ()).await.map(drop),
+        rewind(&bench, &qemu, &proof, back(first)).await.map(drop),
+    ];
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    for one in refused {
+        let Err(DriverError::Blocked { why, .. }) = one else { panic!("{one:?}") };
+        assert!(why.contains(&format!("in use by process {}", writer.id())), "{why}");
+    }
+    assert_eq!(record(&bench).map(|at| std::fs::read(at).unwrap()), before);
+    rewind(&bench, &qemu, &proof, back(first)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_is_not_of_what_qemu_writes_to_is_not_built_upon() {
+    let mut bench = bench(); // I15
+    let qemu = bench.open().await;
+    bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let first = take(&bench, &qemu, Wanted::default()).await;
+    let old = record(&bench).map(|at| std::fs::read(at).unwrap());
+    take(&bench, &qemu, Wanted::default()).await;
+    let new = record(&bench).map(|at| std::fs::read(at).unwrap());
+    let put = |bytes: &[Vec<u8>; 2]| {
+        record(&bench).iter().zip(bytes).for_each(|(at, bytes)| std::fs::write(at, bytes).unwrap());
+    };
+    put(&old);
+    let snapshots = of(&qemu);
+    let refused = [
+        snapshots.take(&bench.name, Wanted::default(), LONG).await.map(drop),
+        snapshots.forget(&bench.name, first, LONG).await,
+    ];
+    for one in refused {
+        let why = one.unwrap_err().to_string();
+        assert!(
+            why.contains("disk.snapshots/2.qcow2, and the record") && why.contains("1.qcow2 on top"),
+            "{why}"
+        );
+    }
+    put(&new);
+    take(&bench, &qemu, Wanted::default()).await;
+}
+
+#[tokio::test]
+async fn an_overlay_without_its_head_is_not_given_to_a_guest_as_a_raw_disk() {
+    let mut bench = bench(); // A31
+    let qemu = bench.open().await;
+    off(&mut bench, &qemu).await;
+    let whole = std::fs::read(overlay(&bench, 1)).unwrap();
+    for damaged in [Vec::new(), [vec![0; 512], whole[512..].to_vec()].concat()] {
+        std::fs::write(overlay(&bench, 1), &damaged).unwrap();
+        let order = Order::Start { lease: bench.lease() };
+        let refused = qemu.perform(&bench.name, &order, LONG).await;
+        let why = refused.unwrap_err().to_string();
+        assert!(why.contains("1.qcow2 is of no use: it is no qcow2"), "{why}");
+        assert_eq!(std::fs::read(overlay(&bench, 1)).unwrap(), damaged, "nobody wrote to it");
+    }
+    std::fs::write(overlay(&bench, 1), whole).unwrap();
+    bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+}
