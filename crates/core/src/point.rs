@@ -116,6 +116,9 @@ pub struct Trial {
 pub struct Memory {
     /// Bytes on disk.
     pub bytes: u64,
+    /// How long its file is, in bytes; 0: that was not noted.
+    #[serde(default)]
+    pub length: u64,
     /// What the VM was when it was saved: it must be that again.
     pub machine: String,
     /// How often it was resumed (I23).

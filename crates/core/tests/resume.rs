@@ -130,7 +130,8 @@ fn a_way_back_that_fails_says_why_and_the_vm_that_ended_for_it_starts_without_an
     let reach = stage.hear(back(1, PointId::backup(3)));
     assert!(matches!(reach[0].order, Order::Reach { .. }), "{reach:?}");
     assert_eq!(stage.settle(&reach[0], Ended::Failed { why: "it is offered".into() }), [], "it runs on");
-    assert_eq!(stage.not_back().as_deref(), Some("it is offered"));
+    let why = "it did not go back, and nothing was done to it: it is offered";
+    assert_eq!(stage.not_back().as_deref(), Some(why));
 
     let cut = stage.hear(back(2, SnapshotId(1).into()));
     assert_eq!(stage.not_back(), None, "what is told is of the last time");
@@ -140,6 +141,7 @@ fn a_way_back_that_fails_says_why_and_the_vm_that_ended_for_it_starts_without_an
     assert!(matches!(rewind[0].order, Order::Rewind { .. }), "{rewind:?}");
     let next = stage.settle(&rewind[0], Ended::Failed { why: "no space left".into() });
     assert!(matches!(next[0].order, Order::TakeLease { .. }), "it starts: {next:?}");
-    assert_eq!(stage.not_back().as_deref(), Some("no space left"));
+    let why = "it did not go back, and starts from the disk that it had: no space left";
+    assert_eq!(stage.not_back().as_deref(), Some(why));
     assert_eq!(stage.engine.incidents().count(), 0);
 }

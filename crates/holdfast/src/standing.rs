@@ -102,6 +102,7 @@ mod tests {
             incident: None,
             protection: "armed".to_owned(),
             note: None,
+            busy: false,
             not_back: None,
             tries: (0, 3),
             isolated: None,

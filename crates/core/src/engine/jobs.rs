@@ -308,9 +308,16 @@ impl Engine {
         let (End::Failed(why) | End::Blocked(why) | End::DiskGone(why) | End::Unknown(why)) = end else {
             return;
         };
-        vm.not_back = Some(why.clone());
-        let is_as_before = !matches!(job.step, Step::Starting(_)) && matches!(vm.power, Power::Off(_));
-        if is_as_before && vm.desired == Desired::Running {
+        let is_back = matches!(job.step, Step::Starting(_));
+        let how = if is_back {
+            "its disk is what it was then, and its start failed"
+        } else if matches!(vm.power, Power::Off(_)) {
+            "it did not go back, and starts from the disk that it had"
+        } else {
+            "it did not go back, and nothing was done to it"
+        };
+        vm.not_back = Some(format!("{how}: {why}"));
+        if !is_back && matches!(vm.power, Power::Off(_)) && vm.desired == Desired::Running {
             self.begin_job(name, Job::new(Goal::Up, job.reason.clone(), OPERATION));
         }
     }

@@ -70,6 +70,8 @@ pub struct VmStatus {
     pub protection: String,
     /// What it waits for, or why it is stopped, for people.
     pub note: Option<String>,
+    /// Something is being done to it: an order is under way.
+    pub busy: bool,
     /// Why it did not go back when a person last told it to, if that failed.
     pub not_back: Option<String>,
     /// Recoveries that still count, and how many there are.
@@ -106,6 +108,7 @@ impl Engine {
             incident: incident.or(vm.protected.overdue), // which says nothing of how the VM stands
             protection: self.protection(vm).to_owned(),
             note: note(vm, lens.now),
+            busy: vm.job.is_some(),
             not_back: vm.not_back.clone(),
             tries: (vm.tries.spent(now, &vm.policy.budget), vm.policy.budget.tries),
             isolated: vm.isolated,

@@ -95,6 +95,9 @@ pub struct VmDoc {
     pub protection: String,
     /// What it waits for, or who stopped it.
     pub note: Option<String>,
+    /// Something is being done to it: an order is under way.
+    #[serde(default)]
+    pub busy: bool,
     /// Why it did not go back when a person last told it to, if that failed.
     #[serde(default)]
     pub not_back: Option<String>,
@@ -337,6 +340,7 @@ impl Wall<'_> {
             incident: vm.incident.map(|id| id.0),
             protection: vm.protection,
             note: vm.note,
+            busy: vm.busy,
             not_back: vm.not_back,
             counters: vm.counters.map(CountersDoc::from),
             tries: vm.tries.0,

@@ -260,7 +260,7 @@ pub(super) async fn wait_for_start(
             if let Some(why) = known.not_back {
                 return Err(not_back(vm, why));
             }
-            if known.incarnation.is_some() && known.incarnation != before {
+            if known.incarnation.is_some() && known.incarnation != before && !known.busy {
                 return Ok(began.elapsed().as_secs_f64());
             }
         }
@@ -277,7 +277,7 @@ pub(super) async fn wait_for_start(
 
 fn not_back(vm: &str, why: String) -> CliError {
     CliError::Said {
-        error: format!("{vm} did not go back, and starts from the disk that it had"),
+        error: format!("{vm} is not back as it was then"),
         cause: why,
         hint: format!("nothing is lost; `holdfast vm show {vm}` tells how it stands"),
     }

@@ -59,9 +59,10 @@ impl Machine {
             self.run_on_after(moment).await?; // whatever it was that failed
         }
         let stall = saved.inspect_err(|_| drop(fs::remove_file(moment.file)))?;
-        let bytes = fs::metadata(moment.file).map_or(0, |meta| meta.blocks() * 512);
+        let (bytes, length) =
+            fs::metadata(moment.file).map_or((0, 0), |meta| (meta.blocks() * 512, meta.len()));
         let machine = self.started_as();
-        snapshot.memory = Some(Memory { bytes, machine, resumed: 0, kind, machine_type });
+        snapshot.memory = Some(Memory { bytes, length, machine, resumed: 0, kind, machine_type });
         Ok(stall)
     }
 

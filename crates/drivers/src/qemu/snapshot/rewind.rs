@@ -129,7 +129,28 @@ impl Machine {
                 snapshot.id, memory.machine
             ));
         }
+        self.must_be_saved_whole(snapshot.id, memory.length).await?;
         self.must_take(snapshot.id, memory).await
+    }
+
+    /// Its file is there, and as long as it was.
+    async fn must_be_saved_whole(&self, id: SnapshotId, length: u64) -> Result<(), DriverError> {
+        self.on_disk(REWIND, move |files| {
+            let file = files.memory(id);
+            match std::fs::metadata(&file) {
+                Ok(meta) if meta.len() >= length => Ok(()),
+                Ok(meta) => Err(format!(
+                    "the memory of snapshot {id} is damaged: {} has {} bytes and had {length}; it can only be booted",
+                    file.display(),
+                    meta.len()
+                )),
+                Err(error) => Err(format!(
+                    "the memory of snapshot {id} cannot be read: {}: {error}; it can only be booted",
+                    file.display()
+                )),
+            }
+        })
+        .await
     }
 
     /// Whether the QEMU that is started takes this memory. It is asked while the one that runs still runs.

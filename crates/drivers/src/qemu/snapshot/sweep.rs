@@ -243,8 +243,14 @@ mod tests {
             let mut snapshot = set_aside(&tree, String::new());
             if number == 4 {
                 let (machine, machine_type) = Default::default();
-                snapshot.memory =
-                    Some(Memory { bytes: 1, machine, resumed: 0, kind: MemoryKind::Mapped, machine_type });
+                snapshot.memory = Some(Memory {
+                    bytes: 1,
+                    length: 0,
+                    machine,
+                    resumed: 0,
+                    kind: MemoryKind::Mapped,
+                    machine_type,
+                });
             }
             let (below, file) = (tree.top(), tree.begin());
             files.make_overlay(&tree, file, below).unwrap();
