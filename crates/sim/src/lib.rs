@@ -15,6 +15,7 @@
 mod adapter;
 mod aims;
 mod checker;
+mod converged;
 mod daemon;
 mod driver;
 pub mod faults;
