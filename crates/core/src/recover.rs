@@ -118,6 +118,8 @@ pub enum Next {
     Wait(Step),
     /// Done.
     Finished,
+    /// Done up to a start that nobody wants any more.
+    Unstarted,
     /// Certainly not done.
     Failed(String),
     /// Certainly not done, because somebody else is in the way.
@@ -292,12 +294,16 @@ impl Job {
         match &self.goal {
             Goal::Up | Goal::Cycle | Goal::Down { then_up: true, .. } => claim(proof),
             Goal::Rewind(to) => rewind(proof, *to),
-            Goal::Down { then_up: false, .. } => {
-                Next::Ask(Step::Releasing, Order::ReleaseLease { proof: proof.clone() }, LEASE)
-            }
+            Goal::Down { then_up: false, .. } => Self::give_back(proof),
             Goal::Look => Next::Finished,
             Goal::Do(_) => Next::Failed(format!("it died: {proof}")),
         }
+    }
+
+    /// It stays off: its lease is given back.
+    #[must_use]
+    pub fn give_back(proof: &DeathProof) -> Next {
+        Next::Ask(Step::Releasing, Order::ReleaseLease { proof: proof.clone() }, LEASE)
     }
 
     /// The guest had its time to power down.

@@ -5,7 +5,7 @@ use super::{Desired, Engine};
 use crate::action::{Command, Operation, Reason, Rewind, Wish, Work};
 use crate::diagnosis::{Fault, is_warning};
 use crate::incident::{HeldReason, IncidentId, Phase, Resolution};
-use crate::recover::{Goal, Job, Power};
+use crate::recover::{Goal, Job, Power, Step};
 use crate::subject::VmName;
 use crate::time::{Duration, Timestamp};
 
@@ -63,10 +63,9 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.desired = Desired::Running;
         vm.view.settled();
-        vm.goes_on_after_stop(true); // it was only just told to stop: so it starts again, and nothing has crashed
-        if vm.job.is_none() && matches!(vm.power, Power::Off(_)) {
-            self.begin_job(name, Job::new(Goal::Up, Reason::Command(command.id), OPERATION));
-        }
+        vm.goes_on_after_stop(true, command.id); // it was only just told to stop: so it starts again, and nothing has crashed
+        vm.owed = Some(command.id);
+        self.pay(name);
         Ok(())
     }
 
@@ -77,15 +76,14 @@ impl Engine {
         vm.desired = Desired::Stopped { by: command.by.clone(), grace };
         vm.paused_by = None;
         vm.isolated = None;
-        vm.goes_on_after_stop(false);
-        let asks_gently = matches!(&vm.job, Some(job) if matches!(job.goal, Goal::Down { .. }));
+        vm.goes_on_after_stop(false, command.id);
+        let asks_gently =
+            matches!(&vm.job, Some(job) if matches!(job.step, Step::Asking | Step::AwaitingEnd { .. }));
         if asks_gently && grace.is_zero() {
             vm.job = None; // stop now, after having asked gently: do not wait any longer
         }
-        if vm.job.is_none() && matches!(vm.power, Power::On(_)) {
-            let goal = Goal::Down { grace, then_up: false };
-            self.begin_job(name, Job::new(goal, Reason::Command(command.id), OPERATION));
-        }
+        vm.owed = Some(command.id);
+        self.pay(name);
         Ok(())
     }
 
@@ -104,6 +102,7 @@ impl Engine {
         self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
         if let Some(vm) = self.vms.get_mut(name) {
             vm.desired = Desired::Running;
+            vm.owed = None;
             vm.paused_by = None;
             vm.isolated = None;
         }

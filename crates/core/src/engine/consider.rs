@@ -1,6 +1,7 @@
 //! One VM, looked at as a whole: judged, its incidents opened and moved on (`phases.rs`), and what is wanted set against
 //! what is.
 
+use super::commands::OPERATION;
 use super::service::is_served;
 use super::{Desired, Engine, VmState};
 use crate::action::{Operation, Reason};
@@ -32,6 +33,7 @@ impl Engine {
         let Some(vm) = self.vms.get_mut(name) else { return };
         vm.end_excuse(now);
         self.pursue_isolation(name);
+        self.pay(name);
         let Some(vm) = self.vms.get(name) else { return };
         if self.rests(vm) {
             return;
@@ -48,7 +50,10 @@ impl Engine {
     /// closer look: the end of nearly all signals.
     pub(super) fn rests(&self, vm: &VmState) -> bool {
         let runs = matches!(vm.power, Power::On(_)) && vm.desired == Desired::Running;
-        let quiet = vm.job.is_none() && vm.open_incidents().next().is_none() && vm.works.is_empty();
+        let quiet = vm.job.is_none()
+            && vm.owed.is_none()
+            && vm.open_incidents().next().is_none()
+            && vm.works.is_empty();
         runs && quiet && vm.wake == Timestamp::NEVER && vm.view.is_calm(&self.lens(vm))
     }
 
@@ -243,6 +248,22 @@ impl Engine {
             }
             (Power::Unknown | Power::Off(_) | Power::On(_), _) => {}
         }
+    }
+
+    /// A person's start or stop is done as soon as nothing else is and it is known whether it runs.
+    pub(super) fn pay(&mut self, name: &VmName) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let free = vm.job.is_none() && vm.power != Power::Unknown;
+        let Some(command) = vm.owed.take_if(|_| free) else { return };
+        let goal = match (&vm.power, &vm.desired) {
+            (Power::Off(_), Desired::Running) => Goal::Up,
+            (Power::On(_), Desired::Running) if vm.paused_by.take().is_some() => {
+                Goal::Do(Operation::Continue)
+            }
+            (Power::On(_), Desired::Stopped { grace, .. }) => Goal::Down { grace: *grace, then_up: false },
+            (Power::Unknown | Power::Off(_) | Power::On(_), _) => return,
+        };
+        self.begin_job(name, Job::new(goal, Reason::Command(command), OPERATION));
     }
 
     /// Something may be done to it unasked: its mode is armed, it is not in maintenance (I5), and what is intended

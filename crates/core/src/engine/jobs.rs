@@ -93,7 +93,8 @@ impl Engine {
 
     /// Goes one step on.
     fn follow(&mut self, name: &VmName, next: Next) {
-        match next {
+        let Some(vm) = self.vms.get(name) else { return };
+        match vm.ends_before_start(next) {
             Next::Ask(step, order, limit) => self.ask_for(name, step, order, limit),
             Next::Wait(step) => {
                 if let Some(job) = self.vms.get_mut(name).and_then(|vm| vm.job.as_mut()) {
@@ -103,6 +104,12 @@ impl Engine {
                 }
             }
             Next::Finished => self.end_job(name, End::Done),
+            Next::Unstarted => {
+                if let Some(vm) = self.vms.get_mut(name) {
+                    vm.lose_sight(self.now);
+                }
+                self.end_job(name, End::Done);
+            }
             Next::Failed(why) => self.end_job(name, End::Failed(why)),
             Next::Blocked(why) => self.end_job(name, End::Blocked(why)),
             Next::DiskGone(why) => self.end_job(name, End::DiskGone(why)),
@@ -328,9 +335,9 @@ impl Engine {
         match goal {
             Goal::Do(Operation::RestartApp(app)) => vm.view.begin_app(app),
             Goal::Do(Operation::Reset) => vm.view.begin_boot(now, BootCause::Reset),
+            Goal::Do(Operation::Continue) => vm.view.goes_on(now),
             Goal::Do(
-                Operation::Continue
-                | Operation::Pause
+                Operation::Pause
                 | Operation::Shutdown
                 | Operation::LinkUp
                 | Operation::LinkDown

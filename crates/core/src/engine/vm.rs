@@ -1,6 +1,6 @@
 //! All that the engine knows of one VM.
 
-use crate::action::Work;
+use crate::action::{CommandId, Reason, Work};
 use crate::evidence::{Lens, VmView};
 use crate::incident::IncidentId;
 use crate::isolate::Isolated;
@@ -9,7 +9,7 @@ use crate::plan::Tries;
 use crate::point::Points;
 use crate::policy::VmPolicy;
 use crate::protect::Protected;
-use crate::recover::{Goal, Job, Power, Step};
+use crate::recover::{Goal, Job, Next, Power, Step};
 use crate::signal::{AgentSign, AppSign, HypervisorSign, ProcessSign, RunState, Seen, Signal};
 use crate::subject::{AppName, VmName};
 use crate::time::{Duration, Timestamp};
@@ -85,6 +85,10 @@ pub struct VmState {
     pub tries: Tries,
     /// The one thing that is being done to it.
     pub job: Option<Job>,
+    /// A person's start or stop that has to wait for what is being done, or for a look. It is his, not ours: it is done in
+    /// maintenance, too, and where we only watch.
+    #[serde(default)]
+    pub owed: Option<CommandId>,
     /// The open incident of the VM or its guest.
     pub incident: Option<IncidentId>,
     /// The open incidents of its applications.
@@ -136,6 +140,7 @@ impl VmState {
             excused: false,
             tries: Tries::default(),
             job: None,
+            owed: None,
             incident: None,
             app_incidents: BTreeMap::new(),
             isolated: None,
@@ -151,10 +156,21 @@ impl VmState {
         }
     }
 
-    /// A stop that is under way is to end in a start, or no longer: a person thought better of it.
-    pub(super) const fn goes_on_after_stop(&mut self, starts: bool) {
-        if let Some(Job { goal: Goal::Down { then_up, .. }, .. }) = &mut self.job {
-            *then_up = starts;
+    /// A stop that is under way is to end in a start, or no longer: a person thought better of it, and it is his from now on.
+    pub(super) fn goes_on_after_stop(&mut self, starts: bool, by: CommandId) {
+        if let Some(Job { goal: Goal::Down { then_up, .. }, reason, .. }) = &mut self.job {
+            (*then_up, *reason) = (starts, Reason::Command(by));
+        }
+    }
+
+    /// A person has told it to stop since: what is under way ends before a start.
+    pub(super) fn ends_before_start(&self, next: Next) -> Next {
+        match (next, &self.power) {
+            (next, _) if self.desired == Desired::Running => next,
+            (Next::Ask(Step::Claiming, ..), Power::Off(proof)) => Job::give_back(proof),
+            // The lease is taken, and nothing was started under it: a look proves that, and uses it up.
+            (Next::Ask(Step::Starting(_), ..), _) => Next::Unstarted,
+            (next, _) => next,
         }
     }
 

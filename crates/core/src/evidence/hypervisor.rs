@@ -73,7 +73,15 @@ impl HypervisorView {
         self.unusual = (sign.surprise > 0).then(|| Box::new((at, sign.clone())));
     }
 
+    /// Since when somebody has it paused.
+    pub fn paused_since(&self) -> Option<Timestamp> {
+        self.state.filter(|(state, ..)| *state == RunState::Paused).map(|(_, since, _)| since)
+    }
+
     fn enter(&mut self, at: Timestamp, state: RunState) {
+        if self.paused_since().is_some() {
+            self.still_since = self.still_since.map(|_| at); // nobody wrote anything while it stood still
+        }
         let since = self.state.filter(|(before, ..)| *before == state).map_or(at, |(_, since, _)| since);
         self.state = Some((state, since, at));
         if state == RunState::Running {

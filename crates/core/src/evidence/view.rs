@@ -111,7 +111,11 @@ impl VmView {
         if matches!(sign, HypervisorSign::Answered { .. }) && self.hypervisor.was_silent() {
             self.begin_silence(at); // what the hypervisor kept from us was no silence of its guest
         }
+        let paused = self.hypervisor.paused_since();
         self.hypervisor.observe(at, sign);
+        if let Some(since) = paused.filter(|_| self.hypervisor.state() == Some(RunState::Running)) {
+            self.lifecycle.forgive(at.since(since)); // a guest that stands still does not boot
+        }
         if let HypervisorSign::Reset { by_guest } = sign {
             self.begin_boot(at, if *by_guest { BootCause::Itself } else { BootCause::Reset });
         }
@@ -202,6 +206,13 @@ impl VmView {
     /// The last start was refused.
     pub const fn was_refused(&self) -> bool {
         self.start_failed.is_some()
+    }
+
+    /// It was told to go on, and does, whatever its hypervisor said before it was told.
+    pub fn goes_on(&mut self, at: Timestamp) {
+        if self.hypervisor.paused_since().is_some() {
+            self.observe_hypervisor(at, &HypervisorSign::State(RunState::Running));
+        }
     }
 
     /// A person says that what was told of is dealt with: older lines speak of the past.
