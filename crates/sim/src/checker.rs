@@ -7,6 +7,7 @@ use crate::journal::{Restored, write};
 use crate::machine::Machine;
 use crate::snapshots::gives_up_in_need;
 use crate::unserved::Unserved;
+use crate::wishes::Wishes;
 use crate::world::World;
 use holdfast_core::action::{Action, ActionId, Command, Ended, Fact, Found, Operation, Order, Reason, Wish};
 use holdfast_core::engine::{Desired, Engine, Reaction};
@@ -22,7 +23,8 @@ use std::fmt;
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which, as in SAFETY.md; `replay` if a replay differed.
+    /// Which, as in SAFETY.md; `replay` if a replay differed, `wish` if what a person asked for was taken for a fault, or
+    /// has not come true.
     pub invariant: &'static str,
     /// When.
     pub at: Timestamp,
@@ -75,6 +77,7 @@ pub(crate) struct Checker {
     /// The newest token ever given out.
     token: Token,
     pub(crate) unserved: Unserved,
+    pub(crate) wishes: Wishes,
 }
 
 impl Checker {
@@ -142,7 +145,9 @@ impl Checker {
             | Input::Newest { .. }
             | Input::Tick => {}
         }
+        self.mind_wishes(now, reaction, engine);
         for action in &reaction.actions {
+            self.mind_starts(now, action);
             self.asks_for(now, action, engine, world);
         }
     }
@@ -178,6 +183,7 @@ impl Checker {
             return;
         }
         let vm = &command.vm;
+        self.wishes.accepted(now, vm, &command.wish);
         match &command.wish {
             Wish::MaintenanceOn { until } => {
                 self.maintained.insert(vm.clone(), until.unwrap_or(Timestamp::NEVER));
@@ -195,6 +201,7 @@ impl Checker {
             | Wish::Rewind(_)
             | Wish::Approve { .. } => {
                 self.recoveries.remove(vm);
+                self.starts.remove(vm); // a person may have it start as often as he asks for it
             }
             Wish::Pause | Wish::Resume | Wish::Announce { .. } | Wish::WorkDone(_) | Wish::GiveUp(_) => {}
         }

@@ -169,6 +169,9 @@ impl Run {
 
     /// Something happens to the daemon.
     pub(crate) fn strike_daemon(&mut self, fault: DaemonFault) {
+        if !matches!(fault, DaemonFault::Starts | DaemonFault::GoesOn) {
+            self.checker.wishes.befall_all();
+        }
         match fault {
             DaemonFault::Crashes => self.crash(),
             DaemonFault::Starts => self.start_daemon(),
@@ -317,11 +320,24 @@ impl Run {
         };
         let id = CommandId(self.daemon.commands);
         let command = Command { id, by: "ann".into(), vm: vm.clone(), wish };
+        if self.never_hears(&command) {
+            return self.checker.wishes.accepted(now, vm, &command.wish);
+        }
         self.checker.asks(&command, self.daemon.running == Running::Up);
         if self.is(Mutant::IgnoresMaintenance) && matches!(command.wish, Wish::MaintenanceOn { .. }) {
             return self.checker.believes_maintained(&command);
         }
         self.receive(Input::Command(command));
+    }
+
+    /// With `forgets-wishes` or `stops-aside`: the engine is not told of this one.
+    fn never_hears(&mut self, command: &Command) -> bool {
+        if self.is(Mutant::StopsAside) && matches!(command.wish, Wish::Stop { .. }) {
+            let vm = self.world.index(&command.vm);
+            vm.into_iter().for_each(|vm| self.world.kill(vm, ExitStatus::Code(0)));
+            return true;
+        }
+        self.is(Mutant::ForgetsWishes) && self.checker.wishes.are_fresh(self.world.now, &command.vm)
     }
 
     /// An order has had its effect.

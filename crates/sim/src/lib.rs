@@ -7,8 +7,8 @@
 //! - `world`, `machine`, `guest`, `lease` the truth
 //! - `sense` what Holdfast sees of it; `driver` the way of its orders, `hypervisor` what they do
 //! - `adapter` the same behind the `Driver` trait, for the contract; `daemon`, `journal` Holdfast itself
-//! - `checker` the invariants; `mutant` ways to break them on purpose
-//! - `run` one run; `scenario` story files; `simulate` random stories, `aims` those that aim at something
+//! - `checker`, `unserved`, `converged`, `wishes` the invariants; `mutant` ways to break them on purpose
+//! - `run` one run; `scenario` story files; `simulate` random stories, `aims`, `pairs` those that aim at something
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the world reacts to a few of many orders and signs")]
 
@@ -25,6 +25,7 @@ mod journal;
 mod lease;
 mod machine;
 mod mutant;
+mod pairs;
 mod person;
 mod random;
 mod run;
@@ -36,6 +37,7 @@ mod story;
 mod strike;
 mod timeline;
 mod unserved;
+mod wishes;
 mod words;
 mod world;
 

@@ -53,6 +53,8 @@ mutants! {
     SkipsSync: "skips-sync", "the journal is never made safe against a power cut";
     ForgetsLeases: "forgets-leases", "the lease store does not make its newest lease safe against a power cut";
     IgnoresBackoff: "ignores-backoff", "the waits between recoveries are dropped";
+    ForgetsWishes: "forgets-wishes", "a wish that comes within five seconds of another is accepted and dropped";
+    StopsAside: "stops-aside", "a person's stop ends the process, and the engine is not told of the stop";
     DeafAfterRestart: "deaf-after-restart", "after a restart of the daemon no probe is asked any more";
 }
 

@@ -256,6 +256,7 @@ impl Run {
             let lives = |m: &Machine| m.process.as_ref().is_some_and(|process| !process.dying);
             run.world.machines.iter().map(lives).collect()
         };
+        self.checker.wishes.befall(happening);
         match happening {
             Happening::Daemon(fault) => {
                 let before = alive(self);
@@ -344,6 +345,7 @@ impl Run {
         if probe == Probe::Pressure {
             let up = self.daemon.running == Running::Up && !self.daemon.distrusts;
             self.checker.watch_users(up, &self.daemon.engine, &self.world);
+            self.checker.watch_wishes(&self.daemon.engine, &self.world);
         }
         if self.daemon.running != Running::Up || deaf {
             return;

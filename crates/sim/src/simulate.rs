@@ -72,6 +72,12 @@ pub struct Report {
 /// Runs random stories.
 #[must_use]
 pub fn run(seeds: Seeds) -> Report {
+    run_stories(seeds, story)
+}
+
+/// Runs the stories that this tells of each seed.
+#[must_use]
+pub fn run_stories(seeds: Seeds, tells: fn(u64) -> Story) -> Report {
     let next = AtomicU64::new(0);
     let failed_at = AtomicU64::new(u64::MAX);
     let report = Mutex::new(Report::default());
@@ -87,7 +93,7 @@ pub fn run(seeds: Seeds) -> Report {
                     }
                     let seed = seeds.from.wrapping_add(number);
                     let (mutant, dont_skip) = (seeds.mutant, seeds.dont_skip);
-                    if own.add(Options { seed, mutant, dont_skip, ..Options::default() }) {
+                    if own.add(&tells(seed), Options { seed, mutant, dont_skip, ..Options::default() }) {
                         failed_at.fetch_min(number, Ordering::Relaxed);
                     }
                 }
@@ -102,10 +108,9 @@ pub fn run(seeds: Seeds) -> Report {
 
 impl Report {
     /// Runs one seed; true if it broke an invariant.
-    fn add(&mut self, options: Options) -> bool {
+    fn add(&mut self, story: &Story, options: Options) -> bool {
         let seed = options.seed;
-        let story = story(seed);
-        let told = tell(&story, Options { quiet: true, ..options.clone() });
+        let told = tell(story, Options { quiet: true, ..options.clone() });
         self.seeds += 1;
         self.vm_seconds += told.lasted.as_secs() * story.vms.len() as u64;
         self.inputs += told.inputs;
@@ -114,7 +119,7 @@ impl Report {
             remedies.into_iter().for_each(|remedy| *self.remedies.entry(remedy).or_default() += 1);
         }
         let Some(violation) = told.violations.into_iter().next() else { return false };
-        let timeline = tell(&story, options).timeline;
+        let timeline = tell(story, options).timeline;
         self.failures.push(Failure { seed, violation, story: story.to_string(), timeline });
         true
     }
@@ -168,6 +173,7 @@ pub fn story(seed: u64) -> Story {
     if vms.iter().any(|vm| vm.found == FoundAs::Off) {
         at = at.min(FIRST_START); // what befalls its first start does not last for days
     }
+    let begins = at;
     for round in 0..*random.pick(&[1, 1, 1, 1, 2]) {
         if round > 0 {
             for (after, what) in
@@ -189,9 +195,18 @@ pub fn story(seed: u64) -> Story {
         }
     }
     let heals = at + random.between(secs(10), secs(60));
+    if crate::pairs::changes_mind(seed) {
+        events.extend(crate::pairs::besides(seed, begins, at, &vms));
+    }
     let why = vec![format!("seed {seed}: a random story. I1 I2 I3 I5 I6 I7 I8 I9 I10 I11 I20 I21")];
     let learns = noise(seed, u64::MAX, 0, 4) == 0;
     Story { why, host, vms, events, learns, heals: Some(heals), until: None }
+}
+
+/// The story of a seed in which nothing is broken, and persons give two or three wishes shortly after each other.
+#[must_use]
+pub fn wishes(seed: u64) -> Story {
+    crate::pairs::story(seed)
 }
 
 fn vm(random: &mut Random, number: u64) -> VmSetup {
