@@ -23,8 +23,8 @@ use std::fmt;
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which, as in SAFETY.md; `replay` if a replay differed, `wish` if what a person asked for was taken for a fault, or
-    /// has not come true.
+    /// Which, as in SAFETY.md; `replay` if a replay differed, `wish` if what a person asked for has not come true,
+    /// or anything of a VM was taken for a fault of which nothing is broken.
     pub invariant: &'static str,
     /// When.
     pub at: Timestamp,

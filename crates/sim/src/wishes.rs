@@ -1,7 +1,8 @@
 //! What persons ask for comes true and is no fault: of a VM that nothing was broken of, nor of its host or of Holdfast,
 //! by anybody but persons who asked for it.
 //!
-//! - No incident is opened of it, so no recovery is begun and no try is spent, however soon after each other they ask.
+//! - No incident is opened of it, so no recovery is begun and no try is spent, however soon after each other they ask, or if
+//!   nobody asks for anything.
 //! - The last accepted wish that says how it is to stand wins: two minutes later it runs and serves, is paused or is off, is called
 //!   so, and stays so until the next wish.
 //! - From the moment at which a stop was accepted no start of it is asked for.

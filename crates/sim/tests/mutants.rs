@@ -16,8 +16,8 @@ const fn breaks(mutant: Mutant) -> &'static [&'static str] {
         // Old orders and old leases.
         Mutant::IgnoresToken => &["I3"],
         Mutant::StartsBurned => &["I1", "I2"],
-        // The death of the one is taken for that of the other.
-        Mutant::ReusesIncarnation => &["I9", "I10"],
+        // The death of the one is taken for that of the other, and its start for one that failed.
+        Mutant::ReusesIncarnation => &["I9", "I10", "wish"],
         Mutant::ForgetsLeases => &["I3"],
         // What the journal promises.
         Mutant::ActsUnrecorded => &["I8"],
