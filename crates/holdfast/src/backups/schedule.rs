@@ -141,11 +141,18 @@ impl Keeper {
     }
 }
 
-/// The point that the disk of a VM is coming from must stay (I12); after the next backup it is looked again.
+/// The point that the disk of a VM is coming from must stay (I12), and so must one of a disk that was left half and is kept as a
+/// snapshot; after the next backup it is looked again.
 async fn may_prune(driver: &Qemu, vm: &VmName) -> bool {
-    let may = matches!(driver.incoming(vm).await, Ok(None));
-    if !may {
-        debug!(%vm, "nothing is pruned while its disk comes in from a backup");
+    match (driver.incoming(vm).await, driver.needs_backup(vm).await) {
+        (Ok(None), Ok(false)) => true,
+        (Ok(None), Ok(true)) => {
+            warn!(%vm, "nothing is pruned: a snapshot stands on a backup that had not come in; delete it, or go back to it");
+            false
+        }
+        (_, _) => {
+            debug!(%vm, "nothing is pruned while its disk comes in from a backup");
+            false
+        }
     }
-    may
 }

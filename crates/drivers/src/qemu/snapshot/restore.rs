@@ -98,6 +98,11 @@ impl Machine {
         .await
     }
 
+    /// Whether its disk, or a disk that is kept as a snapshot, needs a backup still.
+    async fn needs_backup(&self) -> Result<bool, DriverError> {
+        self.on_disk(LOOK, needs_any).await
+    }
+
     /// What needs a backup is not whole: nothing is made of it as if it were.
     pub(super) async fn must_be_whole(&self, what: &'static str, tree: &Tree) -> Result<(), DriverError> {
         let Some((file, origin)) = tree.restored() else { return Ok(()) };
@@ -159,11 +164,29 @@ impl Qemu {
     pub async fn incoming(&self, vm: &VmName) -> Result<Option<Incoming>, DriverError> {
         self.machine(vm)?.incoming().await
     }
+
+    /// Whether the disk of a VM, or one that was left half and is kept as a snapshot, needs a backup still.
+    ///
+    /// # Errors
+    /// The record of its files, or one of them, cannot be read.
+    pub async fn needs_backup(&self, vm: &VmName) -> Result<bool, DriverError> {
+        self.machine(vm)?.needs_backup().await
+    }
 }
 
 /// The disk is not there, and nothing is on record of it.
 fn is_gone(files: &Files) -> Result<bool, String> {
     Ok(!files.path(FileNumber::BASE).exists() && files.read()?.is_none())
+}
+
+fn needs_any(files: &Files) -> Result<bool, String> {
+    let Some(tree) = files.read()? else { return Ok(false) };
+    for file in tree.from_backups() {
+        if files.needs_backup(file)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -207,6 +230,24 @@ mod tests {
             std::fs::write(files.folder().join(record), "torn").unwrap();
         }
         assert_eq!(is_in_use(&files.path(FileNumber(1))), None);
+    }
+
+    #[test]
+    fn what_was_left_half_needs_its_backup_for_as_long_as_it_is_kept() {
+        let (_place, files) = left(); // I12
+        assert_eq!(needs_any(&files), Ok(true));
+        let empty = |number: u64| {
+            let mut file = File::create(files.path(FileNumber(number))).unwrap();
+            super::super::qcow2::write_empty(&mut file, 1 << 20).unwrap();
+        };
+        empty(1); // all has come in
+        assert_eq!(needs_any(&files), Ok(false));
+        std::fs::write(files.path(FileNumber(1)), "no image").unwrap();
+        assert!(needs_any(&files).is_err(), "what cannot be told is not said");
+        let mut tree = files.read().unwrap().unwrap();
+        tree.removed(FileNumber(1));
+        files.write(&tree).unwrap();
+        assert_eq!(needs_any(&files), Ok(false));
     }
 
     #[test]

@@ -133,6 +133,11 @@ impl Tree {
         Some((bottom, self.overlay(bottom)?.origin.as_ref()?))
     }
 
+    /// Its files that were made from a backup, whatever stands on them.
+    pub fn from_backups(&self) -> impl Iterator<Item = FileNumber> {
+        self.overlays.iter().filter(|overlay| overlay.origin.is_some()).map(|overlay| overlay.number)
+    }
+
     /// Its snapshots, oldest first.
     pub fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
         self.frozen.iter().map(|frozen| &frozen.snapshot)
