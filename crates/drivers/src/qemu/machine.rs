@@ -69,8 +69,10 @@ struct Specs {
 }
 
 impl Specs {
+    /// Its own disk is not among them, though a VM that was let go had it before, as after it was renamed: whether that one
+    /// still writes to it is asked by every start.
     fn others(&self, than: &VmName) -> Vec<PathBuf> {
-        let others = self.disks.iter().filter(|(owner, _)| owner != than);
+        let others = self.disks.iter().filter(|(owner, disk)| owner != than && *disk != self.wanted.disk);
         others.map(|(_, disk)| disk.clone()).collect()
     }
 }

@@ -94,3 +94,16 @@ async fn an_overlay_without_its_head_is_not_given_to_a_guest_as_a_raw_disk() {
     bench.start(&qemu).await;
     bench.until_it_writes(&qemu).await;
 }
+
+#[tokio::test]
+async fn a_vm_that_has_another_name_now_starts_from_its_disk_and_snapshots() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    off(&mut bench, &qemu).await;
+    qemu.let_go(std::slice::from_ref(&bench.name));
+    bench.name = "sales".parse().unwrap();
+    qemu.take_on(vec![bench.vm()], bench.restarts.clone()).unwrap();
+    bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    take(&bench, &qemu, Wanted::default()).await;
+}
