@@ -41,6 +41,9 @@ pub struct Incident {
     pub attempts: Vec<Attempt>,
     /// What will be done or is being done.
     pub plan: Option<Plan>,
+    /// The way back that a person approved, until it is done, has failed or is withdrawn: it is waited for.
+    #[serde(default)]
+    pub approved: Option<Plan>,
     /// The story, oldest first, at most [`STORY_MOST`] lines.
     pub story: Vec<Line>,
     /// Kept evidence: files relative to the state folder.
@@ -56,7 +59,7 @@ const SETTLES: u16 = 7_500;
 pub const STORY_MOST: usize = 120;
 
 /// The moments of an incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     /// First evidence.
     pub opened: Timestamp,
@@ -306,17 +309,7 @@ impl Incident {
         diagnosis: Diagnosis,
         down_since: Option<Timestamp>,
     ) -> Self {
-        let times = Times {
-            opened: now,
-            down_since: down_since.unwrap_or(now),
-            serving: false,
-            diagnosed: None,
-            isolated: None,
-            recovered: None,
-            served: None,
-            verified: None,
-            closed: None,
-        };
+        let times = Times { opened: now, down_since: down_since.unwrap_or(now), ..Times::default() };
         Self {
             id,
             subject,
@@ -327,6 +320,7 @@ impl Incident {
             times,
             attempts: Vec::new(),
             plan: None,
+            approved: None,
             story: Vec::new(),
             files: Vec::new(),
             cause: None,

@@ -172,6 +172,12 @@ impl Job {
         }
     }
 
+    /// It has changed nothing yet.
+    #[must_use]
+    pub const fn prepares(&self) -> bool {
+        matches!(self.step, Step::Reaching | Step::Capturing)
+    }
+
     /// It is taking the right to start the VM, or starting it.
     #[must_use]
     pub const fn starts(&self) -> bool {

@@ -172,6 +172,7 @@ impl Engine {
         if self.brake.pulled().is_some() {
             self.brake.release();
         }
+        self.withdraw(name, &command.by);
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         let under_way = vm.job.as_ref().is_some_and(|job| job.incident().is_some());
         vm.tries.forget();

@@ -105,6 +105,7 @@ impl Engine {
         let Some(vm) = self.vms.get(name).filter(|vm| matches!(vm.power, Power::On(_))) else { return false };
         let Some(incident) = vm.incident.and_then(|id| self.incidents.get(&id)) else { return false };
         incident.is_confirmed()
+            && incident.approved.is_none()
             && match &incident.phase {
                 Phase::Suspected | Phase::Waiting { .. } => true,
                 Phase::Verifying { .. } => {

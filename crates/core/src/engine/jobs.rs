@@ -1,5 +1,6 @@
 //! The one thing that is being done to a VM: begun, settled, given up, ended.
 
+use super::approved::tell_waits;
 use super::commands::OPERATION;
 use super::isolation::Came;
 use super::planning::HEAR_FIRST;
@@ -129,6 +130,9 @@ impl Engine {
         if self.has_slept_over(name, &reason, &order) {
             return self.put_off(name);
         }
+        if self.is_well_again(name, &reason, &order) {
+            return self.leave_well(name);
+        }
         // A hypervisor that is silent has no evidence to give.
         let deaf = matches!(order, Order::Capture { .. }) && vm.view.is_hypervisor_silent(&self.lens(vm));
         let limit = if deaf { SHORT_CAPTURE } else { limit };
@@ -238,11 +242,12 @@ impl Engine {
         if vm.job.as_ref().is_some_and(resets) {
             vm.view.begin_boot(now, BootCause::Reset); // if it was done, nobody heard of it, and the guest boots
         }
+        let begun = !vm.job.as_ref().is_some_and(Job::prepares);
         let job = vm.job.take().and_then(|job| job.incident()).filter(|id| Some(*id) != isolating);
+        job.iter().for_each(|id| self.after_break(*id, name, begun));
         if let Some(incident) = job.and_then(|id| self.edit(id)) {
             let why = "the daemon was restarted meanwhile".to_owned();
             incident.end_attempt(now, AttemptResult::Unknown(why));
-            incident.phase = Phase::Suspected;
             incident.tell(now, "note", "the daemon was restarted: what was under way is looked for".into());
         }
         self.wake(name, now);
@@ -254,18 +259,17 @@ impl Engine {
     pub(super) fn look_after(&mut self, name: &VmName) {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
-        let prepares = |job: &Job| matches!(job.step, Step::Reaching | Step::Capturing);
-        if !vm.job.as_ref().is_none_or(prepares) {
+        if !vm.job.as_ref().is_none_or(Job::prepares) {
             return;
         }
         let put_off = vm.job.take().and_then(|job| job.incident());
         vm.lose_sight(now);
         let Some(id) = put_off else { return };
         self.take_back(id, name);
+        self.after_break(id, name, false);
         if let Some(incident) = self.edit(id) {
             let why = "how an earlier order ended is not known: it is looked at first".to_owned();
             incident.end_attempt(now, AttemptResult::Unknown(why.clone()));
-            incident.phase = Phase::Suspected;
             incident.tell(now, "note", why);
         }
         self.wake(name, now);
@@ -304,7 +308,7 @@ impl Engine {
         };
         self.after_isolation(name, &job, &came);
         if let Some(id) = job.incident() {
-            self.end_attempt(id, name, end);
+            self.end_attempt(id, name, self.as_approved(id, &job, end));
         }
     }
 
@@ -386,6 +390,8 @@ impl Engine {
             return;
         }
         let remedy = incident.plan.as_ref().map_or(Remedy::Hold, |plan| plan.remedy);
+        let approved = incident.approved.take_if(|_| !matches!(end, End::Blocked(_))).is_some();
+        let silent = incident.tried_before(remedy) && !approved;
         match end {
             End::Done => {
                 incident.end_attempt(now, AttemptResult::Done);
@@ -397,14 +403,16 @@ impl Engine {
                 }
             }
             End::Failed(why) | End::DiskGone(why) => {
-                if !incident.tried_before(remedy) {
+                if !silent {
                     incident.tell(now, "recover", format!("{remedy} failed: {why}"));
                 }
                 incident.fail_attempt(now, why);
                 incident.phase = Phase::Suspected;
             }
             End::Blocked(why) => {
-                if !incident.tried_before(remedy) {
+                if incident.approved.is_some() {
+                    tell_waits(incident, now, remedy, &why);
+                } else if !silent {
                     incident.tell(now, "recover", format!("{remedy} has to wait: {why}"));
                 }
                 incident.end_attempt(now, AttemptResult::Blocked(why.clone()));
@@ -412,13 +420,22 @@ impl Engine {
                 self.await_room(id, why);
             }
             End::Unknown(why) => {
-                if !incident.tried_before(remedy) {
+                if !silent {
                     let text = format!("not known whether {remedy} was done: {why}; looking");
                     incident.tell(now, "recover", text);
                 }
                 incident.end_attempt(now, AttemptResult::Unknown(why));
                 incident.phase = Phase::Suspected;
             }
+        }
+    }
+
+    /// What a person approved had not begun: it is waited for, however its preparation ended.
+    fn as_approved(&self, id: IncidentId, job: &Job, end: End) -> End {
+        let approved = self.incidents.get(&id).is_some_and(|incident| incident.approved.is_some());
+        match end {
+            End::Unknown(why) if approved && job.prepares() => End::Blocked(why),
+            _ => end,
         }
     }
 

@@ -4,6 +4,7 @@
 //! inputs give the same actions, byte for byte, in production, in simulation and in replay. Its state can
 //! be written down whole (a checkpoint) and read back.
 
+mod approved;
 mod commands;
 mod consider;
 mod host;
@@ -238,13 +239,13 @@ impl Engine {
         let Some(incident) = self.edit(id).filter(|incident| incident.phase == Phase::Recovering) else {
             return;
         };
-        let drill = incident.drill;
+        let spent = !incident.drill && incident.approved.is_none(); // what a person approved is none of the tries
         if let Some(attempt) = incident.attempts.last_mut() {
             attempt.forgiven = true;
         }
         let went_back = |attempt: &Attempt| !attempt.forgiven && attempt.remedy.goes_back();
         let has_gone_back = incident.attempts.iter().any(went_back);
-        if let Some(vm) = self.vms.get_mut(name).filter(|_| !drill) {
+        if let Some(vm) = self.vms.get_mut(name).filter(|_| spent) {
             vm.tries.take_back();
             vm.went_back.take_if(|_| !has_gone_back);
         }

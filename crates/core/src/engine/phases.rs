@@ -113,6 +113,9 @@ impl Engine {
             }
             return;
         }
+        if self.go_on_approved(id, name, lens) {
+            return;
+        }
         if let Some(incident) = self.edit(id) {
             incident.phase = Phase::Suspected;
         }

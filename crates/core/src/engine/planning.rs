@@ -202,7 +202,8 @@ impl Engine {
         let why = way.as_ref().zip(vm).map(|(way, vm)| with_loss(&passed, vm, way));
         let why = why.unwrap_or(passed);
         let to = way.map(|way| rewind(remedy, &way));
-        let plan = Plan { remedy, threshold, try_number, tries, verify_for: policy.verify_for, why, to };
+        let (verify_for, approved_by) = (policy.verify_for, None);
+        let plan = Plan { remedy, threshold, try_number, tries, verify_for, why, to, approved_by };
         self.carry_out_plan(id, name, plan);
     }
 
@@ -311,6 +312,7 @@ impl Engine {
     /// Leaves it alone, with a reason, for a person.
     pub(super) fn hold(&mut self, id: IncidentId, reason: HeldReason) {
         let now = self.now;
+        self.no_longer_approved(id);
         let Some(incident) = self.edit(id).filter(|incident| !incident.is_closed()) else { return };
         if incident.phase != Phase::Held(reason.clone()) {
             let because = incident.because(&reason);
@@ -327,6 +329,7 @@ impl Engine {
             vm.incident = vm.incident.filter(|open| *open != id);
             vm.app_incidents.retain(|_, open| *open != id);
         }
+        self.no_longer_approved(id);
         let lens = self.vms.get(name).map(|vm| self.lens(vm));
         let served = lens.and_then(|lens| self.vms.get(name)?.view.healthy_since(&lens));
         if let Some(incident) = self.edit(id) {

@@ -1,9 +1,9 @@
 //! Restore points as a way back: which one, what it loses, and who may decide that.
 
 use super::{Engine, VmState};
-use crate::action::{Command, Rewind};
+use crate::action::Rewind;
 use crate::incident::{HeldReason, Incident, IncidentId, Phase};
-use crate::plan::{Plan, Remedy, Ways, ladder};
+use crate::plan::{Remedy, Ways, ladder};
 use crate::point::{Known, PointId, Points, WayBack};
 use crate::subject::VmName;
 use crate::time::{Duration, show};
@@ -67,7 +67,7 @@ impl Engine {
         }
     }
 
-    fn best(
+    pub(super) fn best(
         &self,
         incident: &Incident,
         vm: &VmState,
@@ -109,48 +109,6 @@ impl Engine {
             self.tell(id, "plan", text);
         }
         Some(HeldReason::Approval)
-    }
-
-    /// A person agrees to go back, whatever that loses.
-    pub(super) fn approve(
-        &mut self,
-        command: &Command,
-        id: IncidentId,
-        to: Option<PointId>,
-    ) -> Result<(), String> {
-        let name = &command.vm;
-        self.is_busy(name)?;
-        let vm = self.vms.get(name).filter(|vm| vm.open_incidents().any(|open| open == id));
-        let (Some(vm), Some(incident)) = (vm, self.incidents.get(&id)) else {
-            return Err(format!("{id} is no open incident of `{name}`"));
-        };
-        if vm.in_maintenance() {
-            return Err("it is in maintenance: end that first".into());
-        }
-        if self.muted {
-            return Err("the journal cannot be written, so nothing is done".into());
-        }
-        let way = match to {
-            Some(to) => vm.points.find(to, self.now, incident.times.down_since),
-            None => self.best(incident, vm, None, &ways_back(incident)),
-        };
-        let way = way.ok_or(if to.is_some() {
-            "there is no such restore point"
-        } else {
-            "there is no restore point from before the fault; `holdfast points` lists all: name one"
-        })?;
-        let remedy = match way.point.id {
-            PointId::Backup { .. } => Remedy::Restore,
-            PointId::Snapshot(_) if way.point.resumable => Remedy::Resume,
-            PointId::Snapshot(_) => Remedy::Revert,
-        };
-        let (verify_for, tries) = (vm.policy.verify_for, vm.policy.budget.tries);
-        let why = with_loss(&format!("approved by {}", command.by), vm, &way);
-        let to = Some(rewind(remedy, &way));
-        let plan = Plan { remedy, threshold: 0, try_number: tries + 1, tries, verify_for, why, to };
-        self.confirm(id, name, false);
-        self.carry_out_plan(id, name, plan);
-        Ok(())
     }
 }
 
@@ -203,6 +161,6 @@ fn tried(incident: &Incident) -> Vec<PointId> {
 }
 
 /// The remedies that go back, of those that can end this fault.
-fn ways_back(incident: &Incident) -> Vec<Remedy> {
+pub(super) fn ways_back(incident: &Incident) -> Vec<Remedy> {
     ladder(incident.fault()).iter().copied().filter(|remedy| remedy.goes_back()).collect()
 }

@@ -322,6 +322,14 @@ impl VmView {
         self.apps.iter().filter(silent).filter_map(|(_, app)| app.heard()).min()
     }
 
+    /// Since when users are served by all its applications, or by that one, if they are: all of these answer without a failure.
+    pub fn served_since(&self, lens: &Lens, only: Option<&AppName>) -> Option<Timestamp> {
+        let asked = self.apps.iter().filter(|(name, _)| only.is_none_or(|only| only == name));
+        let mut since = asked.map(|(_, app)| app.healthy_since().filter(|_| app.is_alive(lens))).peekable();
+        since.peek()?;
+        since.try_fold(Timestamp::ZERO, |latest, one| one.map(|at| latest.max(at)))
+    }
+
     /// Everything that can be asked has answered since then, at least once.
     pub fn came_back(&self, since: Timestamp) -> bool {
         !self.apps.is_empty() && self.apps.iter().all(|(_, app)| app.heard().is_some_and(|at| at > since))

@@ -27,6 +27,9 @@ pub struct Plan {
     /// The restore point that is gone back to.
     #[serde(default)]
     pub to: Option<Rewind>,
+    /// Who approved it, if a person did: then it is none of the tries.
+    #[serde(default)]
+    pub approved_by: Option<String>,
 }
 
 /// What stands in the way of remedies, besides what was tried.
