@@ -433,10 +433,13 @@ impl Engine {
     /// What a person approved had not begun: it is waited for, however its preparation ended.
     fn as_approved(&self, id: IncidentId, job: &Job, end: End) -> End {
         let approved = self.incidents.get(&id).is_some_and(|incident| incident.approved.is_some());
-        match end {
-            End::Unknown(why) if approved && job.prepares() => End::Blocked(why),
-            _ => end,
+        if let End::Unknown(why) = &end
+            && approved
+            && job.prepares()
+        {
+            return End::Blocked(why.clone());
         }
+        end
     }
 
     /// Somebody else has what a remedy needs: it is tried again soon, and ever more rarely.
