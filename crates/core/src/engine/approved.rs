@@ -9,7 +9,7 @@ use crate::plan::{Plan, Remedy};
 use crate::point::PointId;
 use crate::recover::{Power, Step};
 use crate::subject::VmName;
-use crate::time::{Duration, Timestamp};
+use crate::time::{Duration, Timestamp, show};
 
 /// What stands in the way of it here is looked at again after this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -63,6 +63,14 @@ impl Engine {
         } else {
             "there is no restore point from before the fault; `holdfast points` lists all: name one"
         })?;
+        if let Some(since) = served_since(vm, incident, &self.lens(vm)) {
+            let (again, point) = (show(self.now.since(since)), way.point.id);
+            return Err(format!(
+                "users have been served again for {again}, and {point} would take that from them: `{}` goes back all \
+                 the same, and asks before",
+                by_hand(name, point)
+            ));
+        }
         let remedy = match way.point.id {
             PointId::Backup { .. } => Remedy::Restore,
             PointId::Snapshot(_) if way.point.resumable => Remedy::Resume,
@@ -196,6 +204,14 @@ pub(super) fn tell_waits(incident: &mut Incident, at: Timestamp, remedy: Remedy,
         let text =
             format!("{remedy} has to wait: {why}; as approved, it is tried again until it can be done");
         incident.tell(at, "recover", text);
+    }
+}
+
+/// How one goes there without any fault.
+fn by_hand(name: &VmName, point: PointId) -> String {
+    match point {
+        PointId::Snapshot(id) => format!("holdfast snapshot revert {name} {id}"),
+        PointId::Backup { backup } => format!("holdfast backup revert {name} {}", backup.0),
     }
 }
 
