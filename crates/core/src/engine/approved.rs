@@ -27,6 +27,7 @@ impl Engine {
         to: Option<PointId>,
     ) -> Result<(), String> {
         let name = &command.vm;
+        self.is_watched(name)?;
         if self.reaches(name) != Some(true) {
             self.is_busy(name)?; // what is only waited for is replaced
         }
@@ -38,6 +39,25 @@ impl Engine {
             self.tell(id, "plan", format!("{}, once more; {}", plan.remedy, plan.why));
         }
         self.begin_approved(id, name, plan);
+        Ok(())
+    }
+
+    /// A person's way back was gone, and whether that helps is not known yet: another one would end what boots.
+    fn is_watched(&self, name: &VmName) -> Result<(), String> {
+        let open = self.vms.get(name).into_iter().flat_map(VmState::open_incidents);
+        for incident in open.filter_map(|id| self.incidents.get(&id)) {
+            let plan = incident.plan.as_ref().filter(|_| matches!(incident.phase, Phase::Verifying { .. }));
+            let Some((plan, by)) = plan.and_then(|plan| Some((plan, plan.approved_by.as_ref()?))) else {
+                continue;
+            };
+            let ago = show(self.now.since(incident.times.recovered.unwrap_or(self.now)));
+            let to = plan.to.map_or_else(|| plan.remedy.to_string(), |to| to.to.to_string());
+            return Err(format!(
+                "it went back to {to} {ago} ago, as {by} approved, and is being watched whether that helps: wait \
+                 for that (`holdfast explain {}`), or stop the VM",
+                incident.id.0
+            ));
+        }
         Ok(())
     }
 
