@@ -296,6 +296,8 @@ pub struct PlanDoc {
     pub tries: u32,
     /// Why the gentler ones were passed over.
     pub why: String,
+    /// Who approved it, if a person did.
+    pub approved_by: Option<String>,
 }
 
 /// One line of a story.
@@ -423,7 +425,6 @@ impl Wall<'_> {
     /// One incident with all that led to it.
     pub fn explain(&self, incident: &Incident) -> ExplainDoc {
         let diagnosis = incident.named.as_ref().unwrap_or(&incident.diagnosis);
-        let decibans = |milli: i32| f64::from(milli) / 1_000.0;
         let line = |line: &holdfast_core::incident::Line| LineDoc {
             at: self.at(line.at),
             step: line.step.clone(),
@@ -433,14 +434,14 @@ impl Wall<'_> {
             incident: self.incident(incident),
             says: Catalogue::standard().row(diagnosis.fault).says.into(),
             level: format!("{:?}", level(diagnosis.fault)).to_lowercase(),
-            prior: decibans(diagnosis.prior),
+            prior: f64::from(diagnosis.prior) / 1_000.0,
             evidence: diagnosis.evidence.iter().map(|weighed| self.evidence(weighed)).collect(),
             ruled_out: diagnosis
                 .rivals
                 .iter()
                 .map(|rival| RivalDoc {
                     fault: rival.fault.map_or("nothing is wrong".into(), |fault| fault.to_string()),
-                    decibans: decibans(rival.odds),
+                    decibans: f64::from(rival.odds) / 1_000.0,
                 })
                 .collect(),
             grounds: grounds(diagnosis),
@@ -450,6 +451,7 @@ impl Wall<'_> {
                 try_number: plan.try_number,
                 tries: plan.tries,
                 why: plan.why.clone(),
+                approved_by: plan.approved_by.clone(),
             }),
             timeline: incident.story.iter().map(line).collect(),
             files: incident.files.clone(),

@@ -3,7 +3,7 @@
 use super::paint::{self, Tone, tint};
 use super::{CliError, Exit, print_json};
 use crate::api::around::AroundDoc;
-use crate::api::shape::{EvidenceDoc, ExplainDoc};
+use crate::api::shape::{EvidenceDoc, ExplainDoc, PlanDoc};
 use crate::client::Client;
 
 /// Explains one incident.
@@ -50,13 +50,9 @@ pub fn render(explained: &ExplainDoc) -> String {
     }
     if let Some(plan) = &explained.plan {
         let why = if plan.why.is_empty() { "the gentlest there is" } else { &plan.why };
-        text.push_str(&format!(
-            "  so        {}: needs {:.1} %, try {} of {}; {why}\n",
-            tint(Tone::Bold, &plan.remedy),
-            plan.needs * 100.0,
-            plan.try_number,
-            plan.tries,
-        ));
+        text.push_str(
+            &format!("  so        {}: {}; {why}\n", tint(Tone::Bold, &plan.remedy), on_what(plan),),
+        );
     }
     text.push('\n');
     for line in &explained.timeline {
@@ -67,6 +63,18 @@ pub fn render(explained: &ExplainDoc) -> String {
         text.push_str(&format!("  kept      {file}\n"));
     }
     text
+}
+
+/// What it rests on: certainty and a try, or a person's word.
+fn on_what(plan: &PlanDoc) -> String {
+    if plan.approved_by.is_some() {
+        return "a person approved it".into(); // who, is in why
+    }
+    let needs = plan.needs * 100.0;
+    if plan.try_number > plan.tries {
+        return format!("needs {needs:.1} %, a try of its own");
+    }
+    format!("needs {needs:.1} %, try {} of {}", plan.try_number, plan.tries)
 }
 
 fn section<'a>(text: &mut String, head: &str, evidence: impl Iterator<Item = &'a EvidenceDoc>) {
@@ -96,5 +104,25 @@ fn around(text: &mut String, lines: &AroundDoc) {
             text.push_str(&format!("          {mark} {at:12}  {}\n", tint(tone, line)));
             at.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_approved_is_no_try_and_needs_no_certainty() {
+        let plan = |try_number, approved_by: Option<&str>| PlanDoc {
+            remedy: "restore".into(),
+            needs: 0.9,
+            try_number,
+            tries: 3,
+            why: String::new(),
+            approved_by: approved_by.map(ToOwned::to_owned),
+        };
+        assert_eq!(on_what(&plan(2, None)), "needs 90.0 %, try 2 of 3");
+        assert_eq!(on_what(&plan(4, None)), "needs 90.0 %, a try of its own");
+        assert_eq!(on_what(&plan(4, Some("ann"))), "a person approved it");
     }
 }
