@@ -156,6 +156,12 @@ fn what_was_approved_and_had_changed_nothing_yet_is_begun_again_after_a_restart(
 }
 
 #[test]
+fn a_point_that_is_not_there_is_named() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.approve(Some(PointId::backup(7))), Err("it has no backup 7".into()));
+}
+
+#[test]
 fn what_is_tried_again_is_replaced_by_another_word_and_costs_no_try() {
     let mut stage = Stage::new();
     let first = stage.reach();

@@ -78,10 +78,11 @@ impl Engine {
             Some(to) => vm.points.find(to, self.now, incident.times.down_since),
             None => self.best(incident, vm, None, &ways_back(incident)),
         };
-        let way = way.ok_or(if to.is_some() {
-            "there is no such restore point"
-        } else {
-            "there is no restore point from before the fault; `holdfast points` lists all: name one"
+        let way = way.ok_or_else(|| match to {
+            Some(to) => format!("it has no {to}"),
+            None => format!(
+                "there is no restore point from before the fault; `holdfast points {name}` lists all: name one"
+            ),
         })?;
         if let Some(since) = served_since(vm, incident, &self.lens(vm)) {
             let (again, point) = (show(self.now.since(since)), way.point.id);

@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use holdfast_core::action::Rewind;
 use holdfast_core::incident::IncidentId;
 use holdfast_core::point::{PointId, Snapshot, SnapshotId};
+use holdfast_core::subject::VmName;
 use holdfast_core::written::{Losses, Marks};
 use holdfast_drivers::DriverError;
 use holdfast_drivers::snapshots::Listed;
@@ -239,8 +240,22 @@ async fn approve(
     })?;
     let backup = words.backup.map(PointId::backup);
     let to = words.to.map(|id| SnapshotId(id).into()).or(backup);
-    api.protector.approve(&words.by(), &vm, incident, to).await.map_err(refused(&error))?;
+    let refused = not_approved(&error, &vm, incident);
+    api.protector.approve(&words.by(), &vm, incident, to).await.map_err(refused)?;
     Ok(Json(serde_json::json!({ "v": V, "ok": true, "vm": vm })))
+}
+
+/// Why a way back was not approved: it may be one of any kind, so all are listed by the way out.
+fn not_approved(error: &str, vm: &VmName, incident: IncidentId) -> impl FnOnce(ProtectError) -> Refused {
+    let list =
+        format!("`holdfast points {vm}` lists where it can go back to, `holdfast explain {}`", incident.0);
+    let refused = refused(error);
+    move |cause| {
+        let is_ours = matches!(cause, ProtectError::Refused(_));
+        let Refused(status, error, why, hint) = refused(cause);
+        let hint = if is_ours { format!("{list} tells how its incident stands") } else { hint };
+        Refused(status, error, why, hint)
+    }
 }
 
 impl SnapshotDoc {
@@ -260,5 +275,22 @@ impl SnapshotDoc {
             note: note.clone(),
             since: Losses::between(written, now),
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_approves_a_point_that_is_not_there_is_told_what_lists_all_points() {
+        let vm: VmName = "orders".parse().unwrap();
+        let why = "it has no backup 7".to_owned();
+        let refused = not_approved("cannot", &vm, IncidentId(3));
+        let Refused(status, _, said, hint) = refused(ProtectError::Refused(why.clone()));
+        assert_eq!((status, said), (StatusCode::CONFLICT, why));
+        assert!(hint.contains("`holdfast points orders`") && hint.contains("`holdfast explain 3`"), "{hint}");
+        assert!(!hint.contains("snapshot list"), "{hint}");
     }
 }
