@@ -2,6 +2,7 @@
 
 use super::spawn::{self, find_program};
 use std::io::{self, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -18,8 +19,17 @@ pub struct Bound {
     pid: u32,
     /// Gone, or told, the thread that holds the process ends it.
     end: mpsc::Sender<()>,
-    /// What it said, once it is gone.
-    gone: watch::Receiver<Option<String>>,
+    /// How it ended, once it is gone.
+    gone: watch::Receiver<Option<Gone>>,
+}
+
+/// How one ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// What it said.
+    pub said: String,
+    /// The signal that ended it, if one did that was not ours.
+    pub signal: Option<i32>,
 }
 
 impl Bound {
@@ -39,9 +49,13 @@ impl Bound {
             let child = launch();
             let _nobody_waits = say_started.send(child.as_ref().map(Child::id).map_err(ToString::to_string));
             let Ok(mut child) = child else { return };
-            let mut is_over = false;
-            while !is_over && matches!(child.try_wait(), Ok(None)) {
-                is_over = !matches!(told.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout));
+            let (mut is_over, mut signal) = (false, None);
+            while !is_over {
+                match child.try_wait() {
+                    Ok(None) => is_over = !matches!(told.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout)),
+                    Ok(Some(status)) => (is_over, signal) = (true, status.signal()),
+                    Err(_) => is_over = true,
+                }
             }
             let _ended = child.kill();
             let _reaped = child.wait();
@@ -49,7 +63,8 @@ impl Bound {
             if let Some(said) = child.stderr.take() {
                 let _cut = said.take(WORDS).read_to_end(&mut words);
             }
-            say_gone.send_replace(Some(String::from_utf8_lossy(&words).into_owned()));
+            let said = String::from_utf8_lossy(&words).into_owned();
+            say_gone.send_replace(Some(Gone { said, signal }));
         };
         let thread = std::thread::Builder::new().name(name.into()).spawn(hold);
         thread.map_err(|error| format!("no thread for it: {error}"))?;
@@ -68,17 +83,17 @@ impl Bound {
         let _gone = self.end.send(());
     }
 
-    /// Waits until it is gone; what it said.
-    pub async fn gone(&self) -> String {
+    /// Waits until it is gone; how that came.
+    pub async fn gone(&self) -> Gone {
         let mut gone = self.gone.clone();
-        let said = gone.wait_for(Option::is_some).await;
-        said.ok().and_then(|said| said.clone()).unwrap_or_default()
+        let ended = gone.wait_for(Option::is_some).await;
+        ended.ok().and_then(|ended| ended.clone()).unwrap_or_default()
     }
 
     /// What it said, if it is gone.
     #[must_use]
     pub fn said(&self) -> Option<String> {
-        self.gone.borrow().clone()
+        self.gone.borrow().as_ref().map(|gone| gone.said.clone())
     }
 }
 
@@ -121,11 +136,14 @@ mod tests {
                 command.args(["/bin/sh", "-c", script]).stdin(Stdio::null()).stderr(Stdio::piped()).spawn()
             })
         };
-        assert_eq!(run("echo no such image >&2; exit 1").unwrap().gone().await, "no such image\n");
+        let gone = run("echo no such image >&2; exit 1").unwrap().gone().await;
+        assert_eq!(gone, Gone { said: "no such image\n".into(), signal: None });
+        let gone = run("echo oh >&2; kill -9 $$").unwrap().gone().await;
+        assert_eq!(gone, Gone { said: "oh\n".into(), signal: Some(9) });
         let endless = run("exec sleep 1000").unwrap();
         assert_eq!(endless.said(), None);
         endless.end();
-        assert_eq!(endless.gone().await, "");
+        assert_eq!(endless.gone().await, Gone::default(), "that signal was ours");
         let endless = run("exec sleep 1000").unwrap();
         let mut gone = endless.gone.clone();
         drop(endless);

@@ -104,7 +104,7 @@ impl Reader {
 
     /// Waits until it is gone; what it said, tamed.
     pub async fn gone(&self) -> String {
-        last_words(&self.process.gone().await)
+        last_words(&self.process.gone().await.said)
     }
 
     /// What it said, tamed, if it is gone.

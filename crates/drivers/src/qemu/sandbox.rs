@@ -129,10 +129,10 @@ impl Sandbox {
         self.ports.iter().map(|port| (port.guest, port.listen)).collect()
     }
 
-    /// Waits until QEMU ended by itself; what it said last.
-    pub async fn ended(&self) -> String {
-        self.process.gone().await;
-        start::last_words(&self.run)
+    /// Waits until QEMU is gone without our doing; what it said last, and the signal that ended it, if one did.
+    pub async fn ended(&self) -> (String, Option<i32>) {
+        let gone = self.process.gone().await;
+        (start::last_words(&self.run), gone.signal)
     }
 
     /// Whether the guest has given up, or cannot go on, as far as QEMU tells: in words.

@@ -75,8 +75,8 @@ async fn one_that_does_not_boot_says_so() {
     damaged[..8].copy_from_slice(b"QFI\xfb\0\0\0\x09"); // of a version that is not there yet
     std::fs::write(bench.path("disk"), damaged).unwrap();
     let sandbox = Sandbox::start(plan(&bench, Disk::Files(layer(Format::Qcow2)))).unwrap();
-    let said = tokio::time::timeout(LONG, sandbox.ended()).await.unwrap();
-    assert!(said.contains("version"), "{said}");
+    let (said, signal) = tokio::time::timeout(LONG, sandbox.ended()).await.unwrap();
+    assert!(said.contains("version") && signal.is_none(), "{said}");
     sandbox.end().await.unwrap();
 
     let vm = QemuVm { memory: 1 << 50, ..bench.vm() };

@@ -253,9 +253,8 @@ impl Keeper {
             ProofState::Done if grade > Some(Grade::Taken) => {
                 info!(%vm, point, ?grade, words, "a restore point is proved");
             }
-            ProofState::Done | ProofState::Failed => {
-                warn!(%vm, point, words, "a restore point is not proved")
-            }
+            ProofState::Done => warn!(%vm, point, words, "a restore point is not proved"),
+            ProofState::Failed => warn!(%vm, point, words, "a restore point could not be tried"),
             ProofState::Runs | ProofState::Cancelled => info!(%vm, point, "a trial was ended before its end"),
         }
     }

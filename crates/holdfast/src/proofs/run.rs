@@ -101,13 +101,13 @@ impl Job {
         let sandbox = started.map_err(|e| e.to_string())?.map_err(|error| not_started(&error))?;
         let mut told = Told::default();
         let watched = watch::watch(&sandbox, &apps, self.budget, &mut told);
-        let is_over = self.cancel.run_until_cancelled(watched).await.is_some();
+        let watched = self.cancel.run_until_cancelled(watched).await;
         told.compare(self.rows);
         if let Err(error) = sandbox.end().await {
             warn!(vm = %self.vm, %error, "what a trial wrote is removed by the next one");
         }
         drop(offers); // it ends with its client, and is killed otherwise
-        Ok(is_over.then_some(told))
+        Ok(watched.transpose()?.map(|()| told))
     }
 
     /// What it boots from, and the process that offers it.

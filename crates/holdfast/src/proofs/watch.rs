@@ -18,6 +18,8 @@ const ASK: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So long the agent of a guest that serves its users is waited for.
 const AGENT: Duration = Duration::from_secs(30);
+/// The end of its QEMU is heard of within this.
+const HEARD: Duration = Duration::from_millis(100);
 /// The longest words of a check that are kept, in characters.
 const WORDS: usize = 240;
 
@@ -152,8 +154,13 @@ impl Told {
     }
 }
 
-/// Watches one until all is known, or the time is over.
-pub async fn watch(sandbox: &Sandbox, apps: &[Inside], budget: Duration, told: &mut Told) {
+/// Watches one until all is known, or the time is over. Why nothing is known, if somebody else ended it.
+pub async fn watch(
+    sandbox: &Sandbox,
+    apps: &[Inside],
+    budget: Duration,
+    told: &mut Told,
+) -> Result<(), String> {
     let (began, deadline) = (Instant::now(), Instant::now() + budget);
     for inside in apps {
         let answer = match &inside.app {
@@ -164,7 +171,7 @@ pub async fn watch(sandbox: &Sandbox, apps: &[Inside], budget: Duration, told: &
     }
     let failed = tokio::select! {
         biased;
-        said = sandbox.ended() => Some(format!("its QEMU ended and said: {said}")),
+        ended = sandbox.ended() => Some(its_end(ended)?),
         stuck = tokio::time::timeout_at(deadline, boot(sandbox, apps, began, told)) => stuck.unwrap_or_default(),
     };
     told.failed = failed;
@@ -177,14 +184,36 @@ pub async fn watch(sandbox: &Sandbox, apps: &[Inside], budget: Duration, told: &
         let why = lines.iter().find(|line| line.contains("panic")).or(lines.last());
         let last = why.map(|line| format!("; its console says: {line}"));
         told.failed = told.failed.take().map(|why| why + &last.unwrap_or_default());
-        return;
+        return Ok(());
     }
     if told.booted.is_some() {
-        for inside in apps.iter().filter(|inside| inside.app.is_ok()) {
-            for check in &inside.checks {
-                let finding = run(sandbox, &inside.name, check, deadline).await;
-                told.findings.push(finding);
-            }
+        check(sandbox, apps, deadline, told).await;
+        if let Ok(ended) = tokio::time::timeout(HEARD, sandbox.ended()).await {
+            its_end(ended)?; // what its checks did not tell, it did not keep back
+        }
+    }
+    Ok(())
+}
+
+/// What the end of its QEMU says of the point: nothing, where somebody else ended it.
+fn its_end((said, signal): (String, Option<i32>)) -> Result<String, String> {
+    // Of a signal that asks it to end it only tells.
+    let asked = said.contains("terminating on signal").then(|| said.clone());
+    let killed = signal.map(|signal| format!("its QEMU was ended by signal {signal}"));
+    match killed.or(asked) {
+        None => Ok(format!("its QEMU ended and said: {said}")),
+        Some(how) => Err(format!(
+            "{how}, which no trial sends: somebody did, or the kernel, as a trial is the first to go where memory is \
+             short; that says nothing of the point"
+        )),
+    }
+}
+
+async fn check(sandbox: &Sandbox, apps: &[Inside], deadline: Instant, told: &mut Told) {
+    for inside in apps.iter().filter(|inside| inside.app.is_ok()) {
+        for check in &inside.checks {
+            let finding = run(sandbox, &inside.name, check, deadline).await;
+            told.findings.push(finding);
         }
     }
 }
@@ -303,6 +332,18 @@ mod tests {
         assert!(is_said(&checked), "there was none to be made: {}", checked.words());
         checked.failed = Some("its kernel panicked".into());
         assert!(!is_said(&checked), "it is not app-checked anyway: {}", checked.words());
+    }
+
+    #[test]
+    fn a_trial_that_somebody_else_ended_says_nothing_of_the_point() {
+        let said = || "it said nothing".to_owned();
+        for signal in [9, 6, 11] {
+            let why = its_end((said(), Some(signal))).unwrap_err();
+            assert!(why.contains(&format!("signal {signal}")) && why.contains("memory is short"), "{why}");
+        }
+        let asked = "qemu-system-x86_64: terminating on signal 15 from pid 7 (kill)".to_owned();
+        assert!(its_end((asked, None)).unwrap_err().contains("signal 15 from pid 7"));
+        assert_eq!(its_end((said(), None)), Ok("its QEMU ended and said: it said nothing".into()));
     }
 
     #[test]
