@@ -130,6 +130,21 @@ impl Engine {
         true
     }
 
+    /// One that is isolated is not judged, and what a person approved for it is waited for all the same.
+    pub(super) fn mind_approved(&mut self, name: &VmName, lens: &Lens) {
+        let Some(vm) = self.vms.get(name).filter(|vm| vm.isolated.is_some() && vm.job.is_none()) else {
+            return;
+        };
+        let due = |id: &IncidentId| {
+            let incident = self.incidents.get(id);
+            incident.is_some_and(|it| matches!(it.phase, Phase::Waiting { until, .. } if until <= self.now))
+        };
+        let due: Vec<IncidentId> = vm.open_incidents().filter(due).collect();
+        for id in due {
+            self.go_on_approved(id, name, lens);
+        }
+    }
+
     /// What a person approved is about to end a VM whose users are served again, since it was last looked.
     pub(super) fn is_well_again(&self, name: &VmName, reason: &Reason, order: &Order) -> bool {
         let (Some(vm), Reason::Incident(id)) = (self.vms.get(name), reason) else { return false };

@@ -41,6 +41,8 @@ impl Engine {
         let lens = self.lens(vm);
         if self.may_judge(name) {
             self.judge_vm(name, &lens);
+        } else {
+            self.mind_approved(name, &lens);
         }
         self.reconcile(name);
         self.schedule(name);

@@ -350,7 +350,13 @@ impl Engine {
             | Goal::Look
             | Goal::Up
             | Goal::Cycle => {}
-            Goal::Rewind(_) => vm.view.dealt_with(), // what was said of the disk is of another one
+            Goal::Rewind(_) => {
+                vm.view.dealt_with(); // what was said of the disk is of another one
+                self.end_isolation(
+                    name,
+                    "the isolation is over: it went back, and its machine is another one",
+                );
+            }
             Goal::Down { .. } => vm.ran = None,
         }
     }
