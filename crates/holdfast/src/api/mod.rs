@@ -5,6 +5,7 @@
 
 pub mod around;
 pub mod backups;
+pub mod counters;
 pub mod lessons;
 pub mod logs;
 mod named;
