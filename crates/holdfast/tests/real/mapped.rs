@@ -19,10 +19,11 @@ const SLOW: u64 = 1 << 20;
 /// So many KiB are where its snapshots are.
 const ROOM: u64 = 2 << 20;
 
-/// What is where its snapshots are, but for the record of them.
+/// What is where its snapshots are, but for the record of them and its copy.
 fn files(lab: &Lab) -> Vec<PathBuf> {
     let all = std::fs::read_dir(lab.path().join("orders.qcow2.snapshots")).unwrap();
-    all.map(|entry| entry.unwrap().path()).filter(|path| !path.ends_with("record")).collect()
+    let is_record = |path: &PathBuf| path.ends_with("record") || path.ends_with("record-copy");
+    all.map(|entry| entry.unwrap().path()).filter(|path| !is_record(path)).collect()
 }
 
 /// So many memories are there.
