@@ -324,14 +324,21 @@ fn open_in(process: &Path, image: &fs::Metadata) -> impl Iterator<Item = OsStrin
     files.filter(move |file| fs::metadata(file.path()).is_ok_and(same)).map(|file| file.file_name())
 }
 
-/// Another process that has a file open, for whatever, as far as we may look into other processes.
+/// The other processes that have this file open, each with its folder and the numbers of it there, as far as we may look into them.
+fn users(image: &fs::Metadata) -> impl Iterator<Item = (u32, PathBuf, Vec<OsString>)> {
+    let us = std::process::id();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(move |entry| {
+        let pid = entry.file_name().to_str()?.parse::<u32>().ok().filter(|&pid| pid != us)?;
+        let numbers: Vec<OsString> = open_in(&entry.path(), image).collect();
+        (!numbers.is_empty()).then(|| (pid, entry.path(), numbers))
+    })
+}
+
+/// Another process that has a file open, for whatever.
 #[must_use]
 pub fn user(path: &Path) -> Option<u32> {
-    let image = fs::metadata(path).ok()?;
-    let us = std::process::id();
-    let pids = fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|&pid| pid != us && open_in(&Path::new("/proc").join(pid.to_string()), &image).next().is_some())
+    users(&fs::metadata(path).ok()?).next().map(|(pid, ..)| pid)
 }
 
 /// Who else has an image open for writing, as far as we may look into other processes. QEMU's own lock is
@@ -339,19 +346,14 @@ pub fn user(path: &Path) -> Option<u32> {
 #[must_use]
 pub fn holder(path: &Path) -> Option<ImageError> {
     let image = fs::metadata(path).ok()?;
-    let us = std::process::id();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-        let Some(pid) = pid.filter(|&pid| pid != us) else { continue };
-        let process = entry.path();
-        if open_in(&process, &image).any(|number| writes(&process.join("fdinfo").join(number))) {
-            let mut name = String::new();
-            let comm = File::open(process.join("comm"));
-            let _gone = comm.and_then(|comm| comm.take(64).read_to_string(&mut name));
-            return Some(ImageError::Held { path: path.to_owned(), pid, name: tame(name.trim(), 32) });
-        }
-    }
-    None
+    let is_written = |process: &Path, numbers: &[OsString]| {
+        numbers.iter().any(|number| writes(&process.join("fdinfo").join(number)))
+    };
+    let (pid, process, _) = users(&image).find(|(_, process, numbers)| is_written(process, numbers))?;
+    let mut name = String::new();
+    let comm = File::open(process.join("comm"));
+    let _gone = comm.and_then(|comm| comm.take(64).read_to_string(&mut name));
+    Some(ImageError::Held { path: path.to_owned(), pid, name: tame(name.trim(), 32) })
 }
 
 /// Whether a file is open for writing: the last digit of its octal flags is the access mode.

@@ -133,12 +133,9 @@ impl Machine {
     async fn prepare(&self, record: &Record) -> Result<Ready, DriverError> {
         let (spec, others) = self.spec_to_start();
         let opened = self.open_disk().await?;
-        let known = overlay_format(&spec, &opened.disk);
-        let spec = on_top(&spec, &opened.disk);
+        let (spec, known) = on_top(&spec, &opened.disk);
         let (folder, record) = (self.folder.clone(), record.clone());
-        if let Some(holder) = self.holder(&opened.disk).await {
-            return Err(self.blocked(&holder));
-        }
+        self.must_be_unheld(START, &opened.disk).await?;
         self.must_be_there(&opened, &record)?;
         let ready = tokio::task::spawn_blocking(move || {
             let disk = image::check(&spec, known, &others).map_err(|error| error_chain(&error))?;
@@ -246,13 +243,13 @@ impl Machine {
         let said = last_words(&self.folder);
         let disk = self.open_disk().await.map_or_else(|_| self.spec().disk.clone(), |opened| opened.disk);
         match self.holder(&disk).await.filter(|_| said.contains("lock")) {
-            Some(holder) => self.blocked(&holder),
+            Some(holder) => self.blocked(START, &holder),
             None => self.refused(START, format!("QEMU ended at once and said: {said}")),
         }
     }
 
     /// Who else has its disk open for writing, or what is on top of it.
-    pub(super) async fn holder(&self, on_top: &Path) -> Option<ImageError> {
+    async fn holder(&self, on_top: &Path) -> Option<ImageError> {
         let (disk, on_top) = (self.spec().disk.clone(), on_top.to_owned());
         let disk = (disk != on_top).then_some(disk);
         tokio::task::spawn_blocking(move || {
@@ -263,8 +260,13 @@ impl Machine {
         .flatten()
     }
 
-    fn blocked(&self, holder: &ImageError) -> DriverError {
-        DriverError::Blocked { what: START, vm: self.name.clone(), why: error_chain(holder) }
+    /// Nobody else has it, or its disk, open for writing now.
+    pub(super) async fn must_be_unheld(&self, what: &'static str, on_top: &Path) -> Result<(), DriverError> {
+        self.holder(on_top).await.map_or(Ok(()), |holder| Err(self.blocked(what, &holder)))
+    }
+
+    fn blocked(&self, what: &'static str, holder: &ImageError) -> DriverError {
+        DriverError::Blocked { what, vm: self.name.clone(), why: error_chain(holder) }
     }
 
     /// Ends the process and proves its death; harmless if it is dead.
@@ -318,20 +320,16 @@ fn still_there(process: &process::Process, limit: Duration) -> String {
     format!("process {pid} is still there {} s after it was killed{why}", limit.as_secs())
 }
 
-/// The VM with the image on top of its disk, and the right to what that stands on.
-pub(super) fn on_top(spec: &Arc<QemuVm>, disk: &Path) -> Arc<QemuVm> {
+/// The VM with the image on top of its disk, and the right to what that stands on; and the layout of that image, if it is an
+/// overlay: it was made by us, whatever is in it by now (A31).
+pub(super) fn on_top(spec: &Arc<QemuVm>, disk: &Path) -> (Arc<QemuVm>, Option<Format>) {
     if spec.disk == disk {
-        return Arc::clone(spec);
+        return (Arc::clone(spec), None);
     }
     let mut with = QemuVm::clone(spec);
     with.images.extend(spec.disk.parent().map(Path::to_owned));
     with.disk = disk.to_owned();
-    Arc::new(with)
-}
-
-/// The layout of what is on top of its disk, if that is an overlay: it was made by us, whatever is in it by now.
-pub(super) fn overlay_format(spec: &QemuVm, disk: &Path) -> Option<Format> {
-    (spec.disk != disk).then_some(Format::Qcow2)
+    (Arc::new(with), Some(Format::Qcow2))
 }
 
 pub(super) fn settle(vm: &QemuVm, root: &Path) -> Result<Engine, String> {

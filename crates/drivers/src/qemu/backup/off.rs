@@ -12,7 +12,7 @@ use super::super::machine::{Machine, error_chain};
 use super::super::reader::{EXPORT, Pace, Reader};
 use super::super::record::Record;
 use super::super::snapshot::{Opened, qcow2};
-use super::super::start::{on_top, overlay_format};
+use super::super::start::on_top;
 use super::{BACKUP, escaped};
 use crate::DriverError;
 use holdfast_core::subject::VmName;
@@ -76,12 +76,8 @@ impl Machine {
             Life::Unclear(why) => return Err(self.refused(BACKUP, why.clone())),
         }
         let opened = self.open_disk().await?;
-        if let Some(holder) = self.holder(&opened.disk).await {
-            let why = error_chain(&holder);
-            return Err(DriverError::Blocked { what: BACKUP, vm: self.name.clone(), why });
-        }
-        let known = overlay_format(&self.spec(), &opened.disk);
-        let (spec, others) = (on_top(&self.spec(), &opened.disk), self.disks_of_others());
+        self.must_be_unheld(BACKUP, &opened.disk).await?;
+        let ((spec, known), others) = (on_top(&self.spec(), &opened.disk), self.disks_of_others());
         let (record, ended, folder) =
             (self.record(), *self.shut_down.borrow(), self.folder.path().join("read"));
         let begun = tokio::task::spawn_blocking(move || {

@@ -6,11 +6,11 @@ use super::super::live::Live;
 use super::super::machine::{Machine, error_chain};
 use super::super::qmp::QmpError;
 use super::super::untrusted::tame;
+use super::files::is_same;
 use super::live::{ANSWER, file_of, is_disk_node};
 use super::merge::merges;
 use super::tree::Tree;
 use crate::DriverError;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,11 +36,12 @@ impl Machine {
 
     /// A VM that is found running and does not write to what is on record is told of at once, before anybody stops it.
     pub(super) async fn tell_if_astray(&self) {
-        let Ok(live) = self.running() else { return };
+        if self.running().is_err() {
+            return;
+        }
         let looked = async {
             let _one = self.snapshot_turn(LOOK, Instant::now() + ANSWER).await?;
-            let tree = self.settled_tree(LOOK).await?;
-            self.must_be_on_top(LOOK, &live, &tree).await
+            self.own_tree(LOOK).await
         };
         if let Err(error) = looked.await {
             tracing::error!(vm = %self.name, error = error_chain(&error), "it is not certain what its disk is made of");
@@ -52,10 +53,9 @@ impl Machine {
         let top = self.files().path(tree.top());
         let until = Instant::now() + PASSING;
         loop {
-            let Some(holder) = self.holder(&top).await else { return Ok(()) };
-            if Instant::now() >= until {
-                let (vm, why) = (self.name.clone(), error_chain(&holder));
-                return Err(DriverError::Blocked { what, vm, why });
+            let looked = self.must_be_unheld(what, &top).await;
+            if looked.is_ok() || Instant::now() >= until {
+                return looked;
             }
             tokio::time::sleep(PASSING / 5).await;
         }
@@ -63,12 +63,7 @@ impl Machine {
 
     /// QEMU writes to the file that is on top by the record. While a merge or a drill is in between, that is asked again once
     /// it is over.
-    pub(super) async fn must_be_on_top(
-        &self,
-        what: &'static str,
-        live: &Live,
-        tree: &Tree,
-    ) -> Result<(), DriverError> {
+    async fn must_be_on_top(&self, what: &'static str, live: &Live, tree: &Tree) -> Result<(), DriverError> {
         let until = Instant::now() + ANSWER;
         let told = |error: QmpError| self.unconfirmed(what, ANSWER, &error);
         let device = live.top_node(until).await.map_err(told)?;
@@ -80,7 +75,7 @@ impl Machine {
         let node = nodes.iter().find(|node| node.name == device);
         let open = node.and_then(|node| file_of(&node.file));
         let top = self.files().path(tree.top());
-        if open.as_deref().is_some_and(|open| is_same(open, &top)) {
+        if open.as_deref().is_some_and(|open| open == top || is_same(open, &top)) {
             return Ok(());
         }
         let open = open.map_or_else(|| device.to_owned(), |open| tame(&open.to_string_lossy(), 200));
@@ -91,10 +86,4 @@ impl Machine {
         );
         Err(self.refused(what, why))
     }
-}
-
-/// Whether two paths are one file.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    one == other || real(one).is_some_and(|one| real(other) == Some(one))
 }

@@ -32,7 +32,7 @@ pub use tree::Origin;
 use super::Qemu;
 use super::image::{self, Layer};
 use super::machine::{Machine, error_chain};
-use super::start::{on_top, overlay_format};
+use super::start::on_top;
 use crate::DriverError;
 use crate::snapshots::{Listed, Merged, Snapshots, Taken, Wanted, Watcher};
 use async_trait::async_trait;
@@ -88,8 +88,7 @@ impl Machine {
         self.on_disk(READ, move |files| {
             let tree = files.read_or_new()?;
             let file = tree.file_of(id).ok_or_else(|| format!("it has no snapshot {id}"))?;
-            let known = overlay_format(&spec, &files.path(file));
-            let spec = on_top(&spec, &files.path(file));
+            let (spec, known) = on_top(&spec, &files.path(file));
             image::check(&spec, known, &others).map_err(|error| error_chain(&error))
         })
         .await

@@ -11,7 +11,7 @@ use super::super::launch::Format;
 use super::super::live::Live;
 use super::super::machine::{Machine, error_chain};
 use super::super::offered;
-use super::files::Files;
+use super::files::{Files, is_same};
 use super::live::ANSWER;
 use super::merge::merges;
 use super::tree::{FileNumber, Tree};
@@ -186,11 +186,6 @@ impl Files {
         }
         Ok(())
     }
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    real(one).is_some_and(|one| real(other) == Some(one))
 }
 
 /// Removes a file that nobody has open; or why it stays.
