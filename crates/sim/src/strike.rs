@@ -244,10 +244,7 @@ impl World {
     fn damage(&mut self, vm: usize) {
         let guest = &mut self.machines[vm].guest;
         guest.damaged = true;
-        for app in &mut guest.apps {
-            (app.broken, app.ruined) = (true, true);
-            app.enter(AppState::Dead);
-        }
+        guest.apps.iter_mut().for_each(|app| app.strike(AppFault::Ruined));
         let boot = guest.boots;
         self.meet_damage(vm, boot);
     }

@@ -348,8 +348,7 @@ impl VmView {
             let alive = !self.agent.was_heard() || self.agent.is_alive(lens);
             return (alive && self.hypervisor.is_alive(lens)).then_some(Timestamp::ZERO);
         }
-        let since = |(_, app): &(AppName, AppView)| app.healthy_since().filter(|_| app.is_alive(lens));
-        self.apps.iter().map(since).try_fold(Timestamp::ZERO, |latest, one| one.map(|at| latest.max(at)))
+        self.served_since(lens, None)
     }
 
     /// Nothing seen here gives reason for a closer look: the path of nearly all signals.
