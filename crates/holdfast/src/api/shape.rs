@@ -401,6 +401,7 @@ impl Wall<'_> {
     /// One incident with all that led to it.
     pub fn explain(&self, incident: &Incident) -> ExplainDoc {
         let diagnosis = incident.named.as_ref().unwrap_or(&incident.diagnosis);
+        let decibans = |milli: i32| f64::from(milli) / 1_000.0;
         let line = |line: &holdfast_core::incident::Line| LineDoc {
             at: self.at(line.at),
             step: line.step.clone(),
@@ -410,14 +411,14 @@ impl Wall<'_> {
             incident: self.incident(incident),
             says: Catalogue::standard().row(diagnosis.fault).says.into(),
             level: format!("{:?}", level(diagnosis.fault)).to_lowercase(),
-            prior: f64::from(diagnosis.prior) / 1_000.0,
+            prior: decibans(diagnosis.prior),
             evidence: diagnosis.evidence.iter().map(|weighed| self.evidence(weighed)).collect(),
             ruled_out: diagnosis
                 .rivals
                 .iter()
                 .map(|rival| RivalDoc {
                     fault: rival.fault.map_or("nothing is wrong".into(), |fault| fault.to_string()),
-                    decibans: f64::from(rival.odds) / 1_000.0,
+                    decibans: decibans(rival.odds),
                 })
                 .collect(),
             grounds: grounds(diagnosis),

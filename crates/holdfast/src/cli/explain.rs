@@ -50,9 +50,8 @@ pub fn render(explained: &ExplainDoc) -> String {
     }
     if let Some(plan) = &explained.plan {
         let why = if plan.why.is_empty() { "the gentlest there is" } else { &plan.why };
-        text.push_str(
-            &format!("  so        {}: {}; {why}\n", tint(Tone::Bold, &plan.remedy), on_what(plan),),
-        );
+        let (remedy, on) = (tint(Tone::Bold, &plan.remedy), on_what(plan));
+        text.push_str(&format!("  so        {remedy}: {on}; {why}\n"));
     }
     text.push('\n');
     for line in &explained.timeline {

@@ -87,6 +87,15 @@ fn tells_what_would_be_lost(lab: &Lab, least: usize, rows: usize) {
     assert!(shown.contains("rows since"), "{shown}");
 }
 
+/// A backup is made while rows are written: those from before it, and all.
+fn around_a_backup(lab: &Lab) -> (Vec<i64>, Vec<i64>) {
+    let rows = Rows::start(lab);
+    let before = rows.so_far();
+    save(lab);
+    rows.wait_for_more(lab);
+    (before, rows.stop())
+}
+
 #[test]
 fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_whole() {
     let mut lab = backed::lab(&sections("2MiB"));
@@ -147,11 +156,7 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
 #[test]
 fn an_encrypted_disk_goes_back_to_the_last_backup_from_before_that() {
     let lab = backed::lab(&sections("1GiB"));
-    let rows = Rows::start(&lab);
-    let before = rows.so_far();
-    save(&lab);
-    rows.wait_for_more(&lab);
-    let all = rows.stop();
+    let (before, all) = around_a_backup(&lab);
     // An intruder encrypts what lies around first, while the database serves on, and the database last.
     let console = PathBuf::from(lab.vm("orders")["console"].as_str().unwrap());
     lab.in_guest(
@@ -180,11 +185,7 @@ fn an_encrypted_disk_goes_back_to_the_last_backup_from_before_that() {
 #[test]
 fn a_person_takes_a_vm_back_to_its_backup_and_forward_again() {
     let lab = backed::lab(&sections("1GiB"));
-    let rows = Rows::start(&lab);
-    let before = rows.so_far();
-    save(&lab);
-    rows.wait_for_more(&lab);
-    let all = rows.stop();
+    let (before, all) = around_a_backup(&lab);
     let said = |words: &[&str]| {
         let ended = lab.cli(words);
         (ended.status.success(), String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned())
@@ -227,11 +228,7 @@ fn sockets(lab: &Lab) -> Vec<String> {
 #[test]
 fn a_disk_that_was_left_while_it_came_in_is_offered_no_more_and_again_to_whoever_goes_back_to_it() {
     let lab = backed::lab(&sections("1MiB"));
-    let rows = Rows::start(&lab);
-    let before = rows.so_far();
-    save(&lab);
-    rows.wait_for_more(&lab);
-    let all = rows.stop();
+    let (before, all) = around_a_backup(&lab);
     let number = |lab: &Lab| top(lab).file_stem().unwrap().to_str().unwrap().to_owned();
     let revert = |lab: &Lab, words: [&str; 4]| {
         let ended = lab.cli(&[&words[..], &["--yes"]].concat());
