@@ -7,6 +7,7 @@ mod bench;
 mod guard;
 mod linux;
 mod mapped;
+mod merge;
 mod off;
 mod sandbox;
 mod sector;

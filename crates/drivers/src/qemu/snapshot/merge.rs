@@ -112,6 +112,9 @@ impl Machine {
         mut told: impl FnMut(&Merge) + Send,
     ) -> Result<bool, DriverError> {
         let _one = self.snapshot_turn(MERGE, Instant::now() + ANSWER).await?;
+        if self.tree(MERGE).await?.is_some() {
+            self.finish_merges().await?;
+        }
         loop {
             let Some(_) = self.tree(MERGE).await? else { return Ok(false) };
             let mut tree = self.own_tree(MERGE).await?;
@@ -274,6 +277,20 @@ impl Machine {
         if tree.stands_on(from, into) {
             tree.merged(from, into);
             self.note_tree(MERGE, &tree).await?;
+        }
+        Ok(())
+    }
+
+    /// A kill between the record and QEMU leaves a merge that is over, and while QEMU knows of it no snapshot can be taken.
+    async fn finish_merges(&self) -> Result<(), DriverError> {
+        let live = match self.running() {
+            Err(DriverError::NotRunning(_)) => return Ok(()),
+            live => live?,
+        };
+        let known = merges(&live, Instant::now() + ANSWER).await;
+        let known = known.map_err(|error| self.unconfirmed(MERGE, ANSWER, &error))?;
+        for merge in known.iter().filter(|merge| merge.is_over()) {
+            self.finish_merge(&live, merge).await?;
         }
         Ok(())
     }
