@@ -130,6 +130,7 @@ impl Engine {
         }
         let paused = vm.paused_by.take().is_some();
         vm.paused_by = (operation == Operation::Pause).then(|| command.by.clone());
+        self.look_at_points(name); // while it is paused, none is made and none is missed
         if operation == Operation::Continue {
             self.close_all(name, &Resolution::Superseded { by: command.by.clone() });
             if !paused && self.take_isolation_back(name, Reason::Command(command.id)) {

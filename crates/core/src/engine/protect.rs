@@ -54,6 +54,8 @@ impl Engine {
             Some("it does not run".into())
         } else if vm.isolated.is_some() {
             Some("it is isolated".into())
+        } else if vm.is_paused() {
+            Some("it is paused".into()) // nothing is written: one more would be as the last, and push another out of what is kept
         } else if vm.view.boot().is_some() {
             Some("it is booting".into())
         } else {
@@ -116,10 +118,11 @@ impl Engine {
     }
 
     /// Whether its points are too old now, and when to look again.
-    fn look_at_points(&mut self, name: &VmName) {
+    pub(super) fn look_at_points(&mut self, name: &VmName) {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name).filter(|vm| !vm.protected.since.is_empty()) else { return };
-        let runs = vm.power.incarnation().filter(|_| !vm.in_maintenance());
+        let writes = !vm.in_maintenance() && !vm.is_paused();
+        let runs = vm.power.incarnation().filter(|_| writes);
         let before = vm.protected.able.filter(|(incarnation, _)| runs == Some(*incarnation));
         vm.protected.able = runs.map(|incarnation| before.unwrap_or((incarnation, now)));
         let off = matches!(vm.power, Power::Off(_)) && vm.desired != Desired::Running;
@@ -127,9 +130,13 @@ impl Engine {
         let before = vm.protected.look.replace(next);
         before.map(|look| self.point_timers.remove(&(look, name.clone())));
         self.point_timers.insert((next, name.clone()));
+        let paused = vm.is_paused();
         if off {
             let by = "its stop".to_owned();
             self.end_overdue(name, Resolution::Superseded { by }, "it is off: nothing is written to it");
+        } else if paused {
+            let by = "its pause".to_owned();
+            self.end_overdue(name, Resolution::Superseded { by }, "it is paused: nothing is written to it");
         } else if runs.is_some() {
             self.judge_points(name);
         }

@@ -284,6 +284,12 @@ impl VmState {
         }
     }
 
+    /// It stands still because somebody paused it, through us or not, and not for a moment for work of ours.
+    pub fn is_paused(&self) -> bool {
+        let stands = self.view.run_state() == Some(RunState::Paused) && self.works.is_empty();
+        self.paused_by.is_some() || stands
+    }
+
     /// Ends what has run out: maintenance, announced work.
     pub fn expire(&mut self, now: Timestamp) {
         self.maintenance = self.maintenance.filter(|until| *until > now);
