@@ -327,8 +327,11 @@ impl Engine {
         for id in vm.open_incidents() {
             let Some(incident) = self.incidents.get(&id) else { continue };
             at = at.min(match &incident.phase {
-                Phase::Waiting { until, .. } => *until,
-                Phase::Suspected | Phase::Held(_) | Phase::Verifying { .. } => now + LOOK_EVERY,
+                Phase::Waiting { until, .. } if *until > now => *until,
+                // The wait is over, and what it waited for may not be done: a person paused the VM.
+                Phase::Waiting { .. } | Phase::Suspected | Phase::Held(_) | Phase::Verifying { .. } => {
+                    now + LOOK_EVERY
+                }
                 Phase::Recovering | Phase::Closed(_) => Timestamp::NEVER,
             });
         }
