@@ -432,6 +432,7 @@ fn a_point_before_one_with_a_warning_stays_until_the_application_of_a_newer_one_
 
 #[test]
 fn the_newest_verified_point_of_each_vm_stays_and_a_hurt_one_is_none() {
+    // S69, I12
     let (folder, points) = repository();
     let repository = open(folder.path());
     let state = |at: usize, what| {

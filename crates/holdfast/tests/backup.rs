@@ -643,6 +643,7 @@ fn taken_at(place: &Place, of: &str, seconds: i64) {
 
 #[test]
 fn a_clock_that_jumped_freezes_pruning() {
+    // S68, I12
     const DAY: i64 = 86_400;
     let place = Place::with_repository();
     for (days, why) in [(-400, "may have jumped"), (2, "went backwards")] {
@@ -659,6 +660,7 @@ fn a_clock_that_jumped_freezes_pruning() {
 
 #[test]
 fn a_clock_that_jumped_before_the_newest_backup_freezes_pruning_until_there_is_another() {
+    // S68, I12
     const DAY: i64 = 86_400;
     let place = Place::with_repository();
     (0..3).for_each(|days| taken_at(&place, "disk", (days - 400) * DAY));
