@@ -37,7 +37,8 @@ fn answer_one(stream: &UnixStream, answer: &Value) -> String {
     }
     reader.read_exact(&mut vec![0; length]).unwrap();
     let body = answer.to_string();
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+    let status = if answer.get("hint").is_some() { "409 Conflict" } else { "200 OK" };
+    let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close");
     write!(&mut &*stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
     first
 }
@@ -63,6 +64,24 @@ fn a_repository_that_cannot_be_opened_is_not_told_as_no_restore_points() {
     let aside = String::from_utf8(said.stderr).unwrap();
     assert!(aside.contains("its backups cannot be listed: it is not mounted"), "{aside}");
     assert!(out(&points(Value::Null)).contains("a has no restore points; `holdfast snapshot create a`"));
+}
+
+#[test]
+fn what_the_daemon_refuses_and_what_it_cannot_tell_are_json_for_programs() {
+    let refusal = json!({ "v": 1, "error": "cannot list", "cause": "there is no vm `a`", "hint": "look" });
+    let said = answered(
+        &["snapshot", "list", "a", "--json"],
+        vec![("GET /api/v1/vms/a/snapshots", refusal.clone())],
+    );
+    let told: Value = serde_json::from_slice(&said.stderr).unwrap();
+    assert_eq!((said.status.code(), &told["exit"]), (Some(1), &json!(1)), "{told}");
+    for field in ["v", "error", "cause", "hint"] {
+        assert_eq!(told[field], refusal[field]);
+    }
+    let known = json!({ "v": 1, "points": [], "trouble": "it is not mounted" });
+    let said = answered(&["points", "a", "--json"], vec![("GET /api/v1/vms/a/points", known)]);
+    let told: Value = serde_json::from_slice(&said.stderr).unwrap();
+    assert!(told["cause"] == "it is not mounted" && out(&said) == "[]\n", "{said:?}");
 }
 
 /// A VM that runs for so many times.

@@ -103,6 +103,38 @@ fn wrong_usage_exits_with_2_and_prints_nothing_to_standard_output() {
 }
 
 #[test]
+fn errors_are_json_for_programs_whoever_finds_them() {
+    let folder = empty();
+    std::fs::write(folder.path().join("wrong.toml"), "state = \"here\n").unwrap();
+    let failing: &[(&[&str], i32)] = &[
+        (&["--state", "nowhere", "status", "--json"], 1),
+        (&["--config", "wrong.toml", "vm", "list", "--json"], 2),
+        (&["backup", "list", "--repo", "nowhere", "--json"], 1),
+        (&["backup", "image", "nothing.img", "--repo", "nowhere", "--json"], 1),
+        (&["backup", "list", "--no-such-flag", "--repo", "nowhere", "--json"], 2),
+        (&["metrics", "analyze", "nothing.csv", "--json"], 1),
+        (&["logs", "analyze", "nothing.log", "--json"], 1),
+    ];
+    for (words, code) in failing {
+        let output = holdfast(folder.path(), words);
+        let said = err(&output);
+        assert_eq!(output.status.code(), Some(*code), "{words:?}: {said}");
+        assert_eq!((said.lines().count(), out(&output)), (1, String::new()), "{words:?}: {said}");
+        let told: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((&told["v"], &told["exit"]), (&1.into(), &(*code).into()), "{words:?}: {said}");
+        assert!(told["error"].as_str().is_some_and(|error| !error.is_empty()), "{words:?}: {said}");
+        let plain: Vec<&str> = words.iter().copied().filter(|word| *word != "--json").collect();
+        let for_people = err(&holdfast(folder.path(), &plain));
+        assert!(for_people.starts_with("error: "), "{words:?}: {for_people}");
+    }
+    let output = holdfast(folder.path(), &["--config", "wrong.toml", "vm", "list", "--json"]);
+    let told: Value = serde_json::from_str(&err(&output)).unwrap();
+    assert!(told["problems"][0]["line"] == 1, "{told}");
+    let help = holdfast(folder.path(), &["status", "--json", "--help"]);
+    assert!(help.status.success() && out(&help).contains("Usage: "), "help is no error");
+}
+
+#[test]
 fn names_with_escape_codes_are_refused_and_shown_escaped_a02_a40() {
     let folder = empty();
     let evil = "a\u{1b}]0;owned\u{7}\u{1b}[31m\u{202e}b";
@@ -273,7 +305,9 @@ fn what_cannot_be_printed_is_told_and_fails() {
         let output = command.args(*words).current_dir(folder.path()).stdout(full).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{words:?}");
         let said = err(&output);
-        assert!(said.starts_with("error: cannot print\ncause: No space left"), "{words:?}: {said}");
+        let for_programs = said.starts_with("{\"v\":1,\"error\":\"cannot print\",\"cause\":\"No space left");
+        let for_people = said.starts_with("error: cannot print\ncause: No space left");
+        assert!(if words.contains(&"--json") { for_programs } else { for_people }, "{words:?}: {said}");
     }
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));

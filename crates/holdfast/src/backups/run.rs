@@ -171,7 +171,13 @@ impl Job {
             }
             (Ok(status), _) if errors.is_empty() => failed(format!("the program that saves it: {status}")),
             (Err(error), _) => failed(format!("the program that saves it was lost: {error}")),
-            (Ok(_), _) => of_words(&errors, failed),
+            (Ok(_), _) => match Said::found(&errors) {
+                Some(Said { error, cause, hint }) => {
+                    let told = |text: Option<String>| text.unwrap_or_default();
+                    End::Failed { error, cause: told(cause), hint: told(hint) }
+                }
+                None => failed(crate::config::tame(errors.trim())),
+            },
         }
     }
 
@@ -263,20 +269,6 @@ pub async fn last_words(err: ChildStderr) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// What our own command line says when it fails.
-fn of_words(errors: &str, otherwise: impl Fn(String) -> End) -> End {
-    let find = |what: &str| {
-        let line = errors.lines().rev().find_map(|line| line.strip_prefix(what));
-        line.map(|line| line.trim().to_owned())
-    };
-    match (find("error:"), find("cause:"), find("hint:")) {
-        (Some(error), cause, hint) => {
-            End::Failed { error, cause: cause.unwrap_or_default(), hint: hint.unwrap_or_default() }
-        }
-        _ => otherwise(crate::config::tame(errors.trim())),
-    }
-}
-
 /// When the newest point of a VM in a repository was taken, in seconds since 1970; nothing if there is none. Or why that
 /// cannot be told.
 pub async fn newest(repository: &RepositoryConfig, vm: &VmName, state: &Path) -> Result<Option<f64>, String> {
@@ -296,27 +288,45 @@ pub async fn list(
 }
 
 /// What our own command line says when it fails.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 pub struct Said {
     /// What failed.
     pub error: String,
     /// Why, if that is told.
     pub cause: Option<String>,
+    /// The way out, if that is told.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 impl Said {
     /// What it wrote, tamed; all of it where that is nothing of the kind.
     pub fn of(errors: &str) -> Self {
-        let find = |what: &str| errors.lines().rev().find_map(|line| line.strip_prefix(what));
+        Self::found(errors).unwrap_or_else(|| Self {
+            error: crate::config::tame(errors.trim()),
+            cause: None,
+            hint: None,
+        })
+    }
+
+    /// What it said last: a line of JSON where it was asked for that, and lines for people otherwise.
+    fn found(errors: &str) -> Option<Self> {
         let tame = |text: &str| crate::config::tame(text.trim());
-        Self { error: tame(find("error:").unwrap_or(errors)), cause: find("cause:").map(tame) }
+        let in_json = errors.lines().rev().find_map(|line| serde_json::from_str::<Self>(line).ok());
+        if let Some(Self { error, cause, hint }) = in_json {
+            let (cause, hint) = (cause.as_deref().map(tame), hint.as_deref().map(tame));
+            return Some(Self { error: tame(&error), cause, hint });
+        }
+        let find = |what: &str| errors.lines().rev().find_map(|line| line.strip_prefix(what)).map(tame);
+        Some(Self { error: find("error:")?, cause: find("cause:"), hint: find("hint:") })
     }
 }
 
 impl std::fmt::Display for Said {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self { error, cause: Some(cause) } => write!(to, "{error}: {cause}"),
-            Self { error, cause: None } => to.write_str(error),
+            Self { error, cause: Some(cause), .. } => write!(to, "{error}: {cause}"),
+            Self { error, cause: None, .. } => to.write_str(error),
         }
     }
 }
@@ -337,7 +347,7 @@ pub struct Answer {
 
 /// The same of one that says something also where it does not end well.
 pub async fn answer(words: &[String], repository: &RepositoryConfig, state: &Path) -> Result<Answer, Said> {
-    let failed = |error: String| Said { error, cause: None };
+    let failed = |error: String| Said { error, cause: None, hint: None };
     let mut command = child(words, repository, state);
     let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = started.map_err(|error| failed(error.to_string()))?;
@@ -355,7 +365,21 @@ pub async fn answer(words: &[String], repository: &RepositoryConfig, state: &Pat
 
 #[cfg(test)]
 mod tests {
-    use super::rate;
+    use super::{Said, rate};
+
+    #[test]
+    fn what_our_own_command_says_last_is_read_from_json_and_from_lines() {
+        let said = Said {
+            error: "it cannot".into(),
+            cause: Some("it is \\u{1b}[away".into()),
+            hint: Some("wait".into()),
+        };
+        let line = r#"{"v":1,"error":"it cannot","cause":"it is \u001b[away","hint":"wait","exit":1}"#;
+        assert_eq!(Said::of(&format!("a note\n{line}\n")), said);
+        assert_eq!(Said::of("error: it cannot\ncause: it is \u{1b}[away\nhint:  wait\n"), said);
+        assert_eq!(Said::of("Killed\n").to_string(), "Killed");
+        assert_eq!(Said::of(line).to_string(), "it cannot: it is \\u{1b}[away");
+    }
 
     #[test]
     fn a_limit_is_told_exactly_where_it_can_be_written_and_never_as_more() {

@@ -6,6 +6,7 @@
 mod paint;
 mod backup;
 mod check;
+mod complain;
 mod demo;
 mod doctor;
 mod drill;
@@ -259,9 +260,19 @@ pub enum CliError {
     },
 }
 
+impl CliError {
+    /// What a command that fails so exits with.
+    const fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) => 2,
+            Self::Client(_) | Self::Daemon(_) | Self::Drill(_) | Self::Io { .. } | Self::Said { .. } => 1,
+        }
+    }
+}
+
 /// Runs one command.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|wrong| complain::refuse(&wrong));
     let ended = dispatch(args);
     if paint::could_not_say() {
         return ExitCode::from(1); // and that is told already
@@ -272,9 +283,8 @@ pub fn main() -> ExitCode {
         Ok(Exit::Usage) => ExitCode::from(2),
         Ok(Exit::NotHealthy) => ExitCode::from(3),
         Err(error) => {
-            let code = if matches!(error, CliError::Config(_)) { 2 } else { 1 };
-            paint::complain(&error);
-            ExitCode::from(code)
+            complain::complain(&error);
+            ExitCode::from(error.code())
         }
     }
 }

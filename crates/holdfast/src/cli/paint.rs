@@ -1,9 +1,6 @@
 //! Colours, times and tables for people; plain text when piped.
 
-use super::CliError;
-use crate::act::chain;
-use crate::config::tame;
-use crate::drill::DrillError;
+use super::complain::cannot_print;
 use comfy_table::{ContentArrangement, Table, presets};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +24,7 @@ pub fn text(text: &str) {
     if cause.kind() == std::io::ErrorKind::BrokenPipe {
         UNREAD.store(true, Ordering::Relaxed);
     } else if !UNSAID.swap(true, Ordering::Relaxed) {
-        aside(&format!("error: cannot print\ncause: {cause}\n"));
+        cannot_print(&cause);
     }
 }
 
@@ -154,26 +151,4 @@ pub fn ago(at: f64) -> String {
 /// Seconds, or a dash.
 pub fn seconds(value: Option<f64>) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.2} s"))
-}
-
-/// Prints an error, its cause and the way out.
-pub fn complain(error: &CliError) {
-    let text = match error {
-        CliError::Config(errors) => return aside(&format!("{errors}\n")), // tamed where it was made, maybe coloured
-        CliError::Said { error, cause, hint } => format!("error: {error}\ncause: {cause}\nhint:  {hint}"),
-        CliError::Client(client)
-        | CliError::Drill(DrillError::Client(client) | DrillError::Injection(client)) => {
-            let (cause, hint) = client.advice();
-            let cause = cause.map(|cause| format!("cause: {cause}\n")).unwrap_or_default();
-            format!("error: {client}\n{cause}hint:  {hint}")
-        }
-        CliError::Daemon(daemon) => format!("error: {}\nhint:  {}", chain(daemon), daemon.hint()),
-        CliError::Drill(DrillError::Password(_)) => {
-            let hint =
-                "hold the drill as the daemon's own user or as root; a variable must be set for it, too";
-            format!("error: {}\nhint:  {hint}", chain(error))
-        }
-        CliError::Io { .. } | CliError::Drill(_) => format!("error: {}", chain(error)),
-    };
-    aside(&format!("{}\n", tame(&text)));
 }

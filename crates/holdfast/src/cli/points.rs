@@ -39,7 +39,14 @@ pub async fn points(client: &Client, args: &PointsArgs) -> Result<Exit, CliError
         say!("its disk {how} in from {}; it takes {taken} by now", coming.point);
     }
     let Some(trouble) = &known.trouble else { return Ok(Exit::Fine) };
-    paint::aside(&format!("its backups cannot be listed: {trouble}"));
+    if args.json {
+        return Err(CliError::Said {
+            error: format!("the backups of {vm} cannot be listed"),
+            cause: trouble.clone(),
+            hint: "its snapshots are all there; try again once its repository can be reached".into(),
+        });
+    }
+    paint::aside(&format!("its backups cannot be listed: {trouble}\n"));
     Ok(Exit::Failed)
 }
 

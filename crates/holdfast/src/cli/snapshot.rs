@@ -153,7 +153,7 @@ async fn create(client: &Client, args: CreateArgs) -> Result<Exit, CliError> {
         tint(Tone::Bold, &taken.id.to_string())
     );
     for warning in &taken.warnings {
-        paint::aside(&format!("warning: {warning}"));
+        paint::aside(&format!("warning: {warning}\n"));
     }
     Ok(Exit::Fine)
 }
