@@ -66,8 +66,10 @@ impl Keeper {
         let may = |vm: &VmName| is_idle(vm) && self.driver.places(vm).pid.is_some();
         for vm in self.left.begin(may) {
             let (driver, inbox) = (Arc::clone(&self.driver), self.inbox.clone());
+            let held = self.protector.hold(&vm);
             self.tasks.spawn(async move {
                 let cleared = driver.clear_backup(&vm, CLEAR).await.map_err(|error| chain(&error));
+                drop(held);
                 let _stopping = inbox.send(Asked::Cleared { vm, cleared }).await;
             });
         }

@@ -102,6 +102,7 @@ impl Job {
         if self.driver.places(&self.vm).pid.is_none() {
             return self.run_off(tell).await;
         }
+        let _held = self.protector.hold(&self.vm);
         let written = self.protector.written(&self.vm).await;
         let moment = match self.hold_still().await {
             Ok(moment) => moment,

@@ -2,10 +2,12 @@
 //!
 //! What is done to the VM is announced to the engine first, so that what it explains is taken for no fault.
 
+mod held;
 mod schedule;
 mod snapshots;
 mod told;
 
+pub use held::Held;
 pub use snapshots::Request;
 pub use told::Saved;
 
@@ -32,6 +34,7 @@ pub struct Protector {
     told: Arc<Mutex<told::Told>>,
     saved: Arc<Mutex<told::AllSaved>>,
     watched: Arc<Mutex<schedule::Watched>>,
+    holds: held::Holds,
 }
 
 /// Why something about restore points was not done.
@@ -64,11 +67,16 @@ impl Protector {
         stop: &CancellationToken,
     ) -> Self {
         let (driver, inbox, config) = (Arc::clone(driver), inbox.clone(), config.clone());
-        let (merging, told, saved, watched) = Default::default();
-        let protector = Self { driver, inbox, config, merging, told, saved, watched };
+        let (merging, told, saved, watched, holds) = Default::default();
+        let protector = Self { driver, inbox, config, merging, told, saved, watched, holds };
         tokio::spawn(protector.clone().keep_telling(stop.clone()));
         tokio::spawn(protector.clone().keep_schedule(stop.clone()));
         protector
+    }
+
+    /// A backup reads a moment of this VM's disk, until what is returned is dropped. Its driver takes no snapshot of it meanwhile.
+    pub fn hold(&self, vm: &VmName) -> Held {
+        self.holds.hold(vm)
     }
 
     /// How far the merge of a VM's deleted snapshots is, if one is under way.

@@ -49,6 +49,18 @@ pub(super) struct Watch {
     told: BTreeMap<Means, (Option<i64>, Option<String>)>,
 }
 
+impl Watch {
+    /// The last try came to nothing as a backup was before it: that is no failure, and it is tried again as soon as that is over.
+    fn wait(&mut self) {
+        self.tried = None;
+    }
+
+    /// Whether the last try is too new for another.
+    fn was_tried(&self, every: Duration) -> bool {
+        self.tried.is_some_and(|tried| tried.elapsed() < AGAIN.min(every))
+    }
+}
+
 /// Work on the snapshots of a VM is under way until this is dropped.
 pub(super) struct Busy {
     watched: Arc<Mutex<Watched>>,
@@ -81,7 +93,13 @@ impl Protector {
                 }
                 self.mind_room(vm).await;
             }
-            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            let again = async {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = self.holds.freed() => {} // before the next backup begins
+                }
+            };
+            if stop.run_until_cancelled(again).await.is_none() {
                 return;
             }
         }
@@ -153,9 +171,7 @@ impl Protector {
         let mut watched = self.watched();
         let watch = watched.entry(vm.clone()).or_default();
         let newest = newest(known).and_then(age);
-        let waits = AGAIN.min(wanted.schedule.every);
-        let is_soon = watch.tried.is_some_and(|tried| tried.elapsed() < waits);
-        let take = wanted.schedule.is_due(newest) && !is_soon;
+        let take = wanted.schedule.is_due(newest) && !watch.was_tried(wanted.schedule.every);
         let stays = watch.stayed.is_some_and(|stayed| stayed.elapsed() < AGAIN);
         match may_go(known, &wanted.keep, clock::wall_micros()) {
             Ok(mut give_up) => {
@@ -183,6 +199,10 @@ impl Protector {
         let request = Request { memory: wanted.memory, freeze: None, note, scheduled: true };
         let taken = self.take(BY, vm, request).await;
         let trouble = taken.as_ref().err().map(|error| chain(error));
+        if let Some(why) = trouble.as_ref().filter(|_| self.holds.is_held(vm)) {
+            tracing::debug!(%vm, why, "a backup began meanwhile: what is due waits for its end");
+            return self.watched().entry(vm.clone()).or_default().wait();
+        }
         match (&taken, &trouble) {
             (Ok(taken), _) => {
                 let (snapshot, stall) = (taken.snapshot.id.0, taken.stall.as_secs_f64());
@@ -233,6 +253,9 @@ impl Protector {
 
     /// Why no point is made of the VM by schedule just now.
     pub async fn holds_off(&self, vm: &VmName, means: Means) -> Option<String> {
+        if means == Means::Snapshot && self.holds.is_held(vm) {
+            return Some("its backup is under way".into());
+        }
         let of = vm.clone();
         let asked = self.inbox.look(move |desk| desk.engine.holds_off(&of, means)).await;
         asked.unwrap_or_else(|stopping| Some(stopping.to_string()))
@@ -274,4 +297,55 @@ fn newest(known: &[Snapshot]) -> Option<&Snapshot> {
 /// How old it is; nothing if it seems to come from the future.
 fn age(snapshot: &Snapshot) -> Option<Duration> {
     u64::try_from(clock::wall_micros() - snapshot.taken).ok().map(Duration::from_micros)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::decide::Inbox;
+    use crate::sense::logs::testing::FakeGuest;
+    use holdfast_core::protect::Keep;
+    use holdfast_core::protect::Schedule;
+
+    /// One whose driver takes no snapshot, and with nobody who decides.
+    fn protector() -> Protector {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("holdfast.toml");
+        std::fs::write(folder.path().join("db.raw"), [0; 512]).unwrap();
+        std::fs::write(&path, "state = \"state\"\n[vm.db]\ndisk = \"db.raw\"\n").unwrap();
+        let config = Arc::new(Config::load(&path).unwrap().config);
+        let (merging, told, saved, watched, holds) = Default::default();
+        let (inbox, config) = (Inbox::new().0, tokio::sync::watch::channel(config).1);
+        Protector { driver: FakeGuest::away(), inbox, config, merging, told, saved, watched, holds }
+    }
+
+    fn hourly() -> SnapshotsConfig {
+        let hour = holdfast_core::time::Duration::from_secs(3_600);
+        let schedule = Schedule { every: hour, stale_after: hour * 2 };
+        SnapshotsConfig { schedule, keep: Keep::default(), memory: false }
+    }
+
+    #[tokio::test]
+    async fn what_a_backup_is_in_the_way_of_is_tried_as_soon_as_that_is_over_and_is_no_trouble() {
+        let (protector, vm): (_, VmName) = (protector(), "db".parse().unwrap());
+        let due = || Todo { take: true, give_up: Vec::new() };
+        let held = protector.hold(&vm);
+        assert_eq!(
+            protector.holds_off(&vm, Means::Snapshot).await,
+            Some("its backup is under way".into()),
+            "nothing is tried that is refused"
+        );
+        protector.do_what_is_due(&vm, &hourly(), due()).await; // one that began beside it
+        assert!(protector.watched()[&vm].trouble.is_none());
+        assert!(protector.todo(&vm, &hourly(), &[]).take, "it is due now, and not ten minutes later");
+        drop(held);
+        assert_ne!(protector.holds_off(&vm, Means::Snapshot).await, Some("its backup is under way".into()));
+        protector.holds.freed().await; // so the schedule does not sleep until its next look
+
+        protector.do_what_is_due(&vm, &hourly(), due()).await;
+        assert!(protector.watched()[&vm].trouble.is_some(), "what fails by itself is trouble");
+        assert!(!protector.todo(&vm, &hourly(), &[]).take, "and not tried again at once");
+    }
 }
