@@ -87,7 +87,9 @@ impl DaemonError {
 pub fn run(config: Config, origin: Origin) -> Result<(), DaemonError> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
+    let colours = crate::cli::on_terminal(&std::io::stderr()); // a file is read by people and programs
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    log.with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(DaemonError::Runtime)?.block_on(serve(config, origin))
 }

@@ -29,6 +29,8 @@ mod status;
 mod vm;
 mod watch;
 
+pub use paint::on_terminal;
+
 use crate::client::{Client, ClientError};
 use crate::config::{self, Config, ConfigErrors, Origin};
 use clap::{CommandFactory, Parser, Subcommand};

@@ -9,6 +9,7 @@ mod lab;
 mod logs;
 mod many;
 mod numbers;
+mod own_log;
 mod quiet;
 mod reload;
 mod replay;
