@@ -9,6 +9,9 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+/// Two clocks that are right differ by less (seconds).
+const AGREE: f64 = 1.0;
+
 /// What the wall clock says, in microseconds since 1970: to show, and for schedules; never to decide (I20).
 #[must_use]
 pub fn wall_micros() -> i64 {
@@ -19,6 +22,14 @@ pub fn wall_micros() -> i64 {
 #[must_use]
 pub fn wall_seconds() -> f64 {
     wall_micros() as f64 / 1e6
+}
+
+/// How far a date, in seconds since 1970, lies in the future; nothing where two clocks may differ by so much. Then a clock is wrong,
+/// or was when that was written down.
+#[must_use]
+pub fn ahead(date: f64) -> Option<Duration> {
+    let ahead = date - wall_seconds();
+    (ahead >= AGREE).then(|| Duration::try_from_secs_f64(ahead).unwrap_or(Duration::MAX))
 }
 
 /// A clock that only goes forward.

@@ -142,8 +142,17 @@ pub fn utc_second(at: f64) -> String {
     at.map_or_else(|_| "?".into(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
-/// How long ago that was.
+/// How far that lies in the future, by the clock of here; nothing if it does not.
+pub fn ahead(at: f64) -> Option<String> {
+    let ahead = crate::clock::ahead(at)?;
+    Some(format!("in {} (clock?)", crate::api::shape::spoken(ahead.as_secs_f64())))
+}
+
+/// How long ago that was. What is to come says that a clock is wrong, or was.
 pub fn ago(at: f64) -> String {
+    if let Some(ahead) = ahead(at) {
+        return ahead;
+    }
     let now = jiff::Timestamp::now().as_microsecond() as f64 / 1e6;
     format!("{} ago", crate::api::shape::spoken(now - at))
 }
@@ -151,4 +160,17 @@ pub fn ago(at: f64) -> String {
 /// Seconds, or a dash.
 pub fn seconds(value: Option<f64>) -> String {
     value.map_or_else(|| "-".into(), |value| format!("{value:.2} s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dated_in_the_future_is_not_told_as_new() {
+        let now = crate::clock::wall_seconds();
+        assert_eq!(ago(now - 7_200.5), "2h 00m ago");
+        assert_eq!(ago(now + 0.5), "0.0s ago", "two clocks may differ a little");
+        assert_eq!((ago(now + 10_800.5), ahead(now)), ("in 3h 00m (clock?)".into(), None));
+    }
 }

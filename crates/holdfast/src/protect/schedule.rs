@@ -270,6 +270,7 @@ impl Protector {
     /// Tells the engine when the newest point was taken (microseconds since 1970), and why there is no newer one, if that is
     /// another thing than it was.
     pub async fn tell_newest(&self, vm: &VmName, means: Means, taken: Option<i64>, trouble: Option<String>) {
+        let trouble = trouble.or_else(|| taken.and_then(from_the_future).map(ToOwned::to_owned));
         let is_new = {
             let mut watched = self.watched();
             let told = &mut watched.entry(vm.clone()).or_default().told;
@@ -287,6 +288,12 @@ impl Protector {
     fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// That its date says nothing of its age. Without the time that is left, as it would be told each time anew.
+fn from_the_future(taken: i64) -> Option<&'static str> {
+    clock::ahead(taken as f64 / 1e6)
+        .map(|_| "the newest is dated in the future: the clock is wrong, or was when it was taken")
 }
 
 /// The newest that one could go back to: by its number, whatever the clock said.
@@ -325,6 +332,23 @@ mod tests {
         let hour = holdfast_core::time::Duration::from_secs(3_600);
         let schedule = Schedule { every: hour, stale_after: hour * 2 };
         SnapshotsConfig { schedule, keep: Keep::default(), memory: false }
+    }
+
+    #[tokio::test]
+    async fn a_newest_that_is_dated_in_the_future_is_told_with_that_and_once() {
+        let (protector, vm): (_, VmName) = (protector(), "db".parse().unwrap());
+        let told = |means| protector.watched()[&vm].told[&means].clone();
+        let taken = clock::wall_micros();
+        for means in [Means::Snapshot, Means::Backup] {
+            protector.tell_newest(&vm, means, Some(taken), None).await;
+            assert_eq!(told(means), (Some(taken), None));
+            let later = Some(taken + 3_600_000_000);
+            protector.tell_newest(&vm, means, later, None).await;
+            let (newest, trouble) = told(means);
+            assert!(newest == later && trouble.as_ref().is_some_and(|why| why.contains("in the future")));
+            protector.tell_newest(&vm, means, later, Some("it is away".into())).await;
+            assert_eq!(told(means).1.as_deref(), Some("it is away"), "what failed matters more");
+        }
     }
 
     #[tokio::test]

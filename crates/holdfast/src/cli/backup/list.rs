@@ -42,10 +42,14 @@ pub fn list(args: &ListArgs) -> Result<Exit, CliError> {
     let mut warnings = Vec::new();
     for Listed { name, point, standing } in &points {
         let at = |micros: i64| paint::utc_second(micros as f64 / 1e6);
+        let dated = |micros: i64| {
+            let ahead = paint::ahead(micros as f64 / 1e6).map(|ahead| format!(", {ahead}"));
+            at(micros) + &ahead.unwrap_or_default()
+        };
         let note = point.as_ref().map(Note::of).unwrap_or_default();
         let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         let known = point.as_ref().ok();
-        let taken = or_none(known.map(|point| at(point.taken)));
+        let taken = or_none(known.map(|point| dated(point.taken)));
         let size = or_none(known.map(|point| bytes(size(point))));
         let changed = or_none(note.change.map(|change| bytes(change.changed)));
         let added = or_none(known.map(|_| bytes(note.added)));
