@@ -84,6 +84,32 @@ fn what_the_daemon_refuses_and_what_it_cannot_tell_are_json_for_programs() {
     assert!(told["cause"] == "it is not mounted" && out(&said) == "[]\n", "{said:?}");
 }
 
+#[test]
+fn each_of_several_snapshots_is_deleted_or_told_why_not() {
+    let refusal = |id: u64| {
+        let error = format!("cannot delete snapshot {id}");
+        json!({ "v": 1, "error": error, "cause": format!("it has no {id}"), "hint": "look" })
+    };
+    let answers = || {
+        vec![
+            ("DELETE /api/v1/vms/a/snapshots/1", refusal(1)),
+            ("DELETE /api/v1/vms/a/snapshots/2", json!({ "v": 1, "ok": true })),
+            ("DELETE /api/v1/vms/a/snapshots/3", refusal(3)),
+        ]
+    };
+    let said = answered(&["snapshot", "delete", "a", "1", "2", "3"], answers());
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    assert_eq!(out(&said), "a: snapshot 2 is deleted; its room is given back in the background\n");
+    let aside = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(aside.contains("cause: it has no 1\n") && aside.contains("cause: it has no 3\n"), "{aside}");
+    let said = answered(&["snapshot", "delete", "a", "1", "2", "3", "--json"], answers());
+    let told: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!((said.status.code(), &told["deleted"]), (Some(1), &json!([2])), "{said:?}");
+    assert_eq!((&told["refused"][1]["id"], &told["refused"][1]["cause"]), (&json!(3), &json!("it has no 3")));
+    let alone = answered(&["snapshot", "delete", "a", "1", "--json"], vec![answers().swap_remove(0)]);
+    assert!(alone.status.code() == Some(1) && out(&alone).is_empty(), "an error like any other: {alone:?}");
+}
+
 /// A VM that runs for so many times.
 fn status(incarnation: u64) -> (&'static str, Value) {
     let vm = json!({
@@ -101,7 +127,7 @@ fn what_was_deleted_and_how_long_it_took_to_go_back_is_told_to_programs() {
         &["snapshot", "delete", "a", "3", "--json"],
         vec![("DELETE /api/v1/vms/a/snapshots/3", done.clone())],
     );
-    assert_eq!(doc(&deleted), json!({ "v": 1, "vm": "a", "id": 3 }));
+    assert_eq!(doc(&deleted), json!({ "v": 1, "vm": "a", "id": 3, "deleted": [3], "refused": [] }));
 
     let one = json!({
         "id": 3, "taken": 1.0, "memory": 1, "resumed": 0, "frozen": true, "set_aside": false, "scheduled": false,

@@ -1,12 +1,14 @@
 //! `holdfast snapshot`: the disk of a VM as it was, with or without its memory; near, fast, and lost with the disk.
 
+use super::complain::complain;
 use super::paint::{self, Tone, tint};
 use super::{CliError, Exit, print_json};
 use crate::api::shape::{StatusDoc, VmDoc};
 use crate::api::snapshots::{SnapshotDoc, SnapshotWords, SnapshotsDoc, TakenDoc};
-use crate::client::{Client, Method};
+use crate::client::{Client, ClientError, Method};
 use clap::{Args, Subcommand};
 use holdfast_core::written::Losses;
+use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -23,12 +25,13 @@ pub enum SnapshotCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Delete one; its room is given back while the VM runs on.
+    /// Delete some; their room is given back while the VM runs on.
     Delete {
         /// The VM.
         vm: String,
-        /// Its number.
-        id: u64,
+        /// Their numbers.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<u64>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -121,7 +124,7 @@ pub async fn snapshot(client: &Client, command: SnapshotCommand) -> Result<Exit,
     match command {
         SnapshotCommand::Create(args) => create(client, args).await,
         SnapshotCommand::List { vm, json } => list(client, &vm, json).await,
-        SnapshotCommand::Delete { vm, id, json } => delete(client, &vm, id, json).await,
+        SnapshotCommand::Delete { vm, ids, json } => delete(client, &vm, &ids, json).await,
         SnapshotCommand::Revert(args) => back(client, &args, false, false).await,
         SnapshotCommand::Resume(args) => back(client, &args.back, true, args.again).await,
     }
@@ -205,16 +208,53 @@ fn note(one: &SnapshotDoc) -> String {
     }
 }
 
-async fn delete(client: &Client, vm: &str, id: u64, json: bool) -> Result<Exit, CliError> {
+/// `snapshot delete --json`.
+#[derive(Default, Serialize)]
+struct DeletedDoc<'a> {
+    v: u32,
+    vm: &'a str,
+    /// The first that was to go.
+    id: u64,
+    deleted: Vec<u64>,
+    refused: Vec<serde_json::Value>,
+}
+
+/// Deletes one after the other. One that is refused stays, and the others go.
+async fn delete(client: &Client, vm: &str, ids: &[u64], json: bool) -> Result<Exit, CliError> {
     let words = SnapshotWords { by: client.by().to_owned(), ..SnapshotWords::default() };
-    let path = format!("{}/{id}", place(vm)?);
-    let _: serde_json::Value = client.order(Method::DELETE, &path, &words, ORDER).await?;
-    if json {
-        print_json(&serde_json::json!({ "v": 1, "vm": vm, "id": id }))?;
-        return Ok(Exit::Fine);
+    let place = place(vm)?;
+    let first = ids.first().copied().unwrap_or_default();
+    let mut doc = DeletedDoc { v: 1, vm, id: first, ..DeletedDoc::default() };
+    let mut ended = Ok(());
+    for id in ids {
+        let path = format!("{place}/{id}");
+        let gone = client.order::<serde_json::Value>(Method::DELETE, &path, &words, ORDER).await;
+        match gone {
+            Ok(_) => {
+                doc.deleted.push(*id);
+                if !json {
+                    say!("{vm}: snapshot {id} is deleted; its room is given back in the background");
+                }
+            }
+            Err(ClientError::Refused(why)) if ids.len() > 1 => {
+                doc.refused.push(serde_json::json!({
+                    "id": id, "error": why.error, "cause": why.cause, "hint": why.hint,
+                }));
+                if !json {
+                    complain(&ClientError::Refused(why).into());
+                }
+            }
+            Err(error) => {
+                ended = Err(error); // that of the only one, or nobody answers any more
+                break;
+            }
+        }
     }
-    say!("{vm}: snapshot {id} is deleted; its room is given back in the background");
-    Ok(Exit::Fine)
+    if json && (ended.is_ok() || !doc.deleted.is_empty()) {
+        print_json(&doc)?;
+    }
+    ended?;
+    Ok(if doc.refused.is_empty() { Exit::Fine } else { Exit::Failed })
 }
 
 async fn back(client: &Client, args: &BackArgs, resume: bool, again: bool) -> Result<Exit, CliError> {
