@@ -148,7 +148,7 @@ fn names_with_escape_codes_are_refused_and_shown_escaped_a02_a40() {
     for words in asking {
         let output = holdfast(folder.path(), &[&["--state", "nowhere"], *words].concat());
         let said = err(&output);
-        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
         assert!(is_tame(&said) && !said.contains('\u{202e}'), "{said:?}");
         assert!(said.contains("\\u{1b}"), "it is shown escaped: {said}");
         assert_eq!(out(&output), "");
@@ -156,8 +156,35 @@ fn names_with_escape_codes_are_refused_and_shown_escaped_a02_a40() {
     for name in ["../orders", "a/b", "", "a?x=1", "-rf", &"a".repeat(300)] {
         let output = holdfast(folder.path(), &["--state", "nowhere", "vm", "start", "--", name]);
         let said = err(&output);
-        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
         assert!(said.contains("is not the name of a vm") && said.contains("vm list"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn what_can_be_no_name_or_number_exits_with_2_whatever_asks_for_it() {
+    let folder = empty();
+    let wrong: &[&[&str]] = &[
+        &["vm", "show", "a b"],
+        &["vm", "start", "a b"],
+        &["points", "a b"],
+        &["logs", "a b"],
+        &["metrics", "show", "a b"],
+        &["drill", "run", "vm-kill", "--vm", "a b", "--yes"],
+        &["drill", "run", "no-such-drill", "--vm", "a", "--yes"],
+        &["snapshot", "list", "a b"],
+        &["snapshot", "delete", "a", "newest"],
+        &["snapshot", "revert", "a", "newest", "--yes"],
+        &["backup", "create", "a b"],
+        &["backup", "revert", "a", "newest", "--yes"],
+        &["prove", "a", "--point", "newest"],
+        &["explain", "newest"],
+        &["approve", "newest"],
+    ];
+    for words in wrong {
+        let output = holdfast(folder.path(), &[&["--state", "nowhere"], *words].concat());
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {}", err(&output));
+        assert_eq!(out(&output), "", "{words:?}");
     }
 }
 
@@ -237,7 +264,7 @@ fn completions_and_the_manual_page_name_every_command() {
     let page = out(&holdfast(folder.path(), &["man", "vm", "stop"]));
     assert!(page.contains(".TH holdfast-vm-stop 1") && page.contains("grace"), "{page}");
     let refused = holdfast(folder.path(), &["man", "vm", "stopp"]);
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2));
     assert!(err(&refused).contains("there is no command `vm stopp`"), "{}", err(&refused));
     let pages = folder.path().join("pages");
     std::fs::create_dir(&pages).unwrap();

@@ -35,7 +35,7 @@ impl ErrorDoc {
                 let doc = Self::new(exit, format!("{file}: {wrong}"), None, None);
                 Self { problems: Some(errors.0.to_json()), ..doc }
             }
-            CliError::Said { error, cause, hint } => {
+            CliError::Said { error, cause, hint } | CliError::Usage { error, cause, hint } => {
                 Self::new(exit, error, Some(cause.clone()), Some(hint.clone()))
             }
             CliError::Client(client)
@@ -119,10 +119,10 @@ mod tests {
         assert_eq!(doc().for_people(), "error: a\ncause: b\nhint:  c\n");
         let told = r#"{"v":1,"error":"a","cause":"b","hint":"c","exit":1}"#;
         assert_eq!(doc().for_programs(), format!("{told}\n"));
-        let line = ErrorDoc::of(&CliError::Said { error, cause, hint }).for_programs();
+        let line = ErrorDoc::of(&CliError::Usage { error, cause, hint }).for_programs();
         assert_eq!(line.trim_end().lines().count(), 1, "{line}");
         let doc: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(doc["error"], "it is\n\\u{1b}[31mgone", "nothing moves the cursor of who prints it (A40)");
-        assert_eq!((&doc["cause"], &doc["exit"]), (&"\\u{202e}why".into(), &1.into()));
+        assert_eq!((&doc["cause"], &doc["exit"]), (&"\\u{202e}why".into(), &2.into()));
     }
 }

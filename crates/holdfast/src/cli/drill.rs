@@ -36,6 +36,7 @@ pub async fn drill(place: &Place, command: DrillCommand) -> Result<Exit, CliErro
         DrillCommand::List { json } => list(json),
         DrillCommand::Run { fault, vm, json, yes } => {
             let drill = find(&fault).ok_or_else(|| unknown(&fault))?;
+            super::vm::checked(&vm)?;
             if !yes && !json && !agreed(drill, &vm)? {
                 return Ok(Exit::Failed);
             }
@@ -58,7 +59,7 @@ pub async fn drill(place: &Place, command: DrillCommand) -> Result<Exit, CliErro
 
 fn unknown(fault: &str) -> CliError {
     let names: Vec<&str> = ALL.iter().map(|drill| drill.name).collect();
-    CliError::Said {
+    CliError::Usage {
         error: format!("there is no drill {}", crate::config::quote(fault)),
         cause: format!("there are: {}", names.join(", ")),
         hint: "`holdfast drill list` tells what each does".into(),

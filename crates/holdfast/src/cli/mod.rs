@@ -260,13 +260,23 @@ pub enum CliError {
         /// The way out.
         hint: String,
     },
+    /// What was named cannot be the name of anything.
+    #[error("{error}")]
+    Usage {
+        /// What was named.
+        error: String,
+        /// Why it is none.
+        cause: String,
+        /// The way out.
+        hint: String,
+    },
 }
 
 impl CliError {
     /// What a command that fails so exits with.
     const fn code(&self) -> u8 {
         match self {
-            Self::Config(_) => 2,
+            Self::Config(_) | Self::Usage { .. } => 2,
             Self::Client(_) | Self::Daemon(_) | Self::Drill(_) | Self::Io { .. } | Self::Said { .. } => 1,
         }
     }
@@ -359,7 +369,7 @@ fn manual(of: &[String], into: Option<&Path>) -> Result<Exit, CliError> {
     all.build();
     let mut command = &all;
     for name in of {
-        command = command.find_subcommand(name).ok_or_else(|| CliError::Said {
+        command = command.find_subcommand(name).ok_or_else(|| CliError::Usage {
             error: format!("there is no command {}", crate::config::quote(&of.join(" "))),
             cause: format!(
                 "{} has no {}",

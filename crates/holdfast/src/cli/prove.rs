@@ -32,6 +32,9 @@ pub struct ProveArgs {
 /// Has it tried, and waits until that is over. Ctrl-C ends the trial.
 pub async fn prove(client: &Client, args: &ProveArgs) -> Result<Exit, CliError> {
     let vm = super::vm::checked(&args.vm)?;
+    if let Some(point) = &args.point {
+        must_be_point(point)?;
+    }
     let place = format!("/api/v1/vms/{vm}/proof");
     let words = ProofWords { point: args.point.clone(), by: client.by().to_owned() };
     let begun: ProofDoc = client.order(Method::POST, &place, &words, PATIENCE).await?;
@@ -43,6 +46,16 @@ pub async fn prove(client: &Client, args: &ProveArgs) -> Result<Exit, CliError> 
     }
     let is_proved = ended.state == ProofState::Done && ended.grade > Some(Grade::Taken);
     Ok(if is_proved { Exit::Fine } else { Exit::Failed })
+}
+
+/// A point as `holdfast points` names it, which need not be there.
+fn must_be_point(point: &str) -> Result<(), CliError> {
+    let number = point.rsplit_once('/').and_then(|(_, number)| number.parse::<u64>().ok());
+    number.map(drop).ok_or_else(|| CliError::Usage {
+        error: format!("{} is no restore point", crate::config::quote(point)),
+        cause: "it is not written as `snapshot/NUMBER` or `NAME/NUMBER`".into(),
+        hint: "`holdfast points VM` lists them".into(),
+    })
 }
 
 async fn wait(client: &Client, place: &str, begun: ProofDoc, is_quiet: bool) -> Result<ProofDoc, CliError> {

@@ -174,7 +174,7 @@ async fn tell(client: &Client, name: &str, wish: &str, words: Words) -> Result<E
 pub fn checked(name: &str) -> Result<&str, CliError> {
     match name.parse::<holdfast_core::subject::VmName>() {
         Ok(_) => Ok(name),
-        Err(cause) => Err(CliError::Said {
+        Err(cause) => Err(CliError::Usage {
             error: format!("{} is not the name of a vm", crate::config::quote(name)),
             cause: cause.to_string(),
             hint: "`holdfast vm list` lists them".into(),
@@ -211,6 +211,7 @@ fn apps(vm: &VmDoc) -> String {
 }
 
 async fn show(client: &Client, name: &str, json: bool) -> Result<Exit, CliError> {
+    let name = checked(name)?;
     let status: StatusDoc = client.get("/api/v1/status").await?;
     let Some(vm) = status.vms.iter().find(|vm| vm.name == name) else {
         return Err(CliError::Said {

@@ -255,7 +255,7 @@ fn name(args: &ImageArgs, place: Option<&Place>) -> Result<String, CliError> {
     if is_name(&name) {
         return Ok(name);
     }
-    Err(CliError::Said {
+    Err(CliError::Usage {
         error: format!("`{}` is no name for restore points", name),
         cause: "names have up to 63 lower-case letters, digits, `-`, `_` and `.`, which is not the first"
             .into(),

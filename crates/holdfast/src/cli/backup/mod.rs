@@ -342,11 +342,12 @@ fn failed(what: String) -> impl FnOnce(std::io::Error) -> CliError {
 impl PointArgs {
     /// The point that is meant.
     fn find(&self, repository: &Repository, folder: &RepositoryPlace) -> Result<PointName, CliError> {
-        let mut all = repository.points().map_err(troubled(folder))?;
         let (of, number) = match self.point.split_once('/') {
             Some((of, number)) => (Some(of), number),
             None => (self.of.as_deref(), &self.point[..]),
         };
+        must_be_number(number, &self.point)?;
+        let mut all = repository.points().map_err(troubled(folder))?;
         let names: std::collections::BTreeSet<String> = all.iter().map(|point| point.vm.clone()).collect();
         all.retain(|point| of.is_none_or(|of| of == point.vm));
         let none = |cause: String| CliError::Said {
@@ -377,6 +378,18 @@ impl PointArgs {
         };
         found.ok_or_else(|| none(format!("the repository has {} of that name", all.len())))
     }
+}
+
+/// A point is named by its number, or is the latest: what is neither names none.
+fn must_be_number(number: &str, point: &str) -> Result<(), CliError> {
+    if number == "latest" || number.parse::<u64>().is_ok() {
+        return Ok(());
+    }
+    Err(CliError::Usage {
+        error: format!("{} is no restore point", crate::config::quote(point)),
+        cause: format!("{} is not a number", crate::config::quote(number)),
+        hint: "write `latest`, its number, or `NAME/NUMBER`, as it is listed".into(),
+    })
 }
 
 /// What else is kept with a point.

@@ -27,6 +27,7 @@ pub struct RevertArgs {
 /// Has the daemon end the VM and start it from the backup, whose blocks come in while it runs.
 pub async fn revert(client: &Client, args: &RevertArgs) -> Result<Exit, CliError> {
     let vm = crate::cli::vm::checked(&args.vm)?;
+    super::must_be_number(&args.point, &args.point)?;
     let known: PointsDoc = client.get(&format!("/api/v1/vms/{vm}/points")).await?;
     let number = |id: &str| id.strip_prefix(vm)?.strip_prefix('/').map(ToOwned::to_owned);
     let backups = known.points.iter().filter(|point| point.kind == "backup");

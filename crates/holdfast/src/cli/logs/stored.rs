@@ -113,7 +113,7 @@ impl ShowArgs {
 fn place(vm: Option<&str>) -> Result<String, CliError> {
     let Some(vm) = vm else { return Ok("/api/v1/logs".into()) };
     let name: holdfast_core::subject::VmName =
-        vm.parse().map_err(|cause: holdfast_core::subject::NameError| CliError::Said {
+        vm.parse().map_err(|cause: holdfast_core::subject::NameError| CliError::Usage {
             error: format!("there is no vm {}", crate::config::quote(vm)),
             cause: cause.to_string(),
             hint: "`holdfast vm list` lists them; `holdfast logs --help` tells what else can be done".into(),

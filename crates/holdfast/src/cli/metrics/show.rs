@@ -72,7 +72,7 @@ pub async fn show(client: &Client, args: &ShowArgs) -> Result<Exit, CliError> {
 fn place(vm: Option<&str>) -> Result<String, CliError> {
     let Some(vm) = vm.filter(|vm| *vm != "-") else { return Ok("/api/v1/numbers".into()) };
     let name: holdfast_core::subject::VmName =
-        vm.parse().map_err(|cause: holdfast_core::subject::NameError| CliError::Said {
+        vm.parse().map_err(|cause: holdfast_core::subject::NameError| CliError::Usage {
             error: format!("there is no vm {}", crate::config::quote(vm)),
             cause: cause.to_string(),
             hint: "`holdfast vm list` lists them".into(),
