@@ -85,6 +85,15 @@ fn what_the_daemon_refuses_and_what_it_cannot_tell_are_json_for_programs() {
 }
 
 #[test]
+fn who_approves_is_told_that_it_may_wait_and_where_to_look() {
+    let done = json!({ "v": 1, "ok": true, "vm": "a" });
+    let said = out(&answered(&["approve", "3"], vec![("POST /api/v1/incidents/3/approve", done)]));
+    for words in ["a is to go back", "waits until", "`holdfast explain 3`", "`holdfast watch`"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
 fn each_of_several_snapshots_is_deleted_or_told_why_not() {
     let refusal = |id: u64| {
         let error = format!("cannot delete snapshot {id}");

@@ -109,7 +109,14 @@ pub async fn approve(client: &Client, args: &ApproveArgs) -> Result<Exit, CliErr
     let path = format!("/api/v1/incidents/{}/approve", args.id);
     let done: serde_json::Value = client.order(Method::POST, &path, &words, ORDER).await?;
     let vm = done["vm"].as_str().unwrap_or("it");
-    say!("{vm} goes back; `holdfast explain {}` tells to what, and `holdfast watch` shows it", args.id);
+    say!("{vm} is to go back: it is ended and started again, and then watched whether that helped");
+    say!(
+        "where its restore point cannot be reached, as in a repository that is away, that waits until it can be"
+    );
+    say!(
+        "`holdfast explain {}` tells to what it goes back and what it waits for; `holdfast watch` shows it",
+        args.id
+    );
     Ok(Exit::Fine)
 }
 
