@@ -7,6 +7,7 @@ use crate::config::RepositoryConfig;
 use crate::protect::Protector;
 use crate::sense::program::program;
 use holdfast_core::action::Work;
+use holdfast_core::lease::Incarnation;
 use holdfast_core::subject::VmName;
 use holdfast_core::written::Marks;
 use holdfast_drivers::Driver;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ use tracing::warn;
 const LIMIT: Duration = Duration::from_secs(30);
 /// What the guest may feel of a beginning is over by then: hooks, freeze and thaw.
 const FROZEN: Duration = Duration::from_secs(240);
+/// The end of a VM is seen within this time.
+const SEEN: Duration = Duration::from_secs(2);
 /// The longest line, and the most that is kept of errors (bytes).
 const LINE_MOST: usize = 64 << 10;
 /// The most that is read of a list of points (bytes).
@@ -75,6 +78,30 @@ pub enum End {
     Cancelled,
 }
 
+impl End {
+    /// The same of a VM that was ended while it was read.
+    fn of_one_that_ended(self) -> Self {
+        match self {
+            Self::Failed { error, cause, .. } if is_of_disk(&error, &cause) => Self::Failed {
+                error,
+                cause: "the vm was ended while it was read, as by a stop, or to go back to a restore point: the moment went \
+                        with its QEMU"
+                    .into(),
+                hint: "no point was made, and none was harmed; what was saved is not saved twice: try again once it runs"
+                    .into(),
+            },
+            end @ (Self::Failed { .. } | Self::Done { .. } | Self::Cancelled) => end,
+        }
+    }
+}
+
+/// Whether it failed to read the disk, and not by its repository.
+fn is_of_disk(error: &str, cause: &str) -> bool {
+    cause.contains("NBD")
+        || cause.contains("the disk cannot be read")
+        || error.starts_with("cannot read the disk")
+}
+
 /// What `backup image` tells: how far it is and, in its last line, what came of it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -115,8 +142,10 @@ impl Job {
                 };
             }
         };
+        let read = self.driver.places(&self.vm).incarnation;
         tell(News::Begun(moment.clone())).await;
         let end = self.save(self.words_of_moment(&moment, &written), tell).await;
+        let end = self.told_why(end, read).await;
         let made = matches!(end, End::Done { .. });
         if let Err(error) = self.driver.end_backup(&self.vm, &moment, made, LIMIT).await {
             let why = chain(&error);
@@ -124,6 +153,17 @@ impl Job {
             tell(News::Left).await;
         }
         end
+    }
+
+    /// What saved it sees no more than a broken pipe where the QEMU that it read has ended, and our driver hears of that end at
+    /// about the same time.
+    async fn told_why(&self, end: End, read: Option<Incarnation>) -> End {
+        let gone = || self.driver.places(&self.vm).incarnation != read;
+        let until = Instant::now() + SEEN;
+        while matches!(end, End::Failed { .. }) && !gone() && Instant::now() < until {
+            tokio::time::sleep(SEEN / 20).await;
+        }
+        if gone() { end.of_one_that_ended() } else { end }
     }
 
     /// The engine is told before the guest may be frozen, so that this is taken for no fault.
@@ -366,7 +406,29 @@ pub async fn answer(words: &[String], repository: &RepositoryConfig, state: &Pat
 
 #[cfg(test)]
 mod tests {
-    use super::{Said, rate};
+    use super::{End, Progress, Said, rate};
+
+    #[test]
+    fn a_backup_of_a_vm_that_was_ended_says_so_and_no_broken_pipe() {
+        let why = |cause: &str| {
+            let [error, cause, hint] = ["cannot save `db`", cause, "-"].map(ToOwned::to_owned);
+            match (End::Failed { error, cause, hint }).of_one_that_ended() {
+                End::Failed { cause, .. } => cause,
+                End::Done { .. } | End::Cancelled => String::new(),
+            }
+        };
+        let ended = why("the disk cannot be read at byte 512: Broken pipe");
+        assert!(
+            ended.starts_with("the vm was ended while it was read") && !ended.contains("pipe"),
+            "{ended}"
+        );
+        assert_eq!(why("the NBD connection failed while reading: Broken pipe"), ended);
+        assert_eq!(why("the repository is full"), "the repository is full", "that would be so again");
+        let done =
+            || End::Done { id: "db/1".into(), progress: Progress::default(), why_all: None, warning: None };
+        assert!(matches!(done().of_one_that_ended(), End::Done { .. }), "all had been read before");
+        assert!(matches!(End::Cancelled.of_one_that_ended(), End::Cancelled));
+    }
 
     #[test]
     fn what_our_own_command_says_last_is_read_from_json_and_from_lines() {
