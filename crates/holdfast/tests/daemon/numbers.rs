@@ -34,13 +34,13 @@ fn what_is_measured_is_listed_kept_over_a_restart_and_shown() {
     assert!(drawn.contains("resident memory of a") && drawn.contains("MiB"), "{drawn}");
     let table = out(&daemon.say(&["metrics", "show", "a"]));
     assert!(table.contains("resident") && table.contains('%'), "{table}");
-    for (words, why) in [
-        (["metrics", "show", "a", "../logs"], "there is no series `../logs`"),
-        (["metrics", "show", "b", "resident"], "there is no vm `b`"),
-        (["metrics", "show", "../a", "resident"], "there is no vm"),
+    for (words, code, why) in [
+        (["metrics", "show", "a", "../logs"], 1, "there is no series `../logs`"),
+        (["metrics", "show", "b", "resident"], 1, "there is no vm `b`"),
+        (["metrics", "show", "../a", "resident"], 2, "there is no vm"),
     ] {
         let said = daemon.say(&words);
-        assert!(said.status.code() == Some(1) && err(&said).contains(why), "{words:?}: {}", err(&said));
+        assert!(said.status.code() == Some(code) && err(&said).contains(why), "{words:?}: {}", err(&said));
     }
 }
 
