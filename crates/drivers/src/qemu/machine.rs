@@ -3,7 +3,6 @@
 use super::agent::Agent;
 use super::backup::Reading;
 use super::cgroup::Cgroup;
-use super::image;
 use super::kept::KeptError;
 use super::launch::{self, RunFolder};
 use super::live::{Life, Live, Watch};
@@ -298,9 +297,7 @@ impl Machine {
             if Starts::words(pid).as_ref() != Some(words) {
                 continue; // that number is another process's by now
             }
-            if !image::has_open(pid, &self.spec().disk) {
-                return Err(format!("process {pid} says that it is this VM but does not have its disk open"));
-            }
+            self.files().must_be_open_in(pid)?;
             let mut record = self.record();
             record.incarnation = incarnation.max(record.incarnation);
             record.token = token.max(record.token);

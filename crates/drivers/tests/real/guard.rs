@@ -3,7 +3,7 @@
 use crate::bench::{Bench, LONG};
 use crate::off::writer_of;
 use crate::snapshots::{back, bench, of, overlay, rewind, take};
-use holdfast_core::action::Order;
+use holdfast_core::action::{Found, Order};
 use holdfast_core::lease::DeathProof;
 use holdfast_core::point::SnapshotId;
 use holdfast_drivers::qemu::Qemu;
@@ -74,6 +74,29 @@ async fn a_record_that_is_not_of_what_qemu_writes_to_is_not_built_upon() {
     }
     put(&new);
     take(&bench, &qemu, Wanted::default()).await;
+}
+
+#[tokio::test]
+async fn a_vm_that_writes_to_overlays_alone_is_found_without_its_run_folder() {
+    let mut bench = bench(); // I1, I7, R28
+    let qemu = bench.open().await;
+    off(&mut bench, &qemu).await;
+    // As after a restore, once all has come in: nothing of the configured disk is read any more.
+    let top = overlay(&bench, 1);
+    let alone = ["rebase", "-q", "-f", "qcow2", "-b", "", top.to_str().unwrap()];
+    crate::backup::image(&alone);
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let pid = qemu.places(&bench.name).pid;
+    drop(qemu);
+    std::fs::remove_dir_all(bench.path("run")).unwrap();
+    let qemu = bench.open().await;
+    let found = qemu.inspect(&bench.name).await.unwrap();
+    let Found::Running { seen, .. } = found else { panic!("{found:?}") };
+    assert_eq!((seen.incarnation(), qemu.places(&bench.name).pid), (lease.incarnation(), pid));
+    bench.power_off(&qemu, &lease).await;
+    bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
 }
 
 #[tokio::test]

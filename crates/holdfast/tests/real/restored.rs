@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::backed::{self, backing};
-use crate::lab::{BOOT, Lab, SOON, signal};
+use crate::lab::{BOOT, Lab, SOON, signal, vms_of};
 use crate::rows::{Rows, assert_of_point, assert_sound, there};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -264,4 +264,28 @@ fn a_disk_that_was_left_while_it_came_in_is_offered_no_more_and_again_to_whoever
     lab.until(BOOT, "nothing is offered", |lab| sockets(lab).is_empty() && suppliers(lab).is_empty());
     let now = there(&lab);
     assert!(all.iter().all(|id| now.contains(id)), "what was set aside has every row");
+}
+
+#[test]
+fn a_restored_vm_whose_run_folder_is_gone_runs_on_alone_and_a_restart_brings_all_back() {
+    let mut lab = backed::lab(&sections("1GiB")); // I1, I7
+    create(&lab);
+    let ended = lab.cli(&["backup", "revert", "orders", "1", "--yes"]);
+    assert!(ended.status.success(), "{ended:?}\n{}", lab.story());
+    lab.wait_well(BOOT);
+    becomes_whole(&lab);
+    let pid = lab.pid("orders");
+    lab.kill_daemon();
+    std::fs::remove_dir_all(lab.state().join("run")).unwrap();
+    lab.start();
+    let way_out = "it will from the next start of its vm on";
+    lab.until(SOON, "a person is told what to do", |lab| lab.story().contains(way_out));
+    assert_eq!((lab.pid("orders"), vms_of(&lab.state())), (pid, vec![pid]), "{}", lab.story());
+    let ended = lab.cli(&["vm", "restart", "orders", "--force"]);
+    assert!(ended.status.success(), "{ended:?}");
+    lab.until(BOOT, "it is another", |lab| {
+        lab.vm("orders")["pid"].as_i64().is_some_and(|new| new != i64::from(pid))
+    });
+    lab.wait_well(BOOT);
+    assert_eq!(vms_of(&lab.state()), [lab.pid("orders")]);
 }

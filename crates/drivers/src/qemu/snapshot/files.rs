@@ -98,6 +98,22 @@ impl Files {
         image::format(&self.disk).map(Tree::of).map_err(|error| error_chain(&error))
     }
 
+    /// A process that says that it is the VM of this disk has a file of it open: the configured one, or an overlay, on record or
+    /// not. A disk that was restored stands on none but its overlays.
+    ///
+    /// # Errors
+    /// A sentence, if it has none.
+    pub fn must_be_open_in(&self, pid: u32) -> Result<(), String> {
+        let overlays = self.overlays().map(|number| self.path(number));
+        if std::iter::once(self.disk.clone()).chain(overlays).any(|file| image::has_open(pid, &file)) {
+            return Ok(());
+        }
+        Err(format!(
+            "process {pid} says that it is this VM and has no file of its disk {} open: look what it is, and end it to go on",
+            self.disk.display()
+        ))
+    }
+
     /// Makes the folder.
     ///
     /// # Errors

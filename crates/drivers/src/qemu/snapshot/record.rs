@@ -204,7 +204,7 @@ impl Files {
     }
 
     /// The overlays that are there, on record or not.
-    fn overlays(&self) -> impl Iterator<Item = FileNumber> {
+    pub(super) fn overlays(&self) -> impl Iterator<Item = FileNumber> {
         let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
         entries.filter_map(|entry| {
             entry.file_name().to_str()?.strip_suffix(".qcow2")?.parse().ok().map(FileNumber)
