@@ -53,6 +53,14 @@ pub trait Driver: Send + Sync {
     /// The next thing a hypervisor told unasked, or a process that was seen to exit. Waits.
     async fn next_event(&self) -> Glimpse;
 
+    /// Whether a VM that runs would be started again once it has ended, asked before a person has it end.
+    ///
+    /// # Errors
+    /// [`DriverError::Refused`] with the reason.
+    async fn may_restart(&self, _vm: &VmName) -> Result<(), DriverError> {
+        Ok(())
+    }
+
     /// Its snapshots, if it can take any.
     fn snapshots(&self) -> Option<&dyn Snapshots> {
         None

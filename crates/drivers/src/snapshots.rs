@@ -55,7 +55,7 @@ pub trait Snapshots: Send + Sync {
     /// The record of its snapshots cannot be read.
     async fn is_untidy(&self, vm: &VmName) -> Result<bool, DriverError>;
 
-    /// Whether it can be gone back to this, asked before anything is ended.
+    /// Whether it can be gone back to this, asked before anything is ended. Whether there is such a backup is for others to see.
     ///
     /// # Errors
     /// [`DriverError::Refused`] with the reason.

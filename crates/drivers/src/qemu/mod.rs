@@ -273,6 +273,10 @@ impl Driver for Qemu {
         }
     }
 
+    async fn may_restart(&self, vm: &VmName) -> Result<(), DriverError> {
+        self.machine(vm)?.may_restart().await
+    }
+
     fn snapshots(&self) -> Option<&dyn Snapshots> {
         Some(self)
     }

@@ -3,12 +3,14 @@
 use crate::bench::{Bench, LONG};
 use crate::off::writer_of;
 use crate::snapshots::{back, bench, of, overlay, rewind, take};
-use holdfast_core::action::{Found, Order};
+use holdfast_core::action::{Found, Order, Rewind};
 use holdfast_core::lease::DeathProof;
-use holdfast_core::point::SnapshotId;
-use holdfast_drivers::qemu::Qemu;
+use holdfast_core::point::{PointId, SnapshotId};
+use holdfast_drivers::qemu::{Qemu, QemuVm};
 use holdfast_drivers::snapshots::Wanted;
 use holdfast_drivers::{Driver, DriverError};
+use std::path::PathBuf;
+use std::process::Command;
 
 /// A VM that is off, with snapshot 1.
 async fn off(bench: &mut Bench, qemu: &Qemu) -> (SnapshotId, DeathProof) {
@@ -97,6 +99,95 @@ async fn a_vm_that_writes_to_overlays_alone_is_found_without_its_run_folder() {
     bench.power_off(&qemu, &lease).await;
     bench.start(&qemu).await;
     bench.until_it_writes(&qemu).await;
+}
+
+fn is_refused<T: std::fmt::Debug>(asked: Result<T, DriverError>, why: &str) {
+    let Err(DriverError::Refused { why: told, .. }) = asked else { panic!("{asked:?}") };
+    assert!(told.contains(why), "{told}");
+}
+
+#[tokio::test]
+async fn what_the_next_start_would_refuse_is_told_while_it_runs() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let first = take(&bench, &qemu, Wanted::default()).await;
+    let to_backup = Rewind { to: PointId::backup(1), resume: false, again: false };
+    let ways = [back(first), to_backup];
+    let may = async || {
+        qemu.may_restart(&bench.name).await.unwrap();
+        for way in ways {
+            of(&qemu).may_rewind(&bench.name, way).await.unwrap();
+        }
+    };
+    may().await;
+    let away = |name: &str| std::fs::rename(bench.path(name), bench.path("away")).unwrap();
+    let back_again = |name: &str| std::fs::rename(bench.path("away"), bench.path(name)).unwrap();
+    let [record, copy] = record(&bench).map(|at| std::fs::read(&at).map(|bytes| (at, bytes)).unwrap());
+    for (at, _) in [&record, &copy] {
+        std::fs::remove_file(at).unwrap();
+    }
+    is_refused(qemu.may_restart(&bench.name).await, "the record of them is missing");
+    for way in ways {
+        is_refused(of(&qemu).may_rewind(&bench.name, way).await, "the record of them is missing");
+    }
+    for (at, bytes) in [&record, &copy] {
+        std::fs::write(at, bytes).unwrap();
+    }
+    away("disk");
+    is_refused(qemu.may_restart(&bench.name).await, "disk is not there any more");
+    is_refused(of(&qemu).may_rewind(&bench.name, ways[0]).await, "disk is not there any more");
+    back_again("disk");
+    may().await;
+    // Of one that does not run there is nothing to end.
+    bench.power_off(&qemu, &lease).await;
+    away("disk");
+    qemu.may_restart(&bench.name).await.unwrap();
+}
+
+/// A small file system in memory, gone with this value.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(path: PathBuf) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        let words = ["-t", "tmpfs", "-o", "size=40m,mode=0755", "hf"];
+        assert!(Command::new("mount").args(words).arg(&path).status().unwrap().success(), "mount needs root");
+        Self(path)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn where_no_room_is_left_nothing_is_gone_back_to() {
+    let mut bench = bench(); // I15
+    let small = Mount::new(bench.path("small"));
+    let disk = small.0.join("disk");
+    std::fs::copy(bench.path("disk"), &disk).unwrap();
+    let qemu = bench.open_as(QemuVm { disk, ..bench.vm() }).await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    let first = take(&bench, &qemu, Wanted::default()).await;
+    let to_backup = Rewind { to: PointId::backup(1), resume: false, again: false };
+    let ballast = small.0.join("ballast");
+    std::fs::write(&ballast, vec![7; 30 << 20]).unwrap();
+    for way in [back(first), to_backup] {
+        is_refused(of(&qemu).may_rewind(&bench.name, way).await, "MiB are free where its snapshots are");
+    }
+    let proof = bench.power_off(&qemu, &lease).await;
+    let record = small.0.join("disk.snapshots/record");
+    let before = std::fs::read(&record).unwrap();
+    is_refused(rewind(&bench, &qemu, &proof, back(first)).await, "make room");
+    assert_eq!(std::fs::read(&record).unwrap(), before);
+    std::fs::remove_file(&ballast).unwrap();
+    of(&qemu).may_rewind(&bench.name, to_backup).await.unwrap();
+    rewind(&bench, &qemu, &proof, back(first)).await.unwrap();
 }
 
 #[tokio::test]

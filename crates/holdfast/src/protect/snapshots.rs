@@ -134,9 +134,7 @@ impl Protector {
     /// is such a backup is for the caller to see.
     pub async fn revert(&self, by: &str, vm: &VmName, to: Rewind) -> Result<(), ProtectError> {
         self.must_know(vm)?;
-        if let PointId::Snapshot(_) = to.to {
-            self.snapshots()?.may_rewind(vm, to).await?;
-        }
+        self.snapshots()?.may_rewind(vm, to).await?;
         self.command(by, vm, Wish::Rewind(to)).await
     }
 }

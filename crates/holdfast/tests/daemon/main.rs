@@ -13,5 +13,6 @@ mod own_log;
 mod quiet;
 mod reload;
 mod replay;
+mod restart;
 mod sources;
 mod user;

@@ -175,7 +175,7 @@ impl Qemu {
 }
 
 /// The disk is not there, and nothing is on record of it.
-fn is_gone(files: &Files) -> Result<bool, String> {
+pub(super) fn is_gone(files: &Files) -> Result<bool, String> {
     Ok(!files.path(FileNumber::BASE).exists() && files.read()?.is_none())
 }
 

@@ -1,10 +1,15 @@
 //! Going back to a snapshot, while the VM is dead; and the start that follows.
 
+use super::super::QemuVm;
+use super::super::image::{self, ImageError};
+use super::super::launch::Format;
 use super::super::machine::{Machine, error_chain};
 use super::super::mapped::MAPPED;
 use super::super::memory::Saved;
+use super::super::start::on_top;
+use super::restore::is_gone;
 use super::take::now;
-use super::tree::Tree;
+use super::tree::{FileNumber, Tree};
 use crate::DriverError;
 use holdfast_core::action::Rewind;
 use holdfast_core::lease::DeathProof;
@@ -15,6 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(super) const REWIND: &str = "change the disk of";
+const START: &str = "start";
 /// What is needed at least for another overlay and its record.
 const ROOM: u64 = 16 << 20;
 /// How long a guest is given to hear that it was away.
@@ -61,13 +67,25 @@ impl Machine {
         .await
     }
 
-    /// Whether it can be gone back to, asked before anything is ended.
+    /// Whether it can be gone back to, asked before anything is ended. Whether there is such a backup is not for a driver to see.
     ///
     /// # Errors
     /// [`DriverError::Refused`] with the reason.
     pub async fn may_rewind(&self, way: Rewind) -> Result<(), DriverError> {
-        let tree = self.on_disk(REWIND, |files| files.read_or_new()).await?;
-        self.check_way(&tree, way).await
+        match way.to {
+            PointId::Snapshot(_) => {
+                let tree = self.on_disk(REWIND, |files| files.read_or_new()).await?;
+                self.check_way(&tree, way).await
+            }
+            PointId::Backup { .. } => {
+                self.on_disk(
+                    REWIND,
+                    |files| if is_gone(files)? { Ok(()) } else { files.read_or_new().map(drop) },
+                )
+                .await?;
+                self.must_have_room().await
+            }
+        }
     }
 
     /// Backups are brought by [`super::super::Qemu::restore`].
@@ -85,6 +103,12 @@ impl Machine {
             let there = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             self.refused(REWIND, format!("it has no snapshot {to}; there are: {there}"))
         })?;
+        self.must_have_room().await?;
+        self.must_stand(REWIND, tree, tree.file_of(to).unwrap_or_default()).await?;
+        if way.resume { self.may_resume(snapshot, way.again).await } else { Ok(()) }
+    }
+
+    async fn must_have_room(&self) -> Result<(), DriverError> {
         let room = self.on_disk(REWIND, |files| files.room().map_err(|e| e.to_string())).await?;
         if room < ROOM {
             let (free, least) = (room >> 20, ROOM >> 20);
@@ -92,7 +116,39 @@ impl Machine {
                 format!("{free} MiB are free where its snapshots are, and {least} MiB should be: make room");
             return Err(self.refused(REWIND, why));
         }
-        if way.resume { self.may_resume(snapshot, way.again).await } else { Ok(()) }
+        Ok(())
+    }
+
+    /// A file of the disk, and all that it stands on, are there and may be read. A backup that is not offered now will be.
+    async fn must_stand(&self, what: &'static str, tree: &Tree, file: FileNumber) -> Result<(), DriverError> {
+        let (spec, others) = (self.spec(), self.disks_of_others());
+        let chain = tree.chain_of(file);
+        self.on_disk(what, move |files| {
+            if let Some(gone) = chain.into_iter().map(|file| files.path(file)).find(|path| !path.exists()) {
+                return Err(format!("{} is not there any more", gone.display()));
+            }
+            let (spec, known) = on_top(&spec, &files.path(file));
+            match image::check(&spec, known, &others) {
+                Ok(_) | Err(ImageError::NotOffered { .. }) => Ok(()),
+                Err(error) => Err(error_chain(&error)),
+            }
+        })
+        .await
+    }
+
+    /// Whether it would be started again once it has ended, asked while it runs. Of one that does not run, its start tells.
+    ///
+    /// # Errors
+    /// [`DriverError::Refused`] with the reason.
+    pub async fn may_restart(&self) -> Result<(), DriverError> {
+        if self.running().is_err() {
+            return Ok(());
+        }
+        let tree = self.tree(START).await?.unwrap_or_else(|| Tree::of(Format::Raw));
+        self.must_stand(START, &tree, tree.top()).await?;
+        let spec = self.spec();
+        let there = tokio::task::spawn_blocking(move || files_there(&spec)).await;
+        there.map_err(|e| self.refused(START, e.to_string()))?.map_err(|why| self.refused(START, why))
     }
 
     pub(super) fn must_be_dead(&self, dead: &DeathProof) -> Result<(), DriverError> {
@@ -185,7 +241,6 @@ impl Machine {
     /// # Errors
     /// The record of the disk's files cannot be read or written.
     pub async fn open_disk(&self) -> Result<Opened, DriverError> {
-        const START: &str = "start";
         let tree = self.on_disk(START, |files| files.read()).await?;
         let Some(mut tree) = tree else {
             return Ok(Opened { disk: self.spec().disk.clone(), below: Vec::new(), memory: None });
@@ -208,7 +263,6 @@ impl Machine {
     /// # Errors
     /// It cannot be written down; then it must not be used.
     pub async fn use_memory(&self) -> Result<(), DriverError> {
-        const START: &str = "start";
         self.on_disk(START, |files| {
             let Some(mut tree) = files.read()? else { return Ok(()) };
             let Some(id) = tree.resume.take() else { return Ok(()) };
@@ -255,8 +309,18 @@ pub(super) fn set_aside(tree: &Tree, note: String) -> Snapshot {
     }
 }
 
+/// What a start needs besides its disk is there: the program that runs it, and what its guest boots from.
+fn files_there(spec: &QemuVm) -> Result<(), String> {
+    let program = spec.program().map_err(|error| error.to_string())?;
+    let kernel = spec.kernel.iter().flat_map(|kernel| std::iter::once(&kernel.image).chain(&kernel.initrd));
+    for file in std::iter::once(&program).chain(kernel) {
+        std::fs::metadata(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    }
+    Ok(())
+}
+
 /// What must be the same for a memory to be resumed.
-fn describe(spec: &super::super::QemuVm) -> String {
+fn describe(spec: &QemuVm) -> String {
     let network = match spec.network.mac() {
         Some(mac) => format!("network card {mac}"),
         None => "no network card".to_owned(),

@@ -101,7 +101,13 @@ impl Tree {
     /// What it stands on, itself first, the configured disk last.
     #[must_use]
     pub fn chain(&self) -> Vec<FileNumber> {
-        let mut chain = vec![self.top];
+        self.chain_of(self.top)
+    }
+
+    /// The same of any file.
+    #[must_use]
+    pub fn chain_of(&self, file: FileNumber) -> Vec<FileNumber> {
+        let mut chain = vec![file];
         while let Some(parent) = chain.last().and_then(|file| self.parent(*file)) {
             if chain.len() > self.overlays.len() {
                 break; // a record that goes in circles
