@@ -25,6 +25,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 const START: &str = "start";
@@ -45,6 +46,7 @@ impl Machine {
     /// Starts the VM under this lease; harmless if that start runs already.
     pub async fn start(self: &Arc<Self>, lease: &Lease, limit: Duration) -> Result<Fact, DriverError> {
         let deadline = Instant::now() + limit;
+        let one = self.turn_to_resume(deadline).await;
         let _turn = self.turn(deadline).await?;
         let record = self.record();
         let life = self.life.borrow().clone();
@@ -62,7 +64,7 @@ impl Machine {
             return Err(self.stale(lease.incarnation(), lease.token()));
         }
         self.end_reading().await;
-        let ready = match self.prepare(&record).await {
+        let ready = match self.prepare(&record, one).await {
             Ok(ready) => ready,
             Err(error) => {
                 self.use_up(lease, record).await;
@@ -130,7 +132,12 @@ impl Machine {
     }
 
     /// Checks all that can be checked without changing anything for the guest.
-    async fn prepare(&self, record: &Record) -> Result<Ready, DriverError> {
+    async fn prepare(
+        &self,
+        record: &Record,
+        one: Result<Option<SemaphorePermit<'_>>, DriverError>,
+    ) -> Result<Ready, DriverError> {
+        let one = one?;
         let (spec, others) = self.spec_to_start();
         let opened = self.open_disk().await?;
         let (spec, known) = on_top(&spec, &opened.disk);
@@ -169,7 +176,7 @@ impl Machine {
         let ready = ready.await.map_err(|e| self.refused(START, e.to_string()))?;
         let ready = ready.map_err(|why| self.refused(START, why))?;
         if ready.memory.is_some() {
-            self.use_memory().await?;
+            self.use_memory(one.as_ref()).await?;
         }
         Ok(ready)
     }

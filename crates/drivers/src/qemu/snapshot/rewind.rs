@@ -7,6 +7,7 @@ use super::super::machine::{Machine, error_chain};
 use super::super::mapped::MAPPED;
 use super::super::memory::Saved;
 use super::super::start::on_top;
+use super::live::ANSWER;
 use super::restore::is_gone;
 use super::take::now;
 use super::tree::{FileNumber, Tree};
@@ -17,6 +18,7 @@ use holdfast_core::point::{Memory, MemoryKind, PointId, Snapshot, SnapshotId};
 use holdfast_core::written::Marks;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 pub(super) const REWIND: &str = "change the disk of";
@@ -258,14 +260,39 @@ impl Machine {
         Ok(Opened { disk: files.path(tree.top()), below, memory })
     }
 
-    /// The memory that the start goes on with is used from now on, whatever becomes of it (I23).
+    /// A start that changes the record of its snapshots, as one does that goes on with a saved memory, waits until nobody else
+    /// does: who has read the record before that would write down that the memory is still to be used (I23). It waits before it
+    /// has the turn to give an order, as all who take both do. Any other start waits for nobody.
+    ///
+    /// # Errors
+    /// [`DriverError::Blocked`], if its turn does not come soon.
+    pub async fn turn_to_resume(
+        &self,
+        deadline: Instant,
+    ) -> Result<Option<SemaphorePermit<'_>>, DriverError> {
+        let tree = self.tree(START).await.ok().flatten(); // one that cannot be read is for the start to say
+        let changes = tree.is_some_and(|tree| tree.resume.is_some() || tree.pending().is_some());
+        if !changes || self.running().is_ok() {
+            return Ok(None);
+        }
+        let turn = self.snapshot_turn(START, deadline.min(Instant::now() + ANSWER)).await;
+        let why = "its snapshots are being changed".to_owned();
+        turn.map(Some).map_err(|_| DriverError::Blocked { what: START, vm: self.name.clone(), why })
+    }
+
+    /// The memory that the start goes on with is used from now on, whatever becomes of it (I23). Needs what
+    /// [`Machine::turn_to_resume`] gave.
     ///
     /// # Errors
     /// It cannot be written down; then it must not be used.
-    pub async fn use_memory(&self) -> Result<(), DriverError> {
-        self.on_disk(START, |files| {
+    pub async fn use_memory(&self, turn: Option<&SemaphorePermit<'_>>) -> Result<(), DriverError> {
+        let is_ours = turn.is_some();
+        self.on_disk(START, move |files| {
             let Some(mut tree) = files.read()? else { return Ok(()) };
             let Some(id) = tree.resume.take() else { return Ok(()) };
+            if !is_ours {
+                return Err("its snapshots changed while it was about to start: try it again".into());
+            }
             if let Some(memory) = tree.snapshot_mut(id).and_then(|snapshot| snapshot.memory.as_mut()) {
                 memory.resumed += 1;
             }
@@ -328,4 +355,93 @@ fn describe(spec: &QemuVm) -> String {
     let boot = if spec.kernel.is_some() { ", direct kernel boot" } else { "" };
     let mib = spec.memory >> 20;
     format!("{mib} MiB, {} processors, {network}{boot}", spec.cpus)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::super::launch::RunFolder;
+    use super::super::super::machine::Starts;
+    use super::super::super::spec::{Accel, Network};
+    use super::*;
+    use holdfast_core::lease::{Incarnation, Lease, Sighting, Token};
+    use holdfast_witness::Eyewitness;
+    use std::path::Path;
+    use std::sync::Arc;
+    use tokio::sync::mpsc;
+
+    /// A VM that is off and goes on with the memory of snapshot 1 when it is started; its QEMU ends at once.
+    fn resuming(place: &Path) -> Arc<Machine> {
+        let disk = place.join("disk");
+        std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+        let spec = QemuVm {
+            name: "orders".parse().unwrap(),
+            disk,
+            images: Vec::new(),
+            memory: 64 << 20,
+            cpus: 1,
+            accel: Accel::Tcg,
+            kernel: None,
+            network: Network::None,
+            user: None,
+            program: Some("/bin/false".into()),
+            memory_state: None,
+        };
+        let folder = RunFolder::of(&place.join("run"), &spec.name);
+        std::fs::create_dir_all(folder.path()).unwrap();
+        let machine = Machine::open(spec, folder, mpsc::channel(8).0, &Starts::now());
+        let files = machine.files();
+        files.make_folder().unwrap();
+        let mut tree = Tree::of(Format::Raw);
+        let memory = serde_json::json!({ "bytes": 1, "length": 1, "machine": "", "resumed": 0 });
+        let memory: Memory = serde_json::from_value(memory).unwrap();
+        let number = tree.begin();
+        files.make_overlay(&tree, number, FileNumber::BASE).unwrap();
+        tree.settle(Some(Snapshot {
+            memory: Some(memory),
+            ..set_aside(&Tree::of(Format::Raw), String::new())
+        }));
+        tree.resume = Some(SnapshotId(1));
+        files.write(&tree).unwrap();
+        Arc::new(machine)
+    }
+
+    /// What its next start goes on with, and how often that was used.
+    fn used(machine: &Machine) -> (Option<SnapshotId>, u32) {
+        let tree = machine.files().read().unwrap().unwrap();
+        let memory = tree.snapshot(SnapshotId(1)).unwrap().memory.clone();
+        (tree.resume, memory.unwrap().resumed)
+    }
+
+    #[tokio::test]
+    async fn a_memory_is_used_by_a_start_only_while_nobody_else_changes_the_record_i23() {
+        let place = tempfile::tempdir().unwrap();
+        let machine = resuming(place.path());
+        let start = async |n: u64, limit: Duration| {
+            let seen = Sighting::of(Eyewitness::here(), Incarnation(n));
+            let lease = Lease::adopting(machine.name.clone(), seen, Token(n), "here".parse().unwrap());
+            machine.start(&lease, limit).await
+        };
+        let other = machine.snapshot_turn(REWIND, Instant::now()).await.unwrap();
+        let refused = start(1, Duration::from_millis(50)).await;
+        assert!(matches!(refused, Err(DriverError::Blocked { .. })), "{refused:?}");
+        assert_eq!(used(&machine), (Some(SnapshotId(1)), 0));
+        assert!(machine.use_memory(None).await.is_err(), "it has no turn");
+        assert_eq!(used(&machine), (Some(SnapshotId(1)), 0));
+        drop(other);
+        let ended = start(2, Duration::from_secs(60)).await;
+        assert!(matches!(ended, Err(DriverError::Refused { .. })), "{ended:?}");
+        assert_eq!(used(&machine), (None, 1));
+    }
+
+    #[tokio::test]
+    async fn a_start_that_resumes_nothing_waits_for_nobody() {
+        let place = tempfile::tempdir().unwrap();
+        let machine = resuming(place.path());
+        let mut tree = machine.files().read().unwrap().unwrap();
+        tree.resume = None;
+        machine.files().write(&tree).unwrap();
+        let _other = machine.snapshot_turn(REWIND, Instant::now()).await.unwrap();
+        assert!(machine.turn_to_resume(Instant::now()).await.unwrap().is_none());
+    }
 }
