@@ -158,12 +158,16 @@ impl Prune {
         Some(Self { vm: vm.clone(), keep, limit, repository, state })
     }
 
-    /// Prunes, unless it is stopped before. Where a point is read back for it, which may take long, `may` is asked again.
+    /// Prunes, unless `may` says no or it is stopped before. Where a point is read back for it, which may take long, `may` is asked
+    /// again.
     pub async fn run<F: Future<Output = bool>>(
         &self,
         stop: &CancellationToken,
         may: impl Fn() -> F,
     ) -> Option<PruneDoc> {
+        if stop.is_cancelled() || !may().await {
+            return None;
+        }
         let mut doc = PruneDoc { at: 0.0, points: 0, bytes: 0, verified: None, error: None };
         let done = stop.run_until_cancelled(self.all(&mut doc, may)).await?; // its process is killed with it
         (doc.at, doc.error) = (clock::wall_seconds(), done.err());
@@ -277,6 +281,18 @@ mod tests {
         assert_eq!(wrong(hurt, Some("")).as_deref(), Some("block 1 is missing"));
         let said = wrong("", Some("error: it cannot be used\ncause: it is away\nhint: -"));
         assert_eq!(said.as_deref(), Some("it cannot be used: it is away"));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_asked_of_a_repository_that_may_not_be_pruned_i12() {
+        let path = crate::place::RepositoryPlace::Folder("/nowhere".into());
+        let repository = RepositoryConfig { path, key_file: None, s3_file: None };
+        let (vm, keep) = ("a".parse().unwrap(), Keep { last: 1, ..Keep::default() });
+        let prune = Prune { vm, keep, limit: None, repository, state: "/nowhere".into() };
+        let stop = CancellationToken::new();
+        assert_eq!(prune.run(&stop, || std::future::ready(false)).await, None);
+        stop.cancel();
+        assert_eq!(prune.run(&stop, || std::future::ready(true)).await, None);
     }
 
     #[test]

@@ -109,10 +109,7 @@ impl Keeper {
             let driver = Arc::clone(&self.driver);
             self.tasks.spawn(async move {
                 for (vm, prune) in prunes {
-                    if !may_prune(&driver, &vm).await {
-                        continue;
-                    }
-                    let Some(pruned) = prune.run(&stop, || may_prune(&driver, &vm)).await else { break };
+                    let Some(pruned) = prune.run(&stop, || may_prune(&driver, &vm)).await else { continue };
                     let told = Asked::Told { vm, news: News::Pruned(pruned) };
                     if inbox.send(told).await.is_err() {
                         break;
@@ -154,5 +151,80 @@ async fn may_prune(driver: &Qemu, vm: &VmName) -> bool {
             debug!(%vm, "nothing is pruned while its disk comes in from a backup");
             false
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use holdfast_core::point::Snapshot;
+    use holdfast_core::written::Marks;
+    use holdfast_drivers::qemu::launch::Format;
+    use holdfast_drivers::qemu::snapshot::tree::{FileNumber, Tree};
+    use holdfast_drivers::qemu::snapshot::{Files, Origin};
+    use holdfast_drivers::qemu::{Accel, Network, QemuVm};
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    async fn driver(place: &Path) -> Qemu {
+        let vm = QemuVm {
+            name: "a".parse().unwrap(),
+            disk: place.join("disk"),
+            images: Vec::new(),
+            memory: 64 << 20,
+            cpus: 1,
+            accel: Accel::Tcg,
+            kernel: None,
+            network: Network::None,
+            user: None,
+            program: None,
+            memory_state: None,
+        };
+        Qemu::open(vec![vm], BTreeMap::new(), place.join("run"), place.join("evidence")).await.unwrap()
+    }
+
+    fn set_aside(tree: &Tree) -> Snapshot {
+        Snapshot {
+            id: tree.next(),
+            taken: 0,
+            memory: None,
+            frozen: false,
+            set_aside: true,
+            scheduled: false,
+            note: String::new(),
+            trial: None,
+            written: Marks::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn no_point_goes_while_a_disk_or_a_snapshot_of_its_vm_needs_one_i12() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("disk"), vec![0; 1 << 20]).unwrap();
+        let (driver, vm) = (driver(place.path()).await, "a".parse().unwrap());
+        assert!(may_prune(&driver, &vm).await, "nothing comes in");
+        let files = Files::of(&place.path().join("disk"));
+        files.make_folder().unwrap();
+        let mut tree = Tree::of(Format::Raw);
+        let aside = set_aside(&tree);
+        let to = aside.id;
+        let number = tree.begin();
+        files.make_root(&tree, number, 1 << 20).unwrap();
+        tree.restore(Origin { to: "main".into(), repository: "7".into(), point: "a/3".into() }, aside);
+        files.write(&tree).unwrap();
+        assert!(!may_prune(&driver, &vm).await, "its disk comes in");
+        let aside = set_aside(&tree);
+        tree.begin();
+        tree.rewind(to, aside, false);
+        files.write(&tree).unwrap();
+        assert!(!may_prune(&driver, &vm).await, "a disk that was left half is kept as a snapshot");
+        tree.removed(FileNumber(1));
+        files.write(&tree).unwrap();
+        assert!(may_prune(&driver, &vm).await, "that is gone");
+        for record in ["record", "record-copy"] {
+            std::fs::write(files.folder().join(record), "torn").unwrap();
+        }
+        assert!(!may_prune(&driver, &vm).await, "nobody can tell");
     }
 }
