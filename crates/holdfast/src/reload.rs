@@ -126,6 +126,7 @@ impl Reloader {
         let loaded = tokio::task::spawn_blocking(move || Config::load_again(&origin, &before)).await;
         let Loaded { config, path, warnings } = loaded.map_err(|_| Stopping)??;
         let changes = running.changes(&config);
+        let notes = self.coming_from_elsewhere(&running, &config).await;
         // The driver knows a VM before the engine asks for it, and until it asks no more.
         let later = self.driver.take_on(specs(&config), restarts(&config))?;
         self.inbox.configure(policies(&config, self.driver.as_ref(), self.newer)).await?;
@@ -142,7 +143,29 @@ impl Reloader {
             removed: names(&changes.removed),
             changed: changes.changed.into_iter().map(|change| reloaded(change, &later)).collect(),
             warnings: warnings.to_json(),
+            notes,
         })
+    }
+
+    /// What a person is told of VMs whose disk still comes in from a repository that the new configuration has no more, or otherwise.
+    /// Whoever brings it was told where it lies, and goes on.
+    async fn coming_from_elsewhere(&self, before: &Config, new: &Config) -> Vec<String> {
+        let mut notes = Vec::new();
+        for vm in before.vms.keys() {
+            let Ok(Some(incoming)) = self.driver.incoming(vm).await else { continue };
+            let (point, to) = (&incoming.origin.point, &incoming.origin.to);
+            let now = new.repositories.get(to);
+            if now == before.repositories.get(to) {
+                continue;
+            }
+            let what = if now.is_some() { "is described otherwise" } else { "is not named any more" };
+            warn!(%vm, point, repository = to, what, "the disk of a vm still comes in from a repository that changes");
+            notes.push(format!(
+                "vm {vm}: its disk still comes in from {point}, and [repository.{to}] {what}: it is read on from where it was; \
+                 should that be cut off, the vm waits until [repository.{to}] leads there again"
+            ));
+        }
+        notes
     }
 }
 

@@ -49,6 +49,9 @@ pub struct ReloadDoc {
     pub changed: Vec<ReloadedVmDoc>,
     /// What makes protection or safety weaker than it could be, as `check --json` tells it.
     pub warnings: serde_json::Value,
+    /// What it leaves in doubt that is under way, for people.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One VM that is described otherwise.

@@ -57,6 +57,7 @@ fn render(doc: &ReloadDoc) -> String {
         doc.removed.iter().map(|vm| format!("  removed  vm {vm}: left as it is, no longer looked after")),
     );
     lines.extend(doc.changed.iter().map(changed));
+    lines.extend(doc.notes.iter().map(|note| format!("  warning  {note}")));
     let warnings = doc.warnings.as_array().map_or(0, Vec::len);
     if warnings > 0 {
         lines.push(format!("  {}: `holdfast check` shows them", check::count(warnings, "warning")));
@@ -100,6 +101,7 @@ mod tests {
                 vm("c", &[], &["disk"]),
             ],
             warnings: json!([{"error": "x"}]),
+            notes: words(&["vm a: its disk still comes in"]),
         }
     }
 
@@ -114,6 +116,7 @@ mod tests {
              changed  vm a: recover.tries, app.redis; memory, cpus from its next start on\n  \
              changed  vm b: mode\n  \
              changed  vm c: disk from its next start on\n  \
+             warning  vm a: its disk still comes in\n  \
              1 warning: `holdfast check` shows them\n"
         );
     }
@@ -122,7 +125,7 @@ mod tests {
     fn that_nothing_changed_is_told_too() {
         let nothing =
             ReloadDoc { settings: vec![], added: vec![], removed: vec![], changed: vec![], ..doc() };
-        let nothing = ReloadDoc { warnings: json!([]), ..nothing };
+        let nothing = ReloadDoc { warnings: json!([]), notes: vec![], ..nothing };
         assert_eq!(render(&nothing), "/etc/holdfast/holdfast.toml is in force; nothing has changed\n");
     }
 }

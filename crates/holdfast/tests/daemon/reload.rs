@@ -4,8 +4,12 @@
 
 use crate::lab::signal;
 use crate::quiet::{Quiet, err, out, vm};
+use holdfast_drivers::qemu::launch::Format;
+use holdfast_drivers::qemu::snapshot::tree::Tree;
+use holdfast_drivers::qemu::snapshot::{Files, Origin};
 use serde_json::json;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::Duration;
 
 const IDLE: &str = "autostart = false\n";
@@ -26,7 +30,7 @@ fn what_is_added_removed_and_changed_comes_into_force_and_is_told() {
     assert_eq!(daemon.vms(), ["a", "c"]);
     assert_eq!(daemon.vm("a")["tries_most"], 2);
     let again = daemon.json(&["reload"]);
-    let nothing = json!({"v": 1, "file": file, "settings": [], "added": [], "removed": [], "changed": [], "warnings": []});
+    let nothing = json!({"v": 1, "file": file, "settings": [], "added": [], "removed": [], "changed": [], "warnings": [], "notes": []});
     assert_eq!(again, nothing);
     assert!(out(&daemon.say(&["reload"])).ends_with("is in force; nothing has changed\n"));
 }
@@ -148,4 +152,44 @@ fn systemd_is_told_when_a_reload_begins_and_ends() {
         assert!(at.strip_prefix("MONOTONIC_USEC=").unwrap().parse::<u64>().unwrap() > 0, "{at}");
         assert_eq!(heard(), "READY=1", "it is ready again, whatever came of it");
     }
+}
+
+/// The disk of a VM that is off still comes in from point `a/3` of the repository `main`.
+fn comes_in(disk: &Path) {
+    let files = Files::of(disk);
+    files.make_folder().unwrap();
+    let mut tree = Tree::of(Format::Raw);
+    let aside =
+        serde_json::from_value(json!({"id": 1, "taken": 0, "frozen": false, "set_aside": true, "note": ""}));
+    let number = tree.begin();
+    files.make_root(&tree, number, 1 << 20).unwrap();
+    tree.restore(Origin { to: "main".into(), repository: "7".into(), point: "a/3".into() }, aside.unwrap());
+    files.write(&tree).unwrap();
+}
+
+#[test]
+fn a_repository_that_changes_while_a_disk_comes_in_from_it_is_told() {
+    let with = |path: &str| vm("a", IDLE) + &format!("[repository.main]\npath = \"{path}\"\n");
+    let daemon = Quiet::new(&with("here"));
+    comes_in(&daemon.path().join("a.raw"));
+    let mut daemon = daemon;
+    daemon.start(&[]);
+    let notes = |config: &str| {
+        daemon.write(config);
+        let told = daemon.json(&["reload"]);
+        assert!(told["notes"].is_array(), "{told}");
+        told["notes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|note| note.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(notes(&(with("here") + "[repository.other]\npath = \"other\"\n")), Vec::<String>::new());
+    let moved = notes(&with("there"));
+    assert!(moved[0].contains("a/3, and [repository.main] is described otherwise"), "{moved:?}");
+    let gone = notes(&vm("a", IDLE));
+    assert!(gone[0].contains("[repository.main] is not named any more"), "{gone:?}");
+    assert!(daemon.log().contains("comes in from a repository that changes"), "{}", daemon.log());
+    assert_eq!(notes(&vm("a", IDLE)), Vec::<String>::new(), "once");
 }
