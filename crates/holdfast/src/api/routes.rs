@@ -177,7 +177,12 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusDoc>, Refused> {
     let places: BTreeMap<VmName, Places> =
         config.vms.keys().map(|vm| (vm.clone(), api.driver.places(vm))).collect();
     let standing = api.standing;
-    Ok(Json(api.inbox.look(move |desk| status_doc(desk, &config, places, &standing)).await?))
+    let mut doc = api.inbox.look(move |desk| status_doc(desk, &config, places, &standing)).await?;
+    for (name, what) in api.restorer.lacking() {
+        let vm = doc.vms.iter_mut().find(|vm| vm.name == name.as_str());
+        vm.into_iter().for_each(|vm| vm.note = vm.note.take().or_else(|| Some(what.clone())));
+    }
+    Ok(Json(doc))
 }
 
 fn status_doc(

@@ -81,7 +81,7 @@ pub struct Offer {
 pub fn offer(
     disk: Offered,
     path: &Path,
-    tell: impl Fn(&OfferedError) + Send + Sync + 'static,
+    tell: impl Fn(&Heard<'_>) + Send + Sync + 'static,
 ) -> Result<Offer, OfferError> {
     let failed = |source| OfferError::Listen { path: path.to_owned(), source };
     let (path, listener) = listen(path)?;
@@ -111,7 +111,7 @@ pub fn offer(
 pub fn serve_one(
     disk: Offered,
     stream: UnixStream,
-    tell: impl Fn(&OfferedError) + Send + Sync + 'static,
+    tell: impl Fn(&Heard<'_>) + Send + Sync + 'static,
 ) -> Result<(), holdfast_nbd::NbdError> {
     let disk = Told::new(disk, tell);
     server::serve(stream, "", &disk)
@@ -300,18 +300,31 @@ impl Clients {
     }
 }
 
-/// A disk, and who hears of the first read that fails because something is damaged or missing, and of the first one each time
-/// that the repository cannot be reached.
+/// Who brings a backup says so in its log that a read failed ...
+pub const UNREAD: &str = "error: ";
+/// ... and so that the repository is in reach again.
+pub const READ_AGAIN: &str = "its repository is read again";
+
+/// What is told of the reads of a disk.
+pub enum Heard<'a> {
+    /// One failed.
+    Failed(&'a OfferedError),
+    /// Its repository could not be reached, and is read again.
+    Again,
+}
+
+/// A disk, and who hears of the first read that fails because something is damaged or missing, of the first one each time
+/// that the repository cannot be reached, and of the first one afterwards that does not fail.
 pub struct Told {
     disk: Offered,
-    tell: Box<dyn Fn(&OfferedError) + Send + Sync>,
+    tell: Box<dyn Fn(&Heard<'_>) + Send + Sync>,
     is_hurt: AtomicBool,
     is_away: AtomicBool,
 }
 
 impl Told {
     /// This disk.
-    pub fn new(disk: Offered, tell: impl Fn(&OfferedError) + Send + Sync + 'static) -> Self {
+    pub fn new(disk: Offered, tell: impl Fn(&Heard<'_>) + Send + Sync + 'static) -> Self {
         let (is_hurt, is_away) = Default::default();
         Self { disk, tell: Box::new(tell), is_hurt, is_away }
     }
@@ -339,12 +352,14 @@ impl Disk for Told {
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         let Err(error) = self.disk.read_at(offset, bytes) else {
-            self.is_away.store(false, Ordering::Relaxed);
+            if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
+                (self.tell)(&Heard::Again);
+            }
             return Ok(());
         };
         let is_told = if away(&error).is_some() { &self.is_away } else { &self.is_hurt };
         if !is_told.swap(true, Ordering::Relaxed) {
-            (self.tell)(&error);
+            (self.tell)(&Heard::Failed(&error));
         }
         Err(io::Error::other(error))
     }

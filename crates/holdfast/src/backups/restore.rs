@@ -4,7 +4,7 @@
 //! `backup supply`). It outlives the daemon, as the VM does; whoever of them is killed, the disk says by its own head whether
 //! it needs the backup still, and then another one is started.
 
-use super::offer;
+use super::offer::{self, UNREAD};
 use super::run::{self, Said};
 use crate::act::chain;
 use crate::config::{Config, RepositoryConfig};
@@ -17,6 +17,8 @@ use holdfast_drivers::qemu::Qemu;
 use holdfast_drivers::qemu::snapshot::{Incoming, Origin};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -109,6 +111,7 @@ pub struct Restorer {
     driver: Arc<Qemu>,
     config: watch::Receiver<Arc<Config>>,
     turns: Arc<std::sync::Mutex<BTreeMap<VmName, Turn>>>,
+    lacking: Arc<std::sync::Mutex<BTreeMap<VmName, String>>>,
 }
 
 /// Whose turn it is to see to the disk of a VM, and when it was tried last in vain.
@@ -121,8 +124,9 @@ impl Restorer {
         config: &watch::Receiver<Arc<Config>>,
         stop: &CancellationToken,
     ) -> Self {
-        let (driver, config, turns) = (Arc::clone(driver), config.clone(), Arc::default());
-        let restorer = Self { driver, config, turns };
+        let (driver, config) = (Arc::clone(driver), config.clone());
+        let (turns, lacking) = Default::default();
+        let restorer = Self { driver, config, turns, lacking };
         tokio::spawn(restorer.clone().keep(stop.clone()));
         restorer
     }
@@ -151,6 +155,22 @@ impl Restorer {
         Some(Coming { point: incoming.origin.point, taken, is_offered: incoming.is_offered })
     }
 
+    /// What VMs lack that their disks need of a backup still, for people, as it was looked at last.
+    pub fn lacking(&self) -> BTreeMap<VmName, String> {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_lacking(&self, vm: &VmName, what: Option<(&str, String)>) {
+        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        match what {
+            Some((point, why)) => {
+                let what = format!("its disk comes in from {point}, which cannot be read: {why}");
+                drop(lacking.insert(vm.clone(), what));
+            }
+            None => drop(lacking.remove(vm)),
+        }
+    }
+
     fn turn(&self, vm: &VmName) -> Turn {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(turns.entry(vm.clone()).or_default())
@@ -169,7 +189,12 @@ impl Restorer {
         }
         let needed = match incoming {
             Ok(Some(incoming)) if !incoming.is_offered => incoming,
-            Ok(_) => return Ok(()),
+            Ok(incoming) => {
+                let unread =
+                    incoming.as_ref().and_then(|incoming| Some((&*incoming.origin.point, unread(incoming)?)));
+                self.note_lacking(vm, unread);
+                return Ok(());
+            }
             Err(error) => {
                 tracing::debug!(%vm, error = chain(&error), "what its disk needs cannot be read");
                 return Ok(()); // a start tells more
@@ -177,6 +202,7 @@ impl Restorer {
         };
         let supplied = self.supply_again(vm, &needed).await;
         let point = &needed.origin.point;
+        self.note_lacking(vm, supplied.as_ref().err().map(|why| (&**point, why.clone())));
         match supplied {
             Ok(()) => {
                 *tried = None;
@@ -355,6 +381,17 @@ impl Supply {
         tokio::spawn(async move { self.child.wait().await }); // it ends by itself, and is collected then
         Ok(())
     }
+}
+
+/// Why what is offered cannot be read now, by the last word of whoever offers it.
+fn unread(incoming: &Incoming) -> Option<String> {
+    let mut log = File::open(incoming.socket.with_extension("log")).ok()?;
+    let length = log.metadata().ok()?.len();
+    log.seek(SeekFrom::Start(length.saturating_sub(LINE_MOST))).ok()?;
+    let mut said = Vec::new();
+    log.take(LINE_MOST).read_to_end(&mut said).ok()?;
+    let said = String::from_utf8_lossy(&said);
+    said.lines().last()?.strip_prefix(UNREAD).map(crate::config::tame)
 }
 
 async fn why_not(mut child: Child) -> String {

@@ -4,9 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::backed::{self, plain};
-use crate::lab::{BOOT, signal};
+use crate::lab::{BOOT, Lab, signal};
 use crate::proofs::{nothing_is_left, prove};
-use crate::restored::{becomes_whole, create, needs_backup, recovered_by_restore, sections};
+use crate::restored::{becomes_whole, create, needs_backup, recovered_by_restore, sections, suppliers};
 use crate::rows::{Rows, assert_of_point};
 use holdfast_bucket::{Habit, Process, SECRET};
 use serde_json::Value;
@@ -67,4 +67,28 @@ fn a_vm_is_backed_up_into_a_store_proved_and_restored_from_there_though_the_stor
     becomes_whole(&lab);
     rows.all_there(&lab);
     assert!(!lab.story().contains(SECRET));
+}
+
+#[test]
+fn a_vm_that_boots_while_the_store_is_away_that_its_disk_comes_in_from_says_what_it_waits_for() {
+    let data = tempfile::tempdir().unwrap();
+    let start = |port| Process::start("bucket::server", data.path(), port, Habit::Right).unwrap();
+    let server = start(0);
+    let lab = backed::lab_in_store(&server.endpoint(), &sections("1MiB"));
+    create(&lab);
+    let ended = lab.cli(&["backup", "revert", "orders", "1", "--yes"]);
+    assert!(ended.status.success(), "{ended:?}\n{}", lab.story());
+    let port = server.kill();
+    assert!(needs_backup(&lab), "not all is there yet");
+    let lacks = "its disk comes in from orders/1, which cannot be read: ";
+    let is_told = |lab: &Lab| lab.vm("orders")["note"].as_str().is_some_and(|note| note.starts_with(lacks));
+    lab.until(BOOT, "it is said what it waits for", is_told);
+    let shown = String::from_utf8(lab.cli(&["vm", "show", "orders"]).stdout).unwrap();
+    assert!(shown.contains(lacks), "{shown}");
+    // Nobody offers it any more, and it cannot be opened.
+    suppliers(&lab).iter().for_each(|pid| signal(*pid, "KILL"));
+    lab.until(BOOT, "another cannot begin", |lab| suppliers(lab).is_empty() && is_told(lab));
+    let _server = start(port);
+    lab.until(BOOT, "it is read again", |lab| !is_told(lab));
+    lab.wait_well(2 * BOOT);
 }

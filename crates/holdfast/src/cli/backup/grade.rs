@@ -2,11 +2,11 @@
 
 use super::{PointArgs, RepositoryArgs, failed, say_aside, troubled};
 use crate::act::chain;
-use crate::backups::offer;
+use crate::backups::offer::{self, Heard, READ_AGAIN};
 use crate::cli::{CliError, Exit};
 use crate::clock;
 use clap::Args;
-use holdfast_backup::offered::{Offered, OfferedError};
+use holdfast_backup::offered::Offered;
 use holdfast_backup::proof::{self, Grade, Proof, What};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -55,7 +55,10 @@ pub fn offer(args: &OfferArgs) -> Result<Exit, CliError> {
     let stream =
         std::io::stdin().as_fd().try_clone_to_owned().map_err(failed("use standard input".into()))?;
     let disk = Offered::new(repository, point.disks.swap_remove(0), MOST);
-    let tell = |error: &OfferedError| say_aside(&format!("error: {}", chain(error)));
+    let tell = |heard: &Heard<'_>| match heard {
+        Heard::Failed(error) => say_aside(&format!("error: {}", chain(error))),
+        Heard::Again => say_aside(READ_AGAIN),
+    };
     // A machine that is ended says no farewell.
     let _gone = offer::serve_one(disk, UnixStream::from(stream), tell);
     Ok(Exit::Fine)

@@ -12,9 +12,9 @@ use super::fresh::sync_folder;
 use super::restore::RestoreArgs;
 use super::{bar, disk, failed, say_aside, shown, troubled};
 use crate::act::chain;
-use crate::backups::offer;
+use crate::backups::offer::{self, Heard, READ_AGAIN};
 use crate::cli::{CliError, Exit, print_json, wait_for};
-use holdfast_backup::offered::{Offered, OfferedError};
+use holdfast_backup::offered::Offered;
 use holdfast_backup::point::Disk;
 use holdfast_backup::repository::Repository;
 use holdfast_drivers::qemu::image::{self, ImageError};
@@ -277,9 +277,12 @@ async fn serve(
         return Ok(()); // whoever brought the last block was killed before he could say so
     }
     let bar = bar(offered.size(), args.json);
-    let tell = |error: &OfferedError| {
-        let (why, hint) = (chain(error), offer::hint(error));
-        say_aside(&format!("the guest was told of an input/output error: {why}. {hint}"));
+    let tell = |heard: &Heard<'_>| match heard {
+        Heard::Failed(error) => {
+            let (why, hint) = (chain(error), offer::hint(error));
+            say_aside(&format!("the guest was told of an input/output error: {why}. {hint}"));
+        }
+        Heard::Again => say_aside(READ_AGAIN),
     };
     let offer = offer::offer(offered, &place.socket, tell)
         .map_err(|error| refused(&place.file, chain(&error), error.hint()))?;

@@ -4,10 +4,10 @@
 use super::disk::{DiskArgs, Meant};
 use super::say_aside;
 use crate::act::chain;
-use crate::backups::offer::{self, Offer};
+use crate::backups::offer::{self, Heard, Offer, READ_AGAIN};
 use crate::cli::{CliError, Exit, print_json_line, wait_for};
 use clap::Args;
-use holdfast_backup::offered::{Offered, OfferedError};
+use holdfast_backup::offered::Offered;
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,12 +62,13 @@ pub fn serve(args: &ServeArgs) -> Result<Exit, CliError> {
 
 fn offered(disk: Offered, socket: &Path, id: &str) -> Result<Offer, CliError> {
     let point = id.to_owned();
-    let tell = move |error: &OfferedError| {
-        say_aside(&format!(
+    let tell = move |heard: &Heard<'_>| match heard {
+        Heard::Failed(error) => say_aside(&format!(
             "point {point}: {}; the client was told of an input/output error, as for all that follow. {}",
             chain(error),
             offer::hint(error)
-        ));
+        )),
+        Heard::Again => say_aside(&format!("point {point}: {READ_AGAIN}")),
     };
     offer::offer(disk, socket, tell).map_err(|error| CliError::Said {
         error: format!("cannot offer point {id}"),

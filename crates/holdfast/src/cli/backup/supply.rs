@@ -4,11 +4,10 @@
 use super::instant::{checked, refused, stream, whole};
 use super::{PointArgs, RepositoryArgs, Unopened, failed, shown, troubled};
 use crate::act::chain;
-use crate::backups::offer::{self, Offer};
+use crate::backups::offer::{self, Heard, Offer, READ_AGAIN, UNREAD};
 use crate::backups::{OutOfReach, Ready};
 use crate::cli::{CliError, Exit, print_json_line, wait_for};
 use clap::Args;
-use holdfast_backup::offered::OfferedError;
 use holdfast_backup::repository::Repository;
 use holdfast_drivers::qemu::image;
 use holdfast_drivers::qemu::offered::NAME;
@@ -57,7 +56,10 @@ pub fn supply(args: &SupplyArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Fine);
     };
     let offered = checked(repository, disk, socket)?;
-    let tell = |error: &OfferedError| eprintln!("error: {}; {}", chain(error), offer::hint(error));
+    let tell = |heard: &Heard<'_>| match heard {
+        Heard::Failed(error) => eprintln!("{UNREAD}{}; {}", chain(error), offer::hint(error)),
+        Heard::Again => eprintln!("{READ_AGAIN}"),
+    };
     let offer =
         offer::offer(offered, socket, tell).map_err(|error| refused(socket, chain(&error), error.hint()))?;
     print_json_line(&Ready { v: 1, repository: number, size })?;
@@ -67,6 +69,7 @@ pub fn supply(args: &SupplyArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Fine); // who asked is gone, and has changed nothing
     };
     let log = talk_alone(socket)?;
+    eprintln!("it is offered"); // what was said before, by one that was killed, is over
     let owner = file.metadata().map_err(failed(format!("look at `{}`", file.display())))?.uid();
     offer.give_to(owner).map_err(failed(format!("give `{}` away", socket.display())))?;
     let filled = wait_for(async {

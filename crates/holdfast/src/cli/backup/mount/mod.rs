@@ -6,13 +6,13 @@ mod tree;
 
 use super::{PointArgs, RepositoryArgs, bytes, disk, list, say_aside, shown, threads, troubled};
 use crate::act::chain;
-use crate::backups::offer::{self, Told};
+use crate::backups::offer::{self, Heard, READ_AGAIN, Told};
 use crate::cli::{CliError, Exit, print_json_line, wait_for};
 use clap::Args;
 use fuser::{Config, Session, SessionACL};
 use holdfast_backup::block::BLOCK;
 use holdfast_backup::id::BlockId;
-use holdfast_backup::offered::{Offered, OfferedError};
+use holdfast_backup::offered::Offered;
 use holdfast_backup::point::{Disk, PAGE};
 use holdfast_backup::proof;
 use place::{Left, Mounted, PlaceError};
@@ -120,12 +120,13 @@ fn file_name(disk: &Disk) -> String {
 
 fn file(id: &str, disk: &Disk, offered: Offered) -> File {
     let (id, name) = (id.to_owned(), disk.name.clone());
-    let tell = move |error: &OfferedError| {
-        say_aside(&format!(
+    let tell = move |heard: &Heard<'_>| match heard {
+        Heard::Failed(error) => say_aside(&format!(
             "point {id}, disk {name}: {}; who read it was told of an input/output error, as for all that follow. {}",
             chain(error),
             offer::hint(error)
-        ));
+        )),
+        Heard::Again => say_aside(&format!("point {id}, disk {name}: {READ_AGAIN}")),
     };
     let pages = disk.pages.iter().filter(|page| **page != BlockId::HOLE).count();
     let stored = disk.size.min((pages * PAGE * BLOCK) as u64);
