@@ -84,7 +84,7 @@ impl Machine {
     /// # Errors
     /// There is no such snapshot, or what it stands on may not be read.
     pub async fn files_of_snapshot(&self, id: SnapshotId) -> Result<Vec<Layer>, DriverError> {
-        let (spec, others) = self.spec_to_start();
+        let (spec, others) = (self.spec(), self.disks_of_others());
         self.on_disk(READ, move |files| {
             let tree = files.read_or_new()?;
             let file = tree.file_of(id).ok_or_else(|| format!("it has no snapshot {id}"))?;

@@ -435,6 +435,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_reads_a_snapshot_does_not_change_what_a_vm_counts_as_started_i23() {
+        let place = tempfile::tempdir().unwrap();
+        let machine = resuming(place.path());
+        let _as_if_it_ran = machine.turn(Instant::now()).await.unwrap();
+        let before = machine.started_as();
+        assert!(machine.configure(QemuVm { memory: 128 << 20, ..QemuVm::clone(&machine.spec()) }));
+        machine.files_of_snapshot(SnapshotId(1)).await.unwrap();
+        assert_eq!(machine.started_as(), before);
+    }
+
+    #[tokio::test]
     async fn a_start_that_resumes_nothing_waits_for_nobody() {
         let place = tempfile::tempdir().unwrap();
         let machine = resuming(place.path());
