@@ -702,7 +702,30 @@ fn what_is_to_be_read_back_so_that_others_may_go_is_told_and_read_no_faster_than
     // The first MiB is asked for at once.
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
     assert_eq!(pruned(1), serde_json::json!([]));
-    assert_eq!(place.run(&["verify", "--all", "--limit", "1MiB"]).status.code(), Some(2));
+    for bound in [["--limit", "1MiB"], ["--iops", "5"]] {
+        assert_eq!(place.run(&["verify", "--all", bound[0], bound[1]]).status.code(), Some(2));
+    }
+}
+
+#[test]
+fn a_disk_is_read_and_written_no_more_often_than_asked_for() {
+    let place = Place::with_repository();
+    let took = |words: &[&str]| {
+        let begun = Instant::now();
+        place.well(words);
+        begun.elapsed()
+    };
+    // Eight blocks of data, written as two runs. The first is asked for at once.
+    let read = took(&["image", "disk.img", "--iops", "10"]);
+    assert!(read >= Duration::from_millis(650), "{read:?}");
+    let verified = took(&["verify", "--point", "latest", "--iops", "2"]);
+    assert!(verified >= Duration::from_millis(450), "{verified:?}");
+    let written = took(&["restore", "--out", "new.img", "--iops", "2"]);
+    assert!(written >= Duration::from_millis(450), "{written:?}");
+    assert!(fs::read(place.path("new.img")).unwrap() == fs::read(place.path("disk.img")).unwrap());
+    for none in ["0", "-1", "many"] {
+        assert_eq!(place.run(&["image", "disk.img", "--iops", none]).status.code(), Some(2), "{none}");
+    }
 }
 
 fn size(folder: &Path) -> u64 {

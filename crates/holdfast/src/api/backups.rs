@@ -3,7 +3,7 @@
 use super::routes::Refused;
 use super::{Api, Words, named};
 use crate::backups::{BackupDoc, NoBackup};
-use crate::config::RATE_LEAST;
+use crate::config::{Limits, RATE_LEAST};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub struct BackupWords {
     /// Bytes that are read in a second at most; `null`: as is configured.
     pub limit: Option<u64>,
+    /// Reads in a second at most, of up to 64 KiB each; `null`: as is configured.
+    pub iops: Option<u32>,
     /// Who asks.
     pub by: Option<String>,
 }
@@ -40,15 +42,15 @@ async fn begin(
     Path(vm): Path<String>,
     words: Option<Json<BackupWords>>,
 ) -> Result<Json<BackupDoc>, Refused> {
-    let BackupWords { limit, by } = words.map(|Json(words)| words).unwrap_or_default();
+    let BackupWords { limit, iops, by } = words.map(|Json(words)| words).unwrap_or_default();
     let name = name(&vm)?;
-    if limit.is_some_and(|limit| limit < RATE_LEAST) {
+    if limit.is_some_and(|limit| limit < RATE_LEAST) || iops == Some(0) {
         let error = format!("cannot back up vm `{vm}` so slowly");
         let cause = "its disk is held still until all of it is read";
-        let hint = format!("64 KiB a second is the least: {RATE_LEAST} bytes");
+        let hint = format!("64 KiB a second is the least, {RATE_LEAST} bytes, in one read");
         return Err(Refused(StatusCode::BAD_REQUEST, error, cause.into(), hint));
     }
-    let begun = api.backups.begin(name, Words { by, ..Words::default() }.by(), limit).await;
+    let begun = api.backups.begin(name, Words { by, ..Words::default() }.by(), Limits { limit, iops }).await;
     begun.map(Json).map_err(|cause| {
         let status = match cause {
             NoBackup::NoVm => StatusCode::NOT_FOUND,

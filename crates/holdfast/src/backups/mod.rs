@@ -18,7 +18,7 @@ pub use restore::{Coming, OutOfReach, Ready, Restorer};
 
 use crate::asked;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::protect::Protector;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::qemu::Qemu;
@@ -77,9 +77,9 @@ pub struct BackupDoc {
     pub to: String,
     /// How it stands.
     pub state: BackupState,
-    /// Bytes that are read in a second at most, if that is bounded.
-    #[serde(default)]
-    pub limit: Option<u64>,
+    /// What is read in a second at most.
+    #[serde(flatten)]
+    pub limits: Limits,
     /// When it began, in seconds since 1970.
     pub since: f64,
     /// Bytes of the disk; 0 until it is known.
@@ -151,7 +151,7 @@ impl NoBackup {
 }
 
 enum Asked {
-    Begin { vm: VmName, by: String, limit: Option<u64>, reply: oneshot::Sender<Result<BackupDoc, NoBackup>> },
+    Begin { vm: VmName, by: String, limits: Limits, reply: oneshot::Sender<Result<BackupDoc, NoBackup>> },
     Look { vm: VmName, reply: oneshot::Sender<Option<BackupDoc>> },
     Cancel { vm: VmName, by: String, reply: oneshot::Sender<bool> },
     Told { vm: VmName, news: News },
@@ -187,8 +187,8 @@ pub struct Backups(mpsc::Sender<Asked>);
 impl Backups {
     /// Begins one, which reads so many bytes in a second at most; otherwise as many as are configured. It is not over when this
     /// returns.
-    pub async fn begin(&self, vm: VmName, by: String, limit: Option<u64>) -> Result<BackupDoc, NoBackup> {
-        let begun = asked::ask(&self.0, |reply| Asked::Begin { vm, by, limit, reply }).await;
+    pub async fn begin(&self, vm: VmName, by: String, limits: Limits) -> Result<BackupDoc, NoBackup> {
+        let begun = asked::ask(&self.0, |reply| Asked::Begin { vm, by, limits, reply }).await;
         begun.ok_or(NoBackup::Stopping)?
     }
 
@@ -282,7 +282,7 @@ impl Keeper {
 
     fn take(&mut self, asked: Asked) {
         match asked {
-            Asked::Begin { vm, by, limit, reply } => drop(reply.send(self.begin(&vm, &by, limit))),
+            Asked::Begin { vm, by, limits, reply } => drop(reply.send(self.begin(&vm, &by, limits))),
             Asked::Look { vm, reply } => drop(reply.send(self.runs.get(&vm).map(|run| run.doc.clone()))),
             Asked::Cancel { vm, by, reply } => drop(reply.send(self.cancel(&vm, &by))),
             Asked::Told { vm, news } => self.hear(&vm, news),
@@ -304,17 +304,17 @@ impl Keeper {
         }
     }
 
-    fn begin(&mut self, vm: &VmName, by: &str, limit: Option<u64>) -> Result<BackupDoc, NoBackup> {
+    fn begin(&mut self, vm: &VmName, by: &str, limits: Limits) -> Result<BackupDoc, NoBackup> {
         let config = Arc::clone(&self.config.borrow());
         let known = config.vms.get(vm).ok_or(NoBackup::NoVm)?;
         let (backup, repository) = config.backup_of(vm).ok_or(NoBackup::NotConfigured)?;
-        let (to, limit) = (backup.to.clone(), limit.or(backup.limit));
+        let (to, limits) = (backup.to.clone(), limits.or(backup.limits));
         let hooks = known.hooks();
         let repository = repository.clone();
         if self.runs.get(vm).is_some_and(|run| !run.doc.state.is_over()) {
             return Err(NoBackup::Busy);
         }
-        let (doc, cancel) = (BackupDoc::new(vm, &to, limit), CancellationToken::new());
+        let (doc, cancel) = (BackupDoc::new(vm, &to, limits), CancellationToken::new());
         let job = Job {
             vm: vm.clone(),
             to,
@@ -324,7 +324,7 @@ impl Keeper {
             state: config.state.clone(),
             by: by.to_owned(),
             hooks,
-            limit,
+            limits,
             cancel: cancel.clone(),
         };
         let (inbox, of) = (self.inbox.clone(), vm.clone());
@@ -345,7 +345,7 @@ impl Keeper {
             };
             tell(News::Ended(end)).await;
         });
-        info!(%vm, by, to = doc.to, limit, "a backup begins");
+        info!(%vm, by, to = doc.to, limit = limits.limit, iops = limits.iops, "a backup begins");
         self.due.tried(vm);
         self.runs.insert(vm.clone(), Run { doc: doc.clone(), is_scheduled: by == SCHEDULE, cancel });
         Ok(doc)
@@ -413,14 +413,14 @@ impl Keeper {
 }
 
 impl BackupDoc {
-    fn new(vm: &VmName, to: &str, limit: Option<u64>) -> Self {
+    fn new(vm: &VmName, to: &str, limits: Limits) -> Self {
         let since = clock::wall_seconds();
         Self {
             v: 1,
             vm: vm.to_string(),
             to: to.to_owned(),
             state: BackupState::Waits,
-            limit,
+            limits,
             since,
             size: 0,
             read: 0,

@@ -42,7 +42,7 @@ impl Job {
     }
 
     fn words_of_off(&self, off: &Off) -> Vec<String> {
-        let mut words = words_of(&off.uri, &self.vm, self.limit);
+        let mut words = words_of(&off.uri, &self.vm, self.limits);
         words.extend(off.is_orderly.then(|| "--consistent".to_owned()));
         words.extend(off.files.iter().map(|file| format!("--still={}", file.display())));
         words

@@ -3,9 +3,9 @@
 //! newest is read back for it, where that lets others go.
 
 use super::once::Once;
-use super::run::{Answer, Said, answer, ask, rate};
+use super::run::{Answer, Said, answer, ask};
 use crate::clock;
-use crate::config::{Config, RepositoryConfig};
+use crate::config::{Config, Limits, RepositoryConfig};
 use holdfast_core::protect::Keep;
 use holdfast_core::subject::VmName;
 use serde::{Deserialize, Serialize};
@@ -143,8 +143,8 @@ struct Whole {
 pub struct Prune {
     vm: VmName,
     keep: Keep,
-    /// So much of a point is read back in a second at most (bytes).
-    limit: Option<u64>,
+    /// How fast a point is read back at most.
+    limits: Limits,
     repository: RepositoryConfig,
     state: PathBuf,
 }
@@ -153,9 +153,9 @@ impl Prune {
     /// As it is configured now; nothing if all is to be kept.
     pub fn of(config: &Config, vm: &VmName) -> Option<Self> {
         let (backup, repository) = config.backup_of(vm)?;
-        let (keep, limit) = (backup.keep?, backup.limit);
+        let (keep, limits) = (backup.keep?, backup.limits);
         let (repository, state) = (repository.clone(), config.state.clone());
-        Some(Self { vm: vm.clone(), keep, limit, repository, state })
+        Some(Self { vm: vm.clone(), keep, limits, repository, state })
     }
 
     /// Prunes, unless `may` says no or it is stopped before. Where a point is read back for it, which may take long, `may` is asked
@@ -201,7 +201,7 @@ impl Prune {
     /// Has a point read back.
     async fn verify(&self, point: &str) -> Result<(), String> {
         let mut words: Vec<String> = ["backup", "verify", "--json", "--point", point].map(Into::into).into();
-        words.extend(self.limit.into_iter().flat_map(|limit| ["--limit".into(), rate(limit)]));
+        words.extend(self.limits.words());
         let answer = answer(&words, &self.repository, &self.state).await;
         let hurt = answer.map_or_else(|said| Some(said.to_string()), |answer| what_is_wrong(&answer));
         hurt.map_or(Ok(()), |why| {
@@ -288,7 +288,7 @@ mod tests {
         let path = crate::place::RepositoryPlace::Folder("/nowhere".into());
         let repository = RepositoryConfig { path, key_file: None, s3_file: None };
         let (vm, keep) = ("a".parse().unwrap(), Keep { last: 1, ..Keep::default() });
-        let prune = Prune { vm, keep, limit: None, repository, state: "/nowhere".into() };
+        let prune = Prune { vm, keep, limits: Limits::default(), repository, state: "/nowhere".into() };
         let stop = CancellationToken::new();
         assert_eq!(prune.run(&stop, || std::future::ready(false)).await, None);
         stop.cancel();

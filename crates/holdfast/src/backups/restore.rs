@@ -7,7 +7,7 @@
 use super::offer::{self, UNREAD};
 use super::run::{self, Said};
 use crate::act::chain;
-use crate::config::{Config, RepositoryConfig};
+use crate::config::{Config, Limits, RepositoryConfig};
 use holdfast_core::action::{Ended, Fact};
 use holdfast_core::lease::DeathProof;
 use holdfast_core::point::BackupId;
@@ -252,7 +252,7 @@ impl Restorer {
         let backup = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
         let wanted = Wanted {
             repository,
-            limit: backup.and_then(|backup| backup.limit),
+            limits: backup.map(|backup| backup.limits).unwrap_or_default(),
             state: &config.state,
             point: &origin.point,
         };
@@ -279,7 +279,8 @@ impl Restorer {
         let point = format!("{vm}/{}", id.0);
         let reached = match config.backup_of(vm) {
             Some((_, repository)) => {
-                let wanted = Wanted { repository, limit: None, state: &config.state, point: &point };
+                let wanted =
+                    Wanted { repository, limits: Limits::default(), state: &config.state, point: &point };
                 self.begin(vm, &wanted, None).await.map(drop)
             }
             None => Err(NO_BACKUP.into()),
@@ -303,7 +304,7 @@ impl Restorer {
         let mut origin = Origin { to, repository: String::new(), point };
         let place = self.driver.offer_place(vm).await.map_err(|error| chain(&error))?;
         let (state, point) = (&*config.state, &*origin.point);
-        let wanted = Wanted { repository, limit: backup.limit, state, point };
+        let wanted = Wanted { repository, limits: backup.limits, state, point };
         let supply = self.begin(vm, &wanted, Some(&place.socket)).await?;
         origin.repository.clone_from(&supply.ready.repository);
         let restored = self.driver.restore(vm, dead, (origin, supply.ready.size), &place, limit).await;
@@ -319,7 +320,7 @@ impl Restorer {
 
     /// Starts the process that offers a backup, and waits until it does; without a socket, until it could.
     async fn begin(&self, vm: &VmName, wanted: &Wanted<'_>, socket: Option<&Path>) -> Result<Supply, NotHad> {
-        let Wanted { repository, point, limit, state } = *wanted;
+        let Wanted { repository, point, limits, state } = *wanted;
         let mut words: Vec<String> = ["backup", "supply", "--point", point].map(ToOwned::to_owned).into();
         if let Some(socket) = socket {
             let qmp = self.driver.places(vm).qmp.ok_or("it has no control socket")?;
@@ -328,7 +329,7 @@ impl Restorer {
                 places.into_iter().flat_map(|(word, at)| [word.to_owned(), at.display().to_string()]),
             );
         }
-        words.extend(limit.into_iter().flat_map(|limit| ["--limit".to_owned(), run::rate(limit)]));
+        words.extend(Limits { iops: None, ..limits }.words()); // QEMU bounds what it copies by bytes alone
         let mut command = run::ourselves(&[], &words, repository, state);
         // It ends when we do, until it was told what to fill; from then on it outlives us.
         command.kill_on_drop(false);
@@ -359,8 +360,8 @@ impl Restorer {
 struct Wanted<'a> {
     repository: &'a RepositoryConfig,
     point: &'a str,
-    /// Bytes a second at most.
-    limit: Option<u64>,
+    /// How fast at most.
+    limits: Limits,
     /// The state folder.
     state: &'a Path,
 }

@@ -3,7 +3,7 @@
 use super::BackupDoc;
 use super::prune::PruneDoc;
 use crate::act::chain;
-use crate::config::RepositoryConfig;
+use crate::config::{Limits, RepositoryConfig};
 use crate::protect::Protector;
 use crate::sense::program::program;
 use holdfast_core::action::Work;
@@ -48,8 +48,8 @@ pub struct Job {
     pub by: String,
     /// What its agent runs before.
     pub hooks: Vec<Vec<String>>,
-    /// So much is read in a second at most (bytes).
-    pub limit: Option<u64>,
+    /// How fast it is read at most.
+    pub limits: Limits,
     pub cancel: CancellationToken,
 }
 
@@ -231,25 +231,14 @@ impl Job {
         words.extend(moment.bitmaps.iter().flat_map(|bitmap| ["--bitmap", bitmap]));
         words.extend(written.iter().flat_map(|written| ["--written", written]));
         let more = words.into_iter().map(ToOwned::to_owned);
-        words_of(&moment.uri, &self.vm, self.limit).into_iter().chain(more).collect()
+        words_of(&moment.uri, &self.vm, self.limits).into_iter().chain(more).collect()
     }
 }
 
 /// The words that have a disk saved which is offered there.
-pub fn words_of(uri: &str, vm: &VmName, limit: Option<u64>) -> Vec<String> {
-    let limit = limit.map(rate);
-    let mut words = vec!["backup", "image", uri, "--json", "--progress", "--of", vm.as_str()];
-    words.extend(limit.iter().flat_map(|limit| ["--limit", limit]));
-    words.into_iter().map(ToOwned::to_owned).collect()
-}
-
-/// So many bytes a second as `--limit` takes them, and never more.
-pub fn rate(limit: u64) -> String {
-    if limit.is_multiple_of(1_000) {
-        format!("{}kB/s", limit / 1_000)
-    } else {
-        format!("{}KiB/s", (limit >> 10).max(1))
-    }
+pub fn words_of(uri: &str, vm: &VmName, limits: Limits) -> Vec<String> {
+    let words = ["backup", "image", uri, "--json", "--progress", "--of", vm.as_str()];
+    words.map(ToOwned::to_owned).into_iter().chain(limits.words()).collect()
 }
 
 /// The words of `holdfast backup`, run by this program at the lowest priority, with a repository.
@@ -406,7 +395,7 @@ pub async fn answer(words: &[String], repository: &RepositoryConfig, state: &Pat
 
 #[cfg(test)]
 mod tests {
-    use super::{End, Progress, Said, rate};
+    use super::{End, Progress, Said};
 
     #[test]
     fn a_backup_of_a_vm_that_was_ended_says_so_and_no_broken_pipe() {
@@ -442,14 +431,5 @@ mod tests {
         assert_eq!(Said::of("error: it cannot\ncause: it is \u{1b}[away\nhint:  wait\n"), said);
         assert_eq!(Said::of("Killed\n").to_string(), "Killed");
         assert_eq!(Said::of(line).to_string(), "it cannot: it is \\u{1b}[away");
-    }
-
-    #[test]
-    fn a_limit_is_told_exactly_where_it_can_be_written_and_never_as_more() {
-        for (limit, told) in
-            [(50 << 20, "51200KiB/s"), (2_000_000, "2000kB/s"), (65_537, "64KiB/s"), (1, "1KiB/s")]
-        {
-            assert_eq!(rate(limit), told);
-        }
     }
 }

@@ -4,7 +4,7 @@
 use super::prune::{Prune, PruneDoc};
 use super::run::{self, News};
 use super::{Asked, Keeper, SCHEDULE, due};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::protect::Saved;
 use holdfast_core::protect::Means;
 use holdfast_core::subject::VmName;
@@ -79,7 +79,7 @@ impl Keeper {
             due::Answer::Yes => {
                 if let Some(why) = self.protector.holds_off(vm, Means::Backup).await {
                     debug!(%vm, why, "a backup that is due waits");
-                } else if let Err(cause) = self.begin(vm, SCHEDULE, None) {
+                } else if let Err(cause) = self.begin(vm, SCHEDULE, Limits::default()) {
                     warn!(%vm, %cause, "a backup that is due did not begin");
                 }
             }

@@ -4,7 +4,7 @@ use super::problem::{Problem, Problems};
 use super::rules::Claims;
 use super::section::Section;
 use super::units::{bare, quote, write_duration, write_size};
-use super::{Frame, settings, vm};
+use super::{Frame, Limits, settings, vm};
 use crate::place::RepositoryPlace;
 use holdfast_core::protect::Keep;
 use holdfast_core::protect::{Schedule, Schedules};
@@ -53,8 +53,8 @@ pub struct BackupConfig {
     pub schedule: Option<Schedule>,
     /// Which points stay; otherwise all.
     pub keep: Option<Keep>,
-    /// So much of the disk is read in a second at most (bytes); otherwise as much as can be.
-    pub limit: Option<u64>,
+    /// How fast the disk is read, or brought back.
+    pub limits: Limits,
 }
 
 /// How the restore points of a VM are proved.
@@ -202,7 +202,8 @@ fn sandbox(vm: &VmName, prove: &Section<'_>, (memory, cpus): (u64, u32)) -> (Opt
 }
 
 fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option<BackupConfig> {
-    let (schedule, keep, limit) = (schedule(section), keep(vm, section), section.size_if_any("limit"));
+    let (schedule, keep) = (schedule(section), keep(vm, section));
+    let limits = Limits { limit: section.size_if_any("limit"), iops: section.count_if_any("iops") };
     let Some(to) = section.text("to") else {
         if !section.has("to") {
             let error = format!("the backup of vm `{vm}` names no repository");
@@ -213,7 +214,7 @@ fn backup(vm: &VmName, section: &Section<'_>, claims: &mut Claims) -> Option<Bac
         return None;
     };
     claims.repositories.push(to.clone());
-    Some(BackupConfig { to: to.into_inner(), schedule, keep, limit })
+    Some(BackupConfig { to: to.into_inner(), schedule, keep, limits })
 }
 
 fn snapshots(vm: &VmName, section: &Section<'_>) -> Option<SnapshotsConfig> {
@@ -333,7 +334,8 @@ mod tests {
         let (every, stale_after) = (Duration::from_secs(86_400), Duration::from_secs(172_800));
         let schedule = Some(Schedule { every, stale_after });
         let vm = config.vms.values().next().unwrap();
-        let backup = Some(BackupConfig { to: "main".into(), schedule, keep: None, limit: None });
+        let backup =
+            Some(BackupConfig { to: "main".into(), schedule, keep: None, limits: Limits::default() });
         assert_eq!((&vm.protect.snapshots, &vm.protect.backup), (&None, &backup));
         assert_eq!(vm.policy.protect, Schedules { snapshot: None, backup: schedule });
         let main = &config.repositories["main"];
@@ -390,11 +392,13 @@ mod tests {
             let text = format!(
                 "[repository.main]\npath = \"/r\"\n{VM}protect.backup = {{ to = \"main\"{inside} }}\n"
             );
-            parse(&text).map(|config| config.vms.into_values().next().unwrap().protect.backup.unwrap().limit)
+            parse(&text).map(|config| config.vms.into_values().next().unwrap().protect.backup.unwrap().limits)
         };
-        assert_eq!(limit("").unwrap(), None);
-        assert_eq!(limit(", limit = \"50MiB\"").unwrap(), Some(50 << 20));
-        assert_eq!(limit(", limit = \"2 MB\"").unwrap(), Some(2_000_000));
+        assert_eq!(limit("").unwrap(), Limits::default());
+        assert_eq!(limit(", limit = \"50MiB\"").unwrap().limit, Some(50 << 20));
+        assert_eq!(limit(", limit = \"2 MB\"").unwrap().limit, Some(2_000_000));
+        assert_eq!(limit(", iops = 200").unwrap(), Limits { limit: None, iops: Some(200) });
+        assert!(limit(", iops = 0").unwrap_err().to_string().contains("`iops` is out of range"));
         for (written, why) in [
             ("\"63KiB\"", "64KiB"),
             ("\"0MiB\"", "`limit` is out of range"),

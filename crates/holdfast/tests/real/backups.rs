@@ -302,11 +302,11 @@ fn a_scheduled_backup_prunes_what_need_not_be_kept_and_a_repository_that_cannot_
     lab.stop();
 }
 
-/// What the process that saves something was told with `--limit`.
-fn told_limit(lab: &Lab) -> Option<String> {
+/// What the process that saves something was told with this word.
+fn told_with(lab: &Lab, what: &str) -> Option<String> {
     let line = std::fs::read(format!("/proc/{}/cmdline", readers(lab).last()?)).ok()?;
     let words: Vec<_> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word)).collect();
-    let at = words.iter().position(|word| word == "--limit")?;
+    let at = words.iter().position(|word| word == what)?;
     Some(words.get(at + 1)?.to_string())
 }
 
@@ -321,21 +321,23 @@ fn a_backup_is_no_faster_than_its_limit_a_reload_changes_that_and_a_person_may_w
     assert!(took >= least && least > 7.0, "{took} s for {read} bytes, and not {least} s: {made}");
 
     let config = std::fs::read_to_string(lab.config()).unwrap();
-    std::fs::write(lab.config(), config.replace("\"4MiB\"", "\"64KiB\"")).unwrap();
+    std::fs::write(lab.config(), config.replace("\"4MiB\"", "\"64KiB\"\niops = 50")).unwrap();
     let changed = lab.json(&["reload"])["changed"][0]["at_once"].clone();
     assert_eq!(changed, json!(["protect.backup"]));
     // Everything is read again, which would take an hour.
     std::fs::remove_dir_all(lab.path().join("repo")).unwrap();
     plain(&lab, &["init"]);
     let waiting = begun(&lab, &[]);
-    assert_eq!(told_limit(&lab).as_deref(), Some("64KiB/s"));
+    assert_eq!(told_with(&lab, "--limit").as_deref(), Some("64KiB/s"));
+    assert_eq!(told_with(&lab, "--iops").as_deref(), Some("50"));
     signal(i32::try_from(waiting.id()).unwrap(), "INT");
     assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(1));
 
     let slow = lab.cli(&["backup", "create", "orders", "--limit", "1KiB/s"]);
     let said = String::from_utf8_lossy(&slow.stderr).into_owned();
     assert!(said.contains("so slowly") && said.contains("held still"), "{said}");
-    let made = lab.json(&["backup", "create", "orders", "--limit", "1GiB/s"])[0].clone();
+    let made = lab.json(&["backup", "create", "orders", "--limit", "1GiB/s", "--iops", "9000"])[0].clone();
     assert_eq!((&made["state"], &made["limit"]), (&"done".into(), &(1 << 30).into()), "{made}");
+    assert_eq!(made["iops"], 9_000, "{made}");
     assert_eq!(lab.remedies(), Vec::<String>::new(), "{}", lab.story());
 }

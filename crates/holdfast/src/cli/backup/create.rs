@@ -1,11 +1,13 @@
 //! `holdfast backup create VM...`: VMs are backed up by the daemon, running or off, and this shows how it goes.
 
-use super::{bytes, pace, say_aside};
+use super::pace::LimitArgs;
+use super::{bytes, say_aside};
 use crate::api::Words;
 use crate::api::backups::BackupWords;
 use crate::backups::{BackupDoc, BackupState};
 use crate::cli::{CliError, Exit, print_json};
 use crate::client::{Client, ClientError, Method};
+use crate::config::Limits;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar};
 use std::time::Duration;
@@ -22,9 +24,9 @@ pub struct CreateArgs {
     /// The VMs: each into the repository of its `[vm.NAME.protect.backup]`.
     #[arg(required = true, value_name = "VM")]
     vms: Vec<String>,
-    /// Read no more than this in a second of each, such as `50MiB/s`; otherwise as much as its `limit` says.
-    #[arg(long, value_name = "RATE", value_parser = pace::rate)]
-    limit: Option<u64>,
+    /// Of each; otherwise as its `limit` and `iops` say.
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -36,7 +38,8 @@ pub async fn create(client: &Client, args: &CreateArgs) -> Result<Exit, CliError
     vms.sort();
     vms.dedup();
     let words = || Words { by: Some(client.by().to_owned()), ..Words::default() };
-    let wanted = BackupWords { limit: args.limit, by: Some(client.by().to_owned()) };
+    let Limits { limit, iops } = args.limits.wanted();
+    let wanted = BackupWords { limit, iops, by: Some(client.by().to_owned()) };
     let listens = |source| CliError::Io { what: "listen to signals".into(), source };
     let interrupt = signal(SignalKind::interrupt()).map_err(listens)?; // before anything is begun
     let (mut begun, mut refused) = (Vec::new(), None);
@@ -116,6 +119,14 @@ async fn wait(
     Ok(all.into_iter().map(|(doc, _)| doc).collect())
 }
 
+/// How fast it was read at most, where that was bounded.
+fn at_most(Limits { limit, iops }: Limits) -> String {
+    let limit = limit.map(|limit| format!("{}/s", bytes(limit)));
+    let iops = iops.map(|iops| format!("{iops} reads/s"));
+    let bounds: Vec<String> = limit.into_iter().chain(iops).collect();
+    if bounds.is_empty() { String::new() } else { format!(" at {} at most", bounds.join(" and ")) }
+}
+
 /// Says how one ended.
 fn tell(doc: &BackupDoc) {
     let vm = &doc.vm;
@@ -133,8 +144,7 @@ fn tell(doc: &BackupDoc) {
             } else {
                 format!("it had to wait {:.0} ms", doc.stall_s * 1e3)
             };
-            let pace = |limit| format!(" at {}/s at most", bytes(limit));
-            let pace = doc.limit.map(pace).unwrap_or_default();
+            let pace = at_most(doc.limits);
             say!(
                 "{vm}: restore point {id} in {}: {read} of {size} read{known}, {added} added, {took:.1} s{pace}; {guest}",
                 doc.to

@@ -3,7 +3,7 @@
 use super::attempt::Trail;
 use super::basis::Basis;
 use super::opened::{self, Format, Opened};
-use super::pace::{self, Pace, Paced};
+use super::pace::{LimitArgs, Paced};
 use super::remote::Place;
 use super::{Note, RepositoryArgs, bar, bytes, shown, suspicion, threads, troubled, watched, writer};
 use crate::act::chain;
@@ -69,9 +69,8 @@ pub struct ImageArgs {
     /// What its applications had written by then, in JSON, as `backup list --json` tells it.
     #[arg(long, value_name = "JSON", value_parser = written)]
     written: Option<Marks>,
-    /// Read no more than this in a second, such as `50MiB/s`.
-    #[arg(long, value_name = "RATE", value_parser = pace::rate)]
-    limit: Option<u64>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -213,7 +212,7 @@ fn save_disk(
     (basis, kept): (&Basis, Option<&Kept>),
     Watched { progress, trail }: &Watched<'_>,
 ) -> Result<Disk, CliError> {
-    let pace = args.limit.map(Pace::new);
+    let pace = args.limits.pace();
     let source = &Paced(opened.source(), pace.as_ref());
     let attempt = basis.attempt.as_ref().map(|attempt| &attempt.disk);
     let parent = attempt.or(basis.parent.as_ref().map(|(_, disk)| disk));

@@ -299,7 +299,7 @@ async fn serve(
     let names = [&place.file, args.instant.as_ref().unwrap_or(&place.file)].map(PathBuf::as_path);
     let is_whole = async {
         while place.needs_point()? {
-            stream::stream(qmp, &names, args.limit.unwrap_or(0), &bar).await;
+            stream::stream(qmp, &names, args.limits.wanted().limit.unwrap_or(0), &bar).await;
         }
         Ok::<(), CliError>(())
     };

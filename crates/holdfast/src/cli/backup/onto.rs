@@ -66,7 +66,7 @@ pub fn restore(args: &RestoreArgs, onto: &Path) -> Result<Exit, CliError> {
         ));
     }
     let (begun, done, bar) = (Instant::now(), AtomicU64::new(0), bar(disk.size, args.json));
-    let pace = args.limit.map(Pace::new);
+    let pace = args.limits.pace();
     let work = || write((&repository, &disk), place, known.as_ref(), pace.as_ref(), (&done, &bar));
     let ended = watched(&bar, || done.load(Ordering::Relaxed), work);
     bar.finish_and_clear();

@@ -1,6 +1,7 @@
-//! `--limit`: so many bytes a second, and no more, of a disk that is read or written.
+//! `--limit` and `--iops`: so many bytes and so many operations a second, and no more, of a disk that is read or written.
 
-use crate::config::units;
+use crate::config::{Limits, units};
+use clap::Args;
 use holdfast_backup::read_back::Again;
 use holdfast_backup::restore::{Onto, Target};
 use holdfast_backup::save::Source;
@@ -9,9 +10,33 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes a second, for all threads together.
+/// How fast a disk is read or written.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct LimitArgs {
+    /// Read or write no more of a disk than this in a second, such as `50MiB/s`.
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    limit: Option<u64>,
+    /// Read or write no more often than this in a second: up to 64 KiB are read at once, and up to 256 KiB written.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    iops: Option<u32>,
+}
+
+impl LimitArgs {
+    /// What is asked for.
+    pub fn wanted(self) -> Limits {
+        Limits { limit: self.limit, iops: self.iops }
+    }
+
+    /// What keeps to it.
+    pub fn pace(self) -> Option<Pace> {
+        let is_bounded = self.limit.is_some() || self.iops.is_some();
+        is_bounded.then(|| Pace::new(self.wanted()))
+    }
+}
+
+/// Bytes and operations a second, for all threads together.
 pub struct Pace {
-    rate: u64,
+    limits: Limits,
     next: Mutex<Instant>,
 }
 
@@ -26,15 +51,22 @@ pub fn rate(text: &str) -> Result<u64, String> {
 }
 
 impl Pace {
-    pub fn new(rate: u64) -> Self {
-        Self { rate, next: Mutex::new(Instant::now()) }
+    fn new(limits: Limits) -> Self {
+        Self { limits, next: Mutex::new(Instant::now()) }
+    }
+
+    /// How long so many bytes take, moved at once.
+    fn takes(&self, bytes: usize) -> Duration {
+        let by_bytes = self.limits.limit.map_or(0.0, |limit| bytes as f64 / limit as f64);
+        let by_count = self.limits.iops.map_or(0.0, |iops| 1.0 / f64::from(iops));
+        Duration::from_secs_f64(by_bytes.max(by_count))
     }
 
     /// How long whoever moves so many bytes now waits before it.
     fn wait(&self, now: Instant, bytes: usize) -> Duration {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = (*next).max(now); // what was not used in time is not saved up
-        *next = begin + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+        *next = begin + self.takes(bytes);
         begin - now
     }
 
@@ -98,12 +130,22 @@ mod tests {
 
     #[test]
     fn so_many_bytes_a_second_by_however_many_and_nothing_is_saved_up() {
-        let pace = Pace::new(1_000);
+        let pace = Pace::new(Limits { limit: Some(1_000), iops: None });
         let begun = Instant::now() + Duration::from_secs(1);
         let after = |seconds| begun + Duration::from_secs(seconds);
         let waits = [(0, 500), (0, 500), (0, 1_000), (1, 1_000), (9, 4_000), (9, 1)];
         let waits = waits.map(|(seconds, bytes)| pace.wait(after(seconds), bytes).as_millis());
         assert_eq!(waits, [0, 500, 1_000, 1_000, 0, 4_000]);
+    }
+
+    #[test]
+    fn so_many_operations_a_second_however_small_and_whichever_bound_is_lower_counts() {
+        let takes = |limit, iops, bytes| Pace::new(Limits { limit, iops }).takes(bytes).as_millis();
+        assert_eq!(takes(None, Some(10), 1), 100);
+        assert_eq!(takes(None, Some(10), 65_536), 100);
+        assert_eq!(takes(Some(1_000), Some(10), 50), 100);
+        assert_eq!(takes(Some(1_000), Some(10), 500), 500);
+        assert!(LimitArgs::default().pace().is_none());
     }
 
     #[test]

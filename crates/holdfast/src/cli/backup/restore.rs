@@ -3,7 +3,7 @@
 
 use super::again::{self, Again};
 use super::fresh::{self, Failure, Fresh};
-use super::pace::{self, Pace, Paced};
+use super::pace::{LimitArgs, Paced};
 use super::{PointArgs, RepositoryArgs, bar, bytes, shown, troubled, watched};
 use crate::cli::{CliError, Exit, print_json};
 use crate::place::RepositoryPlace;
@@ -30,7 +30,7 @@ pub struct RestoreArgs {
     onto: Option<PathBuf>,
     /// The disk of a VM that is off: it becomes a qcow2 that stands on the point, so the VM can be started at once, and its blocks come
     /// in while it runs. What it was is kept beside it. Ends when all is there.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "onto"], requires = "qmp")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "onto", "iops"], requires = "qmp")]
     pub(super) instant: Option<PathBuf>,
     /// The control socket of that VM's QEMU, as `holdfast vm show --json` names it.
     #[arg(long, value_name = "PATH", requires = "instant")]
@@ -42,9 +42,8 @@ pub struct RestoreArgs {
     /// `OFFSET LENGTH`, in bytes. This is believed.
     #[arg(long, value_name = "RANGES", requires = "onto")]
     pub(super) changed: Option<PathBuf>,
-    /// Write no more than this in a second, such as `50MiB/s`, and read it back no faster.
-    #[arg(long, value_name = "RATE", value_parser = pace::rate)]
-    pub(super) limit: Option<u64>,
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -75,7 +74,7 @@ fn new(args: &RestoreArgs, out: &Path) -> Result<Exit, CliError> {
     let name = args.point.find(&repository, &args.repository.repo)?;
     let disk = disk_of(&repository, &args.repository.repo, &name)?;
     let (begun, done, bar) = (Instant::now(), AtomicU64::new(0), bar(disk.size, args.json));
-    let pace = args.limit.map(Pace::new);
+    let pace = args.limits.pace();
     let fill = |file: &Fresh| {
         let target = Paced(file, pace.as_ref());
         restore::disk(&repository, &disk, &target, fresh::threads(), &done).map_err(Failure::Restore)

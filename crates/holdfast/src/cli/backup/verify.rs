@@ -1,6 +1,6 @@
 //! `holdfast backup verify`: everything is read and hashed, and what is hurt is named.
 
-use super::pace::{self, Pace, Paced};
+use super::pace::{LimitArgs, Paced};
 use super::{PointArgs, RepositoryArgs, bar, failed, say_aside, shown, threads, troubled, watched};
 use crate::act::chain;
 use crate::cli::{CliError, Exit, print_json};
@@ -19,16 +19,15 @@ pub struct VerifyArgs {
     #[command(flatten)]
     repository: RepositoryArgs,
     /// Everything in the repository.
-    #[arg(long, conflicts_with_all = ["point", "of"])]
+    #[arg(long, conflicts_with_all = ["point", "of", "limit", "iops"])]
     all: bool,
     #[command(flatten)]
     point: PointArgs,
     /// Everything in so many percent of the packs, others each time.
-    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with_all = ["all", "point", "of"])]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with_all = ["all", "point", "of", "limit", "iops"])]
     sample: Option<f64>,
-    /// Read no more of a point than this in a second, such as `50MiB/s`.
-    #[arg(long, value_name = "RATE", value_parser = pace::rate, conflicts_with_all = ["all", "sample"])]
-    limit: Option<u64>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Do not write into the repository what was found.
     #[arg(long)]
     no_record: bool,
@@ -167,7 +166,7 @@ fn one(args: &VerifyArgs, repository: &Repository) -> Result<Findings, CliError>
     let point = repository.point(&name).map_err(troubled(&args.repository.repo))?;
     let (done, bar) = (AtomicU64::new(0), bar(point.disks.iter().map(|disk| disk.size).sum(), args.json));
     let mut findings = Findings::default();
-    let pace = args.limit.map(Pace::new);
+    let pace = args.limits.pace();
     let target = Paced(&Nowhere, pace.as_ref());
     let read =
         || point.disks.iter().try_for_each(|disk| restore::disk(repository, disk, &target, threads(), &done));

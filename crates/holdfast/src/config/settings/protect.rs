@@ -113,6 +113,12 @@ pub const BACKUP: &[Setting] = &[
         "",
         "no more than this is read of its disk in a second, or brought back into it; by default as much as can be",
     ),
+    set(
+        "iops",
+        Kind::Count { least: 1, most: 1_000_000 },
+        "",
+        "no more reads of its disk than this in a second, of up to 64 KiB each; by default as many as can be",
+    ),
     STALE_AFTER,
 ];
 
