@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub struct BackupWords {
     /// Bytes that are read in a second at most; `null`: as is configured.
     pub limit: Option<u64>,
-    /// Reads in a second at most, of up to 64 KiB each; `null`: as is configured.
+    /// Reads in a second at most, of up to 256 KiB each; `null`: as is configured.
     pub iops: Option<u32>,
     /// Who asks.
     pub by: Option<String>,

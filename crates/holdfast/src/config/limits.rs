@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Bytes.
     pub limit: Option<u64>,
-    /// Operations: reads of up to 64 KiB, writes of up to 256 KiB.
+    /// Operations: reads of up to 256 KiB, writes of up to 1 MiB.
     pub iops: Option<u32>,
 }
 

@@ -16,7 +16,7 @@ pub struct LimitArgs {
     /// Read or write no more of a disk than this in a second, such as `50MiB/s`.
     #[arg(long, value_name = "RATE", value_parser = rate)]
     limit: Option<u64>,
-    /// Read or write no more often than this in a second: up to 64 KiB are read at once, and up to 256 KiB written.
+    /// Read or write no more often than this in a second: up to 256 KiB are read at once, and up to 1 MiB written.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     iops: Option<u32>,
 }

@@ -117,7 +117,7 @@ pub const BACKUP: &[Setting] = &[
         "iops",
         Kind::Count { least: 1, most: 1_000_000 },
         "",
-        "no more reads of its disk than this in a second, of up to 64 KiB each; by default as many as can be",
+        "no more reads of its disk than this in a second, of up to 256 KiB each; by default as many as can be",
     ),
     STALE_AFTER,
 ];
