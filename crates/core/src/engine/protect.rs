@@ -121,8 +121,8 @@ impl Engine {
     pub(super) fn look_at_points(&mut self, name: &VmName) {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name).filter(|vm| !vm.protected.since.is_empty()) else { return };
-        let writes = !vm.in_maintenance() && !vm.is_paused();
-        let runs = vm.power.incarnation().filter(|_| writes);
+        let paused = vm.is_paused();
+        let runs = vm.power.incarnation().filter(|_| !paused && !vm.in_maintenance());
         let before = vm.protected.able.filter(|(incarnation, _)| runs == Some(*incarnation));
         vm.protected.able = runs.map(|incarnation| before.unwrap_or((incarnation, now)));
         let off = matches!(vm.power, Power::Off(_)) && vm.desired != Desired::Running;
@@ -130,7 +130,6 @@ impl Engine {
         let before = vm.protected.look.replace(next);
         before.map(|look| self.point_timers.remove(&(look, name.clone())));
         self.point_timers.insert((next, name.clone()));
-        let paused = vm.is_paused();
         if off {
             let by = "its stop".to_owned();
             self.end_overdue(name, Resolution::Superseded { by }, "it is off: nothing is written to it");

@@ -112,11 +112,11 @@ impl Machine {
         mut told: impl FnMut(&Merge) + Send,
     ) -> Result<bool, DriverError> {
         let _one = self.snapshot_turn(MERGE, Instant::now() + ANSWER).await?;
-        if self.tree(MERGE).await?.is_some() {
-            self.finish_merges().await?;
+        if self.tree(MERGE).await?.is_none() {
+            return Ok(false);
         }
+        self.finish_merges().await?;
         loop {
-            let Some(_) = self.tree(MERGE).await? else { return Ok(false) };
             let mut tree = self.own_tree(MERGE).await?;
             match tree.spare() {
                 None => {
