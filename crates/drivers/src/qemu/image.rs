@@ -366,25 +366,12 @@ fn writes(info: &Path) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::spec::{Accel, Network};
     use super::*;
     use proptest::prelude::*;
     use std::process::Stdio;
 
     fn vm(disk: &Path, images: Vec<PathBuf>) -> QemuVm {
-        QemuVm {
-            name: "orders".parse().unwrap(),
-            disk: disk.to_owned(),
-            images,
-            memory: 512 << 20,
-            cpus: 1,
-            accel: Accel::Tcg,
-            kernel: None,
-            network: Network::None,
-            user: None,
-            program: None,
-            memory_state: None,
-        }
+        QemuVm { images, ..QemuVm::plain(disk) }
     }
 
     fn qemu_img(args: &[&str]) {

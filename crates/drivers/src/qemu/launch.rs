@@ -350,23 +350,10 @@ fn direct_boot(line: &mut Line, kernel: &Kernel) {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::spec::Accel;
     use super::*;
 
     fn vm(disk: &str) -> QemuVm {
-        QemuVm {
-            name: "orders".parse().unwrap(),
-            disk: disk.into(),
-            images: Vec::new(),
-            memory: 512 << 20,
-            cpus: 1,
-            accel: Accel::Tcg,
-            kernel: None,
-            network: Network::User(Vec::new()),
-            user: None,
-            program: None,
-            memory_state: None,
-        }
+        QemuVm { network: Network::User(Vec::new()), ..QemuVm::plain(disk) }
     }
 
     fn written(vm: &QemuVm, forwards: &[Forward]) -> String {

@@ -112,3 +112,23 @@ pub struct Forward {
     /// The guest's port.
     pub guest: u16,
 }
+
+#[cfg(test)]
+impl QemuVm {
+    /// A VM as tests want one: with this disk, and nothing special.
+    pub fn plain(disk: impl Into<PathBuf>) -> Self {
+        Self {
+            name: "orders".parse().expect("a name"),
+            disk: disk.into(),
+            images: Vec::new(),
+            memory: 512 << 20,
+            cpus: 1,
+            accel: Accel::Tcg,
+            kernel: None,
+            network: Network::None,
+            user: None,
+            program: None,
+            memory_state: None,
+        }
+    }
+}

@@ -362,7 +362,6 @@ fn describe(spec: &QemuVm) -> String {
 mod tests {
     use super::super::super::launch::RunFolder;
     use super::super::super::machine::Starts;
-    use super::super::super::spec::{Accel, Network};
     use super::*;
     use holdfast_core::lease::{Incarnation, Lease, Sighting, Token};
     use holdfast_witness::Eyewitness;
@@ -374,19 +373,7 @@ mod tests {
     fn resuming(place: &Path) -> Arc<Machine> {
         let disk = place.join("disk");
         std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
-        let spec = QemuVm {
-            name: "orders".parse().unwrap(),
-            disk,
-            images: Vec::new(),
-            memory: 64 << 20,
-            cpus: 1,
-            accel: Accel::Tcg,
-            kernel: None,
-            network: Network::None,
-            user: None,
-            program: Some("/bin/false".into()),
-            memory_state: None,
-        };
+        let spec = QemuVm { memory: 64 << 20, program: Some("/bin/false".into()), ..QemuVm::plain(disk) };
         let folder = RunFolder::of(&place.join("run"), &spec.name);
         std::fs::create_dir_all(folder.path()).unwrap();
         let machine = Machine::open(spec, folder, mpsc::channel(8).0, &Starts::now());
