@@ -14,7 +14,7 @@ const MAGIC: &[u8; 8] = b"HFPACK\0\x01";
 /// Bytes before the first record.
 pub const HEAD: usize = 8 + 2 * LENGTH;
 /// Bytes before each record: its length.
-const FRAME: usize = 4;
+pub(crate) const FRAME: usize = 4;
 
 /// Where a block lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -276,8 +276,7 @@ impl Repository {
         }
         // What lies in several is read in one that stays: those that are to go may be hurt, or gone in the next moment.
         let marked = packs_of(&self.marks().unwrap_or_default());
-        let (names, chosen) = gathered.choose(|pack| there.contains(pack) && !gone.contains(pack), &marked);
-        self.index = Index::new(names, chosen);
+        self.index = gathered.choose(|pack| there.contains(pack) && !gone.contains(pack), &marked);
         self.doomed.clone_from(gone);
         self.damaged = damaged;
         self.strays = Strays::default();

@@ -49,7 +49,7 @@ pub fn some(
 ) -> Result<Findings, Trouble> {
     let mut packs = repository.store.list("packs").map_err(trouble("packs", "listed"))?;
     packs.retain(|(name, _)| is_meant(name));
-    let (by_pack, next) = (repository.index.by_pack(), AtomicU64::new(0));
+    let (by_pack, next) = (by_pack(repository)?, AtomicU64::new(0));
     let work = || {
         let (mut part, mut block) = (Part::default(), Vec::new());
         while let Some((name, length)) = packs.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
@@ -77,6 +77,18 @@ pub fn some(
     findings.wrong.sort();
     findings.wrong.dedup();
     Ok(findings)
+}
+
+/// The blocks that are read in each pack, as the index tells.
+fn by_pack(repository: &Repository) -> Result<BTreeMap<PackId, BTreeSet<BlockId>>, Trouble> {
+    let mut all = BTreeMap::<PackId, BTreeSet<BlockId>>::new();
+    repository.each_told(|pack| {
+        let is_read_here =
+            |id: &BlockId| repository.index.find(*id).is_some_and(|found| found.pack == pack.id);
+        let ids = pack.blocks.iter().map(|block| block.id).filter(is_read_here);
+        all.entry(pack.id).or_default().extend(ids);
+    })?;
+    Ok(all)
 }
 
 /// What one thread found.
