@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Start, own, told, turn, untouched_for};
+use crate::hands::{Start, own, told, untouched_for};
 use crate::lab::{BOOT, Lab, SOON, runtime};
 use crate::rows::{Rows, address, ask, ask_as, connect};
 use serde_json::Value;
@@ -70,7 +70,6 @@ fn named(lab: &Lab, fault: &str) -> String {
 
 #[test]
 fn a_database_without_a_connection_left_is_named_with_its_own_words_and_heals_by_itself() {
-    let _turn = turn();
     let lab = Lab::running("");
     let place = address(&lab);
     let (start, before) = (Start::of(&lab, "orders"), ask(&place, STARTED).unwrap());
@@ -152,7 +151,6 @@ fn log_to_a_file(lab: &Lab, place: &str) {
 
 #[test]
 fn a_database_that_reads_a_damaged_page_is_named_with_its_line_and_left_alone() {
-    let _turn = turn();
     let lab = Lab::running(
         "[vm.orders.log.postgres]\nguest_file = \"/var/log/postgresql/*.log\"\napp = \"postgres\"\n",
     );
@@ -191,7 +189,6 @@ fn a_database_that_reads_a_damaged_page_is_named_with_its_line_and_left_alone() 
 
 #[test]
 fn a_password_that_was_changed_is_shown_with_the_line_of_the_database_that_refused_it() {
-    let _turn = turn();
     let mut lab = Lab::changed(|config| config + "password_file = \"password\"\n");
     let file = lab.path().join("password");
     std::fs::write(&file, "before").unwrap();

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use crate::hands::{
-    Dice, Frozen, Start, Stopped, has_ended, hold, lives, sockets_of, start_of, told, turn, untouched_for,
+    Dice, Frozen, Start, Stopped, has_ended, hold, lives, sockets_of, start_of, told, untouched_for,
     wait_restarted,
 };
 use crate::lab::{Lab, SOON, holdfast, signal, vm_section};
@@ -19,7 +19,6 @@ const KILLS: u64 = 5;
 
 #[test]
 fn a_daemon_that_is_stopped_killed_or_started_twice_harms_no_vm_r05_r07() {
-    let _turn = turn();
     let mut lab = Lab::running("");
     let start = Start::of(&lab, "orders");
     listens_on_one_private_socket_only(&lab);
@@ -50,7 +49,6 @@ fn a_daemon_that_is_stopped_killed_or_started_twice_harms_no_vm_r05_r07() {
 
 #[test]
 fn a_daemon_that_is_frozen_for_a_minute_harms_no_vm_r06() {
-    let _turn = turn();
     let lab = Lab::running("");
     let (start, place) = (Start::of(&lab, "orders"), address(&lab));
     let frozen = Frozen::new(lab.daemon_pid());
@@ -130,7 +128,6 @@ fn since(place: &str) -> Option<Vec<String>> {
 /// `HOLDFAST_R01=200` kills it so often.
 #[test]
 fn a_daemon_killed_at_any_moment_of_a_recovery_finishes_it_starts_no_two_and_harms_no_other_vm_r01() {
-    let _turn = turn();
     let kills = std::env::var("HOLDFAST_R01").ok().and_then(|kills| kills.parse().ok()).unwrap_or(10);
     let mut dice = Dice::new(1);
     let mut lab = Lab::new(&vm_section("billing"));

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Start, own, remedies_of, turn, untouched_for};
+use crate::hands::{Start, own, remedies_of, untouched_for};
 use crate::lab::{Lab, SOON};
 use crate::rows::{address, ask};
 use serde_json::Value;
@@ -40,7 +40,6 @@ fn proving(lab: &Lab, incident: &Value) -> Vec<String> {
 
 #[test]
 fn a_dropped_port_and_deleted_data_are_named_by_their_drills_and_nothing_is_done_for_another_cause() {
-    let _turn = turn();
     let lab = Lab::running("");
     let (start, place) = (Start::of(&lab, "orders"), address(&lab));
     let before = ask(&place, STARTED).unwrap();

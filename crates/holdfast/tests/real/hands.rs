@@ -21,7 +21,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 static ONE: Mutex<()> = Mutex::new(());
 
-/// One guest test at a time. Taken before the laboratory, so that it is given back after it is gone.
+/// One at a time of those tests that load this machine, or starve what runs on it. Taken before the laboratory, so that it is
+/// given back after it is gone.
 pub fn turn() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Start, sockets_of, turn};
+use crate::hands::{Start, sockets_of};
 use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{Rows, address};
 use std::fs;
@@ -79,7 +79,6 @@ fn is_tame(text: &str) -> bool {
 
 #[test]
 fn an_agent_that_floods_lies_and_drips_is_not_believed_and_is_shown_escaped_r32_a11_a16() {
-    let _turn = turn();
     let lab = Lab::running("");
     let rows = Rows::start(&lab);
     let daemon = lab.daemon_pid();

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Ends, Start, lives, start_of, turn, untouched_for};
+use crate::hands::{Ends, Start, lives, start_of, untouched_for};
 use crate::lab::{BOOT, Lab, SOON, vms_of};
 use crate::writers::Writers;
 use std::fs;
@@ -27,7 +27,6 @@ fn foreign(lab: &Lab) -> Ends {
 
 #[test]
 fn a_disk_that_another_qemu_has_open_is_not_touched_and_its_holder_is_named_r15() {
-    let _turn = turn();
     let mut lab = Lab::new("");
     let other = foreign(&lab);
     let writers = Writers::watch(&lab.path().join("orders.qcow2"));
@@ -50,7 +49,6 @@ fn a_disk_that_another_qemu_has_open_is_not_touched_and_its_holder_is_named_r15(
 
 #[test]
 fn a_healthy_vm_is_not_touched_when_its_control_socket_is_gone_or_silent_r13_r14() {
-    let _turn = turn();
     let mut lab = Lab::running("");
     let start = Start::of(&lab, "orders");
     let folder = lab.state().join("run/orders/vm");

@@ -2,14 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{self, Start, turn};
+use crate::hands::{self, Start};
 use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{address, ask};
 use std::fs;
 
 #[test]
 fn a_database_that_answers_wrongly_is_cut_off_until_a_person_releases_it() {
-    let _turn = turn();
     let lab = Lab::running("");
     let start = Start::of(&lab, "orders");
     let place = address(&lab);

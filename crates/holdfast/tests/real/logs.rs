@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{self, own, turn};
+use crate::hands::{self, own};
 use crate::lab::{BOOT, Lab, SOON};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -31,7 +31,6 @@ fn kept(lab: &Lab, source: &str) -> Vec<String> {
 
 #[test]
 fn a_guests_file_journal_and_syslog_are_read_and_its_agent_still_answers() {
-    let _turn = turn();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let lab = Lab::running(&format!(
         "[logs.syslog]\ntcp = \"127.0.0.1:{port}\"\n\
@@ -74,7 +73,6 @@ fn a_guests_file_journal_and_syslog_are_read_and_its_agent_still_answers() {
 /// The guest counts on its console, ten times a second, while the daemon is killed and away.
 #[test]
 fn a_guests_console_goes_on_where_it_was_when_the_daemon_was_away() {
-    let _turn = turn();
     let mut lab = Lab::running("");
     let count = "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo \"tick $i\" >/dev/ttyS0; sleep 0.1; done";
     lab.in_guest("orders", &format!("({count}) </dev/null >/dev/null 2>&1 &"));

@@ -1,7 +1,7 @@
 //! Real daemons, real QEMU, real guests: what happens when something breaks, and what must not happen.
 //!
-//! One guest test at a time, so that they measure Holdfast and not each other. Every test ends all that it
-//! started, by process id, also when it fails.
+//! As many at a time as there are processors; of those that load the machine, one. Every test ends all that it started, by
+//! process id, also when it fails.
 
 #[path = "../lab/mod.rs"]
 mod lab;

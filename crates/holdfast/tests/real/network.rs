@@ -1,6 +1,6 @@
 //! A guest on a tap interface, in a network namespace of its own: the network channel has something to say.
 
-use crate::hands::{Start, remedies_of, turn};
+use crate::hands::{Start, remedies_of};
 use crate::lab::{BOOT, Lab, SOON};
 use std::process::Command;
 
@@ -41,7 +41,6 @@ fn ip(words: &[&str]) {
 
 #[test]
 fn a_guest_on_a_tap_interface_is_asked_by_its_address_and_its_lost_network_is_named() {
-    let _turn = turn();
     let space = Space::new();
     let mut lab = Lab::changed(|config| {
         let config = config.replace("@guest/", &format!("@{GUEST}/"));

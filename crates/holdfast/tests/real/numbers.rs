@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{own, qmp, turn};
+use crate::hands::{own, qmp};
 use crate::lab::{BOOT, Lab, SOON};
 use crate::rows::{address, ask_as};
 use serde_json::Value;
@@ -51,7 +51,6 @@ fn series(lab: &Lab, name: &str) -> Option<Value> {
 
 #[test]
 fn a_query_a_command_in_the_guest_and_one_of_this_host_tell_numbers_and_harm_nothing() {
-    let _turn = turn();
     let lab = Lab::running(NUMBERS);
     let value = |lab: &Lab, name: &str| series(lab, name).and_then(|one| one["last"].as_f64());
     for name in ["tables", "wal", "processes", "here"] {
@@ -105,7 +104,6 @@ fn another_disk(lab: &Lab, place: &str) -> NamedTempFile {
 
 #[test]
 fn another_disk_that_fills_is_foretold_and_named_with_the_tablespace_on_it() {
-    let _turn = turn();
     let mut lab = Lab::running("");
     let place = address(&lab);
     let _image = another_disk(&lab, &place);

@@ -10,7 +10,6 @@ fn state_is(lab: &Lab, state: &str) {
 
 #[test]
 fn what_a_person_orders_is_done_and_in_maintenance_nothing_else_is_i5() {
-    let _turn = turn();
     let lab = Lab::running("");
     let before = Start::of(&lab, "orders");
 

@@ -9,7 +9,6 @@ use std::fs;
 
 #[test]
 fn a_killed_a_stopped_and_a_panicked_vm_and_a_hung_database_come_back_r09_r10_r11() {
-    let _turn = turn();
     let lab = Lab::writing();
     let rows = Rows::start(&lab);
 

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Dice, Start, lives, start_of, turn, untouched_for, wait_restarted};
+use crate::hands::{Dice, Start, lives, start_of, untouched_for, wait_restarted};
 use crate::lab::{Lab, SOON, holdfast, signal, vms_of};
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +38,6 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_full_state_folder_stops_every_action_and_no_watching_and_room_brings_both_back_r25() {
-    let _turn = turn();
     let mut lab = Lab::new("");
     let _mount = Mount::new(&lab.state(), "1m");
     lab.start_warm(&["orders"]);
@@ -138,7 +137,6 @@ fn starts(lab: &Lab) -> Result<crate::hands::Ends, String> {
 
 #[test]
 fn every_damaged_state_file_is_noticed_nothing_is_deleted_and_the_vm_runs_on_r28_r29() {
-    let _turn = turn();
     let mut lab = Lab::running("");
     let start = Start::of(&lab, "orders");
     lab.stop();

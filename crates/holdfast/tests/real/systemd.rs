@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{kept, turn};
+use crate::hands::kept;
 use crate::lab::{self, Lab, SOON};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -41,7 +41,6 @@ fn told(lab: &Lab, source: &str, word: &str) -> Vec<Value> {
 
 #[test]
 fn the_journal_of_systemd_is_read_by_cursor_and_forwarded_and_its_service_is_restarted() {
-    let _turn = turn();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut lab = laboratory(&format!(
         "[logs.syslog]\ntcp = \"127.0.0.1:{port}\"\n\

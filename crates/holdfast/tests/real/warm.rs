@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use crate::hands::{Start, told, turn, wait_restarted};
+use crate::hands::{Start, told, wait_restarted};
 use crate::lab::{Lab, SOON};
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,6 @@ fn command_line(pid: i32) -> Vec<String> {
 
 #[test]
 fn a_warm_clone_is_the_machine_that_its_daemon_starts_and_knows_the_time() {
-    let _turn = turn();
     let lab = Lab::running("");
     let clone = Start::of(&lab, "orders");
     let warm = command_line(clone.pid);

@@ -106,7 +106,7 @@ impl Drop for Writers {
 
 mod tests {
     use super::*;
-    use crate::hands::{Ends, turn};
+    use crate::hands::Ends;
     use crate::lab::{SOON, signal};
     use crate::remedies::SmallPages;
     use std::os::unix::process::CommandExt;
@@ -126,7 +126,6 @@ mod tests {
 
     #[test]
     fn a_killed_process_counts_until_it_has_ended_although_its_command_line_is_gone_r16() {
-        let _turn = turn();
         let folder = tempfile::tempdir().unwrap();
         let disk = folder.path().join("disk");
         assert!(Command::new("mkfifo").arg(&disk).status().unwrap().success());
