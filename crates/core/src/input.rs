@@ -44,7 +44,7 @@ pub enum Input {
         means: Means,
         /// How old it is; `None`: there is none, or with a trouble, nobody can tell: then it is what was told before.
         age: Option<Duration>,
-        /// Why the last try to make one failed, for people; `None`: it did not.
+        /// Why there is no newer one, a clause for people; `None`: nothing speaks against one.
         trouble: Option<String>,
     },
     /// Time has passed.

@@ -81,7 +81,7 @@ pub struct Newest {
     pub told: Timestamp,
     /// How old it was then; `None`: there is none, or nobody can tell.
     pub age: Option<Duration>,
-    /// Why the last try to make one failed, for people; `None`: it did not.
+    /// Why there is no newer one, a clause for people; `None`: nothing speaks against one.
     pub trouble: Option<String>,
 }
 
@@ -153,7 +153,7 @@ impl Protected {
         );
         let trouble = self.newest(means).and_then(|newest| newest.trouble.as_deref());
         let why = match (trouble, way) {
-            (Some(trouble), _) => format!("the last try: {trouble}"),
+            (Some(trouble), _) => trouble.to_owned(),
             (None, Some(way)) => format!("none is made now: {way}"),
             (None, None) => "nobody has said why".to_owned(),
         };

@@ -254,8 +254,8 @@ impl Run {
             self.tell_points(&name);
         }
         let machine = &self.world.machines[vm];
-        let trouble =
-            (is_due && may && machine.snapshots.fails).then(|| "there is no room for it".to_owned());
+        let trouble = (is_due && may && machine.snapshots.fails)
+            .then(|| "the last try: there is no room for it".to_owned());
         let age = machine.snapshots.age(self.world.now);
         if is_due {
             self.receive(Input::Newest { vm: name.clone(), means: Means::Snapshot, age, trouble });

@@ -267,10 +267,17 @@ impl Protector {
         self.tell_newest(vm, Means::Snapshot, taken, trouble).await;
     }
 
-    /// Tells the engine when the newest point was taken (microseconds since 1970), and why there is no newer one, if that is
-    /// another thing than it was.
-    pub async fn tell_newest(&self, vm: &VmName, means: Means, taken: Option<i64>, trouble: Option<String>) {
-        let trouble = trouble.or_else(|| taken.and_then(from_the_future).map(ToOwned::to_owned));
+    /// Tells the engine when the newest point was taken (microseconds since 1970), and why there is no newer one, as far as is
+    /// known, if that is another thing than it was. `failure` is that of the last try.
+    pub async fn tell_newest(&self, vm: &VmName, means: Means, taken: Option<i64>, failure: Option<String>) {
+        let under_way = match means {
+            Means::Snapshot => "none is taken while its backup is under way",
+            Means::Backup => "one is under way",
+        };
+        let trouble = failure
+            .map(|why| format!("the last try: {why}"))
+            .or_else(|| self.holds.is_held(vm).then(|| under_way.to_owned()))
+            .or_else(|| taken.and_then(from_the_future).map(ToOwned::to_owned));
         let is_new = {
             let mut watched = self.watched();
             let told = &mut watched.entry(vm.clone()).or_default().told;
@@ -347,8 +354,17 @@ mod tests {
             let (newest, trouble) = told(means);
             assert!(newest == later && trouble.as_ref().is_some_and(|why| why.contains("in the future")));
             protector.tell_newest(&vm, means, later, Some("it is away".into())).await;
-            assert_eq!(told(means).1.as_deref(), Some("it is away"), "what failed matters more");
+            assert_eq!(
+                told(means).1.as_deref(),
+                Some("the last try: it is away"),
+                "what failed matters more"
+            );
         }
+        let _held = protector.hold(&vm);
+        protector.tell_newest(&vm, Means::Snapshot, Some(taken), None).await;
+        assert_eq!(told(Means::Snapshot).1.unwrap(), "none is taken while its backup is under way");
+        protector.tell_newest(&vm, Means::Backup, Some(taken), None).await;
+        assert_eq!(told(Means::Backup).1.unwrap(), "one is under way");
     }
 
     #[tokio::test]
