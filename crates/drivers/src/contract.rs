@@ -44,6 +44,7 @@ pub async fn check<D: Driver + ?Sized>(
     trial.stopped_is_not_dead(&first).await?;
     let proof = trial.power_off(&first).await?;
     trial.dead(&first, &proof).await?;
+    let proof = trial.refused_before(&proof).await?;
     let second = trial.start_after(&proof).await?;
     let proof = trial.killed(&second).await?;
     trial.dead(&second, &proof).await
@@ -167,6 +168,20 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
         Ok(lease)
     }
 
+    /// Leases of which no start came are used up by the newest of them.
+    async fn refused_before(&mut self, proof: &DeathProof) -> Result<DeathProof, Broken> {
+        let (incarnation, token) = (proof.incarnation().next().next(), Token(self.newest.1.0 + 10));
+        let lease = self.lease(incarnation, token);
+        for turn in ["a start that never came is used up", "and it is harmless to say so again"] {
+            let done = self.driver.refuse_start(self.vm, &lease, self.limit).await;
+            rule(done.is_ok(), turn, &done)?;
+        }
+        let done = self.order(Order::Start { lease }).await;
+        rule(is_certain(&done), "nothing is started under a lease that is used up (I3)", &done)?;
+        self.newest = (incarnation, token);
+        self.found_dead(incarnation).await
+    }
+
     async fn running(&self, lease: &Lease) -> Result<(), Broken> {
         self.until_state(RunState::Running).await?;
         let found = self.look().await?;
@@ -202,6 +217,8 @@ impl<D: Driver + ?Sized> Trial<'_, D> {
             let done = self.order(Order::Start { lease: foreign }).await;
             rule(is_certain(&done), "a lease for another VM starts nothing", &done)?;
         }
+        let done = self.driver.refuse_start(self.vm, &next, self.limit).await;
+        rule(done.is_ok(), "a lease that comes while it runs uses nothing up", &done)?;
         let seen = Sighting::of(Eyewitness::here(), incarnation);
         for order in [Order::Inspect, Order::Adopt { seen }] {
             let done = self.order(order).await;

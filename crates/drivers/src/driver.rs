@@ -6,7 +6,7 @@
 use crate::snapshots::Snapshots;
 use async_trait::async_trait;
 use holdfast_core::action::{Fact, Found, Order};
-use holdfast_core::lease::{Incarnation, Token};
+use holdfast_core::lease::{Incarnation, Lease, Token};
 use holdfast_core::policy::Ability;
 use holdfast_core::signal::Seen;
 use holdfast_core::subject::{AppName, VmName};
@@ -60,6 +60,13 @@ pub trait Driver: Send + Sync {
     async fn may_restart(&self, _vm: &VmName) -> Result<(), DriverError> {
         Ok(())
     }
+
+    /// A start under this lease was refused before it came here, or never came: it is used up, and whoever looks next finds that
+    /// incarnation dead, unless it runs. Harmless for one that was used up or started before.
+    ///
+    /// # Errors
+    /// [`DriverError`]: it is not; then the lease may be taken once more.
+    async fn refuse_start(&self, vm: &VmName, lease: &Lease, limit: Duration) -> Result<(), DriverError>;
 
     /// Its snapshots, if it can take any.
     fn snapshots(&self) -> Option<&dyn Snapshots> {

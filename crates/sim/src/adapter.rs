@@ -11,7 +11,7 @@ use crate::story::Story;
 use crate::world::{Glimpse as Sight, Plan, World};
 use async_trait::async_trait;
 use holdfast_core::action::{Fact, Found, Order};
-use holdfast_core::lease::{Incarnation, Token};
+use holdfast_core::lease::{Incarnation, Lease, Token};
 use holdfast_core::policy::Ability;
 use holdfast_core::signal::{AgentSign, ProcessSign, Seen};
 use holdfast_core::subject::{AppName, VmName};
@@ -173,6 +173,16 @@ impl Driver for Hypervisor {
                 Err(DriverError::Late { what, vm: name, limit })
             }
         }
+    }
+
+    async fn refuse_start(&self, vm: &VmName, lease: &Lease, _limit: Duration) -> Result<(), DriverError> {
+        let mut stand = self.stand();
+        let at = stand.index(vm)?;
+        let machine = &mut stand.world.machines[at];
+        if machine.process.is_none() && machine.record.started < lease.incarnation() {
+            (machine.record.started, machine.record.token) = (lease.incarnation(), lease.token());
+        }
+        Ok(())
     }
 
     async fn poll(&self, vm: &VmName, _limit: Duration) -> Vec<Glimpse> {

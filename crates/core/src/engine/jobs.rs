@@ -4,6 +4,7 @@ use super::approved::tell_waits;
 use super::commands::OPERATION;
 use super::isolation::Came;
 use super::planning::HEAR_FIRST;
+use super::vm::doubled;
 use super::{Desired, Engine, LATE};
 use crate::action::{Ended, Operation, Order, Outcome, Reason};
 use crate::evidence::BootCause;
@@ -15,8 +16,6 @@ use crate::signal::{ProcessSign, Seen, Signal};
 use crate::subject::{Subject, VmName};
 use crate::time::{Duration, Timestamp};
 
-/// The wait between looks that fail doubles up to this.
-const LONGEST_LOOK_WAIT: Duration = Duration::from_secs(30);
 /// An application that was restarted answers within this, or the restart has not helped.
 const APP_SETTLES: Duration = Duration::from_secs(30);
 /// The same after storage or network came back.
@@ -286,12 +285,16 @@ impl Engine {
         {
             vm.view.start_failed(self.now, why.clone(), matches!(end, End::DiskGone(_)));
         }
+        if let Step::Starting(_) = job.step {
+            vm.unclaimed = 0;
+        }
         if job.goal == Goal::Look {
             return self.after_look(name, &end);
         }
         if matches!(end, End::Unknown(_)) {
             vm.power = Power::Unknown;
-            vm.look = (0, self.now);
+            let wait = if job.step == Step::Claiming { vm.claim_again() } else { Duration::ZERO };
+            vm.look = (0, self.now + wait);
         }
         if let End::Done = end {
             self.after_done(name, &job.goal);
@@ -319,7 +322,7 @@ impl Engine {
         let (End::Failed(why) | End::Blocked(why) | End::DiskGone(why) | End::Unknown(why)) = end else {
             return;
         };
-        let is_back = matches!(job.step, Step::Starting(_));
+        let is_back = matches!(job.step, Step::Claiming | Step::Starting(_)); // both come after its disk
         let how = if is_back {
             "its disk is what it was then, and its start failed"
         } else if matches!(vm.power, Power::Off(_)) {
@@ -365,7 +368,7 @@ impl Engine {
         let now = self.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
         if let End::Failed(why) | End::Blocked(why) | End::DiskGone(why) | End::Unknown(why) = end {
-            let wait = Duration::from_secs(1 << vm.look.0.min(5)).min(LONGEST_LOOK_WAIT);
+            let wait = doubled(vm.look.0);
             vm.look = (vm.look.0 + 1, now + wait);
             vm.waits_for = Some(format!("its state is not clear: {why}"));
             return;

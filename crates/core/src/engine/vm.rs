@@ -116,10 +116,21 @@ pub struct VmState {
     pub not_back: Option<String>,
     /// Looks that failed in a row, and when to look again.
     pub look: (u32, Timestamp),
+    /// Leases that were not given in a row.
+    #[serde(default)]
+    pub unclaimed: u32,
     /// Why it is not started although it is meant to run, if that is so.
     pub waits_for: Option<String>,
     /// When it is looked at again without a signal.
     pub wake: Timestamp,
+}
+
+/// The wait before what failed is tried again doubles up to this.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The wait after so many waits in a row.
+pub(super) fn doubled(times: u32) -> Duration {
+    Duration::from_secs(1 << times.min(5)).min(LONGEST_WAIT)
 }
 
 impl VmState {
@@ -151,6 +162,7 @@ impl VmState {
             went_back: None,
             not_back: None,
             look: (0, Timestamp::ZERO),
+            unclaimed: 0,
             waits_for: None,
             wake: Timestamp::NEVER,
         }
@@ -195,6 +207,13 @@ impl VmState {
         }
         self.power = Power::Unknown;
         self.look = (0, look_from);
+    }
+
+    /// Its lease was not given once more: how long to wait before it is looked at again, and tried. The first time it is looked at at
+    /// once: mostly what we knew was old.
+    pub(super) fn claim_again(&mut self) -> Duration {
+        self.unclaimed += 1;
+        self.unclaimed.checked_sub(2).map_or(Duration::ZERO, doubled)
     }
 
     /// In maintenance: nothing automatic happens (I5).

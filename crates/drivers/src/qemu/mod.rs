@@ -53,6 +53,7 @@ use crate::{Driver, DriverError, Glimpse, GuestRead, Injection, Piece, Places, Q
 use async_trait::async_trait;
 use fleet::Fleet;
 use holdfast_core::action::{Fact, Found, Operation, Order};
+use holdfast_core::lease::Lease;
 use holdfast_core::point::SnapshotId;
 use holdfast_core::policy::Ability;
 use holdfast_core::subject::{AppName, VmName};
@@ -271,6 +272,10 @@ impl Driver for Qemu {
             // The fleet holds a sender, so this is never.
             None => std::future::pending().await,
         }
+    }
+
+    async fn refuse_start(&self, vm: &VmName, lease: &Lease, limit: Duration) -> Result<(), DriverError> {
+        self.machine(vm)?.refuse_start(lease, limit).await
     }
 
     async fn may_restart(&self, vm: &VmName) -> Result<(), DriverError> {

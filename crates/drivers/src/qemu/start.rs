@@ -103,6 +103,21 @@ impl Machine {
         Ok(started)
     }
 
+    /// Uses up a lease of which no start came here ([`crate::Driver::refuse_start`]).
+    pub async fn refuse_start(&self, lease: &Lease, limit: Duration) -> Result<(), DriverError> {
+        let _turn = self.turn(Instant::now() + limit).await?;
+        let (record, life) = (self.record(), self.life.borrow().clone());
+        let is_old = lease.incarnation() <= record.incarnation || lease.token() <= record.token;
+        match life {
+            Life::Dead(_) if !is_old => {
+                self.use_up(lease, record).await;
+                Ok(())
+            }
+            Life::Dead(_) | Life::Running(_) => Ok(()),
+            Life::Unclear(why) => Err(self.refused(START, why)),
+        }
+    }
+
     /// A start that was refused is used up, here as for whoever gave the lease (I3): whoever looks next finds that
     /// incarnation dead, and not the one before. If that cannot be written down, it may be tried once more.
     async fn use_up(&self, lease: &Lease, record: Record) {

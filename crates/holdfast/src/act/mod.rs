@@ -7,6 +7,7 @@ use crate::decide::{Actors, Desk, Inbox};
 use crate::lease::{LeaseError, LeaseStore};
 use holdfast_core::action::{Action, Ended, Fact, Found, Order, Outcome, Rewind};
 use holdfast_core::input::Input;
+use holdfast_core::lease::{DeathProof, Lease};
 use holdfast_core::point::PointId;
 use holdfast_core::subject::HostName;
 use holdfast_drivers::{Driver, DriverError};
@@ -61,7 +62,7 @@ impl Hands {
 
     async fn perform(&self, action: &Action, limit: Duration) -> Ended {
         match &action.order {
-            Order::Inspect => self.inspect(action).await,
+            Order::Inspect => self.inspect(action, limit).await,
             Order::TakeLease { proof } => match self.leases.take(proof, &self.host).await {
                 Ok(lease) => Ended::Done(Fact::Leased(lease)),
                 Err(cause) => lease_error(&cause),
@@ -78,14 +79,16 @@ impl Hands {
             Order::Rewind { proof, to: Rewind { to: PointId::Backup { backup }, .. } } => {
                 self.restorer.restore(&action.vm, proof, *backup, limit).await
             }
-            Order::Start { .. } => {
+            Order::Start { lease } => {
                 let begun = Instant::now();
-                match self.restorer.supply_start(&action.vm).await {
-                    Ok(()) => {
-                        let left = limit.saturating_sub(begun.elapsed());
-                        ended(self.driver.perform(&action.vm, &action.order, left).await)
+                let supplied = self.restorer.supply_start(&action.vm).await;
+                let left = limit.saturating_sub(begun.elapsed());
+                match supplied {
+                    Ok(()) => ended(self.driver.perform(&action.vm, &action.order, left).await),
+                    Err(ended) => {
+                        self.use_up(lease, left).await;
+                        ended
                     }
-                    Err(ended) => ended,
                 }
             }
             Order::Capture { .. }
@@ -97,8 +100,14 @@ impl Hands {
     }
 
     /// What the driver sees, with what the lease store knows.
-    async fn inspect(&self, action: &Action) -> Ended {
-        let found = match self.driver.inspect(&action.vm).await {
+    async fn inspect(&self, action: &Action, limit: Duration) -> Ended {
+        let mut found = self.driver.inspect(&action.vm).await;
+        if let Ok(Found::Dead(proof)) = &found
+            && self.is_behind(proof, limit).await
+        {
+            found = self.driver.inspect(&action.vm).await;
+        }
+        let found = match found {
             Ok(found) => found,
             Err(cause) => return Ended::Failed { why: chain(&cause) },
         };
@@ -108,6 +117,25 @@ impl Hands {
         match self.leases.read(&action.vm).await {
             Ok(lease) => Ended::Done(Fact::Found(Found::Running { seen, pid, state, lease })),
             Err(cause) => Ended::Failed { why: chain(&cause) },
+        }
+    }
+
+    /// Whether the driver of a dead VM did not know of leases that were given to this host since: starts that were refused, or given
+    /// up, before they came to it. The newest of them is used up there, or none would be given any more: one follows a death (I2).
+    async fn is_behind(&self, dead: &DeathProof, limit: Duration) -> bool {
+        let Ok(Some(newest)) = self.leases.newest(dead.vm()).await else { return false };
+        let is_behind = newest.incarnation() > dead.incarnation() && *newest.holder() == self.host;
+        if is_behind {
+            self.use_up(&newest, limit).await;
+        }
+        is_behind
+    }
+
+    /// Nothing was, or will be, started under this lease.
+    async fn use_up(&self, lease: &Lease, limit: Duration) {
+        if let Err(error) = self.driver.refuse_start(lease.vm(), lease, limit).await {
+            let (vm, error) = (lease.vm(), chain(&error));
+            warn!(%vm, error, "a start that was refused is not on record");
         }
     }
 }

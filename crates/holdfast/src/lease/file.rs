@@ -79,6 +79,11 @@ impl LeaseStore for FileLeases {
         .await
     }
 
+    async fn newest(&self, vm: &VmName) -> Result<Option<Lease>, LeaseError> {
+        let vm = vm.clone();
+        self.run(vm.clone(), move |records| Ok(records.load(&vm)?.map(|record| record.lease))).await
+    }
+
     async fn take(&self, proof: &DeathProof, holder: &HostName) -> Result<Lease, LeaseError> {
         let (proof, holder) = (proof.clone(), holder.clone());
         self.run(proof.vm().clone(), move |records| records.take(&proof, &holder)).await

@@ -21,6 +21,12 @@ pub trait LeaseStore: Send + Sync {
     /// [`LeaseError::File`] and [`LeaseError::Ended`].
     async fn read(&self, vm: &VmName) -> Result<Option<Lease>, LeaseError>;
 
+    /// The newest lease that was given, also if it was given back since; `None` if there was never one.
+    ///
+    /// # Errors
+    /// [`LeaseError::File`] and [`LeaseError::Ended`].
+    async fn newest(&self, vm: &VmName) -> Result<Option<Lease>, LeaseError>;
+
     /// Takes the lease for the incarnation after the one that is proven dead (I2).
     ///
     /// # Errors

@@ -74,7 +74,7 @@ fn a_vm_that_boots_while_the_store_is_away_that_its_disk_comes_in_from_says_what
     let data = tempfile::tempdir().unwrap();
     let start = |port| Process::start("bucket::server", data.path(), port, Habit::Right).unwrap();
     let server = start(0);
-    let lab = backed::lab_in_store(&server.endpoint(), &sections("1MiB"));
+    let mut lab = backed::lab_in_store(&server.endpoint(), &sections("1MiB"));
     create(&lab);
     let ended = lab.cli(&["backup", "revert", "orders", "1", "--yes"]);
     assert!(ended.status.success(), "{ended:?}\n{}", lab.story());
@@ -88,7 +88,30 @@ fn a_vm_that_boots_while_the_store_is_away_that_its_disk_comes_in_from_says_what
     // Nobody offers it any more, and it cannot be opened.
     suppliers(&lab).iter().for_each(|pid| signal(*pid, "KILL"));
     lab.until(BOOT, "another cannot begin", |lab| suppliers(lab).is_empty() && is_told(lab));
-    let _server = start(port);
+    let server = start(port);
     lab.until(BOOT, "it is read again", |lab| !is_told(lab));
     lab.wait_well(2 * BOOT);
+
+    // Away once more, and it ends. Its starts are refused before they come to its driver, and used up there all the same: whoever
+    // looks next goes on from the last of them, and a snapshot that needs nothing of the store is a way out.
+    server.kill();
+    suppliers(&lab).iter().for_each(|pid| signal(*pid, "KILL"));
+    assert!(needs_backup(&lab), "not all is there yet");
+    signal(lab.pid("orders"), "KILL");
+    let told = |lab: &Lab, what: &str| {
+        fs::read_to_string(lab.path().join("daemon.log")).unwrap().matches(what).count()
+    };
+    let refused = |lab: &Lab| told(lab, "the backup that its disk comes from is not offered");
+    lab.until(2 * BOOT, "its starts are refused", |lab| refused(lab) >= 3);
+    lab.kill_daemon();
+    let before = refused(&lab);
+    lab.start();
+    lab.until(2 * BOOT, "and again after a restart of the daemon", |lab| refused(lab) > before);
+    let listed = lab.json(&["snapshot", "list", "orders"]);
+    let aside = listed["snapshots"].as_array().unwrap().iter().find(|one| one["set_aside"] == true);
+    let aside = aside.unwrap()["id"].to_string();
+    let ended = lab.cli(&["snapshot", "revert", "orders", &aside, "--yes"]);
+    assert!(ended.status.success(), "{ended:?}\n{}", lab.story());
+    lab.wait_well(2 * BOOT);
+    assert_eq!(told(&lab, "was asked about"), 0, "no lease was asked for that could not be given");
 }

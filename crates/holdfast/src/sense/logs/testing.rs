@@ -8,6 +8,7 @@ use crate::disk::faulty::FaultyDisk;
 use crate::logbook::{Entry, Inlet, Outlet};
 use async_trait::async_trait;
 use holdfast_core::action::{Fact, Found, Order};
+use holdfast_core::lease::Lease;
 use holdfast_core::policy::Ability;
 use holdfast_core::subject::Subject;
 use holdfast_core::subject::VmName;
@@ -152,6 +153,10 @@ impl Driver for FakeGuest {
 
     async fn perform(&self, _: &VmName, _: &Order, _: Duration) -> Result<Fact, DriverError> {
         Err(DriverError::Unable("perform"))
+    }
+
+    async fn refuse_start(&self, _: &VmName, _: &Lease, _: Duration) -> Result<(), DriverError> {
+        Err(DriverError::Unable("refuse a start"))
     }
 
     async fn poll(&self, _: &VmName, _: Duration) -> Vec<Glimpse> {
