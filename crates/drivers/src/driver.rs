@@ -68,6 +68,14 @@ pub trait Driver: Send + Sync {
     /// [`DriverError`]: it is not; then the lease may be taken once more.
     async fn refuse_start(&self, vm: &VmName, lease: &Lease, limit: Duration) -> Result<(), DriverError>;
 
+    /// Whether all is there that its start needs besides its disk, asked before it is ended to be started with another disk.
+    ///
+    /// # Errors
+    /// [`DriverError::Refused`] with the reason.
+    async fn may_start(&self, _vm: &VmName) -> Result<(), DriverError> {
+        Ok(())
+    }
+
     /// Its snapshots, if it can take any.
     fn snapshots(&self) -> Option<&dyn Snapshots> {
         None

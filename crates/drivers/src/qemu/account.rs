@@ -1,6 +1,7 @@
 //! The user that QEMU runs as: an own one where that can be, so that a guest that breaks out of its
 //! machine is nobody on the host.
 
+use super::needs;
 use super::process::read_small;
 use super::spec::QemuVm;
 use std::io;
@@ -94,10 +95,14 @@ pub fn barrier<'a>(
     vm: &'a QemuVm,
     files: impl Iterator<Item = &'a Path>,
 ) -> Option<Barrier> {
-    let kernel = vm.kernel.iter().flat_map(|kernel| std::iter::once(&kernel.image).chain(&kernel.initrd));
-    let mut files = kernel.map(PathBuf::as_path).chain(files);
+    // What is not there is closed to nobody: a start says that it is missing.
+    let mut files = needs::boots_from(vm).filter(|file| !is_missing(file)).chain(files);
     let folder = vm.disk.parent().and_then(|folder| account.kept_from_entering(folder));
     folder.or_else(|| files.find_map(|file| account.kept_from_reading(file)))
+}
+
+fn is_missing(file: &Path) -> bool {
+    file.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Why QEMU would run as root for this VM, if it would: the user that it cannot run as, and what is in the
@@ -141,6 +146,7 @@ fn row<'a>(table: &'a str, name: &str) -> Option<Vec<&'a str>> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::spec::Kernel;
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
@@ -179,5 +185,19 @@ mod tests {
             Some(format!("chmod o+r {}", file.display()))
         );
         assert!(kept(&folder.path().join("missing")).is_some());
+    }
+
+    #[test]
+    fn what_is_not_there_needs_no_other_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let image = folder.path().join("vmlinux");
+        let kernel = Kernel { image: image.clone(), initrd: None, cmdline: String::new() };
+        let vm = QemuVm { kernel: Some(kernel), ..QemuVm::plain(folder.path().join("disk")) };
+        let stranger = Account { name: "stranger".into(), uid: 3_999_999, gid: 3_999_999 };
+        assert_eq!(barrier(&stranger, &vm, std::iter::empty()), None);
+        std::fs::write(&image, "").unwrap();
+        std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(barrier(&stranger, &vm, std::iter::empty()).unwrap().path, image);
     }
 }

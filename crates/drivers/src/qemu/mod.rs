@@ -27,6 +27,7 @@ mod look;
 mod machine;
 mod mapped;
 mod memory;
+mod needs;
 pub mod offered;
 mod operate;
 pub mod process;
@@ -280,6 +281,11 @@ impl Driver for Qemu {
 
     async fn may_restart(&self, vm: &VmName) -> Result<(), DriverError> {
         self.machine(vm)?.may_restart().await
+    }
+
+    async fn may_start(&self, vm: &VmName) -> Result<(), DriverError> {
+        let machine = self.machine(vm)?;
+        machine.has_the_rest().await.map_err(|why| machine.refused(start::START, why))
     }
 
     fn snapshots(&self) -> Option<&dyn Snapshots> {

@@ -11,7 +11,7 @@ use super::record::{Place, Port, Record};
 use super::snapshot::Opened;
 use super::spawn::{self, Launch};
 use super::spec::{Forward, Network, QemuVm};
-use super::{accel, memory, offered, process};
+use super::{accel, memory, needs, offered, process};
 use crate::DriverError;
 use holdfast_core::action::Fact;
 use holdfast_core::lease::{Death, DeathProof, Incarnation, Lease, Token};
@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-const START: &str = "start";
+pub(super) const START: &str = "start";
 const POWER_OFF: &str = "power off";
 
 /// What a start needs, found out before anything is changed.
@@ -160,6 +160,7 @@ impl Machine {
         self.must_be_unheld(START, &opened.disk).await?;
         self.must_be_there(&opened, &record)?;
         let ready = tokio::task::spawn_blocking(move || {
+            needs::files_there(&spec)?;
             let disk = image::check(&spec, known, &others).map_err(|error| error_chain(&error))?;
             let changed = |disk: &&Layer| disk.format == Format::Qcow2 && record.raw.contains(&disk.path);
             if let Some(disk) = disk.first().filter(changed) {

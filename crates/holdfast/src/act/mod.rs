@@ -75,7 +75,12 @@ impl Hands {
                 Ok(()) => Ended::Done(Fact::Nothing),
                 Err(cause) => lease_error(&cause),
             },
-            Order::Reach { to: PointId::Backup { backup } } => self.restorer.reach(&action.vm, *backup).await,
+            Order::Reach { to: PointId::Backup { backup } } => {
+                match self.driver.may_start(&action.vm).await {
+                    Ok(()) => self.restorer.reach(&action.vm, *backup).await,
+                    Err(cause) => Ended::Failed { why: chain(&cause) },
+                }
+            }
             Order::Rewind { proof, to: Rewind { to: PointId::Backup { backup }, .. } } => {
                 self.restorer.restore(&action.vm, proof, *backup, limit).await
             }

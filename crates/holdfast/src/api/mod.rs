@@ -3,6 +3,7 @@
 //! Only whoever may open the socket (mode 0600) may ask (I19). Bodies are small and bounded; nothing that
 //! comes in is run or used as a path.
 
+mod again;
 pub mod around;
 pub mod backups;
 pub mod counters;

@@ -1,8 +1,8 @@
 //! What can be asked and told, under `/api/v1`.
 
 use super::lessons::LessonsDoc;
-use super::named;
 use super::shape::{ExplainDoc, IncidentDoc, ReloadDoc, StatusDoc, V, Wall};
+use super::{again, named};
 use crate::config::{AppConfig, Config, Kind, VmConfig};
 use crate::decide::{Desk, Inbox};
 use crate::drill;
@@ -23,7 +23,7 @@ use holdfast_core::action::{Wish, Work};
 use holdfast_core::incident::IncidentId;
 use holdfast_core::subject::{AppName, Subject, VmName};
 use holdfast_core::time::Duration;
-use holdfast_drivers::{Driver, DriverError, Places};
+use holdfast_drivers::{Driver, Places};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -381,7 +381,7 @@ async fn command(
         },
     };
     if matches!(wish, Wish::Restart { .. }) {
-        refuse_restart(&api, &vm, &error).await?;
+        again::refuse_restart(&api, &vm, &error).await?;
     }
     match api.inbox.command(&words.by(), vm, wish).await?.refused {
         None => Ok(Json(serde_json::json!({ "v": V, "ok": true }))),
@@ -409,18 +409,6 @@ async fn refuse_stale(api: &Api, vm: &VmName, words: &Words, error: &str) -> Res
     }
     let cause = format!("you saw incarnation #{seen}, but another one runs by now");
     Err(Refused(StatusCode::CONFLICT, error.to_owned(), cause, "look again, then decide".into()))
-}
-
-/// A VM that could not be started again is not ended for that.
-async fn refuse_restart(api: &Api, vm: &VmName, error: &str) -> Result<(), Refused> {
-    let why = match api.driver.may_restart(vm).await {
-        Ok(()) | Err(DriverError::NoSuchVm(_)) => return Ok(()), // the engine says which there are
-        Err(DriverError::Refused { why, .. }) => why,
-        Err(other) => crate::act::chain(&other),
-    };
-    let cause = format!("it would not start again: {why}");
-    let hint = format!("it runs on; `holdfast vm stop {vm}` ends it all the same");
-    Err(Refused(StatusCode::CONFLICT, error.to_owned(), cause, hint))
 }
 
 fn seconds_of(seconds: f64) -> Duration {
@@ -470,6 +458,7 @@ async fn inject(
         return Err(refuse(StatusCode::CONFLICT, cause, "configure one with a `probe`"));
     };
     if step != "undo" {
+        again::refuse_drill(&api, &name, &error).await?;
         let _ = api.keeper.send((name.clone(), drill::Told::In(*drill, aim))).await; // it stops with us
     }
     for injection in injections {

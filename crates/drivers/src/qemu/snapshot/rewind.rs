@@ -77,7 +77,7 @@ impl Machine {
         match way.to {
             PointId::Snapshot(_) => {
                 let tree = self.on_disk(REWIND, |files| files.read_or_new()).await?;
-                self.check_way(&tree, way).await
+                self.check_way(&tree, way).await?;
             }
             PointId::Backup { .. } => {
                 self.on_disk(
@@ -85,9 +85,11 @@ impl Machine {
                     |files| if is_gone(files)? { Ok(()) } else { files.read_or_new().map(drop) },
                 )
                 .await?;
-                self.must_have_room().await
+                self.must_have_room().await?;
             }
         }
+        let would_not = |why| self.refused(REWIND, format!("it would not start again: {why}"));
+        self.has_the_rest().await.map_err(would_not)
     }
 
     /// Backups are brought by [`super::super::Qemu::restore`].
@@ -148,9 +150,7 @@ impl Machine {
         }
         let tree = self.tree(START).await?.unwrap_or_else(|| Tree::of(Format::Raw));
         self.must_stand(START, &tree, tree.top()).await?;
-        let spec = self.spec();
-        let there = tokio::task::spawn_blocking(move || files_there(&spec)).await;
-        there.map_err(|e| self.refused(START, e.to_string()))?.map_err(|why| self.refused(START, why))
+        self.has_the_rest().await.map_err(|why| self.refused(START, why))
     }
 
     pub(super) fn must_be_dead(&self, dead: &DeathProof) -> Result<(), DriverError> {
@@ -334,16 +334,6 @@ pub(super) fn set_aside(tree: &Tree, note: String) -> Snapshot {
         trial: None,
         written: Marks::new(),
     }
-}
-
-/// What a start needs besides its disk is there: the program that runs it, and what its guest boots from.
-fn files_there(spec: &QemuVm) -> Result<(), String> {
-    let program = spec.program().map_err(|error| error.to_string())?;
-    let kernel = spec.kernel.iter().flat_map(|kernel| std::iter::once(&kernel.image).chain(&kernel.initrd));
-    for file in std::iter::once(&program).chain(kernel) {
-        std::fs::metadata(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    }
-    Ok(())
 }
 
 /// What must be the same for a memory to be resumed.

@@ -1,0 +1,43 @@
+//! What is asked before a person has a VM ended that is to be started again: one that could not be is not ended for that.
+
+use super::routes::{Api, Refused};
+use axum::http::StatusCode;
+use holdfast_core::subject::VmName;
+use holdfast_drivers::DriverError;
+
+/// It starts from the disk that it has.
+pub(super) async fn refuse_restart(api: &Api, vm: &VmName, error: &str) -> Result<(), Refused> {
+    let hint = format!("it runs on; `holdfast vm stop {vm}` ends it all the same");
+    refuse(would_start(api, vm).await, error, hint)
+}
+
+/// What a drill breaks may need a restart to be mended.
+pub(super) async fn refuse_drill(api: &Api, vm: &VmName, error: &str) -> Result<(), Refused> {
+    let hint = "nothing was injected, and it runs on: mend that first";
+    refuse(would_start(api, vm).await, error, hint.into())
+}
+
+/// Something else takes the place of its disk, which is looked for before it is ended.
+pub(super) async fn refuse_other_disk(api: &Api, vm: &VmName, error: &str) -> Result<(), Refused> {
+    refuse(told(api.driver.may_start(vm).await), error, "nothing was done to it".into())
+}
+
+async fn would_start(api: &Api, vm: &VmName) -> Result<(), String> {
+    told(api.driver.may_restart(vm).await)
+}
+
+fn told(asked: Result<(), DriverError>) -> Result<(), String> {
+    match asked {
+        Ok(()) | Err(DriverError::NoSuchVm(_)) => Ok(()), // the engine says which there are
+        Err(DriverError::Refused { why, .. }) => Err(why),
+        Err(other) => Err(crate::act::chain(&other)),
+    }
+}
+
+fn refuse(would: Result<(), String>, error: &str, hint: String) -> Result<(), Refused> {
+    let refused = |why| {
+        let cause = format!("it would not start again: {why}");
+        Refused(StatusCode::CONFLICT, error.to_owned(), cause, hint)
+    };
+    would.map_err(refused)
+}
