@@ -2,6 +2,7 @@
 
 use super::routes::{Api, Refused};
 use axum::http::StatusCode;
+use holdfast_core::point::SnapshotId;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::DriverError;
 
@@ -17,13 +18,31 @@ pub(super) async fn refuse_drill(api: &Api, vm: &VmName, error: &str) -> Result<
     refuse(would_start(api, vm).await, error, hint.into())
 }
 
-/// Something else takes the place of its disk, which is looked for before it is ended.
-pub(super) async fn refuse_other_disk(api: &Api, vm: &VmName, error: &str) -> Result<(), Refused> {
-    refuse(told(api.driver.may_start(vm).await), error, "nothing was done to it".into())
+/// Something else takes the place of its disk: a snapshot, or what is looked for before it is ended.
+pub(super) async fn refuse_other_disk(
+    api: &Api,
+    vm: &VmName,
+    to: Option<SnapshotId>,
+    error: &str,
+) -> Result<(), Refused> {
+    let mut would = told(api.driver.may_start(vm).await);
+    if let (Ok(()), Some(id)) = (&would, to) {
+        would = has_backup(api, vm, Some(id)).await;
+    }
+    refuse(would, error, "nothing was done to it".into())
 }
 
 async fn would_start(api: &Api, vm: &VmName) -> Result<(), String> {
-    told(api.driver.may_restart(vm).await)
+    told(api.driver.may_restart(vm).await)?;
+    has_backup(api, vm, None).await
+}
+
+/// What it needs of a backup still can be had. Of one that does not run there is nothing to end: its start waits.
+async fn has_backup(api: &Api, vm: &VmName, from: Option<SnapshotId>) -> Result<(), String> {
+    if api.driver.places(vm).pid.is_none() {
+        return Ok(());
+    }
+    api.restorer.may_start(vm, from).await
 }
 
 fn told(asked: Result<(), DriverError>) -> Result<(), String> {

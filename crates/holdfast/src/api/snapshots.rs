@@ -214,7 +214,7 @@ async fn revert(
     let words = words.map(|Json(words)| words).unwrap_or_default();
     let error = format!("cannot go back to snapshot {id} of vm `{}`", vm.escape_debug());
     let vm = named::vm(&vm, || error.clone())?;
-    again::refuse_other_disk(&api, &vm, &error).await?;
+    again::refuse_other_disk(&api, &vm, Some(SnapshotId(id)), &error).await?;
     let to = Rewind { to: SnapshotId(id).into(), resume: words.resume, again: words.again };
     api.protector.revert(&words.by(), &vm, to).await.map_err(refused(&error))?;
     Ok(Json(serde_json::json!({ "v": V, "ok": true })))
@@ -241,7 +241,7 @@ async fn approve(
     })?;
     let backup = words.backup.map(PointId::backup);
     let to = words.to.map(|id| SnapshotId(id).into()).or(backup);
-    again::refuse_other_disk(&api, &vm, &error).await?;
+    again::refuse_other_disk(&api, &vm, words.to.map(SnapshotId), &error).await?;
     let refused = not_approved(&error, &vm, incident);
     api.protector.approve(&words.by(), &vm, incident, to).await.map_err(refused)?;
     Ok(Json(serde_json::json!({ "v": V, "ok": true, "vm": vm })))

@@ -10,7 +10,7 @@ use crate::act::chain;
 use crate::config::{Config, Limits, RepositoryConfig};
 use holdfast_core::action::{Ended, Fact};
 use holdfast_core::lease::DeathProof;
-use holdfast_core::point::BackupId;
+use holdfast_core::point::{BackupId, SnapshotId};
 use holdfast_core::subject::VmName;
 use holdfast_drivers::Driver;
 use holdfast_drivers::qemu::Qemu;
@@ -77,6 +77,10 @@ impl NotHad {
         match self {
             Self::OutOfReach(why) | Self::Other(why) => why,
         }
+    }
+
+    fn late(limit: Duration) -> String {
+        format!("its repository was not opened within {} s", limit.as_secs())
     }
 
     /// As the engine hears it: whether the same is worth another try.
@@ -164,8 +168,7 @@ impl Restorer {
         let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
         match what {
             Some((point, why)) => {
-                let what = format!("its disk comes in from {point}, which cannot be read: {why}");
-                drop(lacking.insert(vm.clone(), what));
+                drop(lacking.insert(vm.clone(), lacks(point, why)));
             }
             None => drop(lacking.remove(vm)),
         }
@@ -239,27 +242,66 @@ impl Restorer {
             Ok(Ok(Ok(()))) => return Ok(()),
             Ok(Ok(Err(why))) => why,
             Ok(Err(panic)) => panic.to_string(),
-            Err(_) => format!("its repository was not opened within {} s", BEFORE_START.as_secs()),
+            Err(_) => NotHad::late(BEFORE_START),
         };
         Err(Ended::Blocked { why: format!("the backup that its disk comes from is not offered: {why}") })
     }
 
-    async fn supply_again(&self, vm: &VmName, needed: &Incoming) -> Result<(), String> {
+    /// Looks whether a VM that runs could be started again from its disk, or from a snapshot, as far as that needs a backup
+    /// still: before it is ended for that.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn may_start(&self, vm: &VmName, from: Option<SnapshotId>) -> Result<(), String> {
+        let needed = match from {
+            Some(id) => self.driver.incoming_of(vm, id).await,
+            None => self.driver.incoming(vm).await,
+        };
+        let Ok(Some(needed)) = needed else { return Ok(()) }; // what of it cannot be read others tell
+        let lacks = |why| Err(lacks(&needed.origin.point, why));
+        if let Some(why) = unread(&needed).filter(|_| needed.is_offered) {
+            return lacks(why);
+        }
+        match tokio::time::timeout(BEFORE_START, self.reach_again(vm, &needed)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => lacks(why),
+            Err(_) if needed.is_offered => Ok(()), // its start waits for nothing
+            Err(_) => lacks(NotHad::late(BEFORE_START)),
+        }
+    }
+
+    async fn reach_again(&self, vm: &VmName, needed: &Incoming) -> Result<(), String> {
         let config = Arc::clone(&self.config.borrow());
         let origin = &needed.origin;
+        if needed.is_offered && !config.repositories.contains_key(&origin.to) {
+            return Ok(()); // it is read on from where it was
+        }
+        self.begin_again(vm, &config, origin, None).await.map(drop)
+    }
+
+    /// Has the backup offered, or only looked for, that a disk was made from.
+    async fn begin_again(
+        &self,
+        vm: &VmName,
+        config: &Config,
+        origin: &Origin,
+        socket: Option<&Path>,
+    ) -> Result<Supply, String> {
         let unknown = || format!("no repository `{}` is configured any more", origin.to);
         let repository = config.repositories.get(&origin.to).ok_or_else(unknown)?;
         let backup = config.vms.get(vm).and_then(|vm| vm.protect.backup.as_ref());
-        let wanted = Wanted {
-            repository,
-            limits: backup.map(|backup| backup.limits).unwrap_or_default(),
-            state: &config.state,
-            point: &origin.point,
-        };
-        let supply = self.begin(vm, &wanted, Some(&needed.socket)).await.map_err(NotHad::why)?;
+        let limits = backup.map(|backup| backup.limits).unwrap_or_default();
+        let wanted = Wanted { repository, limits, state: &config.state, point: &origin.point };
+        let supply = self.begin(vm, &wanted, socket).await.map_err(NotHad::why)?;
         if supply.ready.repository != origin.repository {
             return Err(format!("`{}` is another repository than the disk came from", origin.to));
         }
+        Ok(supply)
+    }
+
+    async fn supply_again(&self, vm: &VmName, needed: &Incoming) -> Result<(), String> {
+        let config = Arc::clone(&self.config.borrow());
+        let supply = self.begin_again(vm, &config, &needed.origin, Some(&needed.socket)).await?;
         supply.fill(&needed.file).await
     }
 
@@ -343,10 +385,7 @@ impl Restorer {
         let heard = tokio::time::timeout(OPEN, said.read_until(b'\n', &mut line)).await;
         match (heard, serde_json::from_slice(&line)) {
             (Ok(Ok(_)), Ok(ready)) => Ok(Supply { child, file, ready }),
-            (Err(_), _) => {
-                let why = format!("its repository was not opened within {} s", OPEN.as_secs());
-                Err(NotHad::OutOfReach(why))
-            }
+            (Err(_), _) => Err(NotHad::OutOfReach(NotHad::late(OPEN))),
             (Ok(_), _) if serde_json::from_slice::<OutOfReach>(&line).is_ok() => {
                 Err(NotHad::OutOfReach(why_not(child).await))
             }
@@ -382,6 +421,10 @@ impl Supply {
         tokio::spawn(async move { self.child.wait().await }); // it ends by itself, and is collected then
         Ok(())
     }
+}
+
+fn lacks(point: &str, why: String) -> String {
+    format!("its disk comes in from {point}, which cannot be read: {why}")
 }
 
 /// Why what is offered cannot be read now, by the last word of whoever offers it.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use crate::lab::signal;
 use crate::quiet::{Quiet, err, vm};
 use std::fs;
 
@@ -96,4 +97,53 @@ fn a_vm_whose_kernel_is_gone_is_not_ended_by_any_way_back() {
     let _refused = daemon.say(&["vm", "start", "a"]);
     daemon.until("it is said", |daemon| daemon.log().contains(&why));
     assert!(!daemon.log().contains("cannot reach what it needs"), "{}", daemon.log());
+}
+
+/// The processes that bring a backup into a disk of this daemon.
+fn suppliers(daemon: &Quiet) -> Vec<i32> {
+    let own = format!("{}.snapshots", daemon.path().join("a.raw").display());
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let is_own = |line: String| line.contains("\0supply\0") && line.contains(&own);
+    all.filter(|entry| fs::read_to_string(entry.path().join("cmdline")).is_ok_and(is_own))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn kill_suppliers(daemon: &Quiet) {
+    suppliers(daemon).iter().for_each(|pid| signal(*pid, "KILL"));
+    daemon.until("nobody brings anything", |daemon| suppliers(daemon).is_empty());
+}
+
+#[test]
+fn a_vm_whose_disk_comes_in_is_not_ended_while_its_backup_cannot_be_had() {
+    let mut daemon = Quiet::new(&vm("a", BACKED));
+    let filled: Vec<u8> =
+        (0..2_u32 << 20).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(daemon.path().join("a.raw"), filled).unwrap();
+    init(&daemon);
+    daemon.start(&[]);
+    daemon.until("it runs", |daemon| pid(daemon).is_some());
+    well(&daemon, &["backup", "create", "a", "--limit", "1GiB/s"]);
+    well(&daemon, &["backup", "revert", "a", "1", "--yes"]);
+    let (repository, away) = (daemon.path().join("repo"), daemon.path().join("away"));
+    fs::rename(&repository, &away).unwrap();
+    let restart = ["vm", "restart", "a", "--force"];
+    let why = "its disk comes in from a/1, which cannot be read: ";
+    is_refused(&daemon, &restart, why);
+    kill_suppliers(&daemon);
+    is_refused(&daemon, &restart, why);
+    // Away from it a VM goes all the same; and back to what was left half only once that can be had.
+    well(&daemon, &["snapshot", "revert", "a", "1", "--yes"]);
+    let listed = daemon.json(&["snapshot", "list", "a"]);
+    let left = listed["snapshots"].as_array().unwrap().last().unwrap()["id"].to_string();
+    let back = ["snapshot", "revert", "a", &left, "--yes"];
+    is_refused(&daemon, &back, why);
+    fs::rename(&away, &repository).unwrap();
+    well(&daemon, &back);
+    let before = pid(&daemon);
+    well(&daemon, &restart);
+    daemon.until("it was started again", |daemon| pid(daemon).is_some_and(|pid| Some(pid) != before));
+    daemon.until("it is brought", |daemon| !suppliers(daemon).is_empty());
+    well(&daemon, &["vm", "stop", "a", "--force"]);
+    kill_suppliers(&daemon);
 }

@@ -9,6 +9,7 @@ use crate::DriverError;
 use crate::qemu::launch::Format;
 use crate::qemu::machine::Machine;
 use holdfast_core::lease::DeathProof;
+use holdfast_core::point::SnapshotId;
 use holdfast_core::subject::VmName;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,11 +84,12 @@ impl Machine {
         .await
     }
 
-    /// What its disk needs of a backup still, if anything.
-    async fn incoming(&self) -> Result<Option<Incoming>, DriverError> {
-        self.on_disk(LOOK, |files| {
+    /// What its disk needs of a backup still, if anything; or what a snapshot does.
+    async fn incoming(&self, of: Option<SnapshotId>) -> Result<Option<Incoming>, DriverError> {
+        self.on_disk(LOOK, move |files| {
             let Some(tree) = files.read()? else { return Ok(None) };
-            let Some((file, origin)) = tree.restored() else { return Ok(None) };
+            let Some(file) = of.map_or(Some(tree.top()), |id| tree.file_of(id)) else { return Ok(None) };
+            let Some((file, origin)) = tree.restored_below(file) else { return Ok(None) };
             if !files.needs_backup(file)? {
                 return Ok(None);
             }
@@ -162,7 +164,15 @@ impl Qemu {
     /// # Errors
     /// The record of its files cannot be read.
     pub async fn incoming(&self, vm: &VmName) -> Result<Option<Incoming>, DriverError> {
-        self.machine(vm)?.incoming().await
+        self.machine(vm)?.incoming(None).await
+    }
+
+    /// What a snapshot of a VM, as a disk that was left half, needs of a backup still, if anything.
+    ///
+    /// # Errors
+    /// The record of its files cannot be read.
+    pub async fn incoming_of(&self, vm: &VmName, id: SnapshotId) -> Result<Option<Incoming>, DriverError> {
+        self.machine(vm)?.incoming(Some(id)).await
     }
 
     /// Whether the disk of a VM, or one that was left half and is kept as a snapshot, needs a backup still.

@@ -135,7 +135,13 @@ impl Tree {
     /// The file at the bottom of what is written to, and the backup that it was made from, if it was.
     #[must_use]
     pub fn restored(&self) -> Option<(FileNumber, &Origin)> {
-        let bottom = self.chain().last().copied()?;
+        self.restored_below(self.top)
+    }
+
+    /// The same of any file.
+    #[must_use]
+    pub fn restored_below(&self, file: FileNumber) -> Option<(FileNumber, &Origin)> {
+        let bottom = self.chain_of(file).last().copied()?;
         Some((bottom, self.overlay(bottom)?.origin.as_ref()?))
     }
 
