@@ -145,3 +145,18 @@ fn a_way_back_that_fails_says_why_and_the_vm_that_ended_for_it_starts_without_an
     assert_eq!(stage.not_back().as_deref(), Some(why));
     assert_eq!(stage.engine.incidents().count(), 0);
 }
+
+#[test]
+fn a_vm_whose_memory_is_saved_while_it_is_paused_stays_that_persons() {
+    let mut stage = Stage::new();
+    let (latency, vm) = (Duration::from_millis(1), stage.vm.clone());
+    let pause = Command { id: CommandId(1), by: "ann".into(), vm, wish: Wish::Pause };
+    let paused = stage.hear(Input::Command(pause));
+    stage.settle(&paused[0], Ended::Done(Fact::Nothing));
+    for state in [RunState::Paused, RunState::Moving, RunState::Paused] {
+        stage.pass(1_000);
+        stage.see(HypervisorSign::Answered { state, latency });
+        let status = stage.engine.status(&stage.vm, stage.now).expect("it is known");
+        assert_eq!((&*status.state, status.note.as_deref()), ("paused", Some("paused by ann")), "{state:?}");
+    }
+}

@@ -297,7 +297,8 @@ impl VmState {
             Seen::Application(AppSign::Answered { .. }) | Seen::Agent(AgentSign::Answered { .. })
         );
         match state {
-            None | Some(RunState::Paused) => true,
+            // While its memory is saved it is called otherwise, and stands still.
+            None | Some(RunState::Paused | RunState::Moving) => true,
             Some(RunState::Running) => !lives,
             Some(_) => false,
         }

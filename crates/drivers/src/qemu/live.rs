@@ -246,6 +246,14 @@ impl Live {
     /// # Errors
     /// As for [`Qmp::call`].
     pub async fn state(&self, deadline: Instant) -> Result<RunState, QmpError> {
-        Ok(self.call::<Status>("query-status", Value::Null, deadline).await?.state())
+        Ok(self.status(deadline).await?.state())
+    }
+
+    /// What it says of that.
+    ///
+    /// # Errors
+    /// As for [`Qmp::call`].
+    pub async fn status(&self, deadline: Instant) -> Result<Status, QmpError> {
+        self.call("query-status", Value::Null, deadline).await
     }
 }

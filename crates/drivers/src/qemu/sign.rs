@@ -11,15 +11,15 @@ use std::collections::BTreeMap;
 pub fn run_state(name: &str) -> RunState {
     match name {
         "running" => RunState::Running,
-        "paused" | "debug" => RunState::Paused,
+        // After its memory was saved it stands still like any paused one; QEMU has no way back to its other word for that
+        // but to let it run.
+        "paused" | "debug" | "postmigrate" => RunState::Paused,
         "prelaunch" | "preconfig" => RunState::Prelaunch,
         "io-error" => RunState::IoError,
         "guest-panicked" => RunState::GuestPanicked,
         "watchdog" => RunState::Watchdog,
         "shutdown" => RunState::Shutdown,
-        "inmigrate" | "postmigrate" | "finish-migrate" | "save-vm" | "restore-vm" | "colo" => {
-            RunState::Moving
-        }
+        "inmigrate" | "finish-migrate" | "save-vm" | "restore-vm" | "colo" => RunState::Moving,
         "internal-error" => RunState::InternalError,
         "suspended" => RunState::Suspended,
         _ => RunState::Other,
@@ -37,6 +37,12 @@ impl Status {
     #[must_use]
     pub fn state(&self) -> RunState {
         run_state(self.status.as_str())
+    }
+
+    /// Its memory was saved, and it has not run since.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        self.status.as_str() == "postmigrate"
     }
 }
 

@@ -301,6 +301,29 @@ async fn a_guest_that_somebody_paused_stays_paused_whatever_is_settled() {
 }
 
 #[tokio::test]
+async fn a_guest_that_somebody_paused_is_paused_after_its_memory_was_saved() {
+    let mut bench = bench();
+    let qemu = bench.open().await;
+    let lease = bench.start(&qemu).await;
+    bench.until_it_writes(&qemu).await;
+    bench.try_do(&qemu, &lease, Operation::Pause).await.unwrap();
+    let with_memory = || Wanted { memory: true, ..Wanted::default() };
+    take(&bench, &qemu, with_memory()).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Paused));
+    take(&bench, &qemu, Wanted::default()).await;
+    // Its memory is the same; QEMU would refuse to save it, once the disk is switched.
+    let refused = of(&qemu).take(&bench.name, with_memory(), LONG).await.unwrap_err().to_string();
+    assert!(refused.contains("its memory was saved since it was paused"), "{refused}");
+    assert!(!overlay(&bench, 3).exists(), "nothing is left of it");
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Paused));
+    bench.try_do(&qemu, &lease, Operation::Continue).await.unwrap();
+    bench.until_it_writes(&qemu).await;
+    take(&bench, &qemu, with_memory()).await;
+    assert_eq!(bench.state(&qemu).await, Some(RunState::Running));
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
 async fn what_an_attempt_left_is_not_taken_for_a_disk() {
     let mut bench = bench();
     let qemu = bench.open().await;

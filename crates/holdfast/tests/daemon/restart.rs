@@ -147,3 +147,26 @@ fn a_vm_whose_disk_comes_in_is_not_ended_while_its_backup_cannot_be_had() {
     well(&daemon, &["vm", "stop", "a", "--force"]);
     kill_suppliers(&daemon);
 }
+
+#[test]
+fn a_vm_whose_memory_is_saved_while_it_is_paused_is_shown_as_paused() {
+    let mut daemon = Quiet::new(&vm("a", BACKED));
+    init(&daemon);
+    daemon.start(&[]);
+    daemon.until("it runs, and is paused", |daemon| daemon.say(&["vm", "pause", "a"]).status.success());
+    let paused = |daemon: &Quiet| {
+        let shown = daemon.vm("a");
+        shown["state"] == "paused"
+            && shown["note"].as_str().is_some_and(|note| note.starts_with("paused by "))
+    };
+    daemon.until("it is paused", paused);
+    well(&daemon, &["snapshot", "create", "a", "--memory"]);
+    for _ in 0..30 {
+        assert!(paused(&daemon), "{}", daemon.vm("a"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    well(&daemon, &["backup", "create", "a", "--limit", "1GiB/s"]);
+    assert!(paused(&daemon), "{}", daemon.vm("a"));
+    well(&daemon, &["vm", "resume", "a"]);
+    daemon.until("it runs on", |daemon| daemon.vm("a")["state"] != "paused");
+}

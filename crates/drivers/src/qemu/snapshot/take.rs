@@ -23,6 +23,9 @@ const HOOKS: Duration = Duration::from_secs(30);
 const ROOM_SHARE: u64 = 16;
 /// ... and not less than this many bytes.
 const ROOM_LEAST: u64 = 256 << 20;
+/// QEMU would refuse it once the disk is switched.
+const SAVED: &str =
+    "its memory was saved since it was paused, and is the same; it can be saved again once it ran";
 /// Room for what QEMU saves beside the guest's memory.
 const DEVICES: u64 = 64 << 20;
 
@@ -212,9 +215,13 @@ impl Machine {
         if !is_disk_node(&top) {
             return Err(refused("a backup or a drill holds its disk"));
         }
-        let before = live.state(deadline).await.map_err(told).map_err(not)?;
+        let status = live.status(deadline).await.map_err(told).map_err(not)?;
+        let before = status.state();
         if !matches!(before, RunState::Running | RunState::Paused) {
             return Err(refused("it is neither running nor paused"));
+        }
+        if wanted.memory && status.is_saved() {
+            return Err(refused(SAVED));
         }
         let path = self.files().path(number);
         let overlay = json!({
