@@ -2,6 +2,7 @@
 //! the head of each pack, and none of the blocks: [`crate::verify`] does.
 
 use crate::id::{BlockId, PackId};
+use crate::idle;
 use crate::mark::{Mark, packs_of};
 use crate::object::Kind;
 use crate::pack;
@@ -25,6 +26,8 @@ pub struct Findings {
     pub alone: Vec<String>,
     /// What is wrong, a sentence each.
     pub wrong: Vec<String>,
+    /// What is wrong with packs that are to go and that nothing needs, a sentence each: no damage.
+    pub idle: Vec<String>,
     /// Points that cannot be restored whole, with the disk and the first byte that is lost.
     pub hurt: Vec<(PointName, String)>,
     /// Points of which everything is there.
@@ -46,7 +49,7 @@ pub fn check(repository: &Repository) -> Result<Findings, Trouble> {
             None => findings.wrong.push(format!("`{name}` is no name of a pack")),
         }
     }
-    let mut lost = BTreeSet::<BlockId>::new();
+    let (mut lost, mut hurt_packs) = (BTreeSet::<BlockId>::new(), BTreeMap::<PackId, Vec<String>>::new());
     for pack in &told {
         let size = sizes.get(&pack.id).copied().unwrap_or(0);
         let is_cut = |block: &&crate::index::Listed| {
@@ -54,13 +57,14 @@ pub fn check(repository: &Repository) -> Result<Findings, Trouble> {
         };
         let cut: Vec<BlockId> = pack.blocks.iter().filter(is_cut).map(|block| block.id).collect();
         if !cut.is_empty() {
-            findings.wrong.push(format!("`{}` is cut: it lacks {} blocks", pack_object(pack.id), cut.len()));
+            let wrong = format!("`{}` is cut: it lacks {} blocks", pack_object(pack.id), cut.len());
+            hurt_packs.entry(pack.id).or_default().push(wrong);
         }
         lost.extend(cut);
         findings.blocks += pack.blocks.len() as u64;
     }
-    for pack in sizes.keys() {
-        findings.wrong.extend(head(repository, *pack));
+    for (pack, wrong) in sizes.keys().filter_map(|pack| Some((*pack, head(repository, *pack)?))) {
+        hurt_packs.entry(pack).or_default().push(wrong);
     }
     findings.packs = sizes.len() as u64;
     let known: BTreeSet<PackId> = told.iter().map(|pack| pack.id).collect();
@@ -79,6 +83,9 @@ pub fn check(repository: &Repository) -> Result<Findings, Trouble> {
         repository.strangers(findings.untold.iter().copied(), &known, &packs_of(&repository.marks()?));
     findings.untold.retain(|pack| !strays.contains(pack) && !strangers.contains(pack));
     findings.wrong.extend(verify::strays(repository));
+    let (wrong, idle) = idle::apart(repository, hurt_packs);
+    findings.wrong.extend(wrong);
+    findings.idle = idle;
     findings.wrong.sort();
     findings.wrong.dedup();
     Ok(findings)

@@ -14,6 +14,7 @@ pub mod collect;
 pub mod export;
 pub mod head;
 pub mod id;
+mod idle;
 pub mod index;
 pub mod kept;
 pub mod key;

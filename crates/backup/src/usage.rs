@@ -31,7 +31,8 @@ pub struct Du {
     pub hurt: Vec<PointName>,
 }
 
-const NOBODY: u32 = u32::MAX;
+/// No number.
+pub(crate) const NOBODY: u32 = u32::MAX;
 const MANY: u32 = u32::MAX - 1;
 
 /// Who needs each block: nobody, one, or many.
@@ -101,8 +102,8 @@ fn stored_by_vm(repository: &Repository, chosen: &[Chosen], du: &mut Du) {
     }
 }
 
-/// What a point needs; each block once for each number that is seen.
-fn point(
+/// What a point needs, nothing if a part of it is nowhere; each block once for each number that is seen.
+pub(crate) fn point(
     repository: &Repository,
     name: &PointName,
     chosen: &[Chosen],

@@ -2,6 +2,7 @@
 
 use crate::block::{Form, Record};
 use crate::id::{BlockId, PackId};
+use crate::idle;
 use crate::pack::Records;
 use crate::parts::on_threads;
 use crate::point::Point;
@@ -27,6 +28,8 @@ pub struct Findings {
     pub lost: BTreeSet<BlockId>,
     /// Packs of which something is wrong.
     pub packs: BTreeSet<PackId>,
+    /// What is wrong with packs that are to go and that nothing needs, a sentence each: no damage.
+    pub idle: Vec<String>,
 }
 
 /// Reads everything, with so many threads. `done` counts the bytes that were read.
@@ -58,14 +61,15 @@ pub fn some(
         }
         part
     };
-    let mut findings = Findings::default();
+    let (mut findings, mut hurt_packs) = (Findings::default(), BTreeMap::new());
     findings.wrong.extend(repository.damaged().iter().cloned());
     for part in on_threads(threads.min(THREADS_MOST), work) {
         findings.well += part.well;
         findings.wrong.extend(part.wrong);
         findings.lost.extend(part.lost);
-        findings.packs.extend(part.packs);
+        hurt_packs.extend(part.packs);
     }
+    findings.packs.extend(hurt_packs.keys());
     findings.wrong.extend(crate::check::small(repository)?.0);
     for name in repository.points()? {
         match hurt(repository, &name, &findings.lost) {
@@ -74,6 +78,9 @@ pub fn some(
         }
     }
     findings.wrong.extend(strays(repository));
+    let (wrong, idle) = idle::apart(repository, hurt_packs);
+    findings.wrong.extend(wrong);
+    findings.idle = idle;
     findings.wrong.sort();
     findings.wrong.dedup();
     Ok(findings)
@@ -97,7 +104,8 @@ struct Part {
     well: u64,
     wrong: Vec<String>,
     lost: Vec<BlockId>,
-    packs: Vec<PackId>,
+    /// What is wrong with each pack of which something is.
+    packs: Vec<(PackId, Vec<String>)>,
 }
 
 impl Part {
@@ -113,50 +121,46 @@ impl Part {
             self.wrong.push(format!("`{name}` is no name of a pack"));
             return;
         };
-        let (mut met, before) = (BTreeSet::new(), self.wrong.len());
-        if let Err(why) = self.go_through(repository, name, id, &mut met, block) {
-            self.wrong.push(format!("`{name}`{why}"));
+        let (mut met, mut wrong) = (BTreeSet::new(), Vec::new());
+        if let Err(why) = go_through(repository, name, id, (&mut met, &mut wrong), block) {
+            wrong.push(format!("`{name}`{why}"));
         }
+        self.well += met.len() as u64;
         // The index tells of them, and they were not met, or were not well. What is hurt may be only what leads from
         // one to the next.
         let rest = by_pack.get(&id).into_iter().flatten().filter(|id| !met.contains(*id));
         self.lost.extend(rest.filter(|id| repository.block(**id, block).is_err()));
-        self.packs.extend((self.wrong.len() > before).then_some(id));
+        self.packs.extend((!wrong.is_empty()).then_some((id, wrong)));
     }
+}
 
-    /// Reads its records one after the other; those that are well are met.
-    fn go_through(
-        &mut self,
-        repository: &Repository,
-        name: &str,
-        id: PackId,
-        met: &mut BTreeSet<BlockId>,
-        block: &mut Vec<u8>,
-    ) -> Result<(), String> {
-        let read = repository.store.read(name, 0, usize::MAX);
-        let mut bytes = read.map_err(|error| format!(" cannot be read: {error}"))?;
-        let mut records = Records::of(&repository.keys, id, &mut bytes).map_err(|why| format!(": {why}"))?;
-        while let Some(found) = records.next() {
-            // A delta that no point needs may have lost its base: then it is not found in the index, and means nothing.
-            let is_idle = |record: &Record<'_>| {
-                record.form != Form::Whole && repository.index.find(record.id).is_none()
-            };
-            if found.as_ref().is_ok_and(|(_, record)| is_idle(record)) {
-                continue;
-            }
-            let sound = found
-                .map_err(|why| why.to_string())
-                .and_then(|(_, record)| sound(repository, &record, block).map(|()| record.id));
-            match sound {
-                Ok(id) => {
-                    self.well += 1;
-                    met.insert(id);
-                }
-                Err(why) => self.wrong.push(format!("`{name}`: {why}")),
-            }
+/// Reads the records of a pack one after the other; those that are well are met.
+fn go_through(
+    repository: &Repository,
+    name: &str,
+    id: PackId,
+    (met, wrong): (&mut BTreeSet<BlockId>, &mut Vec<String>),
+    block: &mut Vec<u8>,
+) -> Result<(), String> {
+    let read = repository.store.read(name, 0, usize::MAX);
+    let mut bytes = read.map_err(|error| format!(" cannot be read: {error}"))?;
+    let mut records = Records::of(&repository.keys, id, &mut bytes).map_err(|why| format!(": {why}"))?;
+    while let Some(found) = records.next() {
+        // A delta that no point needs may have lost its base: then it is not found in the index, and means nothing.
+        let is_idle =
+            |record: &Record<'_>| record.form != Form::Whole && repository.index.find(record.id).is_none();
+        if found.as_ref().is_ok_and(|(_, record)| is_idle(record)) {
+            continue;
         }
-        Ok(())
+        let sound = found
+            .map_err(|why| why.to_string())
+            .and_then(|(_, record)| sound(repository, &record, block).map(|()| record.id));
+        match sound {
+            Ok(id) => drop(met.insert(id)),
+            Err(why) => wrong.push(format!("`{name}`: {why}")),
+        }
     }
+    Ok(())
 }
 
 /// Reads a block where it was met: a save that was killed may have left it in a pack of which no index tells.

@@ -277,11 +277,52 @@ fn a_damaged_index_is_written_anew_and_a_lost_block_is_healed_by_the_next_save()
     saved(folder, &name.vm, &Image(bytes.clone()), 4_000_000);
     let repository = open(folder);
     points.iter().for_each(|(name, bytes)| assert!(restored(&repository, name).as_ref() == Some(bytes)));
+    let well = verified(&open(folder));
+    assert!(well.wrong.is_empty() && well.hurt.is_empty(), "what was set aside is no finding: {well:?}");
+    assert_eq!((well.idle.len(), well.packs.len()), (1, 1), "{well:?}");
+    assert_eq!(mend(false), repair::Repaired::default());
     let rules =
         collect::Rules { now: 9, grace: 0, worth: 50, writer: &writer, is_over: &|_| false, dry: None };
     assert_eq!(collect(&mut open(folder), &rules).unwrap().removed.count, 2);
     let well = verified(&open(folder));
-    assert!(well.wrong.is_empty() && well.hurt.is_empty(), "{well:?}");
+    assert!(well.wrong.is_empty() && well.hurt.is_empty() && well.idle.is_empty(), "{well:?}");
+}
+
+#[test]
+fn what_rots_in_a_pack_that_is_to_go_is_a_finding_once_a_point_needs_it_and_not_before() {
+    // I12, I13
+    let (folder, points) = repository();
+    let (writer, folder) = (Writer::default(), folder.path());
+    let point = folder.join(points[2].0.object());
+    let kept = fs::read(&point).unwrap();
+    fs::remove_file(&point).unwrap();
+    let before = files(&folder.join("packs"));
+    before.iter().for_each(|pack| flip(pack, 12));
+    let found = verified(&open(folder));
+    assert_eq!((found.wrong.len(), found.idle.len()), (before.len(), 0), "none is to go yet: {found:?}");
+    before.iter().for_each(|pack| flip(pack, 12));
+    let rules =
+        collect::Rules { now: 1, grace: 9, worth: 0, writer: &writer, is_over: &|_| false, dry: None };
+    assert_eq!(collect(&mut open(folder), &rules).unwrap().marked.count, 1);
+    let marked = open(folder).marks().unwrap().remove(0).packs.remove(0).to_string();
+    let pack = before.iter().find(|path| path.ends_with(&marked)).unwrap();
+    let sound = fs::read(pack).unwrap();
+    let looks = |back: Option<&[u8]>| {
+        back.iter().for_each(|bytes| fs::write(&point, bytes).unwrap());
+        let (all, structure) = (verified(&open(folder)), check::check(&open(folder)).unwrap());
+        ((all.wrong.len(), all.idle.len(), all.hurt.len()), (structure.wrong.len(), structure.idle.len()))
+    };
+    assert_eq!(looks(None), ((0, 0, 0), (0, 0)));
+    flip(pack, 12); // its head: all that is in it can still be read
+    assert_eq!(looks(None), ((0, 1, 0), (0, 1)));
+    assert_eq!(looks(Some(&kept)), ((1, 0, 0), (1, 0)), "a point that is there again is whole, and reads it");
+    fs::write(pack, &sound).unwrap();
+    flip(pack, sound.len() - 500);
+    assert_eq!(looks(None), ((1, 0, 1), (0, 0)), "a block of the point is lost");
+    fs::remove_file(&point).unwrap();
+    assert_eq!(looks(None), ((0, 1, 0), (0, 0)), "and nobody needs it");
+    flip(&files(&folder.join("index"))[0], 60);
+    assert_eq!(looks(None).0.1, 0, "what is needed is not known for sure");
 }
 
 #[test]

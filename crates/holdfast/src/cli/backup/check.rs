@@ -1,6 +1,6 @@
 //! `holdfast backup check`: the structure of a repository, without the content of its blocks.
 
-use super::{RepositoryArgs, shown, troubled};
+use super::{RepositoryArgs, shown, troubled, verify};
 use crate::cli::{CliError, Exit, print_json};
 use clap::Args;
 use holdfast_backup::check::{self, Findings};
@@ -31,7 +31,7 @@ pub fn check(args: &CheckArgs) -> Result<Exit, CliError> {
             .collect();
         print_json(&serde_json::json!({
             "v": 1, "ok": is_well, "packs": found.packs, "blocks": found.blocks, "untold": found.untold.len(),
-            "alone": found.alone, "wrong": found.wrong, "points": points,
+            "alone": found.alone, "wrong": found.wrong, "idle": found.idle, "points": points,
         }))?;
     } else {
         tell(&found);
@@ -43,6 +43,7 @@ fn tell(found: &Findings) {
     for wrong in &found.wrong {
         say!("damaged: {wrong}");
     }
+    verify::tell_idle(&found.idle);
     for (name, why) in &found.hurt {
         say!("point {} cannot be restored whole: {why}", shown(name));
     }

@@ -56,7 +56,7 @@ pub fn verify(args: &VerifyArgs) -> Result<Exit, CliError> {
             .map(|(name, why)| serde_json::json!({ "id": shown(name), "whole": why.is_none(), "why": why }))
             .collect();
         print_json(&serde_json::json!({
-            "v": 1, "ok": is_well, "blocks": findings.well, "wrong": findings.wrong, "points": points,
+            "v": 1, "ok": is_well, "blocks": findings.well, "wrong": findings.wrong, "idle": findings.idle, "points": points,
         }))?;
     } else {
         tell(&findings, args);
@@ -89,6 +89,7 @@ fn tell(findings: &Findings, args: &VerifyArgs) {
     for wrong in &findings.wrong {
         say!("damaged: {wrong}");
     }
+    tell_idle(&findings.idle);
     for (name, why) in &findings.hurt {
         say!("point {} cannot be restored whole: {why}", shown(name));
     }
@@ -99,6 +100,13 @@ fn tell(findings: &Findings, args: &VerifyArgs) {
         say!("{} blocks are well; {whole} of {points} points are whole", findings.well);
     } else if let Some(name) = findings.whole.first() {
         say!("point {} is whole", shown(name));
+    }
+}
+
+/// Tells of what is hurt and to go, and needed by nothing.
+pub(super) fn tell_idle(idle: &[String]) {
+    for hurt in idle {
+        say!("no damage: {hurt}; it is to go, nothing needs it, and a later `prune` removes it");
     }
 }
 
