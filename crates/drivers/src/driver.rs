@@ -118,6 +118,8 @@ pub struct Places {
     pub incarnation: Option<Incarnation>,
     /// Where a port of the guest is reached from this host.
     pub ports: Vec<(u16, SocketAddr)>,
+    /// Why its hypervisor cannot be asked for as long as the VM runs, if that is so, for people.
+    pub cut_off: Option<String>,
 }
 
 /// What is read inside a guest. Paths and commands come from the configuration or from ourselves, never from a
@@ -230,6 +232,16 @@ pub enum DriverError {
         /// Of which VM.
         vm: VmName,
         /// Who has what, for people.
+        why: String,
+    },
+    /// Its hypervisor cannot be asked for as long as the VM runs. It was certainly not done.
+    #[error("cannot {what} vm `{vm}`: {why}")]
+    CutOff {
+        /// What was asked.
+        what: &'static str,
+        /// Of which VM.
+        vm: VmName,
+        /// What is gone, for people.
         why: String,
     },
     /// A file of its disk is not there any more, on the file system where it was opened last. It was not started.

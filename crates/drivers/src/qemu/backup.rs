@@ -154,6 +154,7 @@ impl Machine {
         still: &Still,
         limit: Duration,
     ) -> Result<Moment, DriverError> {
+        self.must_be_reachable(BACKUP)?;
         let _one = self.snapshot_turn(BACKUP, Instant::now() + limit).await?;
         self.own_tree(BACKUP).await?; // which node is on top is known from here on
         let live = self.running()?;
@@ -209,6 +210,7 @@ impl Machine {
     /// # Errors
     /// If QEMU does not answer, or will not.
     pub async fn clear_backup(self: Arc<Self>, limit: Duration) -> Result<(), DriverError> {
+        self.must_be_reachable(BACKUP)?;
         let _one = self.snapshot_turn(BACKUP, Instant::now() + limit).await?;
         if self.is_held_still.load(Ordering::Relaxed) {
             return Ok(());
@@ -267,6 +269,8 @@ impl<'a> Talk<'a> {
 
     async fn begin(&self, to: &str, begins: &str) -> Result<Moment, DriverError> {
         let Some(disk) = self.disk().await? else {
+            let tree = self.machine.own_tree(BACKUP).await?;
+            self.machine.must_be_whole(BACKUP, &tree).await?;
             let why = "something stands between the guest and its disk: a drill, or another program's work";
             return Err(self.machine.refused(BACKUP, why));
         };

@@ -204,6 +204,11 @@ impl Live {
         found.ok().and_then(Result::ok).and_then(|qmp| qmp.clone()).ok_or_else(silent)
     }
 
+    /// Whether there is a connection to its QEMU now.
+    pub fn is_connected(&self) -> bool {
+        self.qmp.borrow().as_ref().is_some_and(|qmp| !qmp.has_ended())
+    }
+
     /// Asks its QEMU, waiting for the connection and the answer until `deadline`.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod backup;
 mod bound;
 mod capture;
 pub mod cgroup;
+mod cut;
 pub mod event;
 mod fleet;
 #[cfg(test)]
@@ -215,6 +216,7 @@ impl Driver for Qemu {
             pid: live.as_ref().map(|live| live.process.pid()),
             incarnation: live.as_ref().map(|live| live.incarnation),
             ports: machine.ports(),
+            cut_off: machine.cut_off().map(|socket| cut::why_cut(&socket)),
         }
     }
 

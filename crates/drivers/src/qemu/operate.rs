@@ -1,6 +1,7 @@
 //! Orders to a running machine. Repeating any of them is harmless.
 
 use super::agent::AgentError;
+use super::cut::why_cut;
 use super::live::Live;
 use super::machine::{Machine, error_chain};
 use super::untrusted::tame;
@@ -142,6 +143,10 @@ impl Machine {
         match asked {
             Ok(Ok(())) | Err(_) => Ok(()), // it answers only to refuse
             Ok(Err(error)) => {
+                if let Some(socket) = self.lost_socket(live) {
+                    let why = format!("{}, and {}", why_cut(&socket), error_chain(&error));
+                    return Err(self.refused("shut down", why));
+                }
                 tracing::debug!(vm = %self.name, %error, "no agent to ask, so the power button is pressed");
                 self.give(live, "shutdown", "system_powerdown", Value::Null, limit, deadline).await
             }

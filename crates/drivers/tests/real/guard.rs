@@ -3,14 +3,15 @@
 use crate::bench::{Bench, LONG};
 use crate::off::writer_of;
 use crate::snapshots::{back, bench, of, overlay, rewind, take};
-use holdfast_core::action::{Found, Order, Rewind};
-use holdfast_core::lease::DeathProof;
+use holdfast_core::action::{Found, Operation, Order, Rewind};
+use holdfast_core::lease::{DeathProof, Lease};
 use holdfast_core::point::{PointId, SnapshotId};
-use holdfast_drivers::qemu::{Qemu, QemuVm};
+use holdfast_drivers::qemu::{Qemu, QemuVm, Still};
 use holdfast_drivers::snapshots::Wanted;
 use holdfast_drivers::{Driver, DriverError};
 use std::path::PathBuf;
 use std::process::Command;
+use tokio::time::Instant;
 
 /// A VM that is off, with snapshot 1.
 async fn off(bench: &mut Bench, qemu: &Qemu) -> (SnapshotId, DeathProof) {
@@ -96,9 +97,28 @@ async fn a_vm_that_writes_to_overlays_alone_is_found_without_its_run_folder() {
     let found = qemu.inspect(&bench.name).await.unwrap();
     let Found::Running { seen, .. } = found else { panic!("{found:?}") };
     assert_eq!((seen.incarnation(), qemu.places(&bench.name).pid), (lease.incarnation(), pid));
+    cannot_be_asked(&bench, &qemu, &lease).await;
     bench.power_off(&qemu, &lease).await;
     bench.start(&qemu).await;
     bench.until_it_writes(&qemu).await;
+}
+
+/// Whoever needs its QEMU is told at once that its socket is gone.
+async fn cannot_be_asked(bench: &Bench, qemu: &Qemu, lease: &Lease) {
+    let (began, still) = (Instant::now(), Still { to: "main".into(), hooks: Vec::new() });
+    let refused = [
+        of(qemu).take(&bench.name, Wanted::default(), LONG).await.map(drop),
+        qemu.begin_backup(&bench.name, &still, LONG).await.map(drop),
+    ];
+    for one in refused {
+        let Err(DriverError::CutOff { why, .. }) = one else { panic!("{one:?}") };
+        assert_eq!(Some(why), qemu.places(&bench.name).cut_off);
+    }
+    let why = qemu.places(&bench.name).cut_off.unwrap();
+    assert!(why.contains("its control socket") && why.ends_with("control is gone"), "{why}");
+    let asked = bench.try_do(qemu, lease, Operation::Shutdown).await;
+    is_refused(asked, "and cannot reach the socket of the guest agent");
+    assert!(began.elapsed() < LONG / 4, "{:?}", began.elapsed());
 }
 
 fn is_refused<T: std::fmt::Debug>(asked: Result<T, DriverError>, why: &str) {

@@ -195,7 +195,9 @@ fn status_doc(
     let now = desk.clock.now();
     let vms = desk.engine.vms().filter_map(|(name, _)| desk.engine.status(name, now)).map(|mut vm| {
         standing.complete(&mut vm);
-        let place = places.remove(&vm.name).unwrap_or_default();
+        let mut place = places.remove(&vm.name).unwrap_or_default();
+        let way_out = |why| format!("{why}; `holdfast vm restart {}` gives it a new one", vm.name);
+        vm.note = vm.note.or(place.cut_off.take().map(way_out));
         let addresses = config.vms.get(&vm.name).map(|vm| addresses(vm, &place)).unwrap_or_default();
         wall.vm(vm, place, addresses)
     });

@@ -146,12 +146,13 @@ pub(super) fn refused(error: &str) -> impl FnOnce(ProtectError) -> Refused {
             }
             ProtectError::Stopping(_) => (StatusCode::SERVICE_UNAVAILABLE, "wait for it to start again"),
         };
-        let why = if let ProtectError::Driver(DriverError::Refused { why, .. }) = &cause {
-            why.clone()
-        } else {
-            crate::act::chain(&cause)
+        let why = match &cause {
+            ProtectError::Driver(DriverError::Refused { why, .. } | DriverError::CutOff { why, .. }) => {
+                why.clone()
+            }
+            _ => crate::act::chain(&cause),
         };
-        Refused(status, error, why, hint.into())
+        Refused(status, error, why, cause.way_out().unwrap_or_else(|| hint.into()))
     }
 }
 

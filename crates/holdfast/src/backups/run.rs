@@ -4,7 +4,7 @@ use super::BackupDoc;
 use super::prune::PruneDoc;
 use crate::act::chain;
 use crate::config::{Limits, RepositoryConfig};
-use crate::protect::Protector;
+use crate::protect::{ProtectError, Protector};
 use crate::sense::program::program;
 use holdfast_core::action::Work;
 use holdfast_core::lease::Incarnation;
@@ -135,10 +135,11 @@ impl Job {
             Ok(moment) => moment,
             Err(cause) => {
                 tell(News::Left).await;
+                let hint = || "no point was made; `holdfast vm show` tells how it stands".into();
                 return End::Failed {
                     error: format!("cannot hold the disk of vm `{}` still", self.vm),
-                    cause,
-                    hint: "no point was made; `holdfast vm show` tells how it stands".into(),
+                    hint: cause.way_out().unwrap_or_else(hint),
+                    cause: chain(&cause),
                 };
             }
         };
@@ -167,13 +168,12 @@ impl Job {
     }
 
     /// The engine is told before the guest may be frozen, so that this is taken for no fault.
-    async fn hold_still(&self) -> Result<Moment, String> {
-        let announced = self.protector.announce(&self.by, &self.vm, Work::Freeze, FROZEN).await;
-        announced.map_err(|error| chain(&error))?;
+    async fn hold_still(&self) -> Result<Moment, ProtectError> {
+        self.protector.announce(&self.by, &self.vm, Work::Freeze, FROZEN).await?;
         let still = Still { to: self.to.clone(), hooks: self.hooks.clone() };
         let moment = self.driver.begin_backup(&self.vm, &still, LIMIT).await;
         self.protector.work_done(&self.by, &self.vm, Work::Freeze).await;
-        moment.map_err(|error| chain(&error))
+        Ok(moment?)
     }
 
     /// Runs the process that saves it, with these words.

@@ -17,8 +17,8 @@ use holdfast_core::action::{Wish, Work};
 use holdfast_core::subject::VmName;
 use holdfast_core::time::Duration;
 use holdfast_core::written::Marks;
-use holdfast_drivers::Driver;
 use holdfast_drivers::snapshots::Merged;
+use holdfast_drivers::{Driver, DriverError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -55,6 +55,16 @@ pub enum ProtectError {
     /// The daemon ends.
     #[error(transparent)]
     Stopping(#[from] crate::decide::Stopping),
+}
+
+impl ProtectError {
+    /// The way out, where it is another than to look how it stands.
+    pub fn way_out(&self) -> Option<String> {
+        let Self::Driver(DriverError::CutOff { vm, .. }) = self else { return None };
+        Some(format!(
+            "`holdfast vm restart {vm}` gives it a new one; that cuts its power where its guest agent cannot be asked either"
+        ))
+    }
 }
 
 impl Protector {

@@ -124,6 +124,9 @@ fn a_deleted_disk_is_restored_by_itself_and_whoever_is_killed_meanwhile_it_ends_
     let told = lab.cli(&["points", "orders"]);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("its disk comes in from orders/1; it takes"), "{told}");
+    let refused = lab.cli(&["backup", "create", "orders"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("its disk is still coming in from backup orders/1: wait for that"), "{told}");
 
     // Who brings it is killed: another goes on.
     let rows = Rows::start(&lab);

@@ -106,7 +106,11 @@ impl Machine {
     }
 
     /// What needs a backup is not whole: nothing is made of it as if it were.
-    pub(super) async fn must_be_whole(&self, what: &'static str, tree: &Tree) -> Result<(), DriverError> {
+    pub(in super::super) async fn must_be_whole(
+        &self,
+        what: &'static str,
+        tree: &Tree,
+    ) -> Result<(), DriverError> {
         let Some((file, origin)) = tree.restored() else { return Ok(()) };
         let origin = origin.clone();
         self.on_disk(what, move |files| match files.needs_backup(file) {

@@ -40,6 +40,7 @@ impl Machine {
         limit: Duration,
     ) -> Result<Taken, DriverError> {
         let deadline = Instant::now() + limit;
+        self.must_be_reachable(TAKE)?;
         let _one = self.snapshot_turn(TAKE, deadline).await?;
         let mut tree = self.own_tree(TAKE).await?;
         self.must_be_whole(TAKE, &tree).await?;
