@@ -303,6 +303,14 @@ fn a_journal_that_is_none_is_not_replayed() {
     }
 }
 
+#[test]
+fn a_folder_without_a_journal_is_not_replayed_as_an_empty_one() {
+    let folder = empty();
+    let output = holdfast(folder.path(), &["replay", "."]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    assert!(err(&output).contains("there is no journal in `.`"), "{}", err(&output));
+}
+
 /// Commands that print something and need no daemon.
 const PRINTING: &[&[&str]] =
     &[&["completions", "zsh"], &["man"], &["drill", "list"], &["drill", "list", "--json"], &["doctor"]];

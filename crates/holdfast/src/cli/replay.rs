@@ -66,6 +66,13 @@ pub fn replay(args: &ReplayArgs, place: &Place) -> Result<Exit, CliError> {
         None => place.state_folder()?,
     };
     let outcome = run(reader(&path)?, policies.as_ref());
+    if outcome.segments == 0 && outcome.troubles.is_empty() {
+        return Err(CliError::Said {
+            error: format!("there is no journal in {}", crate::config::quote_path(&path)),
+            cause: "it has no segment, a file that ends in `.hfj`".into(),
+            hint: "name a segment, a folder of segments, or the state folder of a daemon".into(),
+        });
+    }
     if args.json {
         print_json(&outcome)?;
     } else {

@@ -207,7 +207,11 @@ impl Files {
         if look.skipped > 0 || look.gap {
             joined.feed.gauge.dropped(1);
             let (source, skipped) = (&joined.feed.source, look.skipped);
-            tracing::warn!(%source, skipped, "lines of a log were skipped: it grew too fast, or was moved away");
+            if skipped > 0 {
+                tracing::warn!(%source, skipped, "lines of a log were skipped: it grew too fast, or was moved away");
+            } else {
+                tracing::info!(%source, "a log is read from its beginning: where it was read to last is not found again");
+            }
         }
         let more = look.more;
         let bringing = async {
