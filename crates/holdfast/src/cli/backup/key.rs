@@ -6,6 +6,7 @@ use crate::act::chain;
 use crate::cli::{CliError, Exit, paint, print_json};
 use crate::place::RepositoryPlace;
 use clap::{Args, Subcommand};
+use holdfast_backup::repository::Trouble;
 use holdfast_backup::slots::{self, Pair, SlotError};
 use holdfast_backup::store::Store;
 use std::path::PathBuf;
@@ -80,7 +81,13 @@ fn new(args: &NewArgs, is_change: bool) -> Result<Exit, CliError> {
     slots::list(&*opened, &own).map_err(refused(folder))?; // before a file is made
     let new: Secret = secret::for_another(&args.new_key_file)?;
     let put = if is_change { slots::change } else { slots::add };
-    let name = put(&*opened, &own, new.bytes(), new.cost()).map_err(refused(folder))?;
+    let name = put(&*opened, &own, new.bytes(), new.cost()).map_err(|error| {
+        // Where the old one could not be taken away, the new one is there.
+        if slots::list(&*opened, new.bytes()).is_err_and(opens_nothing) {
+            new.forget(&args.new_key_file);
+        }
+        refused(folder)(error)
+    })?;
     let name = name.trim_start_matches("keys/");
     if args.json {
         print_json(&serde_json::json!({
@@ -95,6 +102,11 @@ fn new(args: &NewArgs, is_change: bool) -> Result<Exit, CliError> {
         );
     }
     Ok(Exit::Fine)
+}
+
+/// Whether it was seen that a secret opens no key of the repository, and not only that this cannot be told now.
+fn opens_nothing(why: SlotError) -> bool {
+    matches!(why, SlotError::Repository(Trouble::Key(_)))
 }
 
 fn list(args: &ListArgs) -> Result<Exit, CliError> {

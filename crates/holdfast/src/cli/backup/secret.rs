@@ -4,8 +4,9 @@ use super::failed;
 use crate::cli::CliError;
 use holdfast_backup::id::RepositoryId;
 use holdfast_backup::key::Cost;
+use rustix::fs::OFlags;
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -63,11 +64,11 @@ fn made() -> Result<String, CliError> {
     Ok(text)
 }
 
-/// For this user alone, and never in place of a file.
-fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+/// For this user alone, and never in place of a file. Of what cannot be written whole nothing is left.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()
+    let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
+    written.inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 impl Secret {
@@ -82,6 +83,16 @@ impl Secret {
         match self {
             Self::Made(_) => CHEAP,
             Self::Given(_) => Cost::USUAL,
+        }
+    }
+
+    /// Takes the file away that [`for_another`] put there, as nothing came of it.
+    pub fn forget(&self, file: &Path) {
+        if let Self::Made(text) = self
+            && read(file).is_ok_and(|bytes| bytes == text.as_bytes())
+            && let Err(error) = fs::remove_file(file)
+        {
+            super::say_aside(&format!("`{}` is left, and opens nothing: {error}", file.display()));
         }
     }
 
@@ -116,7 +127,14 @@ pub fn of(file: Option<&Path>, repository: RepositoryId) -> Result<Vec<u8>, CliE
 
 fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
-    let read = fs::File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+    // Without waiting: of a pipe, nobody may ever write to the other end.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let read = OpenOptions::new().read(true).custom_flags(flags).open(file).and_then(|file| {
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file: copy what it gives into one"));
+        }
+        file.take(LONGEST + 1).read_to_end(&mut bytes)
+    });
     read.map_err(failed(format!("read the key `{}`", file.display())))?;
     while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
         bytes.pop();
