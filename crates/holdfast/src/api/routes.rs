@@ -155,6 +155,9 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
+/// So much of what axum says about a body is read (bytes).
+const SAID_MOST: usize = 4 << 10;
+
 /// What was refused before any of us saw it, as a body that is no JSON, is refused in the same shape.
 async fn refuse_in_our_words(response: Response) -> Response {
     let status = response.status();
@@ -162,7 +165,15 @@ async fn refuse_in_our_words(response: Response) -> Response {
     if ours || !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
-    let cause = status.canonical_reason().unwrap_or("it is refused").to_lowercase();
+    let said = axum::body::to_bytes(response.into_body(), SAID_MOST).await.unwrap_or_default();
+    let said: String = String::from_utf8_lossy(&said).trim().chars().take(SAID_MOST / 4).collect();
+    let cause = match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY if !said.is_empty() => {
+            let why = said.split_once(": ").map_or(&said[..], |(_what, why)| why); // which type of ours it is, is no matter
+            format!("what is asked is not understood: {}", crate::config::tame(&why.replace('\n', " ")))
+        }
+        _ => status.canonical_reason().unwrap_or("it is refused").to_lowercase(),
+    };
     let hint = "docs/json.md tells what can be asked, and how".to_owned();
     Refused(status, "cannot answer".into(), cause, hint).into_response()
 }

@@ -58,6 +58,19 @@ fn nonsense_is_refused_with_its_reason_and_the_way_out_a38_a43() {
         assert!(is_refusal(&said), "{path}: {said}");
         assert!(said.chars().all(|c| !c.is_control()), "{path}: {said:?}");
     }
+    for (body, words) in [
+        ("{\"iops\": \"ma\\u001bny\"}", "iops: invalid type: string"),
+        ("{\"limit\": -1}", "limit: invalid value: integer `-1`"),
+        ("{\"limit\"", "EOF while parsing"),
+        ("{\"iops\": 2000000}", "`iops` is from 1 to 1000000"),
+        ("{\"limit\": 1}", "`limit` is from 64KiB/s to 1TiB/s"),
+    ] {
+        let (answered, said) = post(&daemon, "/api/v1/vms/a/backup", body);
+        let told: Value = serde_json::from_str(&said).unwrap();
+        let cause = told["cause"].as_str().unwrap();
+        assert!([400, 422].contains(&answered) && cause.contains(words), "{body}: {said}");
+        assert!(cause.chars().all(|c| !c.is_control()), "{cause:?}");
+    }
     for (status, path) in [
         (400, "/api/v1/vms/a/logs?severity=awful"),
         (400, "/api/v1/vms/a/logs?grep=%28"),
