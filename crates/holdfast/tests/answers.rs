@@ -85,6 +85,17 @@ fn what_the_daemon_refuses_and_what_it_cannot_tell_are_json_for_programs() {
 }
 
 #[test]
+fn a_backup_of_somebody_else_is_shown_and_cancelled() {
+    let done = || vec![("POST /api/v1/vms/a/backup/cancel", json!({ "v": 1, "ok": true }))];
+    assert!(out(&answered(&["backup", "cancel", "a"], done())).contains("a: its backup ends"));
+    let told = doc(&answered(&["backup", "cancel", "a", "--json"], done()));
+    assert_eq!(told, json!({ "v": 1, "vm": "a", "ok": true }));
+    let refusal = json!({ "v": 1, "error": "none", "cause": "none runs now", "hint": "nothing" });
+    let said = answered(&["backup", "cancel", "a"], vec![("POST /api/v1/vms/a/backup/cancel", refusal)]);
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+}
+
+#[test]
 fn who_approves_is_told_that_it_may_wait_and_where_to_look() {
     let done = json!({ "v": 1, "ok": true, "vm": "a" });
     let said = out(&answered(&["approve", "3"], vec![("POST /api/v1/incidents/3/approve", done)]));

@@ -4,9 +4,11 @@
 
 mod place;
 
+use holdfast_backup::key::Cost;
 use holdfast_backup::point::Point;
 use holdfast_backup::repository::Repository;
 use holdfast_backup::session::{Session, Writer};
+use holdfast_backup::slots;
 use holdfast_backup::store::Folder;
 use place::{MIB, Place, image};
 use serde_json::Value;
@@ -366,6 +368,55 @@ fn a_lost_or_wrong_key_opens_nothing_and_a_passphrase_does() {
     fs::write(place.path("short"), "x\n").unwrap();
     assert!(place.refused(&["list", "--key-file", "short"]).contains("holds no key"));
     assert_eq!(place.well(&["list", "--key-file", "pass"]), "no restore points\n");
+}
+
+#[test]
+fn a_key_file_is_a_regular_file_and_nothing_waits_for_another_one() {
+    let place = Place::new();
+    let made = Command::new("mkfifo").arg(place.path("pipe")).status().unwrap();
+    assert!(made.success());
+    assert!(place.refused(&["init", "--key-file", "pipe"]).contains("no regular file"));
+    place.well(&["init"]);
+    assert!(place.refused(&["list", "--key-file", "pipe"]).contains("no regular file"));
+    assert!(place.refused(&["key", "add", "--new-key-file", "pipe"]).contains("no regular file"));
+}
+
+#[test]
+fn a_new_key_that_opens_nothing_is_not_left_behind() {
+    let place = Place::new();
+    let made = place.json(&["init"]);
+    let key = fs::read_to_string(made["key_file"].as_str().unwrap()).unwrap();
+    let store = Folder::open(&place.path("repo")).unwrap();
+    let cheap = Cost { memory: 8, rounds: 1, lanes: 1 };
+    (1..32).for_each(|_| drop(slots::add(&store, key.trim().as_bytes(), b"another", cheap).unwrap()));
+    fs::write(place.path("pass"), "correct horse battery\n").unwrap();
+    for what in ["add", "change"] {
+        for file in ["new.key", "pass"] {
+            let said = place.refused(&["key", what, "--new-key-file", file]);
+            assert!(said.contains("no key was changed"), "{said}");
+        }
+    }
+    assert!(!place.path("new.key").exists(), "it was made for this");
+    assert!(place.path("pass").exists(), "it was not");
+}
+
+#[test]
+fn what_can_be_no_name_no_place_and_no_bound_is_wrong_usage() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    for point in ["../1", "/1", "ONE/1", "a\u{1}b/1", "disk/x"] {
+        let said = place.run(&["verify", "--point", point]);
+        let told = String::from_utf8(said.stderr).unwrap();
+        assert_eq!(said.status.code(), Some(2), "{point:?}: {told}");
+        assert!(!told.contains('\u{1}'), "{told:?}");
+    }
+    assert_eq!(place.run(&["verify", "--point", "other/1"]).status.code(), Some(1));
+    assert_eq!(place.run(&["image", "nbd://"]).status.code(), Some(2));
+    for bound in [["--limit", "63KiB/s"], ["--limit", "0MiB"], ["--iops", "0"], ["--iops", "1000001"]] {
+        let said = place.run(&[&["image", "disk.img"][..], &bound].concat());
+        let told = String::from_utf8(said.stderr).unwrap();
+        assert!(said.status.code() == Some(2) && told.contains(" is from "), "{bound:?}: {told}");
+    }
 }
 
 #[test]

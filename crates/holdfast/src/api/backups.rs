@@ -2,8 +2,8 @@
 
 use super::routes::Refused;
 use super::{Api, Words, named};
-use crate::backups::{BackupDoc, NoBackup};
-use crate::config::{Limits, RATE_LEAST};
+use crate::backups::{BackupDoc, BackupState, NoBackup};
+use crate::config::Limits;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -44,13 +44,12 @@ async fn begin(
 ) -> Result<Json<BackupDoc>, Refused> {
     let BackupWords { limit, iops, by } = words.map(|Json(words)| words).unwrap_or_default();
     let name = name(&vm)?;
-    if limit.is_some_and(|limit| limit < RATE_LEAST) || iops == Some(0) {
-        let error = format!("cannot back up vm `{vm}` so slowly");
-        let cause = "its disk is held still until all of it is read";
-        let hint = format!("64 KiB a second is the least, {RATE_LEAST} bytes, in one read");
-        return Err(Refused(StatusCode::BAD_REQUEST, error, cause.into(), hint));
+    let limits = Limits { limit, iops };
+    if let Err(cause) = limits.check() {
+        let hint = "its disk is held still until all of it is read: name another bound, or none".to_owned();
+        return Err(Refused(StatusCode::BAD_REQUEST, format!("cannot back up vm `{vm}`"), cause, hint));
     }
-    let begun = api.backups.begin(name, Words { by, ..Words::default() }.by(), Limits { limit, iops }).await;
+    let begun = api.backups.begin(name, Words { by, ..Words::default() }.by(), limits).await;
     begun.map(Json).map_err(|cause| {
         let status = match cause {
             NoBackup::NoVm => StatusCode::NOT_FOUND,
@@ -78,10 +77,19 @@ async fn cancel(
     words: Option<Json<Words>>,
 ) -> Result<Json<serde_json::Value>, Refused> {
     let words = words.map(|Json(words)| words).unwrap_or_default();
-    if api.backups.cancel(name(&vm)?, words.by()).await {
+    let name = name(&vm)?;
+    if api.backups.cancel(name.clone(), words.by()).await {
         return Ok(Json(serde_json::json!({ "v": super::shape::V, "ok": true })));
     }
-    Err(none(&vm))
+    let Some(last) = api.backups.look(name).await else { return Err(none(&vm)) };
+    let how = match last.state {
+        BackupState::Done => "is made",
+        BackupState::Cancelled => "was cancelled",
+        BackupState::Failed | BackupState::Waits | BackupState::Runs => "failed",
+    };
+    let hint = "there is nothing to do; `holdfast points` lists what there is".to_owned();
+    let cause = format!("the last one {how}, and none runs now");
+    Err(Refused(StatusCode::NOT_FOUND, format!("no backup of vm `{vm}` can be cancelled"), cause, hint))
 }
 
 /// The VM goes back to a backup that is there.

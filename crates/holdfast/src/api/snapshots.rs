@@ -141,17 +141,20 @@ pub(super) fn refused(error: &str) -> impl FnOnce(ProtectError) -> Refused {
             ProtectError::Driver(error) if error.is_unknown() => {
                 (StatusCode::GATEWAY_TIMEOUT, "`holdfast snapshot list` tells what there is now")
             }
-            ProtectError::Driver(_) | ProtectError::Refused(_) => {
-                (StatusCode::CONFLICT, "`holdfast snapshot list` and `holdfast vm show` tell how it stands")
-            }
+            ProtectError::Driver(_) | ProtectError::Refused(_) => (
+                StatusCode::CONFLICT,
+                "`holdfast snapshot list` and `holdfast vm show` tell how it stands, and whether a backup of it runs",
+            ),
             ProtectError::Stopping(_) => (StatusCode::SERVICE_UNAVAILABLE, "wait for it to start again"),
         };
-        let why = match &cause {
-            ProtectError::Driver(DriverError::Refused { why, .. } | DriverError::CutOff { why, .. }) => {
+        let why =
+            if let ProtectError::Driver(DriverError::Refused { why, .. } | DriverError::CutOff { why, .. }) =
+                &cause
+            {
                 why.clone()
-            }
-            _ => crate::act::chain(&cause),
-        };
+            } else {
+                crate::act::chain(&cause)
+            };
         Refused(status, error, why, cause.way_out().unwrap_or_else(|| hint.into()))
     }
 }
@@ -159,7 +162,16 @@ pub(super) fn refused(error: &str) -> impl FnOnce(ProtectError) -> Refused {
 async fn list(State(api): State<Api>, Path(vm): Path<String>) -> Result<Json<SnapshotsDoc>, Refused> {
     let error = format!("cannot list the snapshots of vm `{}`", vm.escape_debug());
     let vm = named::vm(&vm, || error.clone())?;
-    let listed = api.protector.list(&vm).await.map_err(refused(&error))?;
+    let listed = api.protector.list(&vm).await.map_err(refused(&error));
+    // What failed is no way out of it.
+    let listed = listed.map_err(|Refused(status, error, cause, hint)| {
+        let hint = if hint.contains("snapshot list") {
+            format!("`holdfast vm show {vm}` tells how it stands")
+        } else {
+            hint
+        };
+        Refused(status, error, cause, hint)
+    })?;
     let merging =
         api.protector.merging(&vm).map(|merged| MergingDoc { done: merged.done, total: merged.total });
     let now = api.protector.written(&vm).await;

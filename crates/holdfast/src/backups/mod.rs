@@ -144,7 +144,7 @@ impl NoBackup {
             Self::NotConfigured => {
                 "write `backup = { to = \"NAME\" }` below its `[vm.NAME.protect]`, then `holdfast reload`"
             }
-            Self::Busy => "wait for it, or cancel it",
+            Self::Busy => "wait for it, or end it with `holdfast backup cancel VM`",
             Self::Stopping => "wait for it to start again",
         }
     }

@@ -6,7 +6,8 @@ use super::{CliError, Exit, print_json};
 use crate::api::Words;
 use crate::api::counters::CountersDoc;
 use crate::api::shape::{StatusDoc, VmDoc};
-use crate::client::Client;
+use crate::backups::{BackupDoc, BackupState};
+use crate::client::{Client, ClientError};
 use clap::{Args, Subcommand, ValueEnum};
 use std::time::Duration;
 
@@ -236,7 +237,29 @@ async fn show(client: &Client, name: &str, json: bool) -> Result<Exit, CliError>
     for (what, done) in vm.counters.iter().flat_map(did) {
         say!("    {what:12}{done}");
     }
+    if let Some(backup) = backup(client, name).await? {
+        say!("    {:12}{backup}", "backup");
+    }
     Ok(Exit::Fine)
+}
+
+/// What a backup of it that is under way does, for people.
+async fn backup(client: &Client, name: &str) -> Result<Option<String>, CliError> {
+    let doc: BackupDoc = match client.get(&format!("/api/v1/vms/{name}/backup")).await {
+        Ok(doc) => doc,
+        Err(ClientError::Refused(_)) => return Ok(None), // there was none
+        Err(error) => return Err(error.into()),
+    };
+    let by_now = match doc.state {
+        BackupState::Waits => "begins, or waits for others".to_owned(),
+        BackupState::Runs if doc.size == 0 => "runs".to_owned(),
+        BackupState::Runs => {
+            let done = u128::from(doc.read + doc.skipped) * 100 / u128::from(doc.size);
+            format!("runs, {done} % of its disk is read; a snapshot has to wait for it")
+        }
+        BackupState::Done | BackupState::Failed | BackupState::Cancelled => return Ok(None),
+    };
+    Ok(Some(format!("{by_now}; `holdfast backup cancel {name}` ends it")))
 }
 
 /// What the devices of a VM have done since its start, for people.

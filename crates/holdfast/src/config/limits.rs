@@ -1,5 +1,7 @@
 //! How much of a disk's time backups may take.
 
+use super::settings::{IOPS_MOST, RATE_LEAST, RATE_MOST};
+use super::units;
 use serde::{Deserialize, Serialize};
 
 /// What is read or written in a second at most; what is not given is not bounded.
@@ -16,6 +18,22 @@ impl Limits {
     #[must_use]
     pub fn or(self, others: Self) -> Self {
         Self { limit: self.limit.or(others.limit), iops: self.iops.or(others.iops) }
+    }
+
+    /// The same bounds everywhere: of the configuration, of the command line and of the API.
+    ///
+    /// # Errors
+    /// What is out of which, for people.
+    pub fn check(self) -> Result<(), String> {
+        let shown = |rate: u64| format!("{}/s", units::write_size(rate));
+        let (least, most) = (shown(RATE_LEAST), shown(RATE_MOST));
+        if self.limit.is_some_and(|limit| !(RATE_LEAST..=RATE_MOST).contains(&limit)) {
+            return Err(format!("`limit` is from {least} to {most}"));
+        }
+        if self.iops.is_some_and(|iops| !(1..=IOPS_MOST).contains(&iops)) {
+            return Err(format!("`iops` is from 1 to {IOPS_MOST}"));
+        }
+        Ok(())
     }
 
     /// As the words of a command line.
@@ -50,6 +68,11 @@ mod tests {
         let (limit, iops) = (Some(2_000_000), Some(200));
         assert_eq!(Limits { limit, iops }.words(), ["--limit", "2000kB/s", "--iops", "200"]);
         assert_eq!(Limits::default().words(), Vec::<String>::new());
+        let refused = Limits { limit: Some(1), iops }.check();
+        assert_eq!(refused, Err("`limit` is from 64KiB/s to 1TiB/s".to_owned()));
+        let iops = |count| Limits { limit: Some(64 << 10), iops: Some(count) }.check();
+        assert!(iops(1).is_ok() && iops(1_000_000).is_ok() && iops(0).is_err() && iops(1_000_001).is_err());
+        let iops = Some(200);
         let (asked, configured) = (Limits { limit, iops: None }, Limits { limit: Some(1), iops });
         assert_eq!(asked.or(configured), Limits { limit, iops });
     }

@@ -31,7 +31,6 @@ pub use logs::{LogConfig, LogFrom, SourcesConfig, TlsConfig};
 pub use number::{NumberConfig, NumberFrom};
 pub use problem::{ConfigErrors, Kind, Problem, Remarks};
 pub use protect::{BackupConfig, ProtectConfig, RepositoryConfig, SnapshotsConfig};
-pub use settings::RATE_LEAST;
 pub use units::{quote, quote_path, tame, write_duration, write_size};
 
 use files::FileUse;

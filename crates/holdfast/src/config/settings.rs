@@ -5,7 +5,7 @@ mod logs;
 mod protect;
 
 pub use logs::{HOST_LOG, LOG, LOGS, NUMBER, NUMBERS, OTLP, SYSLOG};
-pub use protect::{BACKUP, KEEP, PROTECT, PROVE, RATE_LEAST, REPOSITORY, SNAPSHOTS};
+pub use protect::{BACKUP, IOPS_MOST, KEEP, PROTECT, PROVE, RATE_LEAST, RATE_MOST, REPOSITORY, SNAPSHOTS};
 
 use super::units::{write_duration, write_size};
 use holdfast_core::time::Duration;

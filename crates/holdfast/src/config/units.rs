@@ -162,7 +162,8 @@ pub fn write_duration(duration: Duration) -> String {
 #[must_use]
 pub fn write_size(bytes: u64) -> String {
     let binary = &SIZES[..4];
-    let (unit, each) = binary.iter().find(|(_, each)| bytes.is_multiple_of(*each)).unwrap_or(&SIZES[3]);
+    let is_whole = |each: u64| bytes > 0 && bytes.is_multiple_of(each);
+    let (unit, each) = binary.iter().find(|(_, each)| is_whole(*each)).unwrap_or(&SIZES[3]);
     format!("{}{unit}", bytes / each)
 }
 
@@ -325,6 +326,7 @@ mod tests {
         assert_eq!(size("512MiB"), Ok(512 << 20));
         assert_eq!(size("1 GiB"), Ok(1 << 30));
         assert_eq!(size("2GB"), Ok(2_000_000_000));
+        assert_eq!(write_size(0), "0KiB");
         let refused = |text: &str| size(text).unwrap_err();
         assert_eq!(refused("1G"), UnitError::Ambiguous("G".into()));
         assert_eq!(refused("-1GiB"), UnitError::Negative);

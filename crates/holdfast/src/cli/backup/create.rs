@@ -32,6 +32,29 @@ pub struct CreateArgs {
     json: bool,
 }
 
+/// Of which VM.
+#[derive(Args)]
+pub struct CancelArgs {
+    /// The VM.
+    vm: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Ends the backup of a VM that is under way, whoever began it.
+pub async fn end(client: &Client, args: &CancelArgs) -> Result<Exit, CliError> {
+    let vm = super::super::vm::checked(&args.vm)?;
+    let words = Words { by: Some(client.by().to_owned()), ..Words::default() };
+    client.tell(&format!("{}/cancel", place(vm)), &words).await?;
+    if args.json {
+        print_json(&serde_json::json!({ "v": 1, "vm": vm, "ok": true }))?;
+        return Ok(Exit::Fine);
+    }
+    say!("{vm}: its backup ends, and no restore point is made of it; what was saved is not saved twice");
+    Ok(Exit::Fine)
+}
+
 /// Has points made, and waits until all are. Ctrl-C cancels those that are not.
 pub async fn create(client: &Client, args: &CreateArgs) -> Result<Exit, CliError> {
     let mut vms = args.vms.clone();

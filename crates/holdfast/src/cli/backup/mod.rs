@@ -53,6 +53,8 @@ pub enum BackupCommand {
     Init(InitArgs),
     /// Have the daemon make restore points of VMs, running or off, and wait for them.
     Create(create::CreateArgs),
+    /// End the backup of a VM that the daemon makes, whoever asked for it.
+    Cancel(create::CancelArgs),
     /// Save a disk image as a restore point: only what changed since the last one is written.
     Image(image::ImageArgs),
     /// List the restore points.
@@ -139,6 +141,7 @@ pub fn backup(command: &BackupCommand, place: &super::Place) -> Result<Exit, Cli
     match command {
         BackupCommand::Init(args) => init(args),
         BackupCommand::Create(args) => super::wait_for(create::create(&place.client()?, args)),
+        BackupCommand::Cancel(args) => super::wait_for(create::end(&place.client()?, args)),
         BackupCommand::Image(args) => image::image(args),
         BackupCommand::List(args) => list::list(args),
         BackupCommand::Prune(args) => prune::prune(args),
@@ -347,6 +350,7 @@ impl PointArgs {
             None => (self.of.as_deref(), &self.point[..]),
         };
         must_be_number(number, &self.point)?;
+        of.map_or(Ok(()), must_be_name)?;
         let mut all = repository.points().map_err(troubled(folder))?;
         let names: std::collections::BTreeSet<String> = all.iter().map(|point| point.vm.clone()).collect();
         all.retain(|point| of.is_none_or(|of| of == point.vm));
@@ -388,6 +392,19 @@ fn must_be_number(number: &str, point: &str) -> Result<(), CliError> {
     Err(CliError::Usage {
         error: format!("{} is no restore point", crate::config::quote(point)),
         cause: format!("{} is not a number", crate::config::quote(number)),
+        hint: "write `latest`, its number, or `NAME/NUMBER`, as it is listed".into(),
+    })
+}
+
+/// What can be no name has no points.
+fn must_be_name(of: &str) -> Result<(), CliError> {
+    if holdfast_backup::point::is_name(of) {
+        return Ok(());
+    }
+    Err(CliError::Usage {
+        error: format!("{} is no name of restore points", crate::config::quote(of)),
+        cause: "names have up to 63 lower-case letters, digits, `-`, `_` and `.`, which none begins with"
+            .into(),
         hint: "write `latest`, its number, or `NAME/NUMBER`, as it is listed".into(),
     })
 }

@@ -235,8 +235,8 @@ fn unread(file: &Path, cause: String, hint: &str) -> CliError {
 /// Where it is offered over NBD, if it is no file.
 pub fn place(args: &ImageArgs) -> Result<Option<Place>, CliError> {
     let place = args.file.to_str().and_then(remote::place).transpose();
-    let place = place.map_err(|cause| CliError::Said {
-        error: format!("`{}` is no place of a disk", args.file.display()),
+    let place = place.map_err(|cause| CliError::Usage {
+        error: format!("{} is no place of a disk", crate::config::quote_path(&args.file)),
         cause: cause.into(),
         hint: "write `nbd+unix:///EXPORT?socket=PATH` or `nbd://HOST:PORT/EXPORT`".into(),
     })?;

@@ -17,7 +17,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "RATE", value_parser = rate)]
     limit: Option<u64>,
     /// Read or write no more often than this in a second: up to 256 KiB are read at once, and up to 1 MiB written.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = iops)]
     iops: Option<u32>,
 }
 
@@ -43,11 +43,13 @@ pub struct Pace {
 /// Reads `50MiB/s` or `50MiB`.
 pub fn rate(text: &str) -> Result<u64, String> {
     let size = text.trim().strip_suffix("/s").unwrap_or(text);
-    match units::size(size) {
-        Ok(0) => Err("nothing would ever be done".into()),
-        Ok(rate) => Ok(rate),
-        Err(why) => Err(format!("{why}, as in `50MiB/s`")),
-    }
+    let rate = units::size(size).map_err(|why| format!("{why}, as in `50MiB/s`"))?;
+    Limits { limit: Some(rate), iops: None }.check().map(|()| rate)
+}
+
+fn iops(text: &str) -> Result<u32, String> {
+    let iops = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    Limits { limit: None, iops: Some(iops) }.check().map(|()| iops)
 }
 
 impl Pace {

@@ -91,6 +91,10 @@ pub const SNAPSHOTS: &[Setting] = &[
 
 /// The slowest that a disk is read (bytes a second): it is held still until all is.
 pub const RATE_LEAST: u64 = 64 << 10;
+/// The most that is a bound (bytes a second).
+pub const RATE_MOST: u64 = 1 << 40;
+/// The most operations a second that are one.
+pub const IOPS_MOST: u32 = 1_000_000;
 
 /// `[vm.NAME.protect.backup]`.
 pub const BACKUP: &[Setting] = &[
@@ -109,13 +113,13 @@ pub const BACKUP: &[Setting] = &[
     ),
     set(
         "limit",
-        Kind::Size { least: RATE_LEAST, most: 1 << 40 },
+        Kind::Size { least: RATE_LEAST, most: RATE_MOST },
         "",
         "no more than this is read of its disk in a second, or brought back into it; by default as much as can be",
     ),
     set(
         "iops",
-        Kind::Count { least: 1, most: 1_000_000 },
+        Kind::Count { least: 1, most: IOPS_MOST },
         "",
         "no more reads of its disk than this in a second, of up to 256 KiB each; by default as many as can be",
     ),
