@@ -41,7 +41,13 @@ fn ordered(seconds: u64, given: usize) -> Vec<&'static str> {
                         }
                     }
                     Order::Start { .. } => Ended::Done(Fact::Started { pid: 8 }),
-                    other => panic!("{other:?}"),
+                    Order::Capture { .. }
+                    | Order::Reach { .. }
+                    | Order::Perform { .. }
+                    | Order::PowerOff { .. }
+                    | Order::Adopt { .. }
+                    | Order::Rewind { .. }
+                    | Order::ReleaseLease { .. } => panic!("it is only started"),
                 };
                 inputs.push_back(Input::Outcome(Outcome { action: id, ended }));
             }
