@@ -371,14 +371,20 @@ fn a_lost_or_wrong_key_opens_nothing_and_a_passphrase_does() {
 }
 
 #[test]
-fn a_key_file_is_a_regular_file_and_nothing_waits_for_another_one() {
+fn a_key_may_come_out_of_a_pipe() {
     let place = Place::new();
-    let made = Command::new("mkfifo").arg(place.path("pipe")).status().unwrap();
-    assert!(made.success());
-    assert!(place.refused(&["init", "--key-file", "pipe"]).contains("no regular file"));
-    place.well(&["init"]);
-    assert!(place.refused(&["list", "--key-file", "pipe"]).contains("no regular file"));
-    assert!(place.refused(&["key", "add", "--new-key-file", "pipe"]).contains("no regular file"));
+    assert!(Command::new("mkfifo").arg(place.path("pipe")).status().unwrap().success());
+    let given = |text: &str, words: &[&str]| {
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| fs::write(place.path("pipe"), text).unwrap());
+            let said = place.run(words);
+            writer.join().unwrap();
+            said.status.code()
+        })
+    };
+    assert_eq!(given("correct horse battery\n", &["init", "--key-file", "pipe"]), Some(0));
+    assert_eq!(given("correct horse battery\n", &["list", "--key-file", "pipe"]), Some(0));
+    assert_eq!(given("another\n", &["list", "--key-file", "pipe"]), Some(1));
 }
 
 #[test]

@@ -224,7 +224,9 @@ fn a_file_that_was_not_written_to_since_a_backup_was_killed_is_not_read_twice() 
 #[test]
 fn a_place_where_no_disk_is_offered_is_said_and_makes_no_point() {
     let place = Place::with_qcow2();
-    assert!(place.refused(&["image", "nbd+unix:///disk"]).contains("it names no `?socket=PATH`"));
+    let no_place = place.run(&["image", "nbd+unix:///disk"]);
+    assert_eq!(no_place.status.code(), Some(2));
+    assert!(String::from_utf8(no_place.stderr).unwrap().contains("it names no `?socket=PATH`"));
     assert!(place.refused(&["image", URI]).contains("nobody offers it there"));
     assert!(
         place

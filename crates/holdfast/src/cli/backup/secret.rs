@@ -4,7 +4,6 @@ use super::failed;
 use crate::cli::CliError;
 use holdfast_backup::id::RepositoryId;
 use holdfast_backup::key::Cost;
-use rustix::fs::OFlags;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -127,14 +126,8 @@ pub fn of(file: Option<&Path>, repository: RepositoryId) -> Result<Vec<u8>, CliE
 
 fn read(file: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
-    // Without waiting: of a pipe, nobody may ever write to the other end.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let read = OpenOptions::new().read(true).custom_flags(flags).open(file).and_then(|file| {
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no regular file: copy what it gives into one"));
-        }
-        file.take(LONGEST + 1).read_to_end(&mut bytes)
-    });
+    // It may be a pipe, of a program that gives the secret: whoever writes to it is waited for.
+    let read = fs::File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
     read.map_err(failed(format!("read the key `{}`", file.display())))?;
     while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
         bytes.pop();
