@@ -2,7 +2,7 @@
 //! until they are collected.
 
 use crate::id::PackId;
-use crate::index::{Listed, choose};
+use crate::index::choose;
 use crate::mark::packs_of;
 use crate::repository::{Repository, Trouble};
 use crate::usage;
@@ -37,9 +37,7 @@ fn idle<'a>(
     let (mut told, _) = repository.told()?;
     told.iter_mut().for_each(|pack| {
         let id = pack.id;
-        let is_read_here =
-            |block: &Listed| repository.index.find(block.id).is_some_and(|found| found.pack == id);
-        pack.blocks.retain(is_read_here);
+        pack.blocks.retain(|block| repository.index.reads_in(id, block.id));
     });
     let (names, chosen) = choose(told).map_err(|_| Trouble::Damaged { name: "index".into() })?;
     let mut seen = vec![usage::NOBODY; chosen.len()];

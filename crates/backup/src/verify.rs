@@ -90,8 +90,7 @@ pub fn some(
 fn by_pack(repository: &Repository) -> Result<BTreeMap<PackId, BTreeSet<BlockId>>, Trouble> {
     let mut all = BTreeMap::<PackId, BTreeSet<BlockId>>::new();
     repository.each_told(|pack| {
-        let is_read_here =
-            |id: &BlockId| repository.index.find(*id).is_some_and(|found| found.pack == pack.id);
+        let is_read_here = |id: &BlockId| repository.index.reads_in(pack.id, *id);
         let ids = pack.blocks.iter().map(|block| block.id).filter(is_read_here);
         all.entry(pack.id).or_default().extend(ids);
     })?;

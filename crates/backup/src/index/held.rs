@@ -251,6 +251,12 @@ impl Index {
         (low < end && self.rest(low) == rest).then(|| self.blocks.found(self.numbers[low]))
     }
 
+    /// Whether this is the pack that a block is read in.
+    #[must_use]
+    pub fn reads_in(&self, pack: PackId, id: BlockId) -> bool {
+        self.find(id).is_some_and(|found| found.pack == pack)
+    }
+
     fn rest(&self, at: usize) -> &[u8] {
         let length = HELD - self.shared;
         &self.rests[at * length..][..length]

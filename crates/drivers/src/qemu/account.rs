@@ -96,12 +96,12 @@ pub fn barrier<'a>(
     files: impl Iterator<Item = &'a Path>,
 ) -> Option<Barrier> {
     // What is not there is closed to nobody: a start says that it is missing.
-    let mut files = needs::boots_from(vm).filter(|file| !is_missing(file)).chain(files);
+    let mut files = needs::boots_from(vm).filter(|file| !leads_nowhere(file)).chain(files);
     let folder = vm.disk.parent().and_then(|folder| account.kept_from_entering(folder));
     folder.or_else(|| files.find_map(|file| account.kept_from_reading(file)))
 }
 
-fn is_missing(file: &Path) -> bool {
+fn leads_nowhere(file: &Path) -> bool {
     file.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 

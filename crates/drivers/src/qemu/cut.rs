@@ -2,8 +2,8 @@
 
 use super::live::Live;
 use super::machine::Machine;
+use super::needs::is_missing;
 use crate::DriverError;
-use std::io;
 use std::path::{Path, PathBuf};
 
 impl Machine {
@@ -16,7 +16,7 @@ impl Machine {
 
     /// The same while an order is under way that is no start.
     pub(super) fn lost_socket(&self, live: &Live) -> Option<PathBuf> {
-        Some(self.folder.control()).filter(|socket| !live.is_connected() && is_gone(socket))
+        Some(self.folder.control()).filter(|socket| !live.is_connected() && is_missing(socket))
     }
 
     /// Whoever needs its QEMU is told at once, and does not wait for an answer that cannot come.
@@ -32,8 +32,4 @@ impl Machine {
 /// What is wrong, for people.
 pub(super) fn why_cut(socket: &Path) -> String {
     format!("its QEMU runs and cannot be asked: its control socket {} is gone", socket.display())
-}
-
-fn is_gone(socket: &Path) -> bool {
-    socket.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

@@ -33,6 +33,11 @@ pub(super) fn files_there(spec: &QemuVm) -> Result<(), String> {
     Ok(())
 }
 
+/// Nothing has this name; who cannot look does not know.
+pub(super) fn is_missing(file: &Path) -> bool {
+    file.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
 /// What the guest boots from besides its disk.
 pub(super) fn boots_from(spec: &QemuVm) -> impl Iterator<Item = &Path> {
     let kernel = spec.kernel.iter();

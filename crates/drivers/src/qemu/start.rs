@@ -22,7 +22,7 @@ use rustix::process::Signal;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
@@ -201,9 +201,7 @@ impl Machine {
     /// was then. One that is not mounted has another, and is waited for.
     fn must_be_there(&self, opened: &Opened, record: &Record) -> Result<(), DriverError> {
         let mut files = std::iter::once(&opened.disk).chain(&opened.below);
-        let missing =
-            |file: &&PathBuf| file.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-        let Some(file) = files.find(missing) else { return Ok(()) };
+        let Some(file) = files.find(|file| needs::is_missing(file)) else { return Ok(()) };
         if record.disk.is_none() || record.disk != Place::of(&self.spec().disk) {
             return Ok(()); // whoever opens it says what is wrong
         }

@@ -10,6 +10,7 @@ use super::super::image;
 use super::super::launch::Format;
 use super::super::live::Live;
 use super::super::machine::{Machine, error_chain};
+use super::super::needs::is_missing;
 use super::super::offered;
 use super::files::{Files, is_same};
 use super::live::ANSWER;
@@ -166,9 +167,7 @@ impl Files {
     /// The configured disk, where it is a qcow2, stands on nothing in this folder. The head of a raw one is its guest's (A31).
     fn doubt_base(&self, tree: &Tree) -> Result<(), String> {
         let (mut path, mut below) = (self.path(FileNumber::BASE), 0);
-        if tree.base == Format::Raw
-            || path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
-        {
+        if tree.base == Format::Raw || is_missing(&path) {
             return Ok(());
         }
         while image::format(&path).map_err(|error| error_chain(&error))? == Format::Qcow2 {
