@@ -57,10 +57,12 @@ pub enum Order {
         /// For this incident.
         incident: IncidentId,
     },
-    /// Look whether a restore point can be had, before anything is ended for it.
+    /// Look whether it could start again, before it is ended for that: whether all is there that it needs, and whether its disk,
+    /// or the restore point that takes its place, can be had.
     Reach {
-        /// Which.
-        to: PointId,
+        /// What it goes back to; `None`: it starts from the disk that it has.
+        #[serde(flatten)]
+        to: Option<Rewind>,
     },
     /// Do something to the running machine.
     Perform {
@@ -345,8 +347,10 @@ pub struct Rewind {
     /// The point.
     pub to: PointId,
     /// Go on with its memory, instead of booting its disk.
+    #[serde(default)]
     pub resume: bool,
     /// A person knows that this memory was resumed before (I23).
+    #[serde(default)]
     pub again: bool,
 }
 

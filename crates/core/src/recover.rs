@@ -67,7 +67,8 @@ pub enum Step {
     Looking,
     /// A running VM without a lease is being adopted.
     Adopting,
-    /// It is seen whether the restore point can be had: nothing is ended for one that cannot.
+    /// It is seen whether it could start again, from the restore point if it goes back to one: nothing is ended for what could not
+    /// be brought back.
     Reaching,
     /// Evidence is being kept.
     Capturing,
@@ -198,10 +199,10 @@ impl Job {
             (Goal::Down { .. }, Power::On(lease)) => {
                 Next::Ask(Step::Asking, perform(lease, Operation::Shutdown), SHUTDOWN)
             }
-            (Goal::Rewind(Rewind { to: to @ PointId::Backup { .. }, .. }), Power::On(_)) => {
-                Next::Ask(Step::Reaching, Order::Reach { to: *to }, RESTORE)
+            (Goal::Cycle, Power::On(_)) => Next::Ask(Step::Reaching, Order::Reach { to: None }, START),
+            (Goal::Rewind(to), Power::On(_)) => {
+                Next::Ask(Step::Reaching, Order::Reach { to: Some(*to) }, RESTORE)
             }
-            (Goal::Cycle | Goal::Rewind(_), Power::On(lease)) => keep_evidence(lease, incident),
             (Goal::Do(operation), Power::On(lease)) => self.before_doing(operation, lease, incident),
             (Goal::Do(_), Power::Off(_)) => Next::Failed("it does not run".into()),
         }
@@ -225,7 +226,7 @@ impl Job {
             }
             (Step::Reaching, Ended::Done(_)) => match power {
                 Power::On(lease) => keep_evidence(lease, self.incident()),
-                Power::Off(_) | Power::Unknown => Next::Unknown("its state is not known any more".into()),
+                Power::Off(_) | Power::Unknown => self.begin(power, self.incident()), // it died meanwhile
             },
             // Nobody has touched it.
             (Step::Reaching, Ended::Blocked { why } | Ended::Unknown { why }) => Next::Blocked(why.clone()),
@@ -410,6 +411,7 @@ fn look(power: &mut Power, found: &Found) -> Next {
 mod tests {
     use super::*;
     use crate::lease::{Death, Sighting};
+    use crate::point::SnapshotId;
     use holdfast_witness::Eyewitness;
 
     fn lease(n: u64) -> Lease {
@@ -433,13 +435,37 @@ mod tests {
     fn a_restart_proves_death_before_it_claims_and_claims_before_it_starts() {
         let mut power = Power::On(lease(1));
         let begun = job(Goal::Cycle, Step::Looking).begin(&power, None);
-        assert!(matches!(begun, Next::Ask(Step::CuttingPower, Order::PowerOff { .. }, _)));
+        assert!(matches!(begun, Next::Ask(Step::Reaching, Order::Reach { to: None }, _)));
+        let could = Ended::Done(Fact::Nothing);
+        let next = job(Goal::Cycle, Step::Reaching).settle(Timestamp::ZERO, &mut power, &could);
+        assert!(matches!(next, Next::Ask(Step::CuttingPower, Order::PowerOff { .. }, _)));
         let died = Ended::Done(Fact::Died(proof(1)));
         let next = job(Goal::Cycle, Step::CuttingPower).settle(Timestamp::ZERO, &mut power, &died);
         assert!(matches!(next, Next::Ask(Step::Claiming, Order::TakeLease { .. }, _)));
         let leased = Ended::Done(Fact::Leased(lease(2)));
         let next = job(Goal::Cycle, Step::Claiming).settle(Timestamp::ZERO, &mut power, &leased);
         assert!(matches!(next, Next::Ask(Step::Starting(_), Order::Start { .. }, _)));
+    }
+
+    #[test]
+    fn what_could_not_start_again_is_not_ended() {
+        let to = Rewind { to: PointId::Snapshot(SnapshotId(1)), resume: true, again: false };
+        for goal in [Goal::Cycle, Goal::Rewind(to)] {
+            let settle = |power: &mut Power, ended: Ended| {
+                job(goal.clone(), Step::Reaching).settle(Timestamp::ZERO, power, &ended)
+            };
+            let mut power = Power::On(lease(1));
+            let why = || "its kernel is gone".to_owned();
+            assert_eq!(settle(&mut power, Ended::Blocked { why: why() }), Next::Blocked(why()));
+            assert_eq!(settle(&mut power, Ended::Unknown { why: why() }), Next::Blocked(why()));
+            assert_eq!(settle(&mut power, Ended::Failed { why: why() }), Next::Failed(why()));
+            assert_eq!(power, Power::On(lease(1)), "it runs on");
+
+            power = Power::Off(proof(1)); // it died by itself meanwhile
+            let next = settle(&mut power, Ended::Done(Fact::Nothing));
+            let goes_on = matches!(next, Next::Ask(Step::Claiming | Step::Rewinding, ..));
+            assert!(goes_on, "{next:?}");
+        }
     }
 
     #[test]

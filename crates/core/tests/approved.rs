@@ -1,6 +1,6 @@
 //! A person's word that a VM goes back to a backup, while its repository is slow, out of reach, or the VM is well again.
 
-use holdfast_core::action::{Action, Command, CommandId, Ended, Fact, Found, Order, Outcome, Wish};
+use holdfast_core::action::{Action, Command, CommandId, Ended, Fact, Found, Order, Outcome, Rewind, Wish};
 use holdfast_core::engine::Engine;
 use holdfast_core::incident::{IncidentId, Phase};
 use holdfast_core::input::{Input, Started};
@@ -105,7 +105,10 @@ impl Stage {
 
     fn reach(&mut self) -> Action {
         let asked = self.approve(Some(BACKUP)).expect("it is approved");
-        assert!(matches!(asked[..], [Action { order: Order::Reach { to: BACKUP }, .. }]), "{asked:?}");
+        assert!(
+            matches!(asked[..], [Action { order: Order::Reach { to: Some(Rewind { to: BACKUP, .. }) }, .. }]),
+            "{asked:?}"
+        );
         asked[0].clone()
     }
 

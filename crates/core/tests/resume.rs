@@ -133,8 +133,9 @@ fn a_way_back_that_fails_says_why_and_the_vm_that_ended_for_it_starts_without_an
     let why = "it did not go back, and nothing was done to it: it is offered";
     assert_eq!(stage.not_back().as_deref(), Some(why));
 
-    let cut = stage.hear(back(2, SnapshotId(1).into()));
+    let reach = stage.hear(back(2, SnapshotId(1).into()));
     assert_eq!(stage.not_back(), None, "what is told is of the last time");
+    let cut = stage.settle(&reach[0], Ended::Done(Fact::Nothing));
     let death = Death::Exited { pid: 1, status: ExitStatus::Code(0) };
     let died = DeathProof::witnessed(Eyewitness::here(), stage.vm.clone(), Incarnation(1), death);
     let rewind = stage.settle(&cut[0], Ended::Done(Fact::Died(died)));

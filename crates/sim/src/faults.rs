@@ -81,6 +81,10 @@ phrases! {
         RefusesStart: "refuses to start", undone by StartsAgain;
         /// It starts again.
         StartsAgain: "starts again";
+        /// What the VM boots from, besides its disk, is deleted on the host: one that runs, runs on.
+        LosesKernel: "loses the kernel", undone by FindsKernel;
+        /// It is there again.
+        FindsKernel: "has the kernel again";
     }
 }
 

@@ -52,6 +52,8 @@ impl fmt::Display for Refusal {
 
 /// How long an agent that does not answer is waited for.
 const AGENT: Duration = Duration::from_secs(2);
+/// Why a VM does not start whose kernel is gone.
+pub(crate) const NO_KERNEL: &str = "cannot read the kernel that it boots: No such file or directory";
 
 fn refused(why: &str) -> Effect {
     Effect::Failed(Refusal::Refused(why.to_owned()))
@@ -70,10 +72,7 @@ impl World {
                 }
             }
             Order::PowerOff { incarnation, token } => self.power_off(vm, *incarnation, *token, mutant),
-            Order::Reach { to } => match self.machines[vm].snapshots.reach(*to) {
-                Ok(()) => Effect::Done(Fact::Nothing),
-                Err(why) => Effect::Failed(Refusal::Blocked(why)),
-            },
+            Order::Reach { to } => self.reach(vm, *to, mutant),
             Order::Rewind { proof, to } => self.rewind(vm, proof, *to),
             Order::Start { lease } => match self.may_start(vm, lease, mutant) {
                 Ok(Some(pid)) => Effect::Done(Fact::Started { pid }),
@@ -83,6 +82,24 @@ impl World {
             Order::Inspect | Order::TakeLease { .. } | Order::Adopt { .. } | Order::ReleaseLease { .. } => {
                 refused("that is not for drivers")
             }
+        }
+    }
+
+    /// Whether it could start again once it has ended.
+    fn reach(&self, vm: usize, to: Option<Rewind>, mutant: Option<Mutant>) -> Effect {
+        let machine = &self.machines[vm];
+        if mutant == Some(Mutant::EndsForGood) {
+            return Effect::Done(Fact::Nothing);
+        }
+        if machine.hypervisor.no_kernel_since.is_some() {
+            return Effect::Failed(Refusal::Blocked(format!("it would not start again: {NO_KERNEL}")));
+        }
+        if to.is_none() && machine.deleted {
+            return Effect::Failed(Refusal::DiskGone("it would not start again: its disk is gone".into()));
+        }
+        match to.map_or(Ok(()), |to| machine.snapshots.reach(to.to)) {
+            Ok(()) => Effect::Done(Fact::Nothing),
+            Err(why) => Effect::Failed(Refusal::Blocked(why)),
         }
     }
 
@@ -271,6 +288,9 @@ impl World {
         }
         if machine.deleted {
             return Err(Refusal::DiskGone("the image is not there any more".into()));
+        }
+        if machine.hypervisor.no_kernel_since.is_some() {
+            return Err(Refusal::Refused(NO_KERNEL.into()));
         }
         if self.host.state_full {
             return Err(Refusal::Refused("cannot write the run record: no space left on device".into()));

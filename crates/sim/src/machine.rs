@@ -42,6 +42,8 @@ pub(crate) struct Hypervisor {
     pub(crate) mute: bool,
     pub(crate) says_running: bool,
     pub(crate) refuses_start: bool,
+    /// Since when what it boots from, besides its disk, is not there.
+    pub(crate) no_kernel_since: Option<Timestamp>,
     pub(crate) state: RunState,
     pub(crate) writes: u64,
     /// Commands that wait until it reads its socket again.
@@ -93,6 +95,7 @@ impl Machine {
                 mute: false,
                 says_running: false,
                 refuses_start: false,
+                no_kernel_since: None,
                 state,
                 writes: 0,
                 queued: Vec::new(),
@@ -186,7 +189,8 @@ impl Machine {
     /// Its users are served, and nothing at all is wrong with it.
     pub(crate) fn is_well(&self) -> bool {
         let h = &self.hypervisor;
-        let watched = !h.mute && !h.says_running && !h.refuses_start && !self.taken;
+        let starts = !h.refuses_start && h.no_kernel_since.is_none() && !self.taken;
+        let watched = !h.mute && !h.says_running && starts;
         let steady = !self.guest.busy && !self.guest.frozen && self.guest.life == crate::guest::Life::Up;
         !self.is_ill() && self.executes() && watched && steady && self.quirks.is_empty()
     }

@@ -55,6 +55,7 @@ mutants! {
     IgnoresBackoff: "ignores-backoff", "the waits between recoveries are dropped";
     ForgetsWishes: "forgets-wishes", "a wish that comes within five seconds of another is accepted and dropped";
     StopsAside: "stops-aside", "a person's stop ends the process, and the engine is not told of the stop";
+    EndsForGood: "ends-for-good", "nobody looks whether a VM could start again before it is ended for that";
     DeafAfterRestart: "deaf-after-restart", "after a restart of the daemon no probe is asked any more";
 }
 

@@ -174,6 +174,10 @@ pub fn story(seed: u64) -> Story {
         at = at.min(FIRST_START); // what befalls its first start does not last for days
     }
     let begins = at;
+    for (_, vm) in (0..).zip(&vms).filter(|(number, _)| noise(seed, *number, 5, 16) == 0) {
+        let what = Happening::Hypervisor(vm.name.clone(), HypervisorFault::LosesKernel);
+        events.push(Event { when: When::At(begins.saturating_sub(secs(10))), what, lasting: None });
+    }
     for round in 0..*random.pick(&[1, 1, 1, 1, 2]) {
         if round > 0 {
             for (after, what) in

@@ -159,6 +159,10 @@ impl World {
             HypervisorFault::Honest => hypervisor.says_running = false,
             HypervisorFault::RefusesStart => hypervisor.refuses_start = true,
             HypervisorFault::StartsAgain => hypervisor.refuses_start = false,
+            HypervisorFault::LosesKernel => {
+                hypervisor.no_kernel_since.get_or_insert(self.now);
+            }
+            HypervisorFault::FindsKernel => hypervisor.no_kernel_since = None,
             HypervisorFault::Fails => self.enter_state(vm, RunState::InternalError),
         }
     }
@@ -339,6 +343,7 @@ impl World {
                 (app.unprobed, app.slow) = (false, false);
             }
             (machine.hypervisor.says_running, machine.hypervisor.refuses_start) = (false, false);
+            machine.hypervisor.no_kernel_since = None;
             machine.hypervisor.mute = false;
             self.read_queue(vm);
         }

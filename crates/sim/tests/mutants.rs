@@ -34,6 +34,8 @@ const fn breaks(mutant: Mutant) -> &'static [&'static str] {
         Mutant::WallClock => &["I20"],
         // Nothing is told any more, so nothing comes to an end.
         Mutant::DropsOutcomes | Mutant::DeafAfterRestart => &["I21"],
+        // What was ill is down for good.
+        Mutant::EndsForGood => &["I21"],
         // A person is told that it is done, and it is not, or is taken for a fault.
         Mutant::ForgetsWishes | Mutant::StopsAside => &["wish"],
         // Others are harmed.

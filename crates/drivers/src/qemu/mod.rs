@@ -244,7 +244,9 @@ impl Driver for Qemu {
             Order::Capture { incarnation, incident } => {
                 machine.capture(*incarnation, *incident, &self.evidence, limit).await
             }
-            Order::Reach { .. } => Err(DriverError::Unable("look into a repository of backups")),
+            Order::Reach { .. } => {
+                Err(DriverError::Unable("look into a repository of backups, which a start may need"))
+            }
             Order::Inspect | Order::TakeLease { .. } | Order::Adopt { .. } | Order::ReleaseLease { .. } => {
                 Err(DriverError::Unable("take orders about leases and inspections"))
             }

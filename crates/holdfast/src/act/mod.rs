@@ -9,7 +9,7 @@ use holdfast_core::action::{Action, Ended, Fact, Found, Order, Outcome, Rewind};
 use holdfast_core::input::Input;
 use holdfast_core::lease::{DeathProof, Lease};
 use holdfast_core::point::PointId;
-use holdfast_core::subject::HostName;
+use holdfast_core::subject::{HostName, VmName};
 use holdfast_drivers::{Driver, DriverError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,12 +75,7 @@ impl Hands {
                 Ok(()) => Ended::Done(Fact::Nothing),
                 Err(cause) => lease_error(&cause),
             },
-            Order::Reach { to: PointId::Backup { backup } } => {
-                match self.driver.may_start(&action.vm).await {
-                    Ok(()) => self.restorer.reach(&action.vm, *backup).await,
-                    Err(cause) => Ended::Failed { why: chain(&cause) },
-                }
-            }
+            Order::Reach { to } => self.reach(&action.vm, *to).await.unwrap_or_else(|ended| ended),
             Order::Rewind { proof, to: Rewind { to: PointId::Backup { backup }, .. } } => {
                 self.restorer.restore(&action.vm, proof, *backup, limit).await
             }
@@ -96,12 +91,37 @@ impl Hands {
                     }
                 }
             }
-            Order::Capture { .. }
-            | Order::Reach { .. }
-            | Order::Perform { .. }
-            | Order::PowerOff { .. }
-            | Order::Rewind { .. } => ended(self.driver.perform(&action.vm, &action.order, limit).await),
+            Order::Capture { .. } | Order::Perform { .. } | Order::PowerOff { .. } | Order::Rewind { .. } => {
+                ended(self.driver.perform(&action.vm, &action.order, limit).await)
+            }
         }
+    }
+
+    /// Whether a VM that runs could start again once it has ended. What it lacks besides a disk or a point is waited for, as
+    /// nothing else would start it either.
+    ///
+    /// # Errors
+    /// How this ends if it could not.
+    async fn reach(&self, vm: &VmName, to: Option<Rewind>) -> Result<Ended, Ended> {
+        let lacks = |why: String| Ended::Blocked { why: format!("it would not start again: {why}") };
+        let refused = |cause: DriverError| match cause {
+            DriverError::Refused { why, .. } => why,
+            other => chain(&other),
+        };
+        self.driver.may_start(vm).await.map_err(|cause| lacks(refused(cause)))?;
+        let from = match to.map(|to| to.to) {
+            Some(PointId::Backup { backup }) => return Ok(self.restorer.reach(vm, backup).await),
+            Some(PointId::Snapshot(id)) => Some(id),
+            None => None,
+        };
+        let disk = match (to, self.driver.snapshots()) {
+            (Some(to), Some(snapshots)) => snapshots.may_rewind(vm, to).await,
+            _ => self.driver.may_restart(vm).await,
+        };
+        let failed = |cause| Ended::Failed { why: format!("it would not start again: {}", refused(cause)) };
+        disk.map_err(failed)?;
+        self.restorer.may_start(vm, from).await.map_err(lacks)?;
+        Ok(Ended::Done(Fact::Nothing))
     }
 
     /// What the driver sees, with what the lease store knows.

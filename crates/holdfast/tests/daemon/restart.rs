@@ -99,6 +99,25 @@ fn a_vm_whose_kernel_is_gone_is_not_ended_by_any_way_back() {
     assert!(!daemon.log().contains("cannot reach what it needs"), "{}", daemon.log());
 }
 
+#[test]
+fn a_hung_vm_whose_kernel_is_gone_is_ended_only_once_it_is_there_again() {
+    let mut daemon = Quiet::new(&vm("a", "kernel = \"vmlinux\"\n"));
+    let kernel = daemon.path().join("vmlinux");
+    fs::write(&kernel, KERNEL).unwrap();
+    daemon.start(&[]);
+    daemon.until("it runs", |daemon| pid(daemon).is_some());
+    let hung = pid(&daemon);
+    fs::remove_file(&kernel).unwrap();
+    signal(i32::try_from(hung.unwrap()).unwrap(), "STOP");
+
+    let why = format!("it would not start again: cannot read {}", kernel.display());
+    let waits = format!("restart-vm has to wait: {why}");
+    daemon.until("it is said", |daemon| daemon.json(&["incidents"]).to_string().contains(&waits));
+    assert_eq!(pid(&daemon), hung, "it is not ended");
+    fs::write(&kernel, KERNEL).unwrap();
+    daemon.until("it was started again", |daemon| pid(daemon).is_some_and(|pid| Some(pid) != hung));
+}
+
 /// The processes that bring a backup into a disk of this daemon.
 fn suppliers(daemon: &Quiet) -> Vec<i32> {
     let own = format!("{}.snapshots", daemon.path().join("a.raw").display());
