@@ -124,7 +124,7 @@ impl Catalogue {
         let neighbour =
             evidence.iter().find(|e| e.kind == Kind::AppAnswers && e.app.is_some() && e.app.as_ref() != app);
         let neighbour = neighbour.map(|e| Evidence { kind: Kind::NeighbourAnswers, app: None, ..e.clone() });
-        let panel: Vec<&Evidence> = panel.into_iter().chain(neighbour.as_ref()).collect();
+        let panel = Panel::of(panel.into_iter().chain(neighbour.as_ref()).collect());
         let hypotheses = || {
             let fits = |row: &&Row| level(row.data.fault) != Level::Application || app.is_some();
             self.rows().iter().filter(fits).filter(|row| !is_of_host_alone(row.data.fault))
@@ -145,14 +145,14 @@ impl Catalogue {
             prior: best.prior,
             evidence: weigh(best, &panel),
             rivals: rivals(top, &odds[1..]),
-            grounds: grounds(best, app, &panel),
+            grounds: grounds(best, app, &panel.all),
         })
     }
 
     /// The likeliest fault of the host itself, of two kinds of evidence only it can have.
     #[must_use]
     pub fn diagnose_host(&self, evidence: &[Evidence]) -> Vec<Diagnosis> {
-        let panel: Vec<&Evidence> = evidence.iter().collect();
+        let panel = Panel::of(evidence.iter().collect());
         let of_host = |row: &&Row| {
             matches!(level(row.data.fault), Level::Host) || row.data.fault == Fault::ObserverSlow
         };
@@ -162,7 +162,7 @@ impl Catalogue {
     /// Whether the restore points of a VM are too old.
     #[must_use]
     pub fn diagnose_points(&self, evidence: &[Evidence]) -> Option<Diagnosis> {
-        let panel: Vec<&Evidence> = evidence.iter().collect();
+        let panel = Panel::of(evidence.iter().collect());
         let row = self.rows().iter().find(|row| row.data.fault == Fault::RestorePointsStale)?;
         alone(row, &panel)
     }
@@ -170,7 +170,7 @@ impl Catalogue {
 
 /// A fault that several others may stand beside, as a host can be overloaded and full at once: it is weighed against
 /// "healthy" alone, and only a sign of its own can make it likely.
-fn alone(row: &Row, panel: &[&Evidence]) -> Option<Diagnosis> {
+fn alone(row: &Row, panel: &Panel) -> Option<Diagnosis> {
     let healthy: (Option<&Row>, i32) = (None, 0);
     let top = sum(row, panel) - row.prior;
     let probability = share(top, &[(Some(row), top), healthy]);
@@ -181,7 +181,7 @@ fn alone(row: &Row, panel: &[&Evidence]) -> Option<Diagnosis> {
         prior: row.prior,
         evidence: weigh(row, panel),
         rivals: Vec::new(),
-        grounds: grounds(row, None, panel),
+        grounds: grounds(row, None, &panel.all),
     })
 }
 
@@ -212,37 +212,57 @@ fn aged(full: i32, evidence: &Evidence) -> i32 {
     i32::try_from(i64::from(full) * i64::from(evidence.strength) / i64::from(FULL)).unwrap_or(0)
 }
 
-/// For each thing that a channel speaks of, its strongest statement under this fault. A sign of life is never
-/// drowned by a louder complaint of the same channel: both count then, since they are not the same voice.
-fn strongest<'a>(row: &Row, panel: &[&'a Evidence]) -> Vec<(&'a Evidence, i32)> {
-    let mut chosen: Vec<(&Evidence, i32)> = Vec::new();
-    for evidence in panel {
-        let weight = weight(row, evidence);
-        let voice = |e: &Evidence| (e.kind.channel(), e.kind.topic(), e.kind.is_sign_of_life());
-        match chosen.iter_mut().find(|(other, _)| voice(other) == voice(evidence)) {
-            Some(old) if weight.abs() > old.1.abs() => *old = (evidence, weight),
-            Some(_) => {}
-            None => chosen.push((evidence, weight)),
-        }
-    }
-    chosen
+/// What is seen, and whose voice each statement is: one thing that one channel speaks of. A sign of life is never drowned by a
+/// louder complaint of the same channel: both count then, since they are not the same voice.
+struct Panel<'a> {
+    all: Vec<&'a Evidence>,
+    voices: Vec<Vec<&'a Evidence>>,
 }
 
-fn sum(row: &Row, panel: &[&Evidence]) -> i32 {
-    row.prior + strongest(row, panel).iter().map(|(_, weight)| weight).sum::<i32>()
+impl<'a> Panel<'a> {
+    fn of(all: Vec<&'a Evidence>) -> Self {
+        let voice = |e: &Evidence| (e.kind.channel(), e.kind.topic(), e.kind.is_sign_of_life());
+        let mut voices: Vec<Vec<&Evidence>> = Vec::new();
+        for evidence in &all {
+            let own = voice(evidence);
+            match voices.iter_mut().find(|said| said.first().is_some_and(|first| voice(first) == own)) {
+                Some(said) => said.push(evidence),
+                None => voices.push(vec![evidence]),
+            }
+        }
+        Self { all, voices }
+    }
+
+    /// Of each voice its strongest statement under this fault, the first of those that are as strong.
+    fn strongest(&self, row: &Row) -> impl Iterator<Item = (&'a Evidence, i32)> {
+        self.voices.iter().filter_map(|said| {
+            let weighed = said.iter().map(|e| (*e, weight(row, e)));
+            weighed.reduce(|old, new| if new.1.abs() > old.1.abs() { new } else { old })
+        })
+    }
 }
+
+fn sum(row: &Row, panel: &Panel) -> i32 {
+    row.prior + panel.strongest(row).map(|(_, weight)| weight).sum::<i32>()
+}
+
+/// Further off than this (millidecibans), a hypothesis adds nothing to the likeliest one's 1 that a double could hold.
+const NOTHING: i32 = -170_000;
 
 /// The probability of the hypothesis with these odds among all, in parts of ten thousand.
 fn share(top: i32, odds: &[(Option<&Row>, i32)]) -> u16 {
     let ratio = |sum: i32| 10f64.powf(f64::from(sum - top) / (10.0 * MILLI));
-    let all: f64 = odds.iter().map(|(_, sum)| ratio(*sum)).sum();
+    let likeliest = odds.iter().map(|(_, sum)| *sum).max().unwrap_or(top);
+    let near = odds.iter().filter(|(_, sum)| sum - likeliest > NOTHING);
+    let all: f64 = near.map(|(_, sum)| ratio(*sum)).sum();
     (10_000.0 / all).floor() as u16
 }
 
-fn weigh(row: &Row, panel: &[&Evidence]) -> Vec<Weighed> {
-    let strongest = strongest(row, panel);
-    let counts = |e: &Evidence| strongest.iter().any(|(chosen, _)| std::ptr::eq(*chosen, e));
+fn weigh(row: &Row, panel: &Panel) -> Vec<Weighed> {
+    let strongest: Vec<&Evidence> = panel.strongest(row).map(|(chosen, _)| chosen).collect();
+    let counts = |e: &Evidence| strongest.iter().any(|chosen| std::ptr::eq(*chosen, e));
     let mut all: Vec<Weighed> = panel
+        .all
         .iter()
         .map(|e| Weighed { evidence: (*e).clone(), weight: weight(row, e), counts: counts(e) })
         .filter(|w| w.weight != 0 || w.evidence.kind.is_outage()) // what users suffer is never left out
