@@ -5,7 +5,7 @@ use crate::check;
 use crate::collect::{Copier, tell, untell};
 use crate::head::{self, HEAD, Head};
 use crate::id::PackId;
-use crate::index::{self, PACKS_MOST};
+use crate::index::{self, Listed, PACKS_MOST};
 use crate::mark::{Mark, packs_of};
 use crate::object::Kind;
 use crate::proof;
@@ -150,11 +150,13 @@ fn set_aside(
     done.lost = found.lost.len() as u64;
     let marked = packs_of(&repository.marks()?);
     let lost = found.lost.iter().filter_map(|id| repository.index.find(*id)).map(|found| found.pack);
-    let mut hurt: BTreeSet<PackId> = found.packs.iter().copied().chain(lost).collect();
+    let of_lost: BTreeSet<PackId> = lost.collect();
+    let mut hurt: BTreeSet<PackId> = found.packs.union(&of_lost).copied().collect();
     let (told, _) = repository.told()?;
     let known = told.iter().map(|pack| pack.id).collect();
     let strangers = repository.strangers(hurt.iter().copied(), &known, &marked);
-    hurt.retain(|pack| !marked.contains(pack) && !strangers.contains(pack));
+    // Somebody who repaired was killed, where one that is marked already is told of with a lost block.
+    hurt.retain(|pack| !strangers.contains(pack) && (!marked.contains(pack) || of_lost.contains(pack)));
     let stays = |pack| {
         format!("`{}` is not of this repository, or its head is damaged, and stays", pack_object(pack))
     };
@@ -164,7 +166,9 @@ fn set_aside(
     }
     let mut copier = Copier::new(repository)?;
     for pack in told.iter().filter(|pack| hurt.contains(&pack.id)) {
-        for block in &pack.blocks {
+        let is_elsewhere =
+            |block: &&Listed| marked.contains(&pack.id) && !repository.index.reads_in(pack.id, block.id);
+        for block in pack.blocks.iter().filter(|block| !is_elsewhere(block)) {
             match copier.copy_listed(block, pack.id) {
                 Err(Trouble::Block { .. }) => {} // lost: found by who verified, or just now
                 copied => copied?,
@@ -173,8 +177,10 @@ fn set_aside(
     }
     copier.close()?;
     let name = PackId::random()?;
-    let mark = Mark { name, made: rules.now, packs: hurt.iter().copied().collect() };
-    repository.put_sealed(&Mark::object_of(name), Kind::Mark, name, &mark.write())?;
-    done.packs = mark.packs;
+    let mark = Mark { name, made: rules.now, packs: hurt.difference(&marked).copied().collect() };
+    if !mark.packs.is_empty() {
+        repository.put_sealed(&Mark::object_of(name), Kind::Mark, name, &mark.write())?;
+    }
+    done.packs = hurt.iter().copied().collect();
     untell(repository, &hurt)
 }

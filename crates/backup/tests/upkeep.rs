@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod disks;
+mod memory;
 
 use disks::Image;
 use holdfast_backup::block::BLOCK;
@@ -20,8 +21,10 @@ use holdfast_backup::retain::Keep;
 use holdfast_backup::save::{self, Before, Progress};
 use holdfast_backup::session::{Session, Writer};
 use holdfast_backup::slots::{self, SlotError};
-use holdfast_backup::store::Folder;
+use holdfast_backup::store::{Folder, Store as _};
 use holdfast_backup::{check, usage, verify};
+use memory::{Memory, Steps};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -186,8 +189,8 @@ fn a_key_is_added_changed_and_removed_and_never_the_last_that_is_known() {
     assert_eq!(slots::list(&*place, b"third").unwrap().len(), 1);
     let repository = Repository::open(store(folder.path()), b"third").unwrap();
     assert!(restored(&repository, &points[0].0).unwrap() == points[0].1);
-    for _ in 1..32 {
-        slots::add(&*place, b"third", b"more", CHEAP).unwrap();
+    for number in 1..32 {
+        slots::add(&*place, b"third", format!("more {number}").as_bytes(), CHEAP).unwrap();
     }
     assert!(matches!(slots::add(&*place, b"third", b"more", CHEAP), Err(SlotError::TooMany)));
 }
@@ -286,6 +289,53 @@ fn a_damaged_index_is_written_anew_and_a_lost_block_is_healed_by_the_next_save()
     assert_eq!(collect(&mut open(folder), &rules).unwrap().removed.count, 2);
     let well = verified(&open(folder));
     assert!(well.wrong.is_empty() && well.hurt.is_empty() && well.idle.is_empty(), "{well:?}");
+}
+
+#[test]
+fn a_repair_that_is_cut_off_at_any_step_is_finished_by_the_next() {
+    let (folder, _) = repository();
+    let largest =
+        files(&folder.path().join("packs")).into_iter().max_by_key(|path| path.metadata().unwrap().len());
+    flip(&largest.unwrap(), 3 * BLOCK / 2);
+    flip(&files(&folder.path().join("index"))[0], 50);
+    let memory = Memory::default();
+    for path in files(folder.path()) {
+        let name = path.strip_prefix(folder.path()).unwrap().to_str().unwrap();
+        memory.seen_by(None).put(name, &fs::read(&path).unwrap()).unwrap();
+    }
+    let open = |memory: &Memory| Repository::open(Box::new(memory.seen_by(None)), b"secret").unwrap();
+    let repaired = |memory: &Memory, steps: Option<&Steps>| {
+        let found = verified(&open(memory));
+        let rules = repair::Rules {
+            now: 1,
+            writer: &Writer::default(),
+            is_over: &|_| true,
+            nobody_writes: false,
+            forget_hurt: false,
+        };
+        repair(&mut Repository::open(Box::new(memory.seen_by(steps)), b"secret")?, &found, &rules)
+    };
+    let names =
+        |hurt: Vec<(PointName, String)>| hurt.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
+    let (whole, steps) = (memory.copy(), Steps::default());
+    repaired(&whole, Some(&steps)).unwrap();
+    let hurt = names(check::check(&open(&whole)).unwrap().hurt);
+    assert!(!hurt.is_empty() && hurt == names(verified(&open(&memory)).hurt));
+    for step in 0..steps.taken() {
+        for is_done in [false, true] {
+            let memory = memory.copy();
+            let _ended = repaired(&memory, Some(&Steps::cut_at(step, is_done)));
+            assert_eq!(names(verified(&open(&memory)).hurt), hurt, "step {step}");
+            repaired(&memory, None).unwrap();
+            let (found, checked) = (verified(&open(&memory)), check::check(&open(&memory)).unwrap());
+            assert!(found.lost.is_empty(), "step {step}: {found:?}");
+            assert!(
+                names(found.hurt) == hurt && names(checked.hurt) == hurt,
+                "step {step}: {:?}",
+                checked.whole
+            );
+        }
+    }
 }
 
 #[test]
