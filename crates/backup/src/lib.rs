@@ -7,6 +7,7 @@
 //! opened and hashed.
 
 pub mod attempt;
+pub mod begun;
 pub mod block;
 pub mod cat;
 pub mod check;

@@ -1,10 +1,10 @@
 //! A repository that is open: what it has, and the content of any block of it.
 
 use crate::block::{BLOCK, DEEPEST, Damage, Form, Record};
-use crate::head::{self, HEAD, Head};
+use crate::head::{self, Head};
 use crate::id::{BlockId, LENGTH, PackId, RepositoryId};
 use crate::index::{Gathered, Index};
-use crate::key::{Cost, Forged, KeyError, Keys, Master};
+use crate::key::{Forged, KeyError, Keys};
 use crate::mark::packs_of;
 use crate::object::{self, Kind};
 use crate::pack::{self, PackError};
@@ -152,29 +152,7 @@ pub(crate) fn trouble(name: &str, done: &'static str) -> impl FnOnce(io::Error) 
 }
 
 impl Repository {
-    /// Makes a new one, which this secret opens.
-    ///
-    /// # Errors
-    /// If there is one already, or it cannot be written.
-    pub fn create(store: Box<dyn Store>, secret: &[u8], cost: Cost) -> Result<Self, Trouble> {
-        if head::read(&*store)?.0 == Head::Gone && head::is_used(&*store)? {
-            return Err(Trouble::Another); // what says so is gone
-        }
-        let (id, master) = (RepositoryId::random()?, Master::random()?);
-        // The key first: until the head is there, nobody looks for it, and a head without a key would open to nobody.
-        let key = format!("keys/{id}");
-        slots::put(&*store, &key, &master.lock(secret, cost, id)?)?;
-        if let Err(source) = store.put(HEAD, &head::object(id)) {
-            for name in slots::both(&key) {
-                let _ = store.remove(&name); // of no use to anybody, and in nobody's way
-            }
-            let is_there = source.kind() == io::ErrorKind::AlreadyExists;
-            return Err(if is_there { Trouble::Another } else { trouble(HEAD, "written")(source) });
-        }
-        Ok(Self::unread(store, master.keys(id), key, Head::Well))
-    }
-
-    fn unread(store: Box<dyn Store>, keys: Keys, own_key: String, head: Head) -> Self {
+    pub(crate) fn unread(store: Box<dyn Store>, keys: Keys, own_key: String, head: Head) -> Self {
         Self {
             store,
             keys,
@@ -186,15 +164,6 @@ impl Repository {
             own_key,
             head,
         }
-    }
-
-    /// Takes away a repository that was made just now and holds nothing: nobody could open it.
-    ///
-    /// # Errors
-    /// If it stays.
-    pub fn unmake(self) -> Result<(), Trouble> {
-        let [first, second] = slots::both(&format!("keys/{}", self.id()));
-        [HEAD, &first, &second].into_iter().try_for_each(|name| self.remove(name))
     }
 
     /// Which repository this seems to be, without a key. What says so may be damaged: see [`Self::told_by_others`].

@@ -77,12 +77,18 @@ pub fn list(store: &dyn Store, secret: &[u8]) -> Result<Vec<Slot>, SlotError> {
     Ok(keys(store)?.into_iter().map(slot).collect())
 }
 
-/// Adds a key: from now on this secret opens the repository, too. Its name.
+/// Adds a key: from now on this secret opens the repository, too. Its name; that of the one that there is, if it does already: an `add`
+/// that was killed is finished, and a secret has one key.
 ///
 /// # Errors
 /// If the old secret opens nothing, there are too many keys, or it cannot be written.
 pub fn add(store: &dyn Store, secret: &[u8], new: &[u8], cost: Cost) -> Result<String, SlotError> {
     let own = open(store, secret)?;
+    if secret != new
+        && let Ok(there) = open(store, new)
+    {
+        return Ok(twice(store, &there)?);
+    }
     if keys(store)?.values().filter(|objects| pair(objects) != Pair::Strange).count() >= KEYS_MOST {
         return Err(SlotError::TooMany);
     }
@@ -117,7 +123,7 @@ pub fn remove(store: &dyn Store, secret: &[u8], name: &str) -> Result<(), SlotEr
     Ok(())
 }
 
-/// Puts a new key in place of the one that this secret opens. The new one is there, and was tried, before the old one goes.
+/// Puts a new key in place of all that this secret opens. The new one is there, and was tried, before the old ones go.
 ///
 /// # Errors
 /// If the old secret opens nothing, or the repository cannot be written.
@@ -125,6 +131,29 @@ pub fn change(store: &dyn Store, secret: &[u8], new: &[u8], cost: Cost) -> Resul
     let old = open(store, secret)?;
     let name = add(store, secret, new, cost)?;
     take_away(store, stem(&old.name), &[])?;
+    if secret == new {
+        return Ok(name);
+    }
+    loop {
+        match open(store, secret) {
+            Ok(another) => take_away(store, stem(&another.name), &[])?,
+            Err(Trouble::Key(_)) => return Ok(name),
+            Err(why) => return Err(why.into()),
+        }
+    }
+}
+
+/// Puts the second object of a key there, if it is gone. Its name.
+fn twice(store: &dyn Store, key: &Unlocked) -> Result<String, Trouble> {
+    let name = stem(&key.name).to_owned();
+    for object in both(&name) {
+        match store.put(&object, &key.slot) {
+            Err(why) if why.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(trouble(&object, "written")(why));
+            }
+            _ => {}
+        }
+    }
     Ok(name)
 }
 
@@ -279,6 +308,12 @@ fn keys(store: &dyn Store) -> Result<BTreeMap<String, Vec<Object>>, Trouble> {
         keys.entry(stem(&object.name).to_owned()).or_default().push(object);
     }
     Ok(keys)
+}
+
+/// Whether an object is called like a key, and looks like one.
+pub(crate) fn is_key(store: &dyn Store, name: &str) -> bool {
+    let is_name = stem(name).strip_prefix("keys/").is_some_and(|name| PackId::parse(name).is_some());
+    is_name && read(store, name).is_ok_and(|bytes| key::cost(&bytes).is_some())
 }
 
 fn stem(name: &str) -> &str {

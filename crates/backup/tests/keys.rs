@@ -172,6 +172,67 @@ fn a_change_of_keys_that_is_cut_off_at_any_step_leaves_one_that_opens_and_is_fin
 }
 
 #[test]
+fn a_key_that_is_added_again_is_the_one_that_was_left_and_a_change_leaves_nothing_that_the_old_secret_opens()
+{
+    let (memory, _) = repository();
+    let steps = Steps::default();
+    slots::add(&memory.copy().seen_by(Some(&steps)), b"secret", b"new", CHEAP).unwrap();
+    for step in 0..steps.taken() {
+        for is_done in [false, true] {
+            let memory = memory.copy();
+            let _ended =
+                slots::add(&memory.seen_by(Some(&Steps::cut_at(step, is_done))), b"secret", b"new", CHEAP);
+            let name = slots::add(&memory.seen_by(None), b"secret", b"new", CHEAP).unwrap();
+            let of_new = [name.clone(), format!("{name}.copy")];
+            assert!(of_new.iter().all(|name| memory.all().contains_key(name)), "step {step}");
+            assert_eq!(memory.names("keys").len(), 4, "step {step}: a secret has one key");
+        }
+    }
+    // Keys of one secret that are there several times, as an earlier version put them.
+    let slot = Master::unlock(
+        &memory.all()[&memory.names("keys")[0]],
+        b"secret",
+        open(&memory, b"secret").unwrap().id(),
+    );
+    let slot = slot.unwrap().lock(b"secret", CHEAP, open(&memory, b"secret").unwrap().id()).unwrap();
+    memory.seen_by(None).put("keys/again", &slot).unwrap();
+    slots::change(&memory.seen_by(None), b"secret", b"new", CHEAP).unwrap();
+    assert!(!opens(&memory, b"secret") && opens(&memory, b"new"));
+    slots::change(&memory.seen_by(None), b"new", b"new", CHEAP).unwrap();
+    assert!(opens(&memory, b"new"));
+    assert_eq!(memory.names("keys").len(), 2);
+}
+
+#[test]
+fn a_repository_whose_making_is_cut_off_at_any_step_is_made_anew_or_opens_with_what_was_kept() {
+    let steps = Steps::default();
+    Repository::create(Box::new(Memory::default().seen_by(Some(&steps))), b"secret", CHEAP).unwrap();
+    for step in 0..steps.taken() {
+        for is_done in [false, true] {
+            let (memory, cut) = (Memory::default(), Steps::cut_at(step, is_done));
+            let begun = Repository::begin(Box::new(memory.seen_by(Some(&cut))), b"kept", CHEAP);
+            let (is_kept, _ended) = (begun.is_ok(), begun.and_then(|begun| begun.finish()));
+            match Repository::create(seen(&memory), b"again", CHEAP) {
+                Ok(_) => assert!(opens(&memory, b"again") && memory.names("keys").len() == 2, "step {step}"),
+                Err(Trouble::Another) => assert!(is_kept && opens(&memory, b"kept"), "step {step}"),
+                Err(why) => panic!("step {step}: {why}"),
+            }
+        }
+    }
+    let memory = Memory::default();
+    memory.seen_by(None).put("keys/of-somebody", b"x").unwrap();
+    Repository::create(seen(&memory), b"secret", CHEAP).unwrap();
+    assert_eq!(memory.names("keys").len(), 3, "what is no key stays");
+    // Of two who begin at once one finishes, and takes away nothing that the other relies on until he cannot.
+    let memory = Memory::default();
+    let begin = |secret: &[u8]| Repository::begin(seen(&memory), secret, CHEAP).unwrap();
+    let (first, second) = (begin(b"first"), begin(b"second"));
+    first.finish().unwrap();
+    assert!(matches!(second.finish(), Err(Trouble::Another)));
+    assert!(opens(&memory, b"first") && memory.names("keys").len() == 2);
+}
+
+#[test]
 fn a_head_that_is_damaged_or_gone_is_told_by_other_objects_and_put_back() {
     let (memory, id) = repository();
     let empty = Memory::default();

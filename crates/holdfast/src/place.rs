@@ -1,6 +1,7 @@
 //! Where a repository of backups lies: a folder, or a part of a bucket in an S3 store. Wherever one is named, it is named the
 //! same way, and opened here.
 
+use holdfast_backup::id::PackId;
 use holdfast_backup::store::{Folder, Store};
 use holdfast_s3::{Access, AccessError, Bucket, Failure, S3};
 use std::ffi::OsStr;
@@ -95,10 +96,15 @@ impl RepositoryPlace {
             Self::Folder(path) => {
                 std::fs::create_dir_all(path).map_err(OpenError::Folder)?;
                 let inside = std::fs::read_dir(path).map_err(OpenError::Folder)?;
-                // One that could not be made has left these.
+                let is_named = |entry: std::fs::DirEntry| {
+                    let name = entry.file_name();
+                    name.to_str().is_some_and(|name| PackId::parse(name.trim_end_matches(".copy")).is_some())
+                };
+                // One that could not be made, or whose maker was killed, has left these.
                 let is_left = |entry: std::fs::DirEntry| {
                     let is_ours = entry.file_name() == "keys" || entry.file_name() == "tmp";
-                    is_ours && std::fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none())
+                    is_ours
+                        && std::fs::read_dir(entry.path()).is_ok_and(|inside| inside.flatten().all(is_named))
                 };
                 let is_free = path.join("repository").exists() || inside.into_iter().flatten().all(is_left);
                 if is_free { self.open(s3_file) } else { Err(OpenError::Occupied) }

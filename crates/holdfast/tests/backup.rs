@@ -346,6 +346,11 @@ fn what_is_there_is_never_replaced_and_what_is_wrong_is_said() {
     let output = init.env_clear().env("HOME", place.root()).args(["backup", "init", "--repo"]);
     let output = output.arg(place.path("full")).output().unwrap();
     assert!(String::from_utf8(output.stderr).unwrap().contains("is not empty"));
+    // A folder of somebody that is called like one of ours is no rest of a repository.
+    fs::create_dir_all(place.path("alien/keys")).unwrap();
+    fs::write(place.path("alien/keys/of-somebody"), "x").unwrap();
+    let output = place.command_of(place.path("alien"), &["init"]).output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is not empty"));
 }
 
 #[test]
@@ -394,7 +399,9 @@ fn a_new_key_that_opens_nothing_is_not_left_behind() {
     let key = fs::read_to_string(made["key_file"].as_str().unwrap()).unwrap();
     let store = Folder::open(&place.path("repo")).unwrap();
     let cheap = Cost { memory: 8, rounds: 1, lanes: 1 };
-    (1..32).for_each(|_| drop(slots::add(&store, key.trim().as_bytes(), b"another", cheap).unwrap()));
+    for number in 1..32 {
+        slots::add(&store, key.trim().as_bytes(), format!("another {number}").as_bytes(), cheap).unwrap();
+    }
     fs::write(place.path("pass"), "correct horse battery\n").unwrap();
     for what in ["add", "change"] {
         for file in ["new.key", "pass"] {

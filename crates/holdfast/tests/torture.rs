@@ -183,6 +183,103 @@ fn killed_at_any_moment_nobody_loses_or_tears_a_point_r02_r03_r04() {
     assert!(files(&place.repo.join("sessions")).is_empty(), "the dead are found");
 }
 
+/// A command that is killed at a random moment, again and again, and then run to its end.
+struct Killed {
+    usual: Duration,
+    chance: Chance,
+}
+
+impl Killed {
+    /// Kills it once; `is_true` looks at what there is then. Then it is run again, and has to do all of it.
+    fn once(&mut self, mut command: impl FnMut() -> Command, is_true: impl FnOnce(bool)) {
+        let child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        is_true(kill(child, self.usual, &mut self.chance));
+        let begun = Instant::now();
+        let output = command().output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        self.usual = begun.elapsed();
+    }
+}
+
+/// `HOLDFAST_R04=200` kills each so often.
+#[test]
+fn killed_at_any_moment_keys_repair_and_what_restores_are_finished_by_the_same_command_i15() {
+    let kills = asked("HOLDFAST_R04", 6);
+    let mut place = Tortured::new(None);
+    place.well(&["image", "orders.img"]);
+    place.change("orders");
+    let held = place.images["orders"].clone();
+    place.well(&["image", "orders.img"]);
+    place.expected.insert("orders/2".into(), held);
+    let first = place.restored("orders/1").unwrap();
+    place.expected.insert("orders/1".into(), first.clone());
+    let new = |place: &Tortured| Killed { usual: Duration::from_millis(50), chance: place.chance.clone() };
+    let (mut onto, mut export, mut repair, mut key) = (new(&place), new(&place), new(&place), new(&place));
+    fs::write(place.path("key-0"), "correct horse battery").unwrap();
+    let opens = |number: u64| place.run(&["list", "--key-file", &format!("key-{number}")]).status.success();
+    place.well(&["key", "add", "--new-key-file", "key-0"]);
+    for round in 0..kills {
+        let (target, unfinished) = (place.path("onto.img"), place.path("onto.img.unfinished"));
+        fs::write(&target, &place.images["orders"]).unwrap();
+        let words = ["restore", "--point", "orders/1", "--onto", "onto.img"];
+        onto.once(
+            || place.command(&words),
+            |_| assert!(unfinished.exists() != target.exists(), "what is half done has another name"),
+        );
+        assert!(fs::read(&target).unwrap() == first);
+
+        let words = ["export", "--point", "orders/2", "--out"];
+        export.once(
+            || {
+                let left = fs::read(place.path("out.img"));
+                assert!(left.is_err() || left.unwrap() == place.images["orders"], "whole, or not there");
+                let _ = fs::remove_file(place.path("out.img"));
+                place.command(&[&words[..], &["out.img"]].concat())
+            },
+            |is_done| assert!(!is_done || place.path("out.img").exists()),
+        );
+        fs::remove_file(place.path("out.img")).unwrap();
+
+        let index = files(&place.repo.join("index")).remove(0);
+        fs::write(&index, b"x").unwrap();
+        repair.once(|| place.command(&["repair"]), |_| assert_eq!(place.every_point_is_whole("repair"), 2));
+        assert_eq!(place.json(&["check"])["ok"], true);
+
+        let [old, new] = [format!("key-{round}"), format!("key-{}", round + 1)];
+        let change = ["key", "change", "--key-file", &old, "--new-key-file", &new];
+        let child = place.command(&change).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let is_done = kill(child, key.usual, &mut key.chance);
+        assert!(opens(round) || opens(round + 1), "one of them always");
+        if is_done || !opens(round) {
+            assert!(opens(round + 1) && !opens(round));
+        } else {
+            place.well(&change);
+        }
+        assert!(opens(round + 1) && !opens(round), "round {round}");
+        assert_eq!(place.json(&["key", "list"]).as_array().unwrap().len(), 2, "a secret has one key");
+    }
+}
+
+/// `HOLDFAST_R04=200` kills so often.
+#[test]
+fn an_init_that_was_killed_made_a_repository_that_opens_or_is_done_again() {
+    let mut place = Tortured::new(None);
+    for round in 0..asked("HOLDFAST_R04", 30) {
+        let repo = place.path(&format!("made-{round}"));
+        let child = place.command_of(&repo, &["init"]).stdout(Stdio::null()).spawn().unwrap();
+        let mut chance = place.chance.clone();
+        kill(child, Duration::from_millis(25), &mut chance);
+        place.chance = chance;
+        let run = |words: &[&str]| place.command_of(&repo, words).output().unwrap();
+        if !run(&["list"]).status.success() {
+            let made = run(&["init"]);
+            assert!(made.status.success(), "round {round}: {made:?}");
+            assert!(run(&["list"]).status.success(), "round {round}");
+            assert_eq!(files(&repo.join("keys")).len(), 2, "round {round}");
+        }
+    }
+}
+
 /// `HOLDFAST_R28=500` flips so many.
 #[test]
 fn a_flipped_byte_is_found_wherever_it_is_named_and_hurts_no_other_point_r28() {

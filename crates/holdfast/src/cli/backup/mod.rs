@@ -173,15 +173,15 @@ fn init(args: &InitArgs) -> Result<Exit, CliError> {
     let RepositoryArgs { repo, s3_file, key_file } = &args.repository;
     let store = repo.open_new(s3_file.as_deref()).map_err(unopened(repo))?;
     let made = secret::for_new(key_file.as_deref())?;
-    let repository = Repository::create(store, made.bytes(), made.cost()).map_err(troubled(repo))?;
-    let id = repository.id();
-    let kept = match made.keep(id) {
-        Ok(kept) => kept,
-        Err(error) => {
-            repository.unmake().map_err(troubled(repo))?;
-            return Err(error);
+    let begun = Repository::begin(store, made.bytes(), made.cost()).map_err(troubled(repo))?;
+    let id = begun.id();
+    let kept = made.keep(id).inspect_err(|_| begun.give_up())?;
+    begun.finish().map_err(|error| {
+        if let (Trouble::Another, Some(path)) = (&error, &kept) {
+            made.forget(path);
         }
-    };
+        troubled(repo)(error)
+    })?;
     if args.json {
         let kept = kept.map(|path| path.to_string_lossy().into_owned());
         print_json(&serde_json::json!({

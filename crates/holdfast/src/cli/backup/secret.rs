@@ -1,9 +1,11 @@
 //! The key of a repository: a file of this user, or one that is named.
 
 use super::failed;
+use super::fresh::sync_folder;
 use crate::cli::CliError;
 use holdfast_backup::id::RepositoryId;
 use holdfast_backup::key::Cost;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -63,11 +65,18 @@ fn made() -> Result<String, CliError> {
     Ok(text)
 }
 
-/// For this user alone, and never in place of a file. Of what cannot be written whole nothing is left.
+/// For this user alone, and never in place of a file. It has its name only once it is whole, and then on the disk, too.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}.unfinished", std::process::id()));
+    let _left = fs::remove_file(&unfinished); // by somebody killed, who had our number
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     let written = writeln!(file, "{text}").and_then(|()| file.sync_all());
-    written.inspect_err(|_| drop(fs::remove_file(path)))
+    let renamed = || renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE);
+    // Of the two ways that replace no file each file system has one at least.
+    let named = written.and_then(|()| renamed().or_else(|_| fs::hard_link(&unfinished, path)));
+    let _cleared = fs::remove_file(&unfinished);
+    named.and_then(|()| sync_folder(path))
 }
 
 impl Secret {
