@@ -220,7 +220,7 @@ impl Machine {
     }
 
     fn scratch(&self) -> PathBuf {
-        let disk = self.spec().disk.clone();
+        let disk = self.disk();
         let name = disk.file_name().unwrap_or_default().to_string_lossy().into_owned();
         disk.with_file_name(format!(".{name}.holdfast-scratch"))
     }
@@ -378,7 +378,7 @@ impl<'a> Talk<'a> {
     /// Makes the scratch file, gives it to QEMU, and takes its name away: it is gone with QEMU, whatever happens to us. What
     /// it may take (bytes).
     async fn add_scratch(&self, size: u64) -> Result<u64, DriverError> {
-        let (path, disk) = (self.machine.scratch(), self.machine.spec().disk.clone());
+        let (path, disk) = (self.machine.scratch(), self.machine.disk());
         let named = path.clone();
         let made = tokio::task::spawn_blocking(move || scratch::make(&path, &disk, size)).await;
         let made = made.unwrap_or_else(|error| Err(error.to_string()));

@@ -3,8 +3,9 @@
 //! A VM that is let go stays known, and nothing is done to it: if it is taken on again while an order from
 //! before is still under way, that order and the new ones take turns as before.
 
+use super::configured::Disks;
 use super::launch::RunFolder;
-use super::machine::{Disks, Machine, Starts};
+use super::machine::{Machine, Starts};
 use super::make_folder;
 use super::spec::QemuVm;
 use crate::{DriverError, Glimpse};

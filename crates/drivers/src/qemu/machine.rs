@@ -3,6 +3,7 @@
 use super::agent::Agent;
 use super::backup::Reading;
 use super::cgroup::Cgroup;
+use super::configured::Specs;
 use super::kept::KeptError;
 use super::launch::{self, RunFolder};
 use super::live::{Life, Live, Watch};
@@ -16,9 +17,8 @@ use holdfast_core::lease::{Death, DeathProof, Incarnation, Token};
 use holdfast_core::subject::VmName;
 use holdfast_witness::Eyewitness;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
@@ -34,7 +34,7 @@ pub struct Machine {
     pub agent: Agent,
     pub(super) life: watch::Sender<Life>,
     pub(super) out: mpsc::Sender<Glimpse>,
-    specs: Mutex<Specs>,
+    pub(super) specs: Mutex<Specs>,
     /// The highest incarnation and token durably seen, and what belongs to them (I3).
     record: Mutex<Record>,
     /// One order at a time.
@@ -54,26 +54,6 @@ pub struct Machine {
     agent_heard: AtomicBool,
     /// What its QEMU can do.
     asked: Arc<Asked>,
-}
-
-/// What it is.
-#[derive(Debug)]
-struct Specs {
-    /// As configured last: the next start takes this.
-    wanted: Arc<QemuVm>,
-    /// As it was started last, as far as we know.
-    started: Arc<QemuVm>,
-    /// The disks of all VMs; it may stand on no other's.
-    disks: Disks,
-}
-
-impl Specs {
-    /// Its own disk is not among them, though a VM that was let go had it before, as after it was renamed: whether that one
-    /// still writes to it is asked by every start.
-    fn others(&self, than: &VmName) -> Vec<PathBuf> {
-        let others = self.disks.iter().filter(|(owner, disk)| owner != than && *disk != self.wanted.disk);
-        others.map(|(_, disk)| disk.clone()).collect()
-    }
 }
 
 /// The processes on this host that some driver like this one has started, each with its command line: the
@@ -98,9 +78,6 @@ impl Starts {
     }
 }
 
-/// The disks of all VMs, each with its owner.
-pub type Disks = Arc<[(VmName, PathBuf)]>;
-
 /// Our eyes close; the VM runs on (I7).
 impl Drop for Machine {
     fn drop(&mut self) {
@@ -111,9 +88,8 @@ impl Drop for Machine {
 impl Machine {
     /// Reads what is on record and adopts the VM if it runs.
     pub fn open(spec: QemuVm, folder: RunFolder, out: mpsc::Sender<Glimpse>, starts: &Starts) -> Self {
-        let (name, wanted) = (spec.name.clone(), Arc::new(spec));
-        let started = Arc::clone(&wanted);
-        let specs = Mutex::new(Specs { wanted, started, disks: Arc::from([]) });
+        let name = spec.name.clone();
+        let specs = Mutex::new(Specs::of(spec));
         let agent = Agent::new(folder.agent(), std::process::id() << 8);
         let (life, _) = watch::channel(Life::Unclear("not looked at yet".into()));
         let record = Mutex::default();
@@ -142,11 +118,6 @@ impl Machine {
         machine
     }
 
-    /// What it is to be from its next start on.
-    pub fn spec(&self) -> Arc<QemuVm> {
-        Arc::clone(&self.specs().wanted)
-    }
-
     /// What the QEMU can do that its next start takes.
     ///
     /// # Errors
@@ -157,23 +128,6 @@ impl Machine {
         asked.await.map_err(|error| error.to_string())?
     }
 
-    /// What it was started as last, as far as we know.
-    pub fn spec_started(&self) -> Arc<QemuVm> {
-        Arc::clone(&self.specs().started)
-    }
-
-    /// As [`Machine::spec`], for a start: from now on it is what was started. With the disks of the others.
-    pub fn spec_to_start(&self) -> (Arc<QemuVm>, Vec<PathBuf>) {
-        let mut specs = self.specs();
-        specs.started = Arc::clone(&specs.wanted);
-        (Arc::clone(&specs.wanted), specs.others(&self.name))
-    }
-
-    /// The disks of the other VMs.
-    pub fn disks_of_others(&self) -> Vec<PathBuf> {
-        self.specs().others(&self.name)
-    }
-
     /// Its disk is read by this, until that is gone.
     pub fn read_by(&self, reading: &Arc<Reading>) {
         *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(reading);
@@ -182,41 +136,6 @@ impl Machine {
     /// Who reads its disk.
     pub fn reading(&self) -> Option<Arc<Reading>> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
-    }
-
-    /// It is to be this from its next start on. Whether it runs, or may, as something else until then.
-    pub fn configure(&self, spec: QemuVm) -> bool {
-        let mut specs = self.specs(); // a start has its turn before it takes the spec
-        let idle = self.orders.available_permits() > 0;
-        let down = idle && matches!(&*self.life.borrow(), Life::Dead(_));
-        specs.wanted = Arc::new(spec);
-        if down {
-            specs.started = Arc::clone(&specs.wanted);
-        }
-        specs.started != specs.wanted
-    }
-
-    /// The disks it has: the one it was started with, and the one it is to have.
-    pub fn disks(&self) -> Vec<PathBuf> {
-        let specs = self.specs();
-        let mut disks = vec![specs.started.disk.clone(), specs.wanted.disk.clone()];
-        disks.dedup();
-        disks
-    }
-
-    /// It may stand on no disk of another VM.
-    pub fn respect(&self, disks: Disks) {
-        self.specs().disks = disks;
-    }
-
-    /// Whether it has a network card, and will have one.
-    pub fn is_wired(&self) -> bool {
-        let specs = self.specs();
-        specs.started.network != Network::None && specs.wanted.network != Network::None
-    }
-
-    fn specs(&self) -> MutexGuard<'_, Specs> {
-        self.specs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds out whether it lives, from its record and the process table. Only for a VM that nobody

@@ -13,6 +13,7 @@ mod backup;
 mod bound;
 mod capture;
 pub mod cgroup;
+mod configured;
 mod cut;
 pub mod event;
 mod fleet;

@@ -2,6 +2,7 @@
 
 use super::account::{self, Account};
 use super::cgroup::Cgroup;
+use super::configured::SnapshotTurn;
 use super::image::{self, ImageError, Layer};
 use super::launch::{self, Engine, Format, RunFolder};
 use super::live::{Life, Live};
@@ -25,7 +26,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 pub(super) const START: &str = "start";
@@ -74,7 +74,7 @@ impl Machine {
         let (incarnation, token) = (lease.incarnation(), lease.token());
         let cgroup = self.group();
         let path = cgroup.as_ref().map(|group| group.path().to_owned());
-        let (ports, raw, disk) = (ready.ports.clone(), record.raw, Place::of(&self.spec().disk));
+        let (ports, raw, disk) = (ready.ports.clone(), record.raw, Place::of(&self.spec_started().disk));
         let mut next = Record { incarnation, token, process: None, cgroup: path, ports, raw, disk };
         if let Some(disk) = ready.disk.first().filter(|disk| disk.format == Format::Raw) {
             next.remember_raw(&disk.path);
@@ -150,14 +150,15 @@ impl Machine {
     async fn prepare(
         &self,
         record: &Record,
-        one: Result<Option<SemaphorePermit<'_>>, DriverError>,
+        one: Result<Option<SnapshotTurn<'_>>, DriverError>,
     ) -> Result<Ready, DriverError> {
         let one = one?;
         let (spec, others) = self.spec_to_start();
-        let opened = self.open_disk().await?;
+        let configured = spec.disk.clone();
+        let opened = self.open_disk(&configured).await?;
         let (spec, known) = on_top(&spec, &opened.disk);
         let (folder, record) = (self.folder.clone(), record.clone());
-        self.must_be_unheld(START, &opened.disk).await?;
+        self.must_be_unheld(START, &configured, &opened.disk).await?;
         self.must_be_there(&opened, &record)?;
         let ready = tokio::task::spawn_blocking(move || {
             needs::files_there(&spec)?;
@@ -192,7 +193,7 @@ impl Machine {
         let ready = ready.await.map_err(|e| self.refused(START, e.to_string()))?;
         let ready = ready.map_err(|why| self.refused(START, why))?;
         if ready.memory.is_some() {
-            self.use_memory(one.as_ref()).await?;
+            self.use_memory(&configured, one.as_ref()).await?;
         }
         Ok(ready)
     }
@@ -202,7 +203,7 @@ impl Machine {
     fn must_be_there(&self, opened: &Opened, record: &Record) -> Result<(), DriverError> {
         let mut files = std::iter::once(&opened.disk).chain(&opened.below);
         let Some(file) = files.find(|file| needs::is_missing(file)) else { return Ok(()) };
-        if record.disk.is_none() || record.disk != Place::of(&self.spec().disk) {
+        if record.disk.is_none() || record.disk != Place::of(&self.spec_started().disk) {
             return Ok(()); // whoever opens it says what is wrong
         }
         let why = format!("{} is not there any more; what it was on is", file.display());
@@ -262,16 +263,17 @@ impl Machine {
     /// Why QEMU ended by itself.
     async fn ended_at_once(&self) -> DriverError {
         let said = last_words(&self.folder);
-        let disk = self.open_disk().await.map_or_else(|_| self.spec().disk.clone(), |opened| opened.disk);
-        match self.holder(&disk).await.filter(|_| said.contains("lock")) {
+        let own = self.spec_started().disk.clone();
+        let disk = self.open_disk(&own).await.map_or_else(|_| own.clone(), |opened| opened.disk);
+        match self.holder(&own, &disk).await.filter(|_| said.contains("lock")) {
             Some(holder) => self.blocked(START, &holder),
             None => self.refused(START, format!("QEMU ended at once and said: {said}")),
         }
     }
 
     /// Who else has its disk open for writing, or what is on top of it.
-    async fn holder(&self, on_top: &Path) -> Option<ImageError> {
-        let (disk, on_top) = (self.spec().disk.clone(), on_top.to_owned());
+    async fn holder(&self, disk: &Path, on_top: &Path) -> Option<ImageError> {
+        let (disk, on_top) = (disk.to_owned(), on_top.to_owned());
         let disk = (disk != on_top).then_some(disk);
         tokio::task::spawn_blocking(move || {
             image::holder(&on_top).or_else(|| image::holder(disk.as_deref()?))
@@ -282,8 +284,13 @@ impl Machine {
     }
 
     /// Nobody else has it, or its disk, open for writing now.
-    pub(super) async fn must_be_unheld(&self, what: &'static str, on_top: &Path) -> Result<(), DriverError> {
-        self.holder(on_top).await.map_or(Ok(()), |holder| Err(self.blocked(what, &holder)))
+    pub(super) async fn must_be_unheld(
+        &self,
+        what: &'static str,
+        disk: &Path,
+        on_top: &Path,
+    ) -> Result<(), DriverError> {
+        self.holder(disk, on_top).await.map_or(Ok(()), |holder| Err(self.blocked(what, &holder)))
     }
 
     fn blocked(&self, what: &'static str, holder: &ImageError) -> DriverError {

@@ -75,8 +75,9 @@ impl Machine {
             Life::Running(_) => return Err(self.refused(BACKUP, "it was started in this moment")),
             Life::Unclear(why) => return Err(self.refused(BACKUP, why.clone())),
         }
-        let opened = self.open_disk().await?;
-        self.must_be_unheld(BACKUP, &opened.disk).await?;
+        let disk = self.disk();
+        let opened = self.open_disk(&disk).await?;
+        self.must_be_unheld(BACKUP, &disk, &opened.disk).await?;
         let ((spec, known), others) = (on_top(&self.spec(), &opened.disk), self.disks_of_others());
         let (record, ended, folder) =
             (self.record(), *self.shut_down.borrow(), self.folder.path().join("read"));

@@ -53,7 +53,7 @@ impl Machine {
         let top = self.files().path(tree.top());
         let until = Instant::now() + PASSING;
         loop {
-            let looked = self.must_be_unheld(what, &top).await;
+            let looked = self.must_be_unheld(what, &self.disk(), &top).await;
             if looked.is_ok() || Instant::now() >= until {
                 return looked;
             }

@@ -88,7 +88,7 @@ pub fn is_disk_node(name: &str) -> bool {
 impl Machine {
     /// What the disk is made of, with nothing under way. The caller has the turn to change snapshots.
     pub(in super::super) async fn settled_tree(&self, what: &'static str) -> Result<Tree, DriverError> {
-        let raw = self.record().raw.contains(&self.spec().disk);
+        let raw = self.record().raw.contains(&self.disk());
         let mut tree = self
             .on_disk(what, move |files| {
                 let mut tree = files.read_or_new()?;

@@ -30,6 +30,7 @@ pub use take::now;
 pub use tree::Origin;
 
 use super::Qemu;
+use super::configured::SnapshotTurn;
 use super::image::{self, Layer};
 use super::machine::{Machine, error_chain};
 use super::start::on_top;
@@ -39,10 +40,10 @@ use async_trait::async_trait;
 use holdfast_core::action::Rewind;
 use holdfast_core::point::{SnapshotId, Trial};
 use holdfast_core::subject::VmName;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use take::TAKE;
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tree::Tree;
 
@@ -56,7 +57,12 @@ impl Machine {
     /// The files of its disk.
     #[must_use]
     pub fn files(&self) -> Files {
-        Files::in_turn(&self.spec().disk, Arc::clone(&self.record_turn))
+        self.files_at(&self.disk())
+    }
+
+    /// The files of a disk that it has, or will have.
+    fn files_at(&self, disk: &Path) -> Files {
+        Files::in_turn(disk, Arc::clone(&self.record_turn))
     }
 
     /// Its snapshots, oldest first.
@@ -84,7 +90,7 @@ impl Machine {
     /// # Errors
     /// There is no such snapshot, or what it stands on may not be read.
     pub async fn files_of_snapshot(&self, id: SnapshotId) -> Result<Vec<Layer>, DriverError> {
-        let (spec, others) = (self.spec(), self.disks_of_others());
+        let (spec, others) = (self.spec_of_disk(), self.disks_of_others());
         self.on_disk(READ, move |files| {
             let tree = files.read_or_new()?;
             let file = tree.file_of(id).ok_or_else(|| format!("it has no snapshot {id}"))?;
@@ -111,10 +117,10 @@ impl Machine {
         &self,
         what: &'static str,
         deadline: Instant,
-    ) -> Result<SemaphorePermit<'_>, DriverError> {
+    ) -> Result<SnapshotTurn<'_>, DriverError> {
         let turn = tokio::time::timeout_at(deadline, self.snapshots.acquire()).await;
         let busy = || self.refused(what, "another snapshot is being taken or merged");
-        turn.ok().and_then(Result::ok).ok_or_else(busy)
+        turn.ok().and_then(Result::ok).map(|one| self.snapshots_from_now(one)).ok_or_else(busy)
     }
 
     /// Does something with files, where it may wait for the disk.
@@ -123,7 +129,15 @@ impl Machine {
         what: &'static str,
         work: impl FnOnce(&Files) -> Result<T, String> + Send + 'static,
     ) -> Result<T, DriverError> {
-        let files = self.files();
+        self.with_files(what, self.files(), work).await
+    }
+
+    async fn with_files<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        files: Files,
+        work: impl FnOnce(&Files) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, DriverError> {
         let done = tokio::task::spawn_blocking(move || work(&files)).await;
         done.map_err(|e| self.refused(what, e.to_string()))?.map_err(|why| self.refused(what, why))
     }

@@ -63,10 +63,11 @@ impl Machine {
         let _one = self.snapshot_turn(REWIND, deadline).await?;
         let _turn = self.turn(deadline).await?;
         self.must_be_dead(dead)?;
+        self.must_keep_its_disk().map_err(|why| self.refused(REWIND, why))?;
         let unknown = self.on_disk(REWIND, is_gone).await?;
         let mut tree = if unknown { Tree::of(Format::Qcow2) } else { self.own_tree(REWIND).await? };
         self.files().skip_left(&mut tree);
-        if tree.next().0 != place.overlay.0 {
+        if tree.next().0 != place.overlay.0 || self.files().socket(place.overlay) != place.socket {
             let why = "its snapshots changed while its backup was looked for: try it again";
             return Err(self.refused(REWIND, why));
         }

@@ -1,12 +1,14 @@
 //! Going back to a snapshot, while the VM is dead; and the start that follows.
 
 use super::super::QemuVm;
+use super::super::configured::SnapshotTurn;
 use super::super::image::{self, ImageError};
 use super::super::launch::Format;
 use super::super::machine::{Machine, error_chain};
 use super::super::mapped::MAPPED;
 use super::super::memory::Saved;
 use super::super::start::on_top;
+use super::files::Files;
 use super::live::ANSWER;
 use super::restore::is_gone;
 use super::take::now;
@@ -16,13 +18,13 @@ use holdfast_core::action::Rewind;
 use holdfast_core::lease::DeathProof;
 use holdfast_core::point::{Memory, MemoryKind, PointId, Snapshot, SnapshotId};
 use holdfast_core::written::Marks;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 pub(super) const REWIND: &str = "change the disk of";
 const START: &str = "start";
+const CHANGED: &str = "its snapshots changed while it was about to start: try it again";
 /// What is needed at least for another overlay and its record.
 const ROOM: u64 = 16 << 20;
 /// How long a guest is given to hear that it was away.
@@ -50,6 +52,7 @@ impl Machine {
         let _one = self.snapshot_turn(REWIND, deadline).await?;
         let _turn = self.turn(deadline).await?;
         self.must_be_dead(dead)?;
+        self.must_keep_its_disk().map_err(|why| self.refused(REWIND, why))?;
         let mut tree = self.own_tree(REWIND).await?;
         self.check_way(&tree, way).await?;
         self.files().skip_left(&mut tree);
@@ -74,6 +77,8 @@ impl Machine {
     /// # Errors
     /// [`DriverError::Refused`] with the reason.
     pub async fn may_rewind(&self, way: Rewind) -> Result<(), DriverError> {
+        self.take_wanted_disk_if_down();
+        self.must_keep_its_disk().map_err(|why| self.refused(REWIND, why))?;
         match way.to {
             PointId::Snapshot(_) => {
                 let tree = self.on_disk(REWIND, |files| files.read_or_new()).await?;
@@ -108,7 +113,7 @@ impl Machine {
             self.refused(REWIND, format!("it has no snapshot {to}; there are: {there}"))
         })?;
         self.must_have_room().await?;
-        self.must_stand(REWIND, tree, tree.file_of(to).unwrap_or_default()).await?;
+        self.must_stand(REWIND, tree, self.files(), tree.file_of(to).unwrap_or_default()).await?;
         if way.resume { self.may_resume(snapshot, way.again).await } else { Ok(()) }
     }
 
@@ -124,10 +129,16 @@ impl Machine {
     }
 
     /// A file of the disk, and all that it stands on, are there and may be read. A backup that is not offered now will be.
-    async fn must_stand(&self, what: &'static str, tree: &Tree, file: FileNumber) -> Result<(), DriverError> {
+    async fn must_stand(
+        &self,
+        what: &'static str,
+        tree: &Tree,
+        files: Files,
+        file: FileNumber,
+    ) -> Result<(), DriverError> {
         let (spec, others) = (self.spec(), self.disks_of_others());
         let chain = tree.chain_of(file);
-        self.on_disk(what, move |files| {
+        self.with_files(what, files, move |files| {
             if let Some(gone) = chain.into_iter().map(|file| files.path(file)).find(|path| !path.exists()) {
                 return Err(format!("{} is not there any more", gone.display()));
             }
@@ -148,8 +159,10 @@ impl Machine {
         if self.running().is_err() {
             return Ok(());
         }
-        let tree = self.tree(START).await?.unwrap_or_else(|| Tree::of(Format::Raw));
-        self.must_stand(START, &tree, tree.top()).await?;
+        let files = self.files_at(&self.spec().disk);
+        let tree = self.with_files(START, files.clone(), |files| files.read()).await?;
+        let tree = tree.unwrap_or_else(|| Tree::of(Format::Raw));
+        self.must_stand(START, &tree, files, tree.top()).await?;
         self.has_the_rest().await.map_err(|why| self.refused(START, why))
     }
 
@@ -238,19 +251,22 @@ impl Machine {
         describe(&self.spec_started())
     }
 
-    /// What a start is to open. A snapshot that was being taken when everything ended has its overlay on top.
+    /// What a start with this disk is to open. A snapshot that was being taken when everything ended has its overlay on top.
     ///
     /// # Errors
     /// The record of the disk's files cannot be read or written.
-    pub async fn open_disk(&self) -> Result<Opened, DriverError> {
-        let tree = self.on_disk(START, |files| files.read()).await?;
+    pub async fn open_disk(&self, disk: &Path) -> Result<Opened, DriverError> {
+        let files = self.files_at(disk);
+        let tree = self.with_files(START, files.clone(), |files| files.read()).await?;
         let Some(mut tree) = tree else {
-            return Ok(Opened { disk: self.spec().disk.clone(), below: Vec::new(), memory: None });
+            return Ok(Opened { disk: disk.to_owned(), below: Vec::new(), memory: None });
         };
         if tree.pending().is_some() {
+            if self.disk() != disk {
+                return Err(self.refused(START, CHANGED));
+            }
             tree = self.settled_tree(START).await?;
         }
-        let files = self.files();
         let saved = |id| {
             let kind = tree.snapshot(id).and_then(|snapshot| snapshot.memory.as_ref());
             Saved { file: files.memory(id), kind: kind.map(|memory| memory.kind).unwrap_or_default() }
@@ -266,11 +282,9 @@ impl Machine {
     ///
     /// # Errors
     /// [`DriverError::Blocked`], if its turn does not come soon.
-    pub async fn turn_to_resume(
-        &self,
-        deadline: Instant,
-    ) -> Result<Option<SemaphorePermit<'_>>, DriverError> {
-        let tree = self.tree(START).await.ok().flatten(); // one that cannot be read is for the start to say
+    pub async fn turn_to_resume(&self, deadline: Instant) -> Result<Option<SnapshotTurn<'_>>, DriverError> {
+        let files = self.files_at(&self.spec().disk);
+        let tree = self.with_files(START, files, |files| files.read()).await.ok().flatten(); // one that cannot be read is for the start to say
         let changes = tree.is_some_and(|tree| tree.resume.is_some() || tree.pending().is_some());
         if !changes || self.running().is_ok() {
             return Ok(None);
@@ -285,13 +299,13 @@ impl Machine {
     ///
     /// # Errors
     /// It cannot be written down; then it must not be used.
-    pub async fn use_memory(&self, turn: Option<&SemaphorePermit<'_>>) -> Result<(), DriverError> {
+    pub async fn use_memory(&self, disk: &Path, turn: Option<&SnapshotTurn<'_>>) -> Result<(), DriverError> {
         let is_ours = turn.is_some();
-        self.on_disk(START, move |files| {
+        self.with_files(START, self.files_at(disk), move |files| {
             let Some(mut tree) = files.read()? else { return Ok(()) };
             let Some(id) = tree.resume.take() else { return Ok(()) };
             if !is_ours {
-                return Err("its snapshots changed while it was about to start: try it again".into());
+                return Err(CHANGED.into());
             }
             if let Some(memory) = tree.snapshot_mut(id).and_then(|snapshot| snapshot.memory.as_mut()) {
                 memory.resumed += 1;
@@ -355,7 +369,6 @@ mod tests {
     use super::*;
     use holdfast_core::lease::{Incarnation, Lease, Sighting, Token};
     use holdfast_witness::Eyewitness;
-    use std::path::Path;
     use std::sync::Arc;
     use tokio::sync::mpsc;
 
@@ -403,7 +416,7 @@ mod tests {
         let refused = start(1, Duration::from_millis(50)).await;
         assert!(matches!(refused, Err(DriverError::Blocked { .. })), "{refused:?}");
         assert_eq!(used(&machine), (Some(SnapshotId(1)), 0));
-        assert!(machine.use_memory(None).await.is_err(), "it has no turn");
+        assert!(machine.use_memory(&machine.disk(), None).await.is_err(), "it has no turn");
         assert_eq!(used(&machine), (Some(SnapshotId(1)), 0));
         drop(other);
         let ended = start(2, Duration::from_secs(60)).await;

@@ -96,7 +96,7 @@ impl Machine {
 
     /// A raw disk stays one, whatever its guest writes through overlays and merges into its head (A31).
     async fn remember_raw(&self, tree: &Tree) -> Result<(), DriverError> {
-        let (mut record, disk) = (self.record(), self.spec().disk.clone());
+        let (mut record, disk) = (self.record(), self.disk());
         if tree.base != super::super::launch::Format::Raw || record.raw.contains(&disk) {
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl Machine {
                 format!("its disk stands on {} files already: delete older snapshots first", CHAIN_MOST - 1);
             return Err(self.refused(TAKE, why));
         }
-        let saved = if memory { self.spec().memory + DEVICES } else { 0 };
+        let saved = if memory { self.spec_started().memory + DEVICES } else { 0 };
         let tree = tree.clone();
         self.on_disk(TAKE, move |files| {
             let format = if tree.top() == FileNumber::BASE { tree.base } else { super::super::launch::Format::Qcow2 };
