@@ -16,7 +16,7 @@ use super::sign::Status;
 use super::snapshot::qcow2;
 use super::spec::{Forward, Network, QemuVm};
 use super::untrusted::tame;
-use super::{make_folder, process, start};
+use super::{make_folder, needs, process, start};
 use holdfast_core::lease::{Incarnation, Token};
 use holdfast_core::signal::RunState;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -93,6 +93,12 @@ pub struct Sandbox {
     folder: PathBuf,
     run: RunFolder,
     process: Bound,
+}
+
+/// Whether a QEMU that has ended says that it may not read what it was to boot from, as somebody writes to that.
+#[must_use]
+pub fn was_locked_out(said: &str) -> bool {
+    said.contains("Is another process using the image")
 }
 
 impl Sandbox {
@@ -177,6 +183,7 @@ struct Ready {
 impl Ready {
     fn of(plan: &Plan) -> Result<Self, SandboxError> {
         has_memory(plan.vm.memory)?;
+        needs::files_there(&plan.vm).map_err(SandboxError::NotReady)?;
         let told =
             |what: &'static str| move |e: io::Error| SandboxError::NotReady(format!("cannot {what}: {e}"));
         let run = RunFolder::of(&plan.folder, &plan.vm.name);

@@ -2,8 +2,8 @@
 
 use crate::bench::{Bench, LONG};
 use crate::sector;
-use holdfast_drivers::qemu::sandbox::{Disk, Plan, Sandbox, SandboxError};
-use holdfast_drivers::qemu::{Network, QemuVm};
+use holdfast_drivers::qemu::sandbox::{Disk, Plan, Sandbox, SandboxError, was_locked_out};
+use holdfast_drivers::qemu::{Kernel, Network, QemuVm};
 use holdfast_drivers::snapshots::Wanted;
 use holdfast_drivers::{Driver, qemu::image::Layer, qemu::launch::Format};
 use std::io::{BufRead, BufReader};
@@ -59,6 +59,31 @@ async fn a_snapshot_is_booted_beside_its_vm_and_neither_is_changed() {
     tokio::time::timeout(LONG, until_gone(pid)).await.unwrap();
     assert_eq!(std::fs::read(bench.path("disk")).unwrap(), frozen);
     bench.until_it_writes(&qemu).await;
+    bench.power_off(&qemu, &lease).await;
+}
+
+#[tokio::test]
+async fn one_that_could_not_begin_says_so_and_not_that_its_disk_is_of_no_use() {
+    let mut bench = sector::bench();
+    let qemu = bench.open().await;
+    let layers = || vec![Layer { path: bench.path("disk"), format: Format::Raw, is_offered: false }];
+    let gone = plan(&bench, Disk::Files(layers()));
+    let image = bench.path("vmlinuz-6.1");
+    let kernel = Some(Kernel { image, initrd: None, cmdline: String::new() });
+    let gone = Plan { vm: QemuVm { kernel, ..gone.vm }, ..gone };
+    let refused = Sandbox::start(gone).unwrap_err();
+    assert!(
+        matches!(refused, SandboxError::NotReady(_)) && refused.to_string().contains("vmlinuz-6.1"),
+        "{refused}"
+    );
+    std::fs::remove_dir_all(bench.path("trial")).unwrap();
+
+    let written = plan(&bench, Disk::Files(layers()));
+    let lease = bench.start(&qemu).await; // it writes to that disk
+    let sandbox = Sandbox::start(written).unwrap();
+    let (said, _) = tokio::time::timeout(LONG, sandbox.ended()).await.unwrap();
+    assert!(was_locked_out(&said), "{said}");
+    sandbox.end().await.unwrap();
     bench.power_off(&qemu, &lease).await;
 }
 

@@ -280,6 +280,9 @@ impl Keeper {
         let config = Arc::clone(&self.config.borrow());
         for (vm, wanted) in &config.vms {
             let Some(every) = wanted.protect.proof.every else { continue };
+            if self.protector.merging(vm).is_some() {
+                continue; // what its snapshots stand on is written to
+            }
             if let Some(point) = self.due.of(&self.protector, &config, vm, every).await {
                 if let Err(cause) = self.begin(vm, Some(&point), "schedule", true).await {
                     warn!(%vm, point, %cause, "a proof that is due did not begin");

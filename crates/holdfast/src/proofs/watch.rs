@@ -7,7 +7,7 @@ use holdfast_core::point::Grade;
 use holdfast_core::signal::AppSign;
 use holdfast_core::subject::AppName;
 use holdfast_drivers::Places;
-use holdfast_drivers::qemu::sandbox::Sandbox;
+use holdfast_drivers::qemu::sandbox::{Sandbox, was_locked_out};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -197,6 +197,12 @@ pub async fn watch(
 
 /// What the end of its QEMU says of the point: nothing, where somebody else ended it.
 fn its_end((said, signal): (String, Option<i32>)) -> Result<String, String> {
+    if was_locked_out(&said) {
+        return Err(format!(
+            "what it stands on is written to, as while the room of a deleted snapshot is given back, and that says nothing \
+             of the point: try it again once `holdfast snapshot list` tells of no merge; its QEMU said: {said}"
+        ));
+    }
     // Of a signal that asks it to end it only tells.
     let asked = said.contains("terminating on signal").then(|| said.clone());
     let killed = signal.map(|signal| format!("its QEMU was ended by signal {signal}"));
@@ -341,6 +347,11 @@ mod tests {
             let why = its_end((said(), Some(signal))).unwrap_err();
             assert!(why.contains(&format!("signal {signal}")) && why.contains("memory is short"), "{why}");
         }
+        let locked = "Is another process using the image [/vm/orders.qcow2]?".to_owned();
+        assert!(
+            its_end((locked, None)).unwrap_err().contains("snapshot list"),
+            "a merge is not the fault of a point"
+        );
         let asked = "qemu-system-x86_64: terminating on signal 15 from pid 7 (kill)".to_owned();
         assert!(its_end((asked, None)).unwrap_err().contains("signal 15 from pid 7"));
         assert_eq!(its_end((said(), None)), Ok("its QEMU ended and said: it said nothing".into()));
