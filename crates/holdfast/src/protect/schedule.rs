@@ -46,7 +46,7 @@ pub(super) struct Watch {
     /// When one that was to go last stayed all the same.
     stayed: Option<Instant>,
     /// What the engine was told.
-    told: BTreeMap<Means, (Option<i64>, Option<String>)>,
+    pub(super) told: BTreeMap<Means, (Option<i64>, Option<String>)>,
 }
 
 impl Watch {
@@ -292,7 +292,7 @@ impl Protector {
         }
     }
 
-    fn watched(&self) -> MutexGuard<'_, Watched> {
+    pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 /// How often it is looked whether anything has changed: snapshots are also gone back to, and files are removed by hand.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// What of a VM's restore points the engine was told: their ages pass by themselves.
-pub(super) type Told = BTreeMap<VmName, (Vec<Snapshot>, Vec<Saved>)>;
+/// What of a VM's restore points the engine was told: their ages pass by themselves. Nothing, where it may know of others.
+pub(super) type Told = BTreeMap<VmName, Option<(Vec<Snapshot>, Vec<Saved>)>>;
 /// What is known of the backups of VMs.
 pub(super) type AllSaved = BTreeMap<VmName, Vec<Saved>>;
 
@@ -51,22 +51,31 @@ impl Saved {
 }
 
 impl Protector {
-    /// Tells the engine of all restore points as they change, until the daemon stops.
+    /// Tells the engine of all restore points as they change, until the daemon stops; and of all of them anew where the
+    /// configuration changed, as it has forgotten those of a VM that was left out meanwhile.
     pub(super) async fn keep_telling(self, stop: CancellationToken) {
+        let mut config = self.config.clone();
         loop {
-            let vms: Vec<VmName> = self.config.borrow().vms.keys().cloned().collect();
+            let vms: Vec<VmName> = config.borrow_and_update().vms.keys().cloned().collect();
             for vm in vms {
                 self.tell(&vm).await;
             }
-            if stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none() {
-                return;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(EVERY) => {}
+                Ok(()) = config.changed() => self.forget_all_told(),
             }
         }
     }
 
+    fn forget_all_told(&self) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).values_mut().for_each(|told| *told = None);
+        self.watched().values_mut().for_each(|watch| watch.told.clear());
+    }
+
     /// The engine knows of something else than it was told.
     pub(super) fn forget_told(&self, vm: &VmName) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(vm);
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(vm.clone(), None);
     }
 
     /// These are the backups of a VM now.
@@ -90,7 +99,7 @@ impl Protector {
         let saved = saved.unwrap_or_default();
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let all = (now.clone(), saved.clone());
+            let all = Some((now.clone(), saved.clone()));
             let before = told.insert(vm.clone(), all.clone());
             if before.as_ref() == Some(&all) || (before.is_none() && now.is_empty() && saved.is_empty()) {
                 return;
@@ -132,10 +141,59 @@ impl Saved {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::decide::{Inbox, Message};
     use holdfast_core::point::{Memory, SnapshotId};
+    use holdfast_core::protect::Means;
+    use holdfast_drivers::qemu::Qemu;
     use serde_json::json;
+    use std::sync::Arc;
+    use tokio::sync::{mpsc, watch};
+
+    /// The restore points of VM `a` that the engine is told of next.
+    async fn told_next(sent: &mut mpsc::Receiver<Message>) -> Vec<PointId> {
+        loop {
+            let next = tokio::time::timeout(Duration::from_secs(60), sent.recv()).await;
+            let next = next.expect("the engine is told").unwrap();
+            if let Message::Input(Input::Points { vm, known }) = next
+                && vm.as_str() == "a"
+            {
+                return known.iter().map(|known| known.id).collect();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_vm_that_was_left_out_of_the_configuration_and_is_back_has_its_restore_points_again() {
+        let config = |text: &str| Arc::new(Config::parsed(text));
+        let with = config("[vm.a]\ndisk = \"a.img\"\n[vm.b]\ndisk = \"b.img\"\n");
+        let (send, receive) = watch::channel(Arc::clone(&with));
+        let (inbox, mut sent) = Inbox::new();
+        let (merging, told, saved, watched, holds) = Default::default();
+        let place = tempfile::tempdir().unwrap();
+        let specs = with.vms.values().map(|vm| vm.spec.clone()).collect();
+        let at = |name: &str| place.path().join(name);
+        let driver = Qemu::open(specs, BTreeMap::new(), at("run"), at("evidence")).await.unwrap();
+        let driver = Arc::new(driver);
+        let protector = Protector { driver, inbox, config: receive, merging, told, saved, watched, holds };
+        let (stop, vm): (_, VmName) = (CancellationToken::new(), "a".parse().unwrap());
+        let backup = json!({ "id": "a/3", "taken": 7.5, "grade": "booted", "hurt": false });
+        protector.tell_saved(&vm, Saved::all(&[backup])).await;
+        assert_eq!(told_next(&mut sent).await, [PointId::backup(3)]);
+        protector.tell_newest(&vm, Means::Backup, Some(7), None).await;
+        let telling = tokio::spawn(protector.clone().keep_telling(stop.clone()));
+        tokio::task::yield_now().await;
+        send.send_replace(config("[vm.b]\ndisk = \"b.img\"\n")); // the engine forgets what it knows of it
+        tokio::task::yield_now().await;
+        send.send_replace(with);
+        assert_eq!(told_next(&mut sent).await, [PointId::backup(3)]);
+        assert!(protector.watched()[&vm].told.is_empty(), "how old the newest is, is told anew, too");
+        stop.cancel();
+        telling.await.unwrap();
+    }
 
     fn snapshot(taken: i64, resumed: Option<u32>) -> Snapshot {
         let memory = resumed.map(|resumed| Memory { bytes: 1, resumed, ..Memory::default() });
