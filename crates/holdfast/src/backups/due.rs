@@ -40,6 +40,11 @@ pub enum Answer {
 }
 
 impl Due {
+    /// Its points go to another repository, or nowhere: nothing is known of them.
+    pub fn forget(&mut self, vm: &VmName) {
+        self.known.remove(vm);
+    }
+
     /// The newest point was taken then; nothing if there is none, or nobody can tell.
     pub fn learn(&mut self, vm: &VmName, taken: Option<f64>) {
         let known = self.known.entry(vm.clone()).or_default();

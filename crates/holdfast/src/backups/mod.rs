@@ -3,6 +3,7 @@
 //!
 //! The daemon itself never opens a repository: one that is huge, slow, damaged or hostile is that process's trouble.
 
+mod doc;
 mod due;
 mod left;
 mod off;
@@ -17,8 +18,7 @@ pub use prune::PruneDoc;
 pub use restore::{Coming, OutOfReach, Ready, Restorer};
 
 use crate::asked;
-use crate::clock;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, RepositoryConfig};
 use crate::protect::Protector;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::qemu::Qemu;
@@ -151,13 +151,43 @@ impl NoBackup {
 }
 
 enum Asked {
-    Begin { vm: VmName, by: String, limits: Limits, reply: oneshot::Sender<Result<BackupDoc, NoBackup>> },
-    Look { vm: VmName, reply: oneshot::Sender<Option<BackupDoc>> },
-    Cancel { vm: VmName, by: String, reply: oneshot::Sender<bool> },
-    Told { vm: VmName, news: News },
-    Listed { vm: VmName, listed: Result<Vec<serde_json::Value>, String> },
-    Pruned { to: String },
-    Cleared { vm: VmName, cleared: Result<(), String> },
+    Begin {
+        vm: VmName,
+        by: String,
+        limits: Limits,
+        reply: oneshot::Sender<Result<BackupDoc, NoBackup>>,
+    },
+    Look {
+        vm: VmName,
+        reply: oneshot::Sender<Option<BackupDoc>>,
+    },
+    Cancel {
+        vm: VmName,
+        by: String,
+        reply: oneshot::Sender<bool>,
+    },
+    Told {
+        vm: VmName,
+        news: News,
+    },
+    /// When the newest point in that repository was taken, or why that cannot be told.
+    Newest {
+        vm: VmName,
+        from: RepositoryConfig,
+        taken: Result<Option<f64>, String>,
+    },
+    Listed {
+        vm: VmName,
+        from: RepositoryConfig,
+        listed: Result<Vec<serde_json::Value>, String>,
+    },
+    Pruned {
+        to: String,
+    },
+    Cleared {
+        vm: VmName,
+        cleared: Result<(), String>,
+    },
 }
 
 /// How long a repository may take to be listed where nobody waits for it.
@@ -212,6 +242,8 @@ struct Keeper {
     due: due::Due,
     pruner: prune::Pruner,
     left: left::Left,
+    /// Where the backups of each go: what is known of them is of that repository.
+    sources: BTreeMap<VmName, RepositoryConfig>,
     /// When the points of each were listed last for the engine.
     listed: BTreeMap<VmName, Instant>,
     /// Why they could not be.
@@ -225,6 +257,7 @@ struct Keeper {
 
 struct Run {
     doc: BackupDoc,
+    to: RepositoryConfig,
     is_scheduled: bool,
     cancel: CancellationToken,
 }
@@ -238,25 +271,36 @@ pub fn start(
 ) -> (Backups, tokio::task::JoinHandle<()>) {
     let (inbox, asked) = mpsc::channel(QUEUE);
     let handle = Backups(inbox.clone());
-    let keeper = Keeper {
-        driver,
-        protector,
-        config,
-        runs: BTreeMap::new(),
-        due: due::Due::default(),
-        pruner: prune::Pruner::default(),
-        left: left::Left::default(),
-        listed: BTreeMap::new(),
-        unlisted: Once::default(),
-        stop: stop.clone(),
-        tasks: JoinSet::new(),
-        inbox,
-        turns: Arc::new(Semaphore::new(AT_ONCE)),
-    };
+    let keeper = Keeper::new(driver, protector, config, inbox, stop.clone());
     (handle, tokio::spawn(keeper.keep(asked, stop)))
 }
 
 impl Keeper {
+    fn new(
+        driver: Arc<Qemu>,
+        protector: Protector,
+        config: watch::Receiver<Arc<Config>>,
+        inbox: mpsc::Sender<Asked>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            driver,
+            protector,
+            config,
+            runs: BTreeMap::new(),
+            due: due::Due::default(),
+            pruner: prune::Pruner::default(),
+            left: left::Left::default(),
+            sources: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            unlisted: Once::default(),
+            stop,
+            tasks: JoinSet::new(),
+            inbox,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
     async fn keep(mut self, mut asked: mpsc::Receiver<Asked>, stop: CancellationToken) {
         self.left.note(self.config.borrow().vms.keys().cloned());
         let mut look = tokio::time::interval(LOOK);
@@ -286,7 +330,8 @@ impl Keeper {
             Asked::Look { vm, reply } => drop(reply.send(self.runs.get(&vm).map(|run| run.doc.clone()))),
             Asked::Cancel { vm, by, reply } => drop(reply.send(self.cancel(&vm, &by))),
             Asked::Told { vm, news } => self.hear(&vm, news),
-            Asked::Listed { vm, listed } => self.hear_list(vm, listed),
+            Asked::Newest { vm, from, taken } => self.hear_newest(&vm, &from, taken),
+            Asked::Listed { vm, from, listed } => self.hear_list(vm, &from, listed),
             Asked::Pruned { to } => self.pruner.end(&to),
             Asked::Cleared { vm, cleared } => self.hear_cleared(&vm, cleared),
         }
@@ -298,6 +343,7 @@ impl Keeper {
             Asked::Look { .. }
             | Asked::Cancel { .. }
             | Asked::Told { .. }
+            | Asked::Newest { .. }
             | Asked::Listed { .. }
             | Asked::Pruned { .. }
             | Asked::Cleared { .. } => self.take(asked),
@@ -318,7 +364,7 @@ impl Keeper {
         let job = Job {
             vm: vm.clone(),
             to,
-            repository,
+            repository: repository.clone(),
             driver: Arc::clone(&self.driver),
             protector: self.protector.clone(),
             state: config.state.clone(),
@@ -347,7 +393,10 @@ impl Keeper {
         });
         info!(%vm, by, to = doc.to, limit = limits.limit, iops = limits.iops, "a backup begins");
         self.due.tried(vm);
-        self.runs.insert(vm.clone(), Run { doc: doc.clone(), is_scheduled: by == SCHEDULE, cancel });
+        self.runs.insert(
+            vm.clone(),
+            Run { doc: doc.clone(), to: repository, is_scheduled: by == SCHEDULE, cancel },
+        );
         Ok(doc)
     }
 
@@ -361,12 +410,12 @@ impl Keeper {
 
     fn hear(&mut self, vm: &VmName, news: News) {
         match &news {
-            News::Newest(Ok(taken)) => return self.due.learn(vm, *taken),
-            News::Newest(Err(why)) => return self.due.failed(vm, why.clone()),
             News::Left => return self.left.note([vm.clone()]),
             News::Pruned(_) | News::Begun(_) | News::Off { .. } | News::Progress(_) | News::Ended(_) => {}
         }
-        let Some(Run { doc, is_scheduled, .. }) = self.runs.get_mut(vm) else { return };
+        let known = Arc::clone(&self.config.borrow());
+        let Some(Run { doc, to, is_scheduled, .. }) = self.runs.get_mut(vm) else { return };
+        let is_current = known.backup_of(vm).is_some_and(|(_, now)| now == to);
         match news {
             News::Begun(moment) => {
                 (doc.state, doc.size, doc.why_all) = (BackupState::Runs, moment.size, moment.why_all);
@@ -386,7 +435,9 @@ impl Keeper {
                 match doc.state {
                     BackupState::Done => {
                         self.listed.remove(vm); // the engine hears of it with the next look
-                        self.due.learn(vm, Some(doc.since));
+                        if is_current {
+                            self.due.learn(vm, Some(doc.since));
+                        }
                         if *is_scheduled {
                             self.pruner.want(&doc.to, vm);
                         }
@@ -397,7 +448,9 @@ impl Keeper {
                     BackupState::Waits | BackupState::Runs | BackupState::Failed => {
                         let (error, cause) = (doc.error.as_deref(), doc.cause.as_deref());
                         warn!(%vm, error, cause, hint = doc.hint, "no restore point was made");
-                        self.due.failed(vm, doc.why_failed());
+                        if is_current {
+                            self.due.failed(vm, doc.why_failed());
+                        }
                     }
                 }
             }
@@ -407,61 +460,7 @@ impl Keeper {
                 doc.pruned = Some(pruned.clone());
                 self.tell_pruned(vm, &to, &pruned);
             }
-            News::Newest(_) | News::Left => {}
-        }
-    }
-}
-
-impl BackupDoc {
-    fn new(vm: &VmName, to: &str, limits: Limits) -> Self {
-        let since = clock::wall_seconds();
-        Self {
-            v: 1,
-            vm: vm.to_string(),
-            to: to.to_owned(),
-            state: BackupState::Waits,
-            limits,
-            since,
-            size: 0,
-            read: 0,
-            skipped: 0,
-            added: 0,
-            resumed: 0,
-            seconds: None,
-            id: None,
-            why_all: None,
-            off: false,
-            frozen: false,
-            stall_s: 0.0,
-            warnings: Vec::new(),
-            error: None,
-            cause: None,
-            hint: None,
-            pruned: None,
-        }
-    }
-
-    /// What failed, and why.
-    fn why_failed(&self) -> String {
-        let said = [&self.error, &self.cause].into_iter().flatten().map(String::as_str);
-        said.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
-    }
-
-    fn end(&mut self, end: End) {
-        let now = clock::wall_seconds();
-        self.seconds = Some((now - self.since).max(0.0));
-        match end {
-            End::Done { id, progress, why_all, warning } => {
-                progress.note(self);
-                self.warnings.extend(warning);
-                (self.state, self.id) = (BackupState::Done, Some(id));
-                self.why_all = self.why_all.take().or(why_all);
-            }
-            End::Failed { error, cause, hint } => {
-                self.state = BackupState::Failed;
-                (self.error, self.cause, self.hint) = (Some(error), Some(cause), Some(hint));
-            }
-            End::Cancelled => self.state = BackupState::Cancelled,
+            News::Left => {}
         }
     }
 }

@@ -65,8 +65,6 @@ pub enum News {
     Ended(End),
     /// What held the disk still may still do so.
     Left,
-    /// When the newest point in the repository was taken, or why that cannot be told.
-    Newest(Result<Option<f64>, String>),
     /// Its points were pruned, or were to be.
     Pruned(PruneDoc),
 }

@@ -4,12 +4,13 @@
 use super::prune::{Prune, PruneDoc};
 use super::run::{self, News};
 use super::{Asked, Keeper, SCHEDULE, due};
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, RepositoryConfig};
 use crate::protect::Saved;
 use holdfast_core::protect::Means;
 use holdfast_core::subject::VmName;
 use holdfast_drivers::Driver;
 use holdfast_drivers::qemu::Qemu;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
@@ -22,6 +23,7 @@ impl Keeper {
     pub(super) async fn look(&mut self) {
         let config = Arc::clone(&self.config.borrow());
         self.clear_left();
+        self.mind_repositories(&config);
         self.list_for_engine(&config);
         for (vm, wanted) in &config.vms {
             let Some(backup) = &wanted.protect.backup else { continue };
@@ -34,6 +36,28 @@ impl Keeper {
         self.begin_prunes(&config);
     }
 
+    /// What is known of the backups of a VM is of the repository that they went to: where they go to another one, or nowhere, it
+    /// is forgotten, and nobody goes back to them.
+    fn mind_repositories(&mut self, config: &Config) {
+        let of = |vm: &VmName| Some((vm.clone(), config.backup_of(vm)?.1.clone()));
+        let now = config.vms.keys().filter_map(of).collect();
+        if now == self.sources {
+            return;
+        }
+        let before = mem::replace(&mut self.sources, now);
+        for (vm, _) in before.into_iter().filter(|(vm, to)| self.sources.get(vm) != Some(to)) {
+            self.due.forget(&vm);
+            self.listed.remove(&vm);
+            let protector = self.protector.clone();
+            self.tasks.spawn(async move { protector.tell_saved(&vm, Vec::new()).await });
+        }
+    }
+
+    /// Whether its backups go there still.
+    fn is_source(&self, vm: &VmName, from: &RepositoryConfig) -> bool {
+        self.config.borrow().backup_of(vm).is_some_and(|(_, now)| now == from)
+    }
+
     /// The engine knows what there is to go back to: the points are listed when they have changed, and now and then, as others
     /// may change them, too.
     fn list_for_engine(&mut self, config: &Arc<Config>) {
@@ -42,16 +66,25 @@ impl Keeper {
         let vms: Vec<VmName> = with.map(|(vm, _)| vm.clone()).collect();
         for vm in vms {
             self.listed.insert(vm.clone(), Instant::now());
-            let (config, inbox) = (Arc::clone(config), self.inbox.clone());
+            let Some((_, from)) = config.backup_of(&vm) else { continue };
+            let (from, config, inbox) = (from.clone(), Arc::clone(config), self.inbox.clone());
             self.tasks.spawn(async move {
                 let listed = super::points(&config, &vm, super::LIST).await;
-                let _stopping = inbox.send(Asked::Listed { vm, listed }).await;
+                let _stopping = inbox.send(Asked::Listed { vm, from, listed }).await;
             });
         }
     }
 
     /// What cannot be listed now may still be there: what was known stays.
-    pub(super) fn hear_list(&mut self, vm: VmName, listed: Result<Vec<serde_json::Value>, String>) {
+    pub(super) fn hear_list(
+        &mut self,
+        vm: VmName,
+        from: &RepositoryConfig,
+        listed: Result<Vec<serde_json::Value>, String>,
+    ) {
+        if !self.is_source(&vm, from) {
+            return;
+        }
         let is_news = self.unlisted.is_news(vm.as_str(), listed.as_ref().err().map(String::as_str));
         match listed {
             Ok(points) => {
@@ -93,8 +126,21 @@ impl Keeper {
         let (vm, inbox, state) = (vm.clone(), self.inbox.clone(), config.state.clone());
         self.tasks.spawn(async move {
             let taken = run::newest(&repository, &vm, &state).await;
-            let _stopping = inbox.send(Asked::Told { vm, news: News::Newest(taken) }).await;
+            let _stopping = inbox.send(Asked::Newest { vm, from: repository, taken }).await;
         });
+    }
+
+    pub(super) fn hear_newest(
+        &mut self,
+        vm: &VmName,
+        from: &RepositoryConfig,
+        taken: Result<Option<f64>, String>,
+    ) {
+        match taken {
+            _ if !self.is_source(vm, from) => {}
+            Ok(taken) => self.due.learn(vm, taken),
+            Err(why) => self.due.failed(vm, why),
+        }
     }
 
     /// Prunes those repositories that want it, each for one VM after another.
@@ -158,14 +204,20 @@ async fn may_prune(driver: &Qemu, vm: &VmName) -> bool {
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::decide::Message;
+    use crate::protect::Protector;
+    use holdfast_core::input::Input;
     use holdfast_core::point::Snapshot;
     use holdfast_core::written::Marks;
     use holdfast_drivers::qemu::launch::Format;
     use holdfast_drivers::qemu::snapshot::tree::{FileNumber, Tree};
     use holdfast_drivers::qemu::snapshot::{Files, Origin};
     use holdfast_drivers::qemu::{Accel, Network, QemuVm};
+    use serde_json::json;
     use std::collections::BTreeMap;
     use std::path::Path;
+    use tokio::sync::{mpsc, watch};
+    use tokio_util::sync::CancellationToken;
 
     async fn driver(place: &Path) -> Qemu {
         let vm = QemuVm {
@@ -182,6 +234,47 @@ mod tests {
             memory_state: None,
         };
         Qemu::open(vec![vm], BTreeMap::new(), place.join("run"), place.join("evidence")).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_backups_is_forgotten_where_they_go_to_another_repository_or_nowhere() {
+        let repositories = "[repository.main]\npath = \"/main\"\n[repository.far]\npath = \"/far\"\n";
+        let config =
+            |more: &str| Arc::new(Config::parsed(&format!("{repositories}[vm.a]\ndisk = \"a.img\"\n{more}")));
+        let (main, far) = (config("protect.backup.to = \"main\"\n"), config("protect.backup.to = \"far\"\n"));
+        let (place, vm) = (tempfile::tempdir().unwrap(), "a".parse().unwrap());
+        let (driver, stop) = (Arc::new(driver(place.path()).await), CancellationToken::new());
+        let (send, receive) = watch::channel(Arc::clone(&main));
+        let (inbox, mut sent) = crate::decide::Inbox::new();
+        let of_all: Arc<dyn Driver> = Arc::<Qemu>::clone(&driver);
+        let protector = Protector::start(&of_all, &inbox, &receive, &stop);
+        let mut keeper = Keeper::new(driver, protector.clone(), receive, mpsc::channel(1).0, stop);
+        keeper.mind_repositories(&main);
+        let there = json!({ "id": "a/3", "taken": 7.5, "grade": "booted", "hurt": false });
+        let from = main.backup_of(&vm).unwrap().1;
+        keeper.hear_list(vm.clone(), from, Ok(vec![there]));
+        keeper.hear_newest(&vm, from, Ok(Some(7.5)));
+        assert_eq!(told_next(&mut sent).await, 1);
+        keeper.mind_repositories(&main);
+        assert!(keeper.due.newest(&vm).is_some(), "nothing has changed");
+        for other in [&far, &config("")] {
+            keeper.hear_newest(&vm, from, Ok(Some(7.5)));
+            send.send_replace(Arc::clone(other));
+            keeper.mind_repositories(other);
+            assert_eq!(keeper.due.newest(&vm), None, "a backup is due there");
+            keeper.hear_newest(&vm, from, Ok(Some(7.5)));
+            assert_eq!(keeper.due.newest(&vm), None, "who was asked before, tells of another");
+        }
+        while told_next(&mut sent).await > 0 {} // then nobody goes back to what is not there
+    }
+
+    /// How many restore points the engine is told of next.
+    async fn told_next(sent: &mut mpsc::Receiver<Message>) -> usize {
+        loop {
+            if let Message::Input(Input::Points { known, .. }) = sent.recv().await.unwrap() {
+                return known.len();
+            }
+        }
     }
 
     fn set_aside(tree: &Tree) -> Snapshot {
