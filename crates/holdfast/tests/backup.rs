@@ -303,6 +303,25 @@ fn a_file_that_becomes_a_point_and_is_not_what_was_written_does_not_get_its_name
 }
 
 #[test]
+fn nothing_is_written_into_the_repository_that_it_comes_from() {
+    let place = Place::with_repository();
+    place.well(&["image", "disk.img"]);
+    std::os::unix::fs::symlink("repo", place.path("aside")).unwrap();
+    let head = fs::read(place.path("repo/repository")).unwrap();
+    for words in [
+        ["restore", "--onto", "repo/repository"],
+        ["restore", "--out", "repo/new.img"],
+        ["restore", "--out", "aside/keys/new.img"],
+        ["export", "--out", "./repo/new.qcow2"],
+    ] {
+        let told = place.refused(&words);
+        assert!(told.contains("lies in the repository"), "{words:?}: {told}");
+    }
+    assert_eq!(fs::read(place.path("repo/repository")).unwrap(), head);
+    place.well(&["restore", "--out", "repo.img"]); // beside it
+}
+
+#[test]
 fn what_is_there_is_never_replaced_and_what_is_wrong_is_said() {
     let place = Place::with_repository();
     place.well(&["image", "disk.img"]);

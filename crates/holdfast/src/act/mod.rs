@@ -104,10 +104,7 @@ impl Hands {
     /// How this ends if it could not.
     async fn reach(&self, vm: &VmName, to: Option<Rewind>) -> Result<Ended, Ended> {
         let lacks = |why: String| Ended::Blocked { why: format!("it would not start again: {why}") };
-        let refused = |cause: DriverError| match cause {
-            DriverError::Refused { why, .. } => why,
-            other => chain(&other),
-        };
+        let refused = |cause| if let DriverError::Refused { why, .. } = cause { why } else { chain(&cause) };
         self.driver.may_start(vm).await.map_err(|cause| lacks(refused(cause)))?;
         let from = match to.map(|to| to.to) {
             Some(PointId::Backup { backup }) => return Ok(self.restorer.reach(vm, backup).await),

@@ -2,6 +2,7 @@
 
 use super::inside::{Check, Inside, NOT_HERE};
 use crate::config::tame;
+use crate::sense::host::waited_for_processors;
 use crate::sense::{convert, probe};
 use holdfast_core::point::Grade;
 use holdfast_core::signal::AppSign;
@@ -162,6 +163,7 @@ pub async fn watch(
     told: &mut Told,
 ) -> Result<(), String> {
     let (began, deadline) = (Instant::now(), Instant::now() + budget);
+    let waited = waited_for_processors();
     for inside in apps {
         let answer = match &inside.app {
             Ok(_) => Answer::None("it was not asked yet".into()),
@@ -176,6 +178,9 @@ pub async fn watch(
     };
     told.failed = failed;
     let is_up = told.up().is_some();
+    if told.failed.is_none() && !(is_up && told.all_answered()) {
+        was_in_time(budget, waited, waited_for_processors())?;
+    }
     if told.failed.is_none() && !is_up {
         told.failed = Some(format!("it did not boot within {} s", budget.as_secs()));
     }
@@ -193,6 +198,20 @@ pub async fn watch(
         }
     }
     Ok(())
+}
+
+/// A trial gets what nobody else wants of this host: where that was too little, it says nothing of the point that its time was over.
+fn was_in_time(budget: Duration, before: Option<Duration>, after: Option<Duration>) -> Result<(), String> {
+    let waited = after.zip(before).map_or(Duration::ZERO, |(after, before)| after.saturating_sub(before));
+    if waited < budget / 2 {
+        return Ok(());
+    }
+    Err(format!(
+        "its time, {} s, was over, and for {} s of it somebody waited for a processor of this host, which a trial is the last to get: \
+         that says nothing of the point; give it more time (`within` of `protect.prove`), or try it while less runs here",
+        budget.as_secs(),
+        waited.as_secs()
+    ))
 }
 
 /// What the end of its QEMU says of the point: nothing, where somebody else ended it.
@@ -303,6 +322,18 @@ mod tests {
         let apps = BTreeMap::from([(app, right)]);
         let up = Some(Duration::from_secs(3));
         Told { booted: up, served: up, apps, findings: vec![finding], failed: None }
+    }
+
+    #[test]
+    fn a_trial_that_had_no_processor_says_nothing_of_its_point() {
+        let secs = Duration::from_secs;
+        let was = |after| was_in_time(secs(100), Some(secs(1_000)), after);
+        assert_eq!(was(Some(secs(1_049))), Ok(()), "it had half of its time at least");
+        assert!(
+            was(Some(secs(1_050))).unwrap_err().contains("for 50 s of it somebody waited for a processor")
+        );
+        assert_eq!(was(None), Ok(()), "this kernel does not tell");
+        assert_eq!(was(Some(secs(0))), Ok(()));
     }
 
     #[test]

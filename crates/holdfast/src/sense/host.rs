@@ -64,6 +64,18 @@ fn pressure(steal: u16) -> Option<HostSign> {
     })
 }
 
+/// For how long, since this host booted, some process could run and had no processor (kernel document `accounting/psi`); none if this
+/// kernel does not tell.
+pub fn waited_for_processors() -> Option<Duration> {
+    waited(&read("/proc/pressure/cpu")?)
+}
+
+fn waited(text: &str) -> Option<Duration> {
+    let line = text.lines().find_map(|row| row.strip_prefix("some "))?;
+    let total = line.split(' ').find_map(|field| field.strip_prefix("total="))?;
+    total.parse().ok().map(Duration::from_micros)
+}
+
 /// The average over 10 s in a line of a pressure file, in tenths of a percent (kernel document
 /// `accounting/psi`): `some avg10=1.53 avg60=0.87 avg300=0.74 total=1157622151`.
 fn stalled(text: &str, line: &str) -> Option<u16> {
@@ -119,12 +131,13 @@ mod tests {
     #[test]
     fn pressure_is_read_in_tenths_of_a_percent() {
         assert_eq!(stalled(PRESSURE, "some"), Some(15));
+        assert_eq!(waited(PRESSURE), Some(Duration::from_micros(1_157_622_151)));
         assert_eq!(stalled(PRESSURE, "full"), Some(1_000));
         assert_eq!(stalled("some avg10=0.00 avg60=0.00", "full"), None);
         for strange in
             ["some avg10=-1.0", "some avg10=NaN", "some avg10=101.0", "some avg10=", "some", "some avg10=9.x"]
         {
-            assert_eq!(stalled(strange, "some"), None, "{strange}");
+            assert_eq!((stalled(strange, "some"), waited(strange)), (None, None), "{strange}");
         }
     }
 

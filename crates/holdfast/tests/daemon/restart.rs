@@ -112,7 +112,9 @@ fn a_hung_vm_whose_kernel_is_gone_is_ended_only_once_it_is_there_again() {
 
     let why = format!("it would not start again: cannot read {}", kernel.display());
     let waits = format!("restart-vm has to wait: {why}");
-    daemon.until("it is said", |daemon| daemon.json(&["incidents"]).to_string().contains(&waits));
+    daemon.until("it is said", |daemon| {
+        String::from_utf8_lossy(&daemon.say(&["explain", "1"]).stdout).contains(&waits)
+    });
     assert_eq!(pid(&daemon), hung, "it is not ended");
     fs::write(&kernel, KERNEL).unwrap();
     daemon.until("it was started again", |daemon| pid(daemon).is_some_and(|pid| Some(pid) != hung));

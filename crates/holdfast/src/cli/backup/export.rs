@@ -41,6 +41,7 @@ enum Format {
 
 /// Writes it.
 pub fn export(args: &ExportArgs) -> Result<Exit, CliError> {
+    fresh::must_be_elsewhere(&args.out, &args.of.repository.repo)?;
     if args.out.symlink_metadata().is_ok() {
         return Err(CliError::Said {
             error: format!("`{}` is there already", args.out.display()),

@@ -8,6 +8,7 @@ use super::again::Again;
 use super::failed;
 use crate::act::chain;
 use crate::cli::CliError;
+use crate::place::RepositoryPlace;
 use holdfast_backup::restore::{ALIGN, RestoreError, Target};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, fallocate, linkat};
 use std::fs::{self, File, OpenOptions};
@@ -16,6 +17,26 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// What is written is no part of the repository that it comes from.
+///
+/// # Errors
+/// It lies in there, by whatever way it is named.
+pub fn must_be_elsewhere(out: &Path, place: &RepositoryPlace) -> Result<(), CliError> {
+    let RepositoryPlace::Folder(repository) = place else { return Ok(()) };
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let lies_in = |at: &Path| Some(at.canonicalize().ok()?.starts_with(repository.canonicalize().ok()?));
+    if !lies_in(out).or_else(|| lies_in(parent)).unwrap_or(false) {
+        return Ok(());
+    }
+    Err(CliError::Said {
+        error: format!("`{}` lies in the repository", out.display()),
+        cause:
+            "what is written there is lost with it, or in its way, and might take the place of a part of it"
+                .into(),
+        hint: "name a file elsewhere".into(),
+    })
+}
 
 /// A file that is being written, under a name of its own.
 pub struct Fresh {

@@ -51,6 +51,9 @@ pub struct RestoreArgs {
 
 /// Restores it.
 pub fn restore(args: &RestoreArgs) -> Result<Exit, CliError> {
+    for out in args.instant.iter().chain(&args.onto).chain(&args.out) {
+        fresh::must_be_elsewhere(out, &args.repository.repo)?;
+    }
     if let (Some(instant), Some(qmp)) = (&args.instant, &args.qmp) {
         return super::instant::restore(args, instant, qmp);
     }
