@@ -174,10 +174,7 @@ pub fn story(seed: u64) -> Story {
         at = at.min(FIRST_START); // what befalls its first start does not last for days
     }
     let begins = at;
-    for (_, vm) in (0..).zip(&vms).filter(|(number, _)| noise(seed, *number, 5, 16) == 0) {
-        let what = Happening::Hypervisor(vm.name.clone(), HypervisorFault::LosesKernel);
-        events.push(Event { when: When::At(begins.saturating_sub(secs(10))), what, lasting: None });
-    }
+    events.extend(lost_kernels(seed, begins, &vms));
     for round in 0..*random.pick(&[1, 1, 1, 1, 2]) {
         if round > 0 {
             for (after, what) in
@@ -205,6 +202,16 @@ pub fn story(seed: u64) -> Story {
     let why = vec![format!("seed {seed}: a random story. I1 I2 I3 I5 I6 I7 I8 I9 I10 I11 I20 I21")];
     let learns = noise(seed, u64::MAX, 0, 4) == 0;
     Story { why, host, vms, events, learns, heals: Some(heals), until: None }
+}
+
+/// Some VMs could not start again when it begins. Nobody notices while they run.
+fn lost_kernels(seed: u64, begins: Duration, vms: &[VmSetup]) -> impl Iterator<Item = Event> {
+    let lost = (0..).zip(vms).filter(move |(number, _)| noise(seed, *number, 5, 16) == 0);
+    lost.map(move |(_, vm)| Event {
+        when: When::At(begins.saturating_sub(secs(10))),
+        what: Happening::Hypervisor(vm.name.clone(), HypervisorFault::LosesKernel),
+        lasting: None,
+    })
 }
 
 /// The story of a seed in which nothing is broken, and persons give two or three wishes shortly after each other.
