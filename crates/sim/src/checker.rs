@@ -243,10 +243,6 @@ impl Checker {
             | Order::ReleaseLease { .. } => None,
         };
         self.open.insert(action.id, (vm.clone(), to));
-        let for_good = machine.hypervisor.no_kernel_since.is_some_and(|since| now.since(since) > PREPARES);
-        if !by_person && for_good && matches!(action.order, Order::PowerOff { .. }) {
-            self.broken("I21", now, format!("{name} of {vm}, which could not start again"));
-        }
         match &action.reason {
             Reason::Command(_) => {}
             Reason::Upkeep => self.check_upkeep(now, action, engine, machine),
@@ -284,6 +280,10 @@ impl Checker {
         );
         if gentle {
             return;
+        }
+        let for_good = machine.hypervisor.no_kernel_since.is_some_and(|since| now.since(since) > PREPARES);
+        if for_good && matches!(action.order, Order::PowerOff { .. }) {
+            self.broken("I21", now, format!("{name} of {vm}, which could not start again"));
         }
         let isolation =
             matches!(&action.order, Order::Perform { operation: Operation::Pause | Operation::LinkDown, .. });
