@@ -104,8 +104,7 @@ impl Hands {
     /// How this ends if it could not.
     async fn reach(&self, vm: &VmName, to: Option<Rewind>) -> Result<Ended, Ended> {
         let lacks = |why: String| Ended::Blocked { why: format!("it would not start again: {why}") };
-        let refused = |cause| if let DriverError::Refused { why, .. } = cause { why } else { chain(&cause) };
-        self.driver.may_start(vm).await.map_err(|cause| lacks(refused(cause)))?;
+        self.driver.may_start(vm).await.map_err(|cause| lacks(why(cause)))?;
         let from = match to.map(|to| to.to) {
             Some(PointId::Backup { backup }) => return Ok(self.restorer.reach(vm, backup).await),
             Some(PointId::Snapshot(id)) => Some(id),
@@ -115,7 +114,7 @@ impl Hands {
             (Some(to), Some(snapshots)) => snapshots.may_rewind(vm, to).await,
             _ => self.driver.may_restart(vm).await,
         };
-        let failed = |cause| Ended::Failed { why: format!("it would not start again: {}", refused(cause)) };
+        let failed = |cause| Ended::Failed { why: format!("it would not start again: {}", why(cause)) };
         disk.map_err(failed)?;
         self.restorer.may_start(vm, from).await.map_err(lacks)?;
         Ok(Ended::Done(Fact::Nothing))
@@ -175,6 +174,11 @@ fn ended(result: Result<Fact, DriverError>) -> Ended {
         Err(cause @ DriverError::DiskGone { .. }) => Ended::DiskGone { why: chain(&cause) },
         Err(cause) => Ended::Failed { why: chain(&cause) },
     }
+}
+
+/// Why a driver would not, where it says so; else all of its error.
+pub fn why(error: DriverError) -> String {
+    if let DriverError::Refused { why, .. } = error { why } else { chain(&error) }
 }
 
 /// The causes of an error, as one sentence.

@@ -48,8 +48,7 @@ async fn has_backup(api: &Api, vm: &VmName, from: Option<SnapshotId>) -> Result<
 fn told(asked: Result<(), DriverError>) -> Result<(), String> {
     match asked {
         Ok(()) | Err(DriverError::NoSuchVm(_)) => Ok(()), // the engine says which there are
-        Err(DriverError::Refused { why, .. }) => Err(why),
-        Err(other) => Err(crate::act::chain(&other)),
+        Err(error) => Err(crate::act::why(error)),
     }
 }
 

@@ -71,16 +71,19 @@ pub fn waited_for_processors() -> Option<Duration> {
 }
 
 fn waited(text: &str) -> Option<Duration> {
-    let line = text.lines().find_map(|row| row.strip_prefix("some "))?;
-    let total = line.split(' ').find_map(|field| field.strip_prefix("total="))?;
-    total.parse().ok().map(Duration::from_micros)
+    field(text, "some", "total=")?.parse().ok().map(Duration::from_micros)
+}
+
+/// A field of a line in a pressure file.
+fn field<'a>(text: &'a str, line: &str, name: &str) -> Option<&'a str> {
+    let line = text.lines().find_map(|row| row.strip_prefix(line)?.strip_prefix(' '))?;
+    line.split(' ').find_map(|field| field.strip_prefix(name))
 }
 
 /// The average over 10 s in a line of a pressure file, in tenths of a percent (kernel document
 /// `accounting/psi`): `some avg10=1.53 avg60=0.87 avg300=0.74 total=1157622151`.
 fn stalled(text: &str, line: &str) -> Option<u16> {
-    let line = text.lines().find_map(|row| row.strip_prefix(line)?.strip_prefix(' '))?;
-    let share = line.split(' ').find_map(|field| field.strip_prefix("avg10="))?;
+    let share = field(text, line, "avg10=")?;
     let (whole, part) = share.split_once('.').unwrap_or((share, "0"));
     let whole: u16 = whole.parse().ok().filter(|whole| *whole <= 100)?;
     let tenth = part.bytes().next().filter(u8::is_ascii_digit)?;
