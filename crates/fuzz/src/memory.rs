@@ -1,9 +1,14 @@
 //! How much memory a test takes at most. The kernel counts it for a process, so such a test runs in one of its own.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 /// Set in the process that was started for one test.
 const ALONE: &str = "HOLDFAST_ALONE";
+/// Bytes of the smallest page of memory.
+const PAGE: usize = 4096;
 
 /// Runs a test in a process of its own: this test program, started again for nothing but it. `test` is its whole name, as
 /// `cargo test` prints it.
@@ -23,7 +28,8 @@ pub fn alone(test: &str, run: impl FnOnce()) {
     assert!(output.status.success() && said.contains("1 passed"), "{test}, alone: {said}");
 }
 
-/// Memory since some moment. Code that is used for the first time since is in it: up to 6 MiB of a debug build.
+/// Memory since some moment. The code of this program is not in it, whenever it is used first: that is many MiB of a
+/// debug build, and more with each thing that the program learns to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Peak {
     before: u64,
@@ -36,6 +42,7 @@ impl Peak {
     /// Where the kernel keeps no count.
     #[must_use]
     pub fn start() -> Self {
+        load_program().expect("a process may read itself (proc_pid_mem(5))");
         std::fs::write("/proc/self/clear_refs", "5")
             .expect("Linux forgets the peak (proc_pid_clear_refs(5))");
         Self { before: of("self", "VmRSS:").expect("this process is there") }
@@ -61,6 +68,30 @@ impl Peak {
     }
 }
 
+/// Has every page of this program and its libraries in memory. Code is brought in from its file as it is first used,
+/// else, and would be taken for memory of what is measured.
+fn load_program() -> io::Result<()> {
+    let memory = File::open("/proc/self/mem")?;
+    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
+        let Some((from, to)) = of_a_file(line) else { continue };
+        for page in (from..to).step_by(PAGE) {
+            // What lies beyond the end of a file cannot be read, and takes no memory.
+            let _ = memory.read_at(&mut [0], page);
+        }
+    }
+    Ok(())
+}
+
+/// Where a line of `/proc/self/maps` has a piece of a file that may be read (proc_pid_maps(5)).
+fn of_a_file(line: &str) -> Option<(u64, u64)> {
+    let mut words = line.split_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let may_be_read = words.next()?.starts_with('r');
+    let is_a_file = words.nth(3)?.starts_with('/');
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    Some((address(from)?, address(to)?)).filter(|_| may_be_read && is_a_file)
+}
+
 /// A count of memory of a process, such as `VmHWM:`, in bytes; `None` once it has ended.
 #[must_use]
 pub fn of(process: &str, count: &str) -> Option<u64> {
@@ -70,6 +101,7 @@ pub fn of(process: &str, count: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -82,6 +114,22 @@ mod tests {
             assert!(peak.grown() < 8 << 20, "{}", peak.grown());
             touch(24);
             assert!((20 << 20..32 << 20).contains(&peak.grown()), "{}", peak.grown());
+        });
+    }
+
+    #[test]
+    fn code_that_is_used_first_is_no_memory_of_what_is_measured() {
+        alone("memory::tests::code_that_is_used_first_is_no_memory_of_what_is_measured", || {
+            let _peak = Peak::start();
+            let code = of("self", "RssFile:").unwrap();
+            load_program().unwrap();
+            assert_eq!(of("self", "RssFile:").unwrap(), code, "all of it was there");
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let program = std::env::current_exe().unwrap();
+            let program = program.to_str().unwrap();
+            let mapped = maps.lines().filter(|line| line.contains(" r-xp ") && line.ends_with(program));
+            let size: u64 = mapped.filter_map(of_a_file).map(|(from, to)| to - from).sum();
+            assert!(size > 0 && code >= size, "{code} of {size}");
         });
     }
 

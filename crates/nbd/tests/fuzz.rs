@@ -171,6 +171,6 @@ fn lengths_that_lie_take_no_memory() {
                 let _ = talk(Script::of(&lying));
             }
         }
-        peak.is_below("a client of a lying server", 16);
+        peak.is_below("a client of a lying server", 4);
     });
 }
