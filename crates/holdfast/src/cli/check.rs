@@ -2,7 +2,7 @@
 //!
 //! Starts, opens and contacts nothing.
 
-use super::Answer;
+use super::{Answer, Place};
 use crate::config::{Config, ConfigErrors, Kind, Loaded, VmConfig, tame, write_duration, write_size};
 use holdfast_core::policy::Mode;
 use holdfast_drivers::qemu::Network;
@@ -11,8 +11,8 @@ use std::path::Path;
 
 /// Checks a file: exit code 0 if it is right, 2 if not. `colour` is for people at a terminal.
 #[must_use]
-pub fn check(path: &Path, as_json: bool, colour: bool) -> Answer {
-    let checked = Config::load(path);
+pub fn check(place: &Place, as_json: bool, colour: bool) -> Answer {
+    let (checked, path) = (place.examine(), &place.file());
     let code = if checked.is_ok() { 0 } else { 2 };
     if as_json {
         let shape = match &checked {
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_right_file_is_summed_up_and_its_risks_are_named() {
         let (dir, path) = written(FINE);
-        let answer = check(&path, false, false);
+        let answer = check(&Place::of(&path), false, false);
         assert_eq!(answer.code, 0);
         let (path, disk) = (path.display().to_string(), dir.path().join("orders.qcow2"));
         let shown = answer.out.replace(&path, "FILE").replace(&disk.display().to_string(), "DISK");
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_wrong_file_ends_with_code_2_and_tells_all_problems() {
         let (_dir, path) = written("perod = \"1s\"\n[vm.orders]\ndisk = \"order.qcow2\"\ncpus = 100\n");
-        let answer = check(&path, false, false);
+        let answer = check(&Place::of(&path), false, false);
         assert_eq!((answer.code, answer.out.as_str()), (2, ""));
         assert_eq!(answer.err.matches("error: ").count(), 3, "{}", answer.err);
         assert!(answer.err.ends_with(": 3 problems\n"), "{}", answer.err);
@@ -199,12 +199,12 @@ mod tests {
     #[test]
     fn programs_read_the_same_as_people() {
         let (_dir, path) = written(FINE);
-        let shape: Value = serde_json::from_str(&check(&path, true, false).out).unwrap();
+        let shape: Value = serde_json::from_str(&check(&Place::of(&path), true, false).out).unwrap();
         assert_eq!((&shape["v"], &shape["ok"]), (&json!(1), &json!(true)));
         assert_eq!(shape["vms"][0]["apps"][0]["target"], json!("guest:5432"));
         assert_eq!(shape["warnings"][0]["line"], json!(5));
         let (_dir, path) = written("[vm.orders]\ndisc = \"x\"\n");
-        let answer = check(&path, true, true);
+        let answer = check(&Place::of(&path), true, true);
         let shape: Value = serde_json::from_str(&answer.out).unwrap();
         assert_eq!((answer.code, &shape["ok"], &shape["count"]), (2, &json!(false), &json!(2)));
         assert_eq!(shape["problems"][1]["hint"], json!("did you mean `disk`?"));

@@ -3,7 +3,6 @@
 use super::paint::{Tone, tint};
 use super::{CliError, Exit, Place, print_json};
 use crate::api::shape::{StatusDoc, VmDoc};
-use crate::config::Config;
 use crate::disk::Folder;
 use crate::journal;
 use crate::state::JOURNAL;
@@ -155,7 +154,7 @@ fn user(place: &Place) -> Finding {
         let hint = "QEMU runs as you; run the daemon as root to give QEMU a user of its own";
         return Finding::new("permissions", Health::Weak, "you are not root", Some(hint));
     }
-    let vms = Config::load(&place.file()).map(|loaded| loaded.config.vms).unwrap_or_default();
+    let vms = place.examine().map(|loaded| loaded.config.vms).unwrap_or_default();
     let kept = vms.values().find_map(|vm| Some((&vm.spec.name, why_root(&vm.spec)?)));
     if let Some((vm, (user, barrier))) = kept {
         let found =
@@ -169,7 +168,7 @@ fn user(place: &Place) -> Finding {
 /// The least room of all places that are written to: the state folder and the folders of the VMs' disks.
 fn room(place: &Place) -> Finding {
     let state = place.state_folder().unwrap_or_else(|_| PathBuf::from("/"));
-    let vms = Config::load(&place.file()).map(|loaded| loaded.config.vms).unwrap_or_default();
+    let vms = place.examine().map(|loaded| loaded.config.vms).unwrap_or_default();
     let disks = vms.into_values().filter_map(|vm| Some(vm.spec.disk.parent()?.to_owned()));
     let places = std::iter::once(state).chain(disks);
     let rooms = places.filter_map(|named| {

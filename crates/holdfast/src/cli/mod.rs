@@ -32,7 +32,7 @@ mod watch;
 pub use paint::on_terminal;
 
 use crate::client::{Client, ClientError};
-use crate::config::{self, Config, ConfigErrors, Origin};
+use crate::config::{self, Config, ConfigErrors, Loaded, Origin};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -312,8 +312,8 @@ fn dispatch(args: Args) -> Result<Exit, CliError> {
         }
         Command::Man { of, into } => manual(&of, into.as_deref()),
         Command::Check { file, json } => {
-            let file = file.unwrap_or_else(|| place.file());
-            Ok(check::check(&file, json, paint::on_terminal(&std::io::stderr())).say())
+            let place = Place { config: file.or(place.config), ..place };
+            Ok(check::check(&place, json, paint::on_terminal(&std::io::stderr())).say())
         }
         Command::Init { folders, output, force } => {
             let asked =
@@ -393,6 +393,12 @@ struct Place {
 }
 
 impl Place {
+    /// This file, with the state that it names.
+    #[cfg(test)]
+    fn of(file: &Path) -> Self {
+        Self { config: Some(file.to_owned()), state: None }
+    }
+
     /// The configuration file: named, in this folder, or the system's.
     fn file(&self) -> PathBuf {
         let system = Path::new("/etc/holdfast/holdfast.toml");
@@ -403,18 +409,19 @@ impl Place {
         }
     }
 
+    /// What the file says, with what should be said about it.
+    fn examine(&self) -> Result<Loaded, ConfigErrors> {
+        Config::load_at(&self.file(), self.state.as_deref())
+    }
+
     /// What the file says, and its whole path.
     fn load(&self) -> Result<(Config, PathBuf), CliError> {
-        let loaded = Config::load(&self.file())?;
+        let loaded = self.examine()?;
         if !loaded.warnings.is_empty() {
             let colour = paint::on_terminal(&std::io::stderr());
             paint::aside(&format!("{}\n", loaded.warnings.render(config::Kind::Warning, colour)));
         }
-        let config = match &self.state {
-            Some(state) => loaded.config.at_state(state),
-            None => loaded.config,
-        };
-        Ok((config, loaded.path))
+        Ok((loaded.config, loaded.path))
     }
 
     /// The way to the daemon: of the named state folder, of the configuration, or of the default folder.

@@ -12,7 +12,7 @@ pub fn reload(place: &Place, as_json: bool) -> Result<Exit, CliError> {
     let client = match place.client() {
         Err(CliError::Config(_)) => {
             // Where the daemon listens stands in that very file; what is wrong with it is all there is to say.
-            let mut answer = check::check(&place.file(), as_json, colour);
+            let mut answer = check::check(place, as_json, colour);
             answer.err.push_str(if as_json { "" } else { STAYS });
             return Ok(answer.say());
         }

@@ -9,7 +9,7 @@ use super::{Secret, units::quote_path};
 use holdfast_core::subject::VmName;
 use std::collections::BTreeMap;
 use std::fs::{FileType, Metadata};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
@@ -40,6 +40,8 @@ pub enum Role {
     Image,
     /// A password.
     Secret,
+    /// The hypervisor.
+    Qemu,
     /// A command on this host.
     Program,
 }
@@ -52,18 +54,32 @@ impl Role {
             Self::Initrd => "initrd",
             Self::Image => "image",
             Self::Secret => "password file",
+            Self::Qemu => "hypervisor",
             Self::Program => "program",
         }
     }
+
+    /// Whether only a start of the VM needs it: one that runs is looked after without.
+    const fn is_for_a_start(self) -> bool {
+        match self {
+            Self::Disk | Self::Kernel | Self::Initrd | Self::Image | Self::Qemu => true,
+            Self::Secret | Self::Program => false,
+        }
+    }
+
+    /// Whether it is a program that is run.
+    const fn is_run(self) -> bool {
+        matches!(self, Self::Qemu | Self::Program)
+    }
 }
 
-/// Looks at each file; notes what is wrong. That the disk of a VM `ran` of before is gone is for its start to say, and keeps
-/// nobody from looking after the others.
-pub fn check(uses: &[FileUse], ran: impl Fn(&VmName) -> bool, problems: &Problems, warnings: &Problems) {
+/// Looks at each file; notes what is wrong. That one is gone which a VM `ran` from before is for its start to say, and keeps
+/// nobody from looking after the others, or after that VM as long as it runs.
+pub fn check(uses: &[FileUse], ran: impl Fn(&FileUse) -> bool, problems: &Problems, warnings: &Problems) {
     let mut writers: BTreeMap<(u64, u64), &FileUse> = BTreeMap::new();
     let mut readers = Vec::new();
     for each in uses {
-        if each.role == Role::Disk && is_gone(&each.path) && ran(&each.vm) {
+        if each.role.is_for_a_start() && is_gone(each) && ran(each) {
             warnings.push(gone(each));
             continue;
         }
@@ -79,7 +95,7 @@ pub fn check(uses: &[FileUse], ran: impl Fn(&VmName) -> bool, problems: &Problem
                 }
             }
             Role::Kernel | Role::Initrd | Role::Image => readers.push((identity, each)),
-            Role::Secret | Role::Program => {}
+            Role::Secret | Role::Qemu | Role::Program => {}
         }
     }
     for (identity, each) in readers {
@@ -94,15 +110,18 @@ pub fn check(uses: &[FileUse], ran: impl Fn(&VmName) -> bool, problems: &Problem
     }
 }
 
-fn is_gone(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+fn is_gone(each: &FileUse) -> bool {
+    about(each).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 fn gone(each: &FileUse) -> Problem {
-    let error = format!("the disk of vm `{}` is missing", each.vm);
-    let cause = format!("{} does not exist any more, and the VM was started from it", quote_path(&each.path));
-    let hint = "put it back; or a start finds what took its place, or goes back to a backup as far as `max_data_loss` \
-                allows";
+    let error = format!("the {} of vm `{}` is missing", each.role.noun(), each.vm);
+    let cause = format!("{} does not exist any more, and the VM ran before", quote_path(&each.path));
+    let hint = if each.role == Role::Disk {
+        "put it back; or a start finds what took its place, or goes back to a backup as far as `max_data_loss` allows"
+    } else {
+        "put it back, or name another: nothing ends the VM for a restart while it could not be started again"
+    };
     Problem::at(each.place.clone(), error, cause, hint)
 }
 
@@ -153,6 +172,11 @@ pub fn kind_of(kind: FileType) -> &'static str {
     }
 }
 
+/// What is known of a file. Programs are links all over a Linux system, and are run by their path anyway.
+fn about(each: &FileUse) -> io::Result<Metadata> {
+    if each.role.is_run() { std::fs::metadata(&each.path) } else { std::fs::symlink_metadata(&each.path) }
+}
+
 /// The file's metadata, if it may be used in its role.
 fn look(each: &FileUse, problems: &Problems) -> Option<Metadata> {
     let noun = each.role.noun();
@@ -160,14 +184,7 @@ fn look(each: &FileUse, problems: &Problems) -> Option<Metadata> {
         problems.push(Problem::at(each.place.clone(), error, cause, hint));
         None
     };
-    let looked = match each.role {
-        // Programs are links all over a Linux system, and are run by their path anyway.
-        Role::Program => std::fs::metadata(&each.path),
-        Role::Disk | Role::Kernel | Role::Initrd | Role::Image | Role::Secret => {
-            std::fs::symlink_metadata(&each.path)
-        }
-    };
-    let about = match looked {
+    let about = match about(each) {
         Ok(about) => about,
         Err(cause) if cause.kind() == ErrorKind::NotFound => {
             let cause = format!("{} does not exist", quote_path(&each.path));
@@ -189,21 +206,21 @@ fn look(each: &FileUse, problems: &Problems) -> Option<Metadata> {
     }
     match each.role {
         Role::Secret => look_at_secret(each, problems)?,
-        Role::Program if about.mode() & 0o111 == 0 => {
+        role if role.is_run() && about.mode() & 0o111 == 0 => {
             let cause = format!("its mode is {:04o}", about.mode() & 0o7777);
             let hint = "`chmod +x` it, or name another".into();
-            return refuse(format!("the program of vm `{}` cannot be run", each.vm), cause, hint);
+            return refuse(format!("the {noun} of vm `{}` cannot be run", each.vm), cause, hint);
         }
-        Role::Program if about.mode() & 0o002 != 0 => {
+        role if role.is_run() && about.mode() & 0o002 != 0 => {
             let cause =
                 format!("its mode is {:04o}: anybody could put another in its place", about.mode() & 0o7777);
             return refuse(
-                format!("anybody may write the program of vm `{}`", each.vm),
+                format!("anybody may write the {noun} of vm `{}`", each.vm),
                 cause,
                 "`chmod o-w` it".into(),
             );
         }
-        Role::Disk | Role::Kernel | Role::Initrd | Role::Image | Role::Program => {}
+        Role::Disk | Role::Kernel | Role::Initrd | Role::Image | Role::Qemu | Role::Program => {}
     }
     Some(about)
 }
@@ -233,7 +250,7 @@ fn create(each: &FileUse) -> String {
     near.unwrap_or_else(|| match each.role {
         Role::Disk => "correct the path, or create one: `qemu-img create -f qcow2 DISK 10G`".into(),
         Role::Secret => "write the password into it, then `chmod 600` it".into(),
-        Role::Kernel | Role::Initrd | Role::Image | Role::Program => "correct the path".into(),
+        Role::Kernel | Role::Initrd | Role::Image | Role::Qemu | Role::Program => "correct the path".into(),
     })
 }
 
@@ -256,7 +273,7 @@ fn way_out(each: &FileUse, kind: FileType) -> String {
     }
     match each.role {
         Role::Disk => "take a disk image: a qcow2 or raw file".into(),
-        Role::Kernel | Role::Initrd | Role::Image | Role::Secret | Role::Program => {
+        Role::Kernel | Role::Initrd | Role::Image | Role::Secret | Role::Qemu | Role::Program => {
             "name a plain file".into()
         }
     }
@@ -274,17 +291,41 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_disk_of_a_vm_that_ran_is_told_and_keeps_nobody_from_looking_after_the_others() {
+    fn what_a_vm_that_ran_starts_from_is_told_if_it_is_gone_and_keeps_nobody_from_looking_after_the_others() {
         let dir = tempfile::tempdir().unwrap();
         let ran = dir.path().join("state/run/a");
         fs::create_dir_all(&ran).unwrap();
         fs::write(dir.path().join("b.raw"), "x").unwrap();
-        let text = "state = \"state\"\n[vm.a]\ndisk = \"a.raw\"\n[vm.b]\ndisk = \"b.raw\"\n";
-        let examine = || Config::examine(text, &dir.path().join("holdfast.toml"));
-        assert_eq!(errors(examine().err().unwrap().0.told()), ["the disk of vm `a` is missing"]);
+        let text = "state = \"state\"\n[vm.a]\ndisk = \"a.raw\"\nimages = [\"base\"]\nkernel = \"linux\"\n\
+                    initrd = \"ramdisk\"\nqemu = \"/no/qemu\"\n[vm.b]\ndisk = \"b.raw\"\n";
+        let examine = |text: &str| Config::examine(text, &dir.path().join("holdfast.toml"));
+        let expected = ["disk", "image", "kernel", "initrd", "hypervisor"]
+            .map(|noun| format!("the {noun} of vm `a` is missing"));
+        assert_eq!(errors(examine(text).err().unwrap().0.told()), expected);
         fs::write(ran.join("run"), "{}").unwrap();
-        let loaded = examine().unwrap();
-        assert_eq!(errors(loaded.warnings.told()), ["the disk of vm `a` is missing"]);
+        let loaded = examine(text).unwrap();
+        assert_eq!(errors(loaded.warnings.told()), expected);
         assert_eq!(loaded.config.vms.len(), 2);
+        // A reload that names what was not named before means something that is there.
+        let origin = super::super::Origin { file: dir.path().join("holdfast.toml"), state: None };
+        let again = |text: &str| {
+            fs::write(&origin.file, text).unwrap();
+            Config::load_again(&origin, &loaded.config)
+        };
+        assert_eq!(errors(again(text).unwrap().warnings.told()), expected);
+        let refused = again(&text.replace("linux", "linus").replace("base", "basis")).err().unwrap();
+        assert_eq!(
+            errors(refused.0.told()),
+            ["the image of vm `a` is missing", "the kernel of vm `a` is missing"]
+        );
+        // Whether it ran is known to the state folder that is named beside the file.
+        fs::write(&origin.file, text).unwrap();
+        let at = |state: &str| Config::load_at(&origin.file, Some(&dir.path().join(state)));
+        assert!(at("state").is_ok());
+        assert_eq!(errors(at("elsewhere").err().unwrap().0.told()), expected);
+        // What looks after it while it runs must be there.
+        let probe = "app.pg = { probe = [\"/no/probe\"] }\n[vm.b]";
+        let refused = examine(&text.replace("[vm.b]", probe)).err().unwrap();
+        assert_eq!(errors(refused.0.told()), ["the program of vm `a` is missing"]);
     }
 }

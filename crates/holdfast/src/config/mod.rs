@@ -153,7 +153,15 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
-        Self::examine(&Self::read(path)?, path)
+        Self::load_at(path, None)
+    }
+
+    /// Likewise, with another state folder if one is named beside it (`--state DIR`).
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load_at(path: &Path, state: Option<&Path>) -> Result<Loaded, ConfigErrors> {
+        Self::examine_beside(&Self::read(path)?, path, state, None)
     }
 
     fn read(path: &Path) -> Result<String, ConfigErrors> {
@@ -188,10 +196,7 @@ impl Config {
     /// Everything that is wrong, at once; also what a running daemon cannot change.
     pub fn load_again(origin: &Origin, running: &Self) -> Result<Loaded, ConfigErrors> {
         let text = Self::read(&origin.file)?;
-        let mut loaded = Self::examine(&text, &origin.file)?;
-        if let Some(state) = &origin.state {
-            loaded.config = loaded.config.at_state(state);
-        }
+        let loaded = Self::examine_beside(&text, &origin.file, origin.state.as_deref(), Some(running))?;
         let problems = Problems::default();
         loaded.config.refuse_moves(running, &text, &problems);
         if problems.count() > 0 {
@@ -205,13 +210,25 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn examine(text: &str, path: &Path) -> Result<Loaded, ConfigErrors> {
+        Self::examine_beside(text, path, None, None)
+    }
+
+    /// Likewise, with another state folder; beside a configuration that is in force, what that does not name must be there.
+    fn examine_beside(
+        text: &str,
+        path: &Path,
+        state: Option<&Path>,
+        running: Option<&Self>,
+    ) -> Result<Loaded, ConfigErrors> {
         let problems = Problems::default();
         let warnings = Problems::default();
         let origin = path.to_string_lossy();
         let folder = folder_of(path);
         let (config, uses) = understand(text, &folder, &Surroundings::here(), &problems, &warnings);
+        let config = config.map(|config| state.into_iter().fold(config, Self::at_state));
         let ran = |vm: &VmName| config.as_ref().is_some_and(|config| has_run(&config.state, vm));
-        files::check(&uses, ran, &problems, &warnings);
+        let was_named = |file: &FileUse| running.is_none_or(|running| running.names(file));
+        files::check(&uses, |file| ran(&file.vm) && was_named(file), &problems, &warnings);
         match config {
             Some(config) if problems.count() == 0 => {
                 vm::warn_of_unset_variables(&config, &warnings);
@@ -220,6 +237,11 @@ impl Config {
             }
             Some(_) | None => Err(ConfigErrors(problems.into_remarks(&origin, text))),
         }
+    }
+
+    /// Whether one of its VMs has this file.
+    fn names(&self, file: &FileUse) -> bool {
+        self.vms.get(&file.vm).is_some_and(|vm| vm::files(&vm.spec).any(|path| *path == file.path))
     }
 
     /// Checks a text as if it stood in the file `origin`, without looking at any file.
@@ -252,8 +274,7 @@ impl Config {
     }
 
     /// The same with another state folder (`--state DIR`); the socket moves along.
-    #[must_use]
-    pub fn at_state(mut self, state: &Path) -> Self {
+    fn at_state(mut self, state: &Path) -> Self {
         self.state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
         self.socket = socket_in(&self.state);
         self

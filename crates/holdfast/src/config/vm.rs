@@ -83,12 +83,18 @@ pub fn read(
     Some(VmConfig { spec, policy, apps, logs, numbers, protect })
 }
 
+/// All files that a VM is started from.
+pub fn files(spec: &QemuVm) -> impl Iterator<Item = &PathBuf> {
+    let programs = programs(spec).map(|(_, path, _)| path);
+    std::iter::once(&spec.disk).chain(&spec.images).chain(programs)
+}
+
 /// What runs it and what it boots, and where that is written.
 fn programs(spec: &QemuVm) -> impl Iterator<Item = (Role, &PathBuf, &'static str)> {
     let kernel = spec.kernel.as_ref().map(|kernel| (Role::Kernel, &kernel.image, "kernel"));
     let initrd = spec.kernel.as_ref().and_then(|kernel| kernel.initrd.as_ref());
     let initrd = initrd.map(|initrd| (Role::Initrd, initrd, "initrd"));
-    let qemu = spec.program.as_ref().map(|program| (Role::Program, program, "qemu"));
+    let qemu = spec.program.as_ref().map(|program| (Role::Qemu, program, "qemu"));
     [kernel, initrd, qemu].into_iter().flatten()
 }
 

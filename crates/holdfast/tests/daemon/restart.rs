@@ -116,6 +116,13 @@ fn a_hung_vm_whose_kernel_is_gone_is_ended_only_once_it_is_there_again() {
         String::from_utf8_lossy(&daemon.say(&["explain", "1"]).stdout).contains(&waits)
     });
     assert_eq!(pid(&daemon), hung, "it is not ended");
+    // A daemon that starts meanwhile looks after it, and after the others.
+    daemon.kill();
+    daemon.write(&format!("{}{}", vm("a", "kernel = \"vmlinux\"\n"), vm("b", "")));
+    daemon.start(&[]);
+    daemon.until("the other one runs", |daemon| daemon.vm("b")["pid"].is_u64());
+    assert!(daemon.log().contains("the kernel of vm `a` is missing"), "{}", daemon.log());
+    assert_eq!(pid(&daemon), hung, "it is not ended");
     fs::write(&kernel, KERNEL).unwrap();
     daemon.until("it was started again", |daemon| pid(daemon).is_some_and(|pid| Some(pid) != hung));
 }

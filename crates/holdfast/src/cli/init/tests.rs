@@ -41,7 +41,7 @@ fn a_running_vm_is_written_down_with_a_comment_on_each_line_and_passes_check() {
     }
     let loaded = Config::load(&asked.path).unwrap();
     assert_eq!(loaded.config.vms.len(), 1);
-    assert_eq!(crate::cli::check::check(&asked.path, false, false).code, 0);
+    assert_eq!(crate::cli::check::check(&crate::cli::Place::of(&asked.path), false, false).code, 0);
 }
 
 #[test]
