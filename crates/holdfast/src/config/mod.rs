@@ -225,7 +225,10 @@ impl Config {
         let origin = path.to_string_lossy();
         let folder = folder_of(path);
         let (config, uses) = understand(text, &folder, &Surroundings::here(), &problems, &warnings);
-        let config = config.map(|config| state.into_iter().fold(config, Self::at_state));
+        let config = match state {
+            Some(state) => config.map(|config| config.at_state(state)),
+            None => config,
+        };
         let ran = |vm: &VmName| config.as_ref().is_some_and(|config| has_run(&config.state, vm));
         let was_named = |file: &FileUse| running.is_none_or(|running| running.names(file));
         files::check(&uses, |file| ran(&file.vm) && was_named(file), &problems, &warnings);
